@@ -1,0 +1,105 @@
+"""Augmentation of one sample on one core: ours and torchvision's v2 transforms on the same images.
+
+    python benchmarks/augmentation.py [--samples 400] [--rounds 5]
+
+640x480 pictures (COCO's common size) with 7 boxes (its mean is 7.3), resized to 320x320; decoding and
+normalisation are not timed. torchvision runs its detection reference's presets "ssdlite" and "ssd" with the
+resize of this toolkit (bilinear, no antialias), on tensors and on PIL images. Its "ssd" may also permute
+channels, which SSD does not. All run in turns; printed are medians over the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from dettoolkit.datasets.augment import ZOOM_FILL, build_transform
+
+HW, INPUT_HW, BOXES, PICTURES = (480, 640), (320, 320), 7, 16
+Sample = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]
+
+
+def samples() -> list[Sample]:
+    """Draw smooth colour pictures with boxes of 20 to 320 pixels, log-uniform."""
+    rng = np.random.default_rng(0)
+    made = []
+    for _ in range(PICTURES):
+        coarse = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+        image = np.asarray(cv2.resize(coarse, HW[::-1], interpolation=cv2.INTER_CUBIC), np.uint8)
+        size_wh = np.exp(rng.uniform(np.log(20), np.log(320), (BOXES, 2)))
+        corner = rng.random((BOXES, 2)) * (np.array(HW[::-1]) - size_wh)
+        boxes = np.concatenate([corner, corner + size_wh], axis=1).astype(np.float32)
+        made.append((image, boxes, rng.integers(0, 80, BOXES)))
+    return made
+
+
+def torchvision_preset(augment: str) -> Callable[[Any], Any]:
+    """Build torchvision's preset (references/detection/presets.py) with our resize."""
+    fill: Any = {tv_tensors.Image: ZOOM_FILL, Image.Image: ZOOM_FILL, "others": 0}
+    colour = [v2.RandomPhotometricDistort(), v2.RandomZoomOut(fill=fill)] if augment == "ssd" else []
+    steps = [v2.RandomIoUCrop(), v2.RandomHorizontalFlip(), v2.Resize(INPUT_HW, antialias=False)]
+    preset: Callable[[Any], Any] = v2.Compose([*colour, *steps, v2.SanitizeBoundingBoxes()])
+    return preset
+
+
+def torchvision_sample(sample: Sample, *, pil: bool) -> dict[str, Any]:
+    """Turn a sample into what torchvision's transforms take."""
+    image, boxes, labels = sample
+    return {
+        "image": Image.fromarray(image) if pil else tv_tensors.Image(image.transpose(2, 0, 1).copy()),
+        "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=HW),  # type: ignore[call-overload]
+        "labels": torch.from_numpy(labels),
+    }
+
+
+def seconds(call: Callable[[int], object], count: int) -> float:
+    """Time one call, averaged over `count`."""
+    start = time.perf_counter()
+    for number in range(count):
+        call(number)
+    return (time.perf_counter() - start) / count
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--samples", type=int, default=400, help="samples per round")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    cv2.setNumThreads(0)  # as in a loader's worker
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    pool = samples()
+    tensors, pictures = ([torchvision_sample(sample, pil=pil) for sample in pool] for pil in (False, True))
+    for augment in ("ssdlite", "ssd"):
+        ours = build_transform(augment=augment, input_hw=INPUT_HW)  # type: ignore[arg-type]
+        peer = torchvision_preset(augment)
+        calls: dict[str, Callable[[int], object]] = {
+            "ours": lambda n, ours=ours: ours(*pool[n % PICTURES], n),  # type: ignore[misc]
+            "torchvision, tensors": lambda n, peer=peer: peer(tensors[n % PICTURES]),  # type: ignore[misc]
+            "torchvision, PIL": lambda n, peer=peer: peer(pictures[n % PICTURES]),  # type: ignore[misc]
+        }
+        times: dict[str, list[float]] = {name: [] for name in calls}
+        for _ in range(options.rounds):
+            for name, call in calls.items():
+                times[name].append(seconds(call, options.samples))
+        medians = {name: statistics.median(values) for name, values in times.items()}
+        for name, median in medians.items():
+            ratio = median / medians["ours"]
+            print(f"{augment:8} {name:21} {median * 1e3:7.3f} ms per sample  {ratio:5.1f}x ours")
+
+
+if __name__ == "__main__":
+    main()

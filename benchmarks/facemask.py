@@ -1,0 +1,205 @@
+"""Real learning: ours and torchvision's SSDLite on the same small data set, weights, epochs and batch size.
+
+    python benchmarks/facemask.py --data ../shared/data/facemask848 \
+        --weights ../shared/weights/mobilenet_v3_large_features_torchvision.pth
+
+Ours is the recipe ssdlite_mnv3_large with the overlay finetune. Theirs is torchvision's own model and its
+reference recipe (references/detection, `--data-augmentation ssdlite`): SGD at 0.15 for 192 images scaled to the
+batch, weight decay 4e-5, one epoch of warm-up from 1/1000, cosine over the epochs, IoU crop and flip, images
+without boxes left out. Both are scored on the validation split by the same COCO evaluation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import tv_tensors
+from torchvision.models import mobilenet_v3_large
+from torchvision.models.detection import _utils as detection_utils
+from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
+from torchvision.models.detection.ssd import SSD
+from torchvision.models.detection.ssdlite import SSDLiteHead, _mobilenet_extractor
+from torchvision.transforms import v2
+
+from dettoolkit import commands
+from dettoolkit.config import load_recipe
+from dettoolkit.datasets.coco import CocoAnnotations
+from dettoolkit.datasets.images import read_image
+from dettoolkit.evaluation.coco import CocoResult, DetectionArrays, evaluate_coco
+
+
+class PeerDataset(Dataset[tuple[Tensor, dict[str, Tensor]]]):
+    """Images as torchvision's references serve them: RGB in [0, 1] at their own size, labels from 1."""
+
+    def __init__(self, annotations: CocoAnnotations, *, train: bool) -> None:
+        self.annotations = annotations
+        self.rows = [
+            row
+            for row in range(len(annotations))
+            if not train or annotations.usable[self._of(row)].any()
+        ]
+        steps: list[nn.Module] = [v2.ToImage()]
+        if train:
+            steps += [v2.RandomIoUCrop(), v2.RandomHorizontalFlip(), v2.SanitizeBoundingBoxes()]
+        self.transform = v2.Compose([*steps, v2.ToDtype(torch.float32, scale=True), v2.ToPureTensor()])
+
+    def _of(self, row: int) -> slice:
+        return slice(int(self.annotations.offsets[row]), int(self.annotations.offsets[row + 1]))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        row = self.rows[index]
+        image = read_image(self.annotations.image_path(row))
+        keep = self.annotations.usable[self._of(row)]
+        boxes = torch.tensor(self.annotations.boxes_xywh[self._of(row)][keep], dtype=torch.float32)
+        boxes[:, 2:] += boxes[:, :2]
+        target: dict[str, Any] = {
+            "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=image.shape[:2]),
+            "labels": torch.tensor(self.annotations.labels[self._of(row)][keep]) + 1,
+        }
+        pixels, target = self.transform(image, target)
+        target["image_id"] = torch.tensor(int(self.annotations.image_ids[row]))
+        return pixels, target
+
+
+def peer_model(weights: Path, num_classes: int) -> SSD:
+    """Assemble ssdlite320_mobilenet_v3_large as torchvision does for a pretrained backbone, from a file."""
+    norm = partial(nn.BatchNorm2d, eps=0.001, momentum=0.03)
+    network = mobilenet_v3_large(norm_layer=norm)
+    state = torch.load(weights, weights_only=True)
+    result = network.load_state_dict(state, strict=False)
+    assert all(key.startswith("classifier") for key in result.missing_keys), result
+    backbone = _mobilenet_extractor(network, 6, norm)
+    anchors = DefaultBoxGenerator([[2, 3] for _ in range(6)], min_ratio=0.2, max_ratio=0.95)
+    channels = detection_utils.retrieve_out_channels(backbone, (320, 320))
+    slots = num_classes + 1
+    return SSD(
+        backbone,
+        anchors,
+        (320, 320),
+        slots,
+        head=SSDLiteHead(channels, anchors.num_anchors_per_location(), slots, norm),
+        score_thresh=0.001,
+        nms_thresh=0.55,
+        detections_per_img=300,
+        topk_candidates=300,
+        image_mean=[0.5, 0.5, 0.5],
+        image_std=[0.5, 0.5, 0.5],
+    )
+
+
+def train_peer(options: argparse.Namespace, train: CocoAnnotations, val: CocoAnnotations) -> CocoResult:
+    """Train torchvision's model by its reference recipe and score it."""
+    torch.manual_seed(options.seed)
+    model = peer_model(options.weights, len(train.class_names))
+    loader = DataLoader(
+        PeerDataset(train, train=True),
+        batch_size=options.batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=options.workers,
+        collate_fn=lambda samples: tuple(zip(*samples, strict=True)),
+    )
+    lr = 0.15 * options.batch_size / 192
+    optimiser = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=4e-5)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=options.epochs)
+    for epoch in range(options.epochs):
+        warmup = None
+        if epoch == 0:
+            steps = min(1000, len(loader) - 1)
+            warmup = torch.optim.lr_scheduler.LinearLR(optimiser, start_factor=1 / 1000, total_iters=steps)
+        model.train()
+        total, started = 0.0, time.perf_counter()
+        for images, targets in loader:
+            loss = sum(model(list(images), list(targets)).values())
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            total += float(loss)
+            if warmup is not None:
+                warmup.step()
+        schedule.step()
+        speed = len(loader) * options.batch_size / (time.perf_counter() - started)
+        print(f"torchvision epoch {epoch + 1}: loss {total / len(loader):.3f}, {speed:.1f} images/s", flush=True)
+    return score_peer(model, val)
+
+
+@torch.no_grad()
+def score_peer(model: SSD, val: CocoAnnotations) -> CocoResult:
+    """Score torchvision's detections, in original pixels, with the file's ids."""
+    model.eval()
+    parts = []
+    for pixels, target in PeerDataset(val, train=False):  # type: ignore[attr-defined]
+        found = model([pixels])[0]
+        boxes = found["boxes"].double().numpy()
+        boxes[:, 2:] -= boxes[:, :2]
+        parts.append(
+            DetectionArrays(
+                image_ids=np.full(len(boxes), int(target["image_id"]), np.int64),
+                category_ids=np.asarray(val.category_ids, np.int64)[found["labels"].numpy() - 1],
+                boxes_xywh=boxes,
+                scores=found["scores"].double().numpy(),
+            )
+        )
+    return evaluate_coco(val.evaluation_dict(), DetectionArrays.concatenate(parts), max_detections=100)
+
+
+def main() -> int:
+    """Train both and print their scores beside each other."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("runs/facemask"))
+    options = parser.parse_args()
+    extras = [
+        "configs/overlays/finetune.yaml",
+        f"data.root={options.data}",
+        f"data.batch_size={options.batch_size}",
+        f"data.workers={options.workers}",
+        f"model.backbone.weights={options.weights}",
+        f"trainer.max_epochs={options.epochs}",
+        f"trainer.seed={options.seed}",
+        f"trainer.out={options.out}",
+        "trainer.val_every_epochs=5",
+    ]
+    resolved = load_recipe("ssdlite_mnv3_large", extras)
+    print("ours: tools/train.py ssdlite_mnv3_large " + " ".join(extras), flush=True)
+    started = time.perf_counter()
+    _, ours = commands.train("facemask", resolved.recipe, config_yaml=resolved.to_yaml())
+    minutes = (time.perf_counter() - started) / 60
+    print(f"ours, {minutes:.1f} minutes\n{ours.table()}", flush=True)
+    splits = [
+        CocoAnnotations.load(
+            options.data / f"annotations/instances_{split}2017.json",
+            images=options.data / f"{split}2017",
+            label_map="contiguous",
+        )
+        for split in ("train", "val")
+    ]
+    started = time.perf_counter()
+    theirs = train_peer(options, *splits)
+    minutes = (time.perf_counter() - started) / 60
+    print(f"torchvision, {minutes:.1f} minutes\n{theirs.table()}")
+    print(json.dumps({"ours": ours.numbers, "torchvision": theirs.numbers}, indent=1))
+    print(f"val AP ours {ours.numbers['AP']:.4f}, torchvision {theirs.numbers['AP']:.4f}")
+    return 0 if ours.numbers["AP"] >= theirs.numbers["AP"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

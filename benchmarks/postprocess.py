@@ -1,0 +1,158 @@
+"""Time post-processing against torchvision's SSD.postprocess_detections on the same raw predictions.
+
+    python benchmarks/postprocess.py [--repeats 15] [--threads 2]
+
+A batch of 8 images at 320x320: 3234 default boxes, 91 slots, torchvision's SSDLite settings (softmax, scores
+above 0.001, 300 candidates per class, NMS at 0.55, 300 detections). Two kinds of predictions:
+
+- realistic, made to look like a trained detector's: 8 objects per image (COCO has 7.3), log-uniform sizes
+  of 20 to 250 pixels. A default box's logit for an object's class rises and its background logit falls with
+  their IoU, and its deltas point at the object, with noise; a similar class rises half as much. Elsewhere
+  background leads by about 12, and each image has its own prior over the classes, so that a tail of unlikely
+  classes stays above 0.001.
+- random: normal logits. Nearly all of the 291,060 (default box, class) pairs of an image are above 0.001,
+  which no trained detector does; the hard case.
+
+Both run in turns in this process; printed are medians, and whether the detections are the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.models.detection._utils import BoxCoder
+from torchvision.models.detection.ssd import SSD
+
+from dettoolkit.detection.anchors import default_boxes
+from dettoolkit.detection.boxes import encode, pairwise_iou
+from dettoolkit.detection.postprocess import Detections, postprocess
+
+IMAGES, CLASSES, INPUT_HW = 8, 90, (320, 320)
+OBJECTS = 8
+ANCHORS = default_boxes(
+    input_hw=INPUT_HW,
+    grids_hw=[(20, 20), (10, 10), (5, 5), (3, 3), (2, 2), (1, 1)],
+    min_scale=0.2,
+    max_scale=0.95,
+    aspect_ratios=[2.0, 3.0],
+    reduce_first_level=False,
+    clip=True,
+)
+Predictions = tuple[Tensor, Tensor]
+
+
+def realistic(seed: int) -> Predictions:
+    """Make class logits (N, A, K + 1) and box deltas (N, A, 4) as the module's text describes them."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    size = 20 * 12.5 ** torch.rand(IMAGES, OBJECTS, 2, generator=generator)
+    centre = torch.rand(IMAGES, OBJECTS, 2, generator=generator) * 320
+    objects = torch.cat((centre - size / 2, centre + size / 2), dim=-1).clamp(0, 320)
+    labels = torch.randint(0, CLASSES, (IMAGES, OBJECTS), generator=generator)
+    overlap, nearest = pairwise_iou(objects, ANCHORS).max(dim=1)  # (N, A)
+
+    logits = normal(IMAGES, len(ANCHORS), CLASSES + 1) + 1.5 * normal(IMAGES, 1, CLASSES + 1)
+    logits[..., 0] = 12 + normal(IMAGES, len(ANCHORS)) - 8 * overlap
+    label = labels.gather(1, nearest).unsqueeze(-1)  # (N, A, 1)
+    logits.scatter_add_(2, 1 + label, 12 * overlap.unsqueeze(-1))
+    logits.scatter_add_(2, 1 + (label + 1) % CLASSES, 6 * overlap.unsqueeze(-1))
+
+    deltas = normal(IMAGES, len(ANCHORS), 4)
+    aimed = encode(objects.gather(1, nearest.unsqueeze(-1).expand(-1, -1, 4)), ANCHORS)
+    return logits, torch.where(overlap.unsqueeze(-1) > 0.2, aimed + 0.5 * deltas, deltas)
+
+
+def random(seed: int) -> Predictions:
+    """Make normal class logits and box deltas."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(IMAGES, len(ANCHORS), CLASSES + 1, generator=generator)
+    return logits, torch.randn(IMAGES, len(ANCHORS), 4, generator=generator)
+
+
+def ours(predictions: Predictions) -> Detections:
+    return postprocess(
+        *predictions,
+        ANCHORS,
+        input_hw=INPUT_HW,
+        activation="softmax",
+        score_threshold=0.001,
+        nms_iou=0.55,
+        candidates_per_class=300,
+        max_detections=300,
+    )
+
+
+@torch.no_grad()
+def torchvisions(predictions: Predictions) -> list[dict[str, Tensor]]:
+    model = SimpleNamespace(
+        box_coder=BoxCoder(weights=(10.0, 10.0, 5.0, 5.0)),
+        score_thresh=0.001,
+        topk_candidates=300,
+        nms_thresh=0.55,
+        detections_per_img=300,
+    )
+    outputs = {"cls_logits": predictions[0], "bbox_regression": predictions[1]}
+    found: list[dict[str, Tensor]] = SSD.postprocess_detections(
+        model, outputs, [ANCHORS] * IMAGES, [INPUT_HW] * IMAGES
+    )
+    return found
+
+
+def same(found: Detections, wanted: list[dict[str, Tensor]]) -> bool:
+    """Compare score by score; equal scores are as good as none in these predictions."""
+    for image, other in enumerate(wanted):
+        count = len(other["scores"])
+        if int(found.counts[image]) != count:
+            return False
+        if not torch.allclose(found.scores[image, :count], other["scores"], rtol=1e-5):
+            return False
+        if not torch.allclose(found.boxes_xyxy[image, :count], other["boxes"], atol=1e-3):
+            return False
+    return True
+
+
+def medians(predictions: Predictions, repeats: int) -> tuple[float, float]:
+    """Time both in turns: median milliseconds of ours and of torchvision's."""
+
+    def once(run: Callable[[Predictions], Any]) -> float:
+        start = time.perf_counter()
+        run(predictions)
+        return (time.perf_counter() - start) * 1e3
+
+    once(ours), once(torchvisions)
+    pairs = [(once(ours), once(torchvisions)) for _ in range(repeats)]
+    mine, theirs = zip(*pairs, strict=True)
+    return statistics.median(mine), statistics.median(theirs)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    print(f"torch {torch.__version__}, {arguments.threads} threads, {IMAGES} images, {len(ANCHORS)} boxes")
+    for make in (realistic, random):
+        predictions = make(0)
+        scores = predictions[0].softmax(-1)[..., 1:]
+        candidates = int((scores > 0.001).sum()) // IMAGES
+        agreed = same(ours(predictions), torchvisions(predictions))
+        mine, theirs = medians(predictions, arguments.repeats)
+        print(
+            f"{make.__name__:>9}: {candidates:6d} candidates per image, ours {mine:6.1f} ms, torchvision "
+            f"{theirs:6.1f} ms, ratio {theirs / mine:5.1f}, same detections: {agreed}"
+        )
+
+
+if __name__ == "__main__":
+    main()

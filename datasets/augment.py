@@ -1,0 +1,271 @@
+"""Augmentation of detection samples: the SSDLite and SSD presets, and the one resize used everywhere.
+
+Letters: t = trials, m = boxes. Boxes travel through albumentations as fractions of the image, one row
+(x1, y1, x2, y2, index) per box, without its bbox processor: that would round to float32, refuse boxes that
+touch the border by an ulp, and cost more than the crop itself.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else the import asks the network for newer versions
+
+import albumentations as A
+
+from dettoolkit.datasets.problems import Reason, clean_boxes
+
+Image = NDArray[np.uint8]
+Floats = NDArray[np.floating[Any]]
+
+# SSD's batch samplers (weiliu89/caffe: examples/ssd/ssd_coco.py) as torchvision has them (v2.RandomIoUCrop):
+# one least overlap is drawn, 1.0 leaves the picture as it is. Caffe tries 50 times, torchvision 40.
+MIN_OVERLAPS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
+TRIALS = 40
+CROP_SCALE = (0.3, 1.0)  # of each side
+CROP_ASPECT = (0.5, 2.0)  # width / height
+# Colour and expansion of the same file; brightness +-32 of 255 and hue +-18 of 360 degrees became factors in
+# torchvision (v2.RandomPhotometricDistort). random_order_prob is 0 there: channels are not permuted.
+BRIGHTNESS = (0.875, 1.125)
+CONTRAST = SATURATION = (0.5, 1.5)
+HUE = (-0.05, 0.05)
+ZOOM_OUT = (1.0, 4.0)
+ZOOM_FILL = (123, 117, 104)  # mean_value of the same file, here RGB; also torchvision's detection reference
+
+
+def resize_image(image: Image, input_hw: tuple[int, int]) -> Image:
+    """Resize `image` (H, W, 3) to `input_hw`: bilinear, half-pixel centres, no antialias.
+
+    The one resize of training, evaluation and prediction. Equals torch's `interpolate(mode="bilinear",
+    align_corners=False)` up to rounding; the result (h, w, 3) is contiguous.
+    """
+    size_wh = input_hw[::-1]
+    return np.asarray(cv2.resize(np.ascontiguousarray(image), size_wh, interpolation=cv2.INTER_LINEAR))
+
+
+def candidate_crops(hw: tuple[int, int], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Draw `TRIALS` windows of an image of `hw` and return those of a valid aspect: (t, 4) xyxy pixels."""
+    low, high = CROP_SCALE
+    size_wh = np.array([[hw[1], hw[0]]])
+    draws = rng.random((2, TRIALS, 2))
+    crop_wh = (size_wh * (low + (high - low) * draws[0])).astype(np.int64)  # (t, 2), rounded down
+    corner = ((size_wh - crop_wh) * draws[1]).astype(np.int64)
+    w, h = crop_wh[:, 0], crop_wh[:, 1]
+    valid = (w > 0) & (h > 0) & (CROP_ASPECT[0] * h <= w) & (w <= CROP_ASPECT[1] * h)
+    crops: NDArray[np.int64] = np.concatenate([corner, corner + crop_wh], axis=1)[valid]
+    return crops
+
+
+def centres_inside(boxes_xyxy: Floats, crops_xyxy: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Say which boxes (m, 4) have their centre strictly inside which crops (t, 4): (t, m)."""
+    centres = (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2
+    crops = crops_xyxy[:, None]  # (t, 1, 4)
+    between = (crops[..., :2] < centres) & (centres < crops[..., 2:])  # (t, m, 2)
+    return np.logical_and(between[..., 0], between[..., 1])
+
+
+def crop_iou(boxes_xyxy: Floats, crops_xyxy: NDArray[np.int64]) -> Floats:
+    """Return the IoU of the whole (unclipped) boxes (m, 4) with the crops (t, 4): (t, m)."""
+    crops = crops_xyxy[:, None]
+    sides = np.minimum(crops[..., 2:], boxes_xyxy[:, 2:]) - np.maximum(crops[..., :2], boxes_xyxy[:, :2])
+    intersection = sides.clip(min=0).prod(axis=-1)  # (t, m)
+    areas = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).prod(axis=-1)
+    crop_areas = (crops[..., 2:] - crops[..., :2]).prod(axis=-1)
+    iou: Floats = intersection / (areas + crop_areas - intersection)
+    return iou
+
+
+def sample_crop(
+    boxes_xyxy: Floats, hw: tuple[int, int], rng: np.random.Generator
+) -> NDArray[np.int64] | None:
+    """Draw SSD's IoU crop for boxes (m, 4) in pixels of an image of `hw`.
+
+    Semantics of torchvision's `v2.RandomIoUCrop`: a least overlap is drawn; 1.0 leaves the image alone; else
+    the first of 40 windows is taken that holds the centre of some box and whose IoU with such a box reaches
+    the overlap; when none does, another overlap is drawn. TensorFlow's `ssd_random_crop` differs (area 0.1-1,
+    the share of a box that is covered instead of IoU, no crop with probability 0.15); this form is the one
+    whose gain is published (torchvision's SSDLite preset: +1.0 mAP, PyTorch blog on SSDlite, 2021).
+
+    Returns: the crop (4,) xyxy, or None for the whole image (always so without boxes).
+    """
+    while len(boxes_xyxy):
+        min_overlap = MIN_OVERLAPS[rng.integers(len(MIN_OVERLAPS))]
+        if min_overlap >= 1.0:
+            break
+        crops = candidate_crops(hw, rng)
+        overlaps = np.where(centres_inside(boxes_xyxy, crops), crop_iou(boxes_xyxy, crops), -1.0)
+        accepted = overlaps.max(axis=1) >= min_overlap  # (t,)
+        if accepted.any():
+            crop: NDArray[np.int64] = crops[accepted.argmax()]
+            return crop
+    return None
+
+
+def _pixels(boxes: Floats, shape: tuple[int, ...]) -> Floats:
+    """Turn the fractions of rows (m, 5) into pixels of an image of `shape`: (m, 4)."""
+    height, width = shape[:2]
+    pixels: Floats = boxes[:, :4] * (width, height, width, height)
+    return pixels
+
+
+def _fractions(pixels: Floats, index: Floats, hw: tuple[int, int]) -> Floats:
+    """Turn boxes (m, 4) in pixels of an image of `hw` into rows (m, 5) of fractions and `index` (m,)."""
+    height, width = hw
+    return np.column_stack([pixels / (width, height, width, height), index])
+
+
+class SSDIoUCrop(A.DualTransform):  # type: ignore[misc]
+    """Crop as SSD does (`sample_crop`); boxes whose centre is outside go, the others are clipped."""
+
+    _targets = (A.core.type_definitions.Targets.IMAGE, A.core.type_definitions.Targets.BBOXES)
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+        """Draw the crop for this sample's boxes."""
+        boxes = _pixels(data["bboxes"], params["shape"])
+        return {"crop": sample_crop(boxes, params["shape"][:2], self.random_generator)}
+
+    def apply(self, img: Image, crop: NDArray[np.int64] | None, **_: Any) -> Image:
+        """Cut the window out of the image."""
+        if crop is None:
+            return img
+        left, top, right, bottom = crop.tolist()
+        return img[top:bottom, left:right]
+
+    def apply_to_bboxes(
+        self, bboxes: Floats, crop: NDArray[np.int64] | None, shape: tuple[int, ...], **_: Any
+    ) -> Floats:
+        """Keep the rows (m, 5) whose centre is inside the window, clipped to it and relative to it."""
+        if crop is None:
+            return bboxes
+        pixels = _pixels(bboxes, shape)
+        keep = centres_inside(pixels, crop[None])[0]
+        left, top, right, bottom = crop.tolist()
+        corner, opposite = (left, top, left, top), (right, bottom, right, bottom)
+        inside = pixels[keep].clip(corner, opposite) - corner
+        return _fractions(inside, bboxes[keep, 4], (bottom - top, right - left))
+
+
+class ZoomOut(A.DualTransform):  # type: ignore[misc]
+    """Place the image at random on a canvas of up to four times its sides, filled with the mean colour."""
+
+    _targets = (A.core.type_definitions.Targets.IMAGE, A.core.type_definitions.Targets.BBOXES)
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+        """Draw the canvas and the image's place: padding (left, top, right, bottom) in pixels."""
+        height, width = params["shape"][:2]
+        ratio = self.random_generator.uniform(*ZOOM_OUT)
+        spare = np.array([int(width * ratio) - width, int(height * ratio) - height])
+        corner = (spare * self.random_generator.random(2)).astype(np.int64)
+        return {"padding": (*corner.tolist(), *(spare - corner).tolist())}
+
+    def apply(self, img: Image, padding: tuple[int, int, int, int], **_: Any) -> Image:
+        """Pad the image."""
+        left, top, right, bottom = padding
+        return np.asarray(
+            cv2.copyMakeBorder(img, top, bottom, left, right, cv2.BORDER_CONSTANT, value=ZOOM_FILL)
+        )
+
+    def apply_to_bboxes(
+        self, bboxes: Floats, padding: tuple[int, int, int, int], shape: tuple[int, ...], **_: Any
+    ) -> Floats:
+        """Move the rows (m, 5) with the image."""
+        left, top, right, bottom = padding
+        canvas_hw = (shape[0] + top + bottom, shape[1] + left + right)
+        moved = _pixels(bboxes, shape) + np.array([left, top, left, top])
+        return _fractions(moved, bboxes[:, 4], canvas_hw)
+
+
+def photometric_distortion() -> list[Any]:
+    """Build SSD's colour distortion: each of four with probability 0.5, contrast early or late."""
+
+    def jitter(**change: tuple[float, float]) -> Any:
+        still = dict.fromkeys(("brightness", "contrast", "saturation"), (1.0, 1.0)) | {"hue": (0.0, 0.0)}
+        return A.ColorJitter(**(still | change), p=0.5)
+
+    def saturation_and_hue() -> list[Any]:
+        return [jitter(saturation=SATURATION), jitter(hue=HUE)]
+
+    early = A.Sequential([jitter(contrast=CONTRAST), *saturation_and_hue()], p=1)
+    late = A.Sequential([*saturation_and_hue(), jitter(contrast=CONTRAST)], p=1)
+    return [jitter(brightness=BRIGHTNESS), A.OneOf([early, late], p=1)]
+
+
+def _preset(augment: str) -> list[Any]:
+    """List the transforms of the preset before the resize."""
+    if augment == "none":
+        return []
+    if augment == "ssdlite":
+        return [SSDIoUCrop(p=1), A.HorizontalFlip(p=0.5)]
+    if augment == "ssd":
+        return [*photometric_distortion(), ZoomOut(p=0.5), SSDIoUCrop(p=1), A.HorizontalFlip(p=0.5)]
+    raise ValueError(f"augment must be 'ssdlite', 'ssd' or 'none', got {augment!r}: choose one of the three")
+
+
+class DetectionTransform:
+    """Augment, resize and clean one sample; picklable, and a pure function of its arguments and the seed."""
+
+    def __init__(self, *, augment: Literal["ssdlite", "ssd", "none"], input_hw: tuple[int, int]) -> None:
+        self.augment = augment
+        self.input_hw = input_hw
+        self._compose = A.Compose(_preset(augment), is_check_shapes=False)
+
+    def __call__(
+        self, image: Image, boxes_xyxy: Floats, labels: NDArray[np.int64], seed: int
+    ) -> tuple[Image, NDArray[np.float32], NDArray[np.int64]]:
+        """Transform one sample.
+
+        Args:
+            image: uint8 (H, W, 3) RGB, not changed.
+            boxes_xyxy: (m, 4) pixels of the image.
+            labels: (m,).
+            seed: not negative; decides everything random.
+
+        Returns:
+            image uint8 (h, w, 3) at `input_hw`, boxes_xyxy float32 (k, 4) in its pixels, labels int64 (k,);
+            k <= m: boxes that the crop lost or that the cleaning rule refuses are gone.
+        """
+        _check_sample(image, boxes_xyxy, labels)
+        # One generator for all: Compose.set_random_seed would give every transform the same stream, so that
+        # everything with p=0.5 happened to the same samples.
+        rng = np.random.default_rng(seed)
+        self._compose.set_random_state(rng, random.Random(int(rng.integers(2**63))))
+        rows = _fractions(
+            boxes_xyxy.astype(np.float64), np.arange(len(labels), dtype=np.float64), image.shape[:2]
+        )
+        sample = self._compose(image=image, bboxes=rows)
+        rows = sample["bboxes"]
+        boxes, reasons = clean_boxes(_pixels(rows, self.input_hw).astype(np.float32), self.input_hw)
+        usable = reasons <= Reason.CLIPPED
+        index = rows[usable, 4].astype(np.int64)
+        return resize_image(sample["image"], self.input_hw), boxes[usable], labels[index].astype(np.int64)
+
+
+def _check_sample(image: Image, boxes_xyxy: Floats, labels: NDArray[np.int64]) -> None:
+    """Raise ValueError unless the shapes and the image's type are what a transform takes."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(
+            f"image must be uint8 (H, W, 3), got {image.dtype} {image.shape}: decode it to 8-bit RGB first"
+        )
+    if boxes_xyxy.ndim != 2 or boxes_xyxy.shape[1] != 4 or labels.shape != boxes_xyxy.shape[:1]:
+        raise ValueError(
+            f"boxes_xyxy must be (m, 4) and labels (m,), got {boxes_xyxy.shape} and {labels.shape}: "
+            "an image without objects has shapes (0, 4) and (0,)"
+        )
+
+
+def build_transform(
+    *, augment: Literal["ssdlite", "ssd", "none"], input_hw: tuple[int, int]
+) -> DetectionTransform:
+    """Build the transform of a recipe's `data.augment` and `model.input_hw`.
+
+    ssdlite: IoU crop and flip. ssd: colour distortion, zoom-out, IoU crop and flip, in this order, as Caffe
+    and torchvision's detection reference have it. none: nothing. All end with `resize_image`.
+    """
+    return DetectionTransform(augment=augment, input_hw=input_hw)

@@ -1,0 +1,265 @@
+"""COCO-format images and boxes as a torch data set, and the batches made of them.
+
+N images in a batch, M most boxes of one of them, m boxes of one sample, (h, w) the input size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypedDict
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dettoolkit.datasets.coco_annotations import CocoAnnotations
+from dettoolkit.datasets.images import read_image
+from dettoolkit.datasets.labels import LabelMap
+from dettoolkit.datasets.problems import (
+    BadImageError,
+    BadImages,
+    Problem,
+    ProblemReport,
+    Reason,
+    clean_boxes,
+)
+
+if TYPE_CHECKING:
+    from dettoolkit.datasets.samplers import SampleKey
+
+__all__ = [
+    "BadImageError",
+    "BadImages",
+    "Batch",
+    "CocoAnnotations",
+    "CocoDetection",
+    "LabelMap",
+    "Problem",
+    "ProblemReport",
+    "Sample",
+    "SkippedImage",
+    "Transform",
+    "check_root",
+    "collate",
+    "init_worker",
+]
+
+
+class Transform(Protocol):
+    """What augment.build_transform makes: a pure function of its arguments, picklable."""
+
+    input_hw: tuple[int, int]
+
+    def __call__(
+        self, image: NDArray[np.uint8], boxes_xyxy: NDArray[np.float32], labels: NDArray[np.int64], seed: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]:
+        """Map image (H, W, 3), boxes (m, 4) in its pixels and labels (m,) to input_hw."""
+
+
+class Sample(TypedDict):
+    """One image at input size with its boxes."""
+
+    image: Tensor  # uint8 (3, h, w) RGB
+    boxes_xyxy: Tensor  # float32 (m, 4) pixels at input size
+    labels: Tensor  # int64 (m,) 0-based
+    image_id: int  # the file's
+    original_hw: tuple[int, int]  # of the image file
+    problems: list[Problem]  # what is wrong with the image file
+
+
+class SkippedImage(NamedTuple):
+    """Stands for an image that could not be read, with data.on_bad_image=skip."""
+
+    reason: str  # "path: image id 7: reason"
+    input_hw: tuple[int, int]
+
+
+class Batch(TypedDict):
+    """Samples of equal size, stacked. N may be 0, when every image of the batch was skipped."""
+
+    images: Tensor  # uint8 (N, 3, h, w) RGB
+    boxes_xyxy: Tensor  # float32 (N, M, 4) pixels at input size, zeros beyond an image's boxes; M may be 0
+    labels: Tensor  # int64 (N, M) 0-based, -1 beyond an image's boxes
+    image_ids: Tensor  # int64 (N,) the file's
+    original_hw: Tensor  # int64 (N, 2) of the image files
+    bad_images: list[str]  # "path: image id 7: reason" of each skipped image; record them in a BadImages
+    problems: list[Problem]  # images of another size than the json says; record them in a ProblemReport
+
+
+class CocoDetection(Dataset[Sample | SkippedImage]):
+    """Images and boxes of a CocoAnnotations; item i is the i-th image that is kept."""
+
+    def __init__(
+        self,
+        *,
+        annotations: CocoAnnotations,
+        transform: Transform,
+        on_bad_image: Literal["error", "skip"],
+        max_bad_images: int,
+        drop_empty: bool,
+        seed: int,
+    ) -> None:
+        """Choose the images.
+
+        Args:
+            annotations: of the split.
+            transform: see Transform.
+            on_bad_image: "error" raises BadImageError; "skip" yields a SkippedImage.
+            max_bad_images: with "skip", more than this in one process raise at once. Workers do not see each
+                other's, so the consumer of the batches counts as well (BadImages).
+            drop_empty: leave out images without a usable box.
+            seed: of the augmentation; with the epoch and the index it decides everything random.
+        """
+        self.annotations = annotations
+        self.transform = transform
+        self.on_bad_image = on_bad_image
+        self.seed = seed
+        self._bad = BadImages(max_bad_images)
+        self._dropped = drop_empty
+        empty = annotations.empty
+        self._rows = np.flatnonzero(~empty) if drop_empty else np.arange(len(annotations))
+        self._empty_count = int(empty.sum())
+        if not len(self._rows):
+            raise ValueError(
+                f"{annotations.path}: none of its {len(annotations)} images has a usable box and "
+                "data.drop_empty=true drops them all: set it to false, or check the file\n"
+                f"{annotations.problems.summary()}"
+            )
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, key: int | SampleKey) -> Sample | SkippedImage:
+        """Read, transform and return one sample; a plain index means epoch 0."""
+        index, epoch = key if isinstance(key, tuple) else (int(key), 0)
+        row = int(self._rows[index])
+        try:
+            image = self._read(row)
+        except BadImageError as error:
+            return self._refuse(row, error)
+        hw = (image.shape[0], image.shape[1])
+        boxes, labels = self._targets(row, hw)
+        seed = int(np.random.SeedSequence([self.seed, epoch, index]).generate_state(1)[0])
+        image, boxes, labels = self.transform(image, boxes, labels, seed)
+        return {
+            "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+            "boxes_xyxy": torch.from_numpy(boxes),
+            "labels": torch.from_numpy(labels),
+            "image_id": int(self.annotations.image_ids[row]),
+            "original_hw": hw,
+            "problems": self._size_differs(row, hw),
+        }
+
+    def summary(self) -> str:
+        """Say how many images there are and what became of those without boxes."""
+        total = len(self.annotations)
+        done = "dropped (data.drop_empty=true)" if self._dropped else "kept as negatives"
+        return (
+            f"{self.annotations.path}: {len(self)} of {total} images; {self._empty_count} "
+            f"({self._empty_count / total:.1%}) without boxes, {done}"
+        )
+
+    def _read(self, row: int) -> NDArray[np.uint8]:
+        return read_image(self.annotations.image_path(row), expected_hw=self._json_hw(row))
+
+    def _json_hw(self, row: int) -> tuple[int, int]:
+        height, width = self.annotations.image_hw[row].tolist()
+        return height, width
+
+    def _targets(self, row: int, hw: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Give the boxes (m, 4) and labels (m,) to train on, cleaned for the size the image really has."""
+        start, stop = self.annotations.offsets[row : row + 2]
+        boxes = self.annotations.boxes_xywh[start:stop]
+        corners = np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
+        clean, reasons = clean_boxes(corners, hw)
+        keep = (reasons <= Reason.CLIPPED) & ~self.annotations.iscrowd[start:stop]
+        return clean[keep].astype(np.float32), self.annotations.labels[start:stop][keep]
+
+    def _where(self, row: int) -> str:
+        return f"{self.annotations.image_path(row)}: image id {self.annotations.image_ids[row]}"
+
+    def _size_differs(self, row: int, hw: tuple[int, int]) -> list[Problem]:
+        json_hw = self._json_hw(row)
+        if json_hw in (hw, (0, 0)):  # 0: the json gives none and the header could not be read at load
+            return []
+        text = (
+            f"{self.annotations.image_path(row)} is {hw[0]} x {hw[1]}, the json says "
+            f"{json_hw[0]} x {json_hw[1]} (height x width)"
+        )
+        return [Problem("size differs", int(self.annotations.image_ids[row]), None, text)]
+
+    def _refuse(self, row: int, error: BadImageError) -> SkippedImage:
+        reason = f"{self._where(row)}: {error}"
+        if self.on_bad_image == "error":
+            raise BadImageError(
+                f"{reason}. Repair or remove it, or skip such images with data.on_bad_image=skip"
+            )
+        self._bad.record([reason])
+        return SkippedImage(reason, self.transform.input_hw)
+
+
+def collate(samples: Sequence[Sample | SkippedImage]) -> Batch:
+    """Stack samples into a batch; skipped images are left out and listed in bad_images.
+
+    When every image was skipped the batch has N = 0 with all shapes intact; batch normalisation cannot be
+    trained on it, so the consumer has to pass over it (under DDP: with a zero loss that reaches every
+    parameter).
+    """
+    if not samples:
+        raise ValueError("collate needs at least one sample, got none: check the sampler")
+    good = [each for each in samples if not isinstance(each, SkippedImage)]
+    skipped = [each for each in samples if isinstance(each, SkippedImage)]
+    most = max((len(each["labels"]) for each in good), default=0)
+    boxes = torch.zeros(len(good), most, 4)
+    labels = torch.full((len(good), most), -1, dtype=torch.int64)
+    for row, each in enumerate(good):
+        boxes[row, : len(each["labels"])] = each["boxes_xyxy"]
+        labels[row, : len(each["labels"])] = each["labels"]
+    if good:
+        images = torch.stack([each["image"] for each in good])
+    else:
+        images = torch.zeros(0, 3, *skipped[0].input_hw, dtype=torch.uint8)
+    return {
+        "images": images,
+        "boxes_xyxy": boxes,
+        "labels": labels,
+        "image_ids": torch.tensor([each["image_id"] for each in good], dtype=torch.int64),
+        "original_hw": torch.tensor([each["original_hw"] for each in good], dtype=torch.int64).reshape(-1, 2),
+        "bad_images": [each.reason for each in skipped],
+        "problems": [problem for each in good for problem in each["problems"]],
+    }
+
+
+def init_worker(_: int) -> None:
+    """Prepare a loader process: as a DataLoader's worker_init_fn.
+
+    OpenCV would start a thread per core in every worker, which slows them all down.
+    """
+    cv2.setNumThreads(0)
+
+
+def check_root(root: Path, *, expected: Sequence[str]) -> None:
+    """Raise FileNotFoundError, saying how to get data, unless everything expected is under root.
+
+    Args:
+        root: data.root.
+        expected: image folders and json files of the splits, relative to root.
+    """
+    missing = [each for each in expected if not (root / each).exists()]
+    if not missing:
+        return
+    lines = [f"  {root / each}{'   (missing)' if each in missing else ''}" for each in expected]
+    jsons = sorted(str(each.relative_to(root)) for each in root.glob("annotations/*.json"))
+    found = f"There are, though: {', '.join(jsons[:10])}\n" if jsons else ""
+    listing = "\n".join(lines)
+    raise FileNotFoundError(
+        f"no COCO data set at data.root={root}. Expected:\n{listing}\n{found}"
+        f"To fetch COCO 2017 (about 19 GB): tools/download_coco.py {root} "
+        f"(or: dettoolkit download-coco {root})\n"
+        "To try the embedded data instead: tools/train.py RECIPE configs/overlays/scenes.yaml\n"
+        "For a set of your own: data.root=..., data.train.images=..., data.train.annotations=..., data.val.*"
+    )

@@ -1,0 +1,276 @@
+"""The annotations of one COCO-format json in packed arrays: labels mapped, boxes checked, problems reported.
+
+I images, A annotations (those with a known image, a known category and a finite bbox), K classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dettoolkit.datasets.coco_json import Columns, PackedStrings, missing_file, read_columns
+from dettoolkit.datasets.images import header_hw
+from dettoolkit.datasets.labels import GAP, ClassMap, LabelMap, map_classes
+from dettoolkit.datasets.problems import REASON_KINDS, ProblemReport, Reason, clean_boxes
+
+_BBOX = "bbox [{:.10g}, {:.10g}, {:.10g}, {:.10g}]"
+
+
+@dataclass(frozen=True, eq=False)
+class CocoAnnotations:
+    """One COCO json. Arrays per annotation are sorted by image, in the file's order within an image."""
+
+    path: Path
+    images: Path  # the folder of the image files
+    class_names: list[str]  # K, index = label
+    category_ids: list[int]  # K, label -> the file's category id; for a gap the id itself
+    image_ids: NDArray[np.int64]  # (I,) the file's
+    image_hw: NDArray[np.int64]  # (I, 2) as the json says, else as the image's header says; 0 unknown
+    file_names: PackedStrings  # I of them
+    offsets: NDArray[np.int64]  # (I + 1,) annotations of image i are offsets[i]:offsets[i + 1]
+    boxes_xywh: NDArray[np.float64]  # (A, 4) pixels, as in the file
+    labels: NDArray[np.int64]  # (A,) 0-based
+    areas: NDArray[np.float64]  # (A,) square pixels
+    iscrowd: NDArray[np.bool_]  # (A,)
+    annotation_ids: NDArray[np.int64]  # (A,) the file's, problems.NO_ID where there is none
+    usable: NDArray[np.bool_]  # (A,) passes the cleaning rule and is no crowd: trained on
+    problems: ProblemReport
+
+    @classmethod
+    def load(cls, annotations: Path, *, images: Path, label_map: LabelMap) -> CocoAnnotations:
+        """Read a COCO json; nothing on disk is changed.
+
+        Args:
+            annotations: the json.
+            images: folder that its file names are relative to.
+            label_map: "contiguous" gives each category of the file a label, in the order of their ids; "ids"
+                gives every id from 1 to the largest a label, label = id - 1.
+
+        Raises:
+            FileNotFoundError: the json or the folder is not there.
+            ValueError: the json is not COCO's format, its categories do not fit, or no annotation is usable.
+        """
+        if not annotations.is_file():
+            raise missing_file(annotations)
+        if not images.is_dir():
+            raise FileNotFoundError(
+                f"{images}, the image folder of {annotations}, does not exist: "
+                "correct data.root or data.*.images"
+            )
+        columns = read_columns(annotations)
+        report = ProblemReport(annotations, boxes=int(columns.has_bbox.sum()))
+        columns = _drop_duplicate_images(columns, report)
+        classes = map_classes(columns.categories, label_map, annotations)
+        rows, labels, known = _resolve(columns, classes, report)
+        order = np.flatnonzero(known)
+        order = order[np.argsort(rows[order], kind="stable")]
+        rows, labels, iscrowd = rows[order], labels[order], columns.iscrowd[order]
+        image_hw = _fill_sizes(columns, images, report)
+        return cls(
+            path=annotations,
+            images=images,
+            class_names=classes.names,
+            category_ids=classes.category_ids,
+            image_ids=columns.image_ids,
+            image_hw=image_hw,
+            file_names=columns.file_names,
+            offsets=np.searchsorted(rows, np.arange(len(columns.image_ids) + 1)),
+            boxes_xywh=columns.boxes_xywh[order],
+            labels=labels,
+            areas=_fill_areas(columns, order, report),
+            iscrowd=iscrowd,
+            annotation_ids=columns.annotation_ids[order],
+            usable=_check_boxes(columns, order, image_hw[rows], report) & ~iscrowd,
+            problems=report,
+        )
+
+    def __post_init__(self) -> None:
+        """Refuse labels out of range here: on a GPU they would end in a device-side assert."""
+        if len(self.labels) and not 0 <= self.labels.min() <= self.labels.max() < len(self.class_names):
+            raise ValueError(
+                f"{self.path}: labels run from {self.labels.min()} to {self.labels.max()}, but there are "
+                f"{len(self.class_names)} classes: labels must be 0-based positions in class_names"
+            )
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def file_name(self, index: int) -> str:
+        """Give the file name of image `index` (0-based, not its id), as in the json."""
+        return self.file_names[index]
+
+    def image_path(self, index: int) -> Path:
+        """Give the path of image `index` (0-based, not its id)."""
+        return self.images / self.file_names[index]
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """(A,) index of the image that each annotation belongs to."""
+        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
+
+    @property
+    def empty(self) -> NDArray[np.bool_]:
+        """(I,) whether an image has no box to train on."""
+        boxes = np.bincount(self.rows[self.usable], minlength=len(self))
+        return np.asarray(boxes == 0)
+
+    def evaluation_dict(self) -> dict[str, Any]:
+        """Give the ground truth as a COCO dict, to be scored as pycocotools would score the file itself.
+
+        Boxes are as in the file (not clipped; crowds and boxes without area are there); ids of images and
+        categories are the file's. Annotations are numbered anew from 1, because pycocotools takes a match
+        with id 0 for none and mixes up annotations that share an id.
+        """
+        numbers = range(1, len(self.labels) + 1)
+        category_ids = np.array(self.category_ids)[self.labels].tolist()
+        fields = (self.image_ids[self.rows], self.boxes_xywh, self.areas, self.iscrowd.astype(np.int64))
+        keys = ("id", "category_id", "image_id", "bbox", "area", "iscrowd")
+        columns = (numbers, category_ids, *(each.tolist() for each in fields))
+        images = zip(self.image_ids.tolist(), self.image_hw.tolist(), strict=True)
+        named = zip(self.category_ids, self.class_names, strict=True)
+        return {
+            "info": {},
+            "licenses": [],
+            "images": [
+                {"id": image_id, "file_name": self.file_names[row], "height": hw[0], "width": hw[1]}
+                for row, (image_id, hw) in enumerate(images)
+            ],
+            "annotations": [dict(zip(keys, values, strict=True)) for values in zip(*columns, strict=True)],
+            "categories": [{"id": id_, "name": name} for id_, name in named if name != GAP],
+        }
+
+    def summary(self) -> str:
+        """Describe the data in one line, and its problems in several when there are any."""
+        empty = int(self.empty.sum())
+        classes = sum(name != GAP for name in self.class_names)
+        text = (
+            f"{self.path}: {len(self)} images, {len(self.labels)} annotations "
+            f"({int(self.iscrowd.sum())} crowd), {int(self.usable.sum())} boxes to train on, "
+            f"{classes} classes; {empty} images ({empty / len(self):.1%}) without boxes"
+        )
+        return f"{text}\n{self.problems.summary()}" if self.problems.counts else text
+
+
+def _drop_duplicate_images(columns: Columns, report: ProblemReport) -> Columns:
+    _, first = np.unique(columns.image_ids, return_index=True)
+    if len(first) == len(columns.image_ids):
+        return columns
+    keep = np.sort(first)
+    dropped = np.setdiff1d(np.arange(len(columns.image_ids)), keep)
+    names = np.array([[columns.file_names[row]] for row in dropped.tolist()], object)
+    template = "another image with this id, {}, is left out"
+    report.add("duplicate image id", image_ids=columns.image_ids[dropped], template=template, values=names)
+    return replace(
+        columns,
+        image_ids=columns.image_ids[keep],
+        image_hw=columns.image_hw[keep],
+        file_names=columns.file_names.take(keep),
+    )
+
+
+def _resolve(
+    columns: Columns, classes: ClassMap, report: ProblemReport
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """Find image and label of every annotation; report and mask out those that cannot be kept.
+
+    Returns, all (A,) in the file's order: image row and label (meaningless where not kept), whether kept.
+    """
+    by_id = np.argsort(columns.image_ids)
+    image, has_image = _find(columns.image_ids[by_id], columns.annotation_image_ids)
+    category, has_category = _find(classes.file_ids, columns.annotation_category_ids)
+    boxes = columns.boxes_xywh
+    with np.errstate(over="ignore", invalid="ignore"):
+        ends, areas = boxes[:, :2] + boxes[:, 2:], boxes[:, 2] * boxes[:, 3]
+        finite = np.isfinite(np.column_stack([boxes, ends, areas])).all(axis=1)
+    kept = np.ones(len(boxes), np.bool_)
+    position = np.arange(len(boxes))[:, None]
+    checks = (
+        ("unknown image", has_image, "no image has this id (annotations[{}])", position),
+        (
+            "unknown category",
+            has_category,
+            "category_id {} is not in categories (annotations[{}])",
+            np.hstack([columns.annotation_category_ids[:, None], position]),
+        ),
+        ("no bbox", columns.has_bbox, "bbox is missing or not four numbers (annotations[{}])", position),
+        ("non-finite box", finite, _BBOX, boxes),
+    )
+    for kind, good, template, values in checks:
+        _report(report, kind, columns, np.flatnonzero(kept & ~good), template, values)
+        kept &= good
+    if len(kept) and not kept.any():
+        raise ValueError(f"none of the {len(kept)} annotations can be used:\n{report.summary()}")
+    return by_id[image], classes.labels[category], kept
+
+
+def _find(ids: NDArray[np.int64], wanted: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Look ids up in an ascending, non-empty list: (position, found)."""
+    position = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
+    return position, ids[position] == wanted
+
+
+def _fill_sizes(columns: Columns, images: Path, report: ProblemReport) -> NDArray[np.int64]:
+    """Read from the image headers the sizes that the json leaves out; 0 stays where that fails too."""
+    image_hw = columns.image_hw.copy()
+    for row in np.flatnonzero((image_hw == 0).any(axis=1)).tolist():
+        hw = header_hw(images / columns.file_names[row])
+        image_hw[row] = hw or (0, 0)
+        report.add(
+            "image size read from file" if hw else "image size unknown",
+            image_ids=columns.image_ids[row : row + 1],
+            template="{}: {} x {} (height x width)",
+            values=np.array([[columns.file_names[row], *image_hw[row].tolist()]], object),
+        )
+    return image_hw
+
+
+def _fill_areas(columns: Columns, order: NDArray[np.int64], report: ProblemReport) -> NDArray[np.float64]:
+    boxes, areas = columns.boxes_xywh, columns.areas
+    missing = ~np.isfinite(areas)
+    with np.errstate(over="ignore", invalid="ignore"):  # in boxes that are not kept
+        filled = np.where(missing, boxes[:, 2] * boxes[:, 3], areas)
+    _report(report, "area missing", columns, order[missing[order]], "taken as {:.10g}", filled[:, None])
+    nothing = np.empty((len(areas), 0))
+    _report(report, "iscrowd missing", columns, order[~columns.has_iscrowd[order]], "taken as 0", nothing)
+    return filled[order]
+
+
+def _check_boxes(
+    columns: Columns, order: NDArray[np.int64], image_hw: NDArray[np.int64], report: ProblemReport
+) -> NDArray[np.bool_]:
+    """Apply the cleaning rule to the kept annotations, report, and give which are usable."""
+    boxes = columns.boxes_xywh[order]
+    if len(boxes) and boxes.max() <= 1 and (boxes % 1).any():
+        raise ValueError(
+            f"{report.path}: every bbox is within 0..1, so fractions of the image; COCO's are in pixels: "
+            "multiply x and width by the image's width, y and height by its height"
+        )
+    limits = np.where(image_hw > 0, image_hw, np.inf)
+    _, reasons = clean_boxes(np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]]), limits)
+    template = _BBOX + " in an image of {:.0f} x {:.0f} (height x width)"
+    values = np.hstack([columns.boxes_xywh, np.zeros_like(columns.boxes_xywh[:, :2])])
+    values[order, 4:] = image_hw
+    for reason, kind in REASON_KINDS.items():
+        _report(report, kind, columns, order[reasons == reason], template, values)
+    return reasons <= Reason.CLIPPED
+
+
+def _report(
+    report: ProblemReport,
+    kind: str,
+    columns: Columns,
+    positions: NDArray[np.int64],
+    template: str,
+    values: NDArray[Any],
+) -> None:
+    report.add(
+        kind,
+        image_ids=columns.annotation_image_ids[positions],
+        annotation_ids=columns.annotation_ids[positions],
+        template=template,
+        values=values[positions],
+    )

@@ -1,0 +1,115 @@
+"""Reading image files as RGB, with damaged files told apart from whole ones."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from dettoolkit.datasets.problems import BadImageError
+
+RAW = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+"""8-bit RGB, pixels as stored: COCO's boxes are measured without EXIF rotation (as is PIL's default)."""
+
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+"""The next JPEG marker within scan data: FF that is not stuffed (FF00), a restart (FFD0-D7) or fill (FFFF);
+ITU-T T.81, B.1.1."""
+
+
+def read_image(path: Path, *, expected_hw: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    """Read an image as RGB uint8 (H, W, 3), whatever its kind (grey, palette, CMYK, alpha, 16-bit).
+
+    Args:
+        path: the file.
+        expected_hw: size that the annotations were made for. Pixels come as stored, except when only the
+            picture turned by its EXIF orientation has this size: then the annotator saw it turned.
+
+    Raises:
+        BadImageError: the file is missing, empty, cut short or not an image; the text is the reason only.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise BadImageError("file does not exist") from None
+    except OSError as error:
+        raise BadImageError(f"cannot be opened: {error.strerror or error}") from None
+    reason = damage(data)
+    if reason is not None:
+        raise BadImageError(reason)
+    image = _decode(data, RAW)
+    if expected_hw is not None and image.shape[:2] == expected_hw[::-1] != expected_hw:
+        turned = _decode(data, cv2.IMREAD_COLOR_RGB)
+        if turned.shape[:2] == expected_hw:
+            return turned
+    return image
+
+
+def header_hw(path: Path) -> tuple[int, int] | None:
+    """Read (height, width) from an image's header without decoding it; None when that fails."""
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except (OSError, ValueError, UnidentifiedImageError):
+        return None
+
+
+def damage(data: bytes) -> str | None:
+    """Say why these bytes are not a whole image file, or None.
+
+    JPEG and PNG are followed to their end marker: decoders fill what is missing with grey (libjpeg, through
+    OpenCV 4) and accept a tail of zeros, which interrupted copies leave behind. Bytes after the end are fine.
+    Other formats are left to the decoder.
+    """
+    if not data:
+        return "file is empty"
+    if data.startswith(b"\xff\xd8"):
+        # An end marker in the last bytes settles it: a file cut just there, after its thumbnail, has no
+        # scan data and cannot be decoded at all.
+        whole = b"\xff\xd9" in data[-16:] or _jpeg_has_end(data)
+    elif data.startswith(b"\x89PNG\r\n\x1a\n"):
+        whole = _png_has_end(data)
+    else:
+        return None
+    return None if whole else f"file is cut short or damaged ({len(data)} bytes, no end-of-image marker)"
+
+
+def _decode(data: bytes, flags: int) -> NDArray[np.uint8]:
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:  # for example more pixels than OpenCV's limit
+        raise BadImageError(f"cannot be decoded: {str(error).strip()}") from None
+    if image is None:
+        raise BadImageError(f"cannot be decoded: not an image, or damaged (starts with {data[:16]!r})")
+    return np.asarray(image, np.uint8)
+
+
+def _jpeg_has_end(data: bytes) -> bool:
+    """Follow the segments (each with its length, so that thumbnails are stepped over) to the end marker."""
+    position = 2
+    while position + 4 <= len(data) or data[position : position + 2] == b"\xff\xd9":
+        marker = data[position + 1]
+        if data[position] != 0xFF or marker == 0xFF:  # fill bytes are allowed before a marker
+            position += 1
+            continue
+        if marker == 0xD9:
+            return True
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        if marker == 0xDA:  # start of scan: compressed data follows up to the next marker
+            found = _MARKER.search(data, position)
+            if found is None:
+                return False
+            position = found.start()
+    return False
+
+
+def _png_has_end(data: bytes) -> bool:
+    position = 8
+    while position + 12 <= len(data):  # length, type, data, checksum
+        if data[position + 4 : position + 8] == b"IEND":
+            return True
+        position += 12 + int.from_bytes(data[position : position + 4], "big")
+    return False

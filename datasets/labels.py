@@ -1,0 +1,60 @@
+"""From a COCO file's categories to labels: which id becomes which 0-based class."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+LabelMap = Literal["contiguous", "ids"]
+
+GAP = "N/A"
+"""Name of a class that no category has, as in torchvision's COCO category list."""
+
+MOST_IDS = 10_000
+"""Largest category id for label_map "ids": beyond it nearly all classes would be gaps."""
+
+
+class ClassMap(NamedTuple):
+    """K classes, and how the file's C category ids lead to them."""
+
+    names: list[str]  # K, label -> name; GAP for gaps
+    category_ids: list[int]  # K, label -> the file's id; for a gap the id itself
+    file_ids: NDArray[np.int64]  # (C,) ids of the file's categories, ascending
+    labels: NDArray[np.int64]  # (C,) label of each of file_ids
+
+
+def map_classes(categories: list[tuple[int, str]], label_map: LabelMap, path: Path) -> ClassMap:
+    """Map a file's categories, (id, name) in any order, to labels.
+
+    "contiguous": one label per category, in the order of ids. "ids": label = id - 1, one label for every id
+    from 1 to the largest, with gaps.
+
+    Raises:
+        ValueError: ids or names that repeat, or ids that "ids" cannot take; `path` is named.
+    """
+    ids_and_names = (("id", [id_ for id_, _ in categories]), ("name", [name for _, name in categories]))
+    for what, values in ids_and_names:
+        repeated = [str(value) for value, count in Counter(values).items() if count > 1]
+        if repeated:
+            raise ValueError(
+                f"{path}: category {what} {', '.join(repeated)} occurs more than once in categories: "
+                f"give each category its own {what}"
+            )
+    by_id = dict(sorted(categories))
+    if GAP in by_id.values():
+        raise ValueError(f"{path}: a category is named {GAP!r}, which means no category: rename or remove it")
+    ids = list(by_id)
+    file_ids = np.array(ids, np.int64)
+    if label_map == "contiguous":
+        return ClassMap(list(by_id.values()), ids, file_ids, np.arange(len(ids)))
+    if ids[0] < 1 or ids[-1] > MOST_IDS:
+        raise ValueError(
+            f"{path}: category ids run from {ids[0]} to {ids[-1]}, but data.label_map=ids takes 1 to "
+            f"{MOST_IDS} (label = id - 1): use data.label_map=contiguous"
+        )
+    slots = list(range(1, ids[-1] + 1))
+    return ClassMap([by_id.get(each, GAP) for each in slots], slots, file_ids, file_ids - 1)

@@ -1,0 +1,258 @@
+"""The cleaning rule for boxes, and the report of everything found wrong in a data set.
+
+Free of torch and of the other data modules (numpy only), so loading, augmentation and the scene generator
+share one rule: `clean_boxes` at load on the file's boxes, and again on what augmentation made of them.
+Nothing here writes to disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Float = TypeVar("Float", bound=np.floating[Any])
+
+RESOLUTION = 0.01
+"""Pixels: COCO's files give coordinates with two decimals, so less than this is rounding."""
+
+
+class Reason(IntEnum):
+    """What the cleaning rule says of a box; up to CLIPPED it is usable."""
+
+    OK = 0
+    CLIPPED = 1
+    NON_FINITE = 2
+    NO_AREA = 3
+    OUTSIDE = 4
+    DEGENERATE = 5
+
+
+def clean_boxes(boxes_xyxy: NDArray[Float], hw: ArrayLike) -> tuple[NDArray[Float], NDArray[np.uint8]]:
+    """Clip boxes to their image and say which of them can be trained on.
+
+    Args:
+        boxes_xyxy: (m, 4) pixels, any float type, not changed in place.
+        hw: image size, (2,) for all boxes or (m, 2) one each; np.inf where it is not known.
+
+    Returns:
+        The boxes (m, 4) in the same type: clipped where usable, zeros where not; and the reasons (m,), values
+        of `Reason`, usable where `reasons <= Reason.CLIPPED`. A box is unusable with a coordinate that is not
+        finite, a width or height of zero or less, no overlap with the image, or a side below RESOLUTION
+        (before or after clipping). CLIPPED means that more than RESOLUTION was cut off.
+    """
+    boxes = np.asarray(boxes_xyxy).reshape(-1, 4)
+    finite = np.asarray(np.isfinite(boxes).all(axis=1))
+    safe = np.where(finite[:, None], boxes, 0).astype(np.float64)
+    height, width = np.moveaxis(np.broadcast_to(np.asarray(hw, np.float64), (len(boxes), 2)), 1, 0)
+    limit = np.stack([width, height, width, height], axis=1)
+    clipped = np.clip(safe, 0, limit)
+    cut = np.abs(clipped - safe).max(axis=1, initial=0)
+
+    no_area = (safe[:, 2:] <= safe[:, :2]).any(axis=1)
+    outside = (safe[:, :2] >= limit[:, :2]).any(axis=1) | (safe[:, 2:] <= 0).any(axis=1)
+    degenerate = (clipped[:, 2:] - clipped[:, :2] < RESOLUTION).any(axis=1)
+    reasons = np.select(
+        [~finite, no_area, outside, degenerate, cut > RESOLUTION],
+        [Reason.NON_FINITE, Reason.NO_AREA, Reason.OUTSIDE, Reason.DEGENERATE, Reason.CLIPPED],
+        Reason.OK,
+    ).astype(np.uint8)
+    clipped[reasons > Reason.CLIPPED] = 0
+    return clipped.astype(boxes.dtype), reasons
+
+
+KINDS = {
+    "duplicate image id": "the first image is kept",
+    "image size read from file": "the json gives none",
+    "image size unknown": "the image cannot be read",
+    "unknown image": "annotation left out",
+    "unknown category": "annotation left out",
+    "no bbox": "annotation left out",
+    "non-finite box": "annotation left out",
+    "zero or negative size": "not trained on; scored as pycocotools does",
+    "outside the image": "not trained on; scored as pycocotools does",
+    "degenerate": "a side under 0.01 pixels; not trained on; scored as pycocotools does",
+    "clipped": "reaches outside; clipped for training; scored unclipped, as pycocotools does",
+    "size differs": "the size of the file is used; boxes are not rescaled",
+    "area missing": "filled in as width x height",
+    "iscrowd missing": "filled in as 0",
+}
+"""Every kind of problem, with what is done about it."""
+
+REASON_KINDS = {
+    Reason.NON_FINITE: "non-finite box",
+    Reason.NO_AREA: "zero or negative size",
+    Reason.OUTSIDE: "outside the image",
+    Reason.DEGENERATE: "degenerate",
+    Reason.CLIPPED: "clipped",
+}
+
+
+class Problem(NamedTuple):
+    """One thing found wrong; ids are the file's. No annotation id: the file has none, or it is the image."""
+
+    kind: str
+    image_id: int
+    annotation_id: int | None
+    text: str
+
+
+class _Group(NamedTuple):
+    """Problems of one kind as arrays, so that a file full of them costs bytes, not Python objects."""
+
+    kind: str
+    image_ids: NDArray[np.int64]
+    annotation_ids: NDArray[np.int64]  # NO_ID where there is none
+    template: str
+    values: NDArray[Any]  # (m, d) what the template is filled with
+
+
+NO_ID = np.iinfo(np.int64).min
+"""Stands for an id that is missing, in arrays."""
+
+
+class ProblemReport:
+    """Everything found wrong in one json, counted by kind and listed by image and annotation id."""
+
+    def __init__(self, path: Path, *, boxes: int) -> None:
+        """Start without problems; `boxes` in the file put their counts in proportion."""
+        self.path = path
+        self.boxes = boxes
+        self._groups: list[_Group] = []
+        self._met: set[Problem] = set()
+
+    def add(
+        self,
+        kind: str,
+        *,
+        image_ids: NDArray[np.int64],
+        template: str,
+        values: NDArray[Any],
+        annotation_ids: NDArray[np.int64] | None = None,
+    ) -> None:
+        """Add m problems of one kind.
+
+        Args:
+            kind: a key of KINDS.
+            image_ids: (m,).
+            template: format string of one problem's text.
+            values: (m, d), the d positional arguments of the template.
+            annotation_ids: (m,), NO_ID where the file has none; None when about images.
+        """
+        if kind not in KINDS:
+            raise ValueError(f"unknown kind of problem {kind!r}: use one of {', '.join(KINDS)}")
+        if annotation_ids is None:
+            annotation_ids = np.full(len(image_ids), NO_ID)
+        if len(image_ids):
+            self._groups.append(_Group(kind, image_ids, annotation_ids, template, values))
+
+    def record(self, problems: Iterable[Problem]) -> None:
+        """Add problems met while images are read (a batch's "problems"), each once however often met."""
+        for problem in problems:
+            if problem not in self._met:
+                self._met.add(problem)
+                self.add(
+                    problem.kind,
+                    image_ids=np.array([problem.image_id]),
+                    annotation_ids=np.array(
+                        [NO_ID if problem.annotation_id is None else problem.annotation_id]
+                    ),
+                    template="{}",
+                    values=np.array([[problem.text]], object),
+                )
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of problems of each kind that occurs, in the order of KINDS."""
+        totals = dict.fromkeys(KINDS, 0)
+        for group in self._groups:
+            totals[group.kind] += len(group.image_ids)
+        return {kind: count for kind, count in totals.items() if count}
+
+    def problems(self, kind: str | None = None) -> Iterator[Problem]:
+        """Yield every problem, or those of one kind."""
+        for group in self._groups:
+            if kind in (None, group.kind):
+                rows = zip(group.image_ids.tolist(), group.annotation_ids.tolist(), group.values, strict=True)
+                for image_id, annotation_id, values in rows:
+                    text = group.template.format(*values.tolist())
+                    yield Problem(
+                        group.kind, image_id, None if annotation_id == NO_ID else annotation_id, text
+                    )
+
+    def summary(self, examples: int = 3) -> str:
+        """Describe the problems in several lines: the file, each kind with its count, and the first few."""
+        counts = self.counts
+        if not counts:
+            return f"{self.path}: no problems found"
+        lines = [f"{self.path}: {sum(counts.values())} problems (the file is not changed)"]
+        for kind, count in counts.items():
+            lines.append(f"  {kind}: {count} ({KINDS[kind]})")
+            lines.extend(
+                f"    {_line(problem)}"
+                for problem, _ in zip(self.problems(kind), range(examples), strict=False)
+            )
+            if count > examples:
+                lines.append(f"    ... and {count - examples} more")
+        if hint := self._hint(counts):
+            lines.append(f"  {hint}")
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the whole report as plain dicts and lists: file, counts, and every problem."""
+        return {
+            "file": str(self.path),
+            "counts": self.counts,
+            "problems": [problem._asdict() for problem in self.problems()],
+        }
+
+    def _hint(self, counts: dict[str, int]) -> str | None:
+        misfits = sum(
+            counts.get(REASON_KINDS[r], 0) for r in (Reason.OUTSIDE, Reason.CLIPPED, Reason.NO_AREA)
+        )
+        if misfits * 5 <= self.boxes:  # a fifth: stray boxes never come near, a wrong format always does
+            return None
+        return (
+            f"{misfits} of {self.boxes} boxes do not fit their image: COCO's bbox is [x, y, width, height] "
+            "in pixels; is this file in [x1, y1, x2, y2], or are its image sizes wrong?"
+        )
+
+
+def _line(problem: Problem) -> str:
+    annotation = "" if problem.annotation_id is None else f", annotation id {problem.annotation_id}"
+    return f"image id {problem.image_id}{annotation}: {problem.text}"
+
+
+class BadImageError(ValueError):
+    """An image that cannot be read, or too many of them."""
+
+
+class BadImages:
+    """Count the images that could not be read, and stop the run when they are too many.
+
+    Workers cannot see each other's count, so the consumer of the batches keeps one of these and records
+    every batch's "bad_images". An image met again in a later epoch counts once.
+    """
+
+    def __init__(self, maximum: int) -> None:
+        self.maximum = maximum
+        self._lines: dict[str, None] = {}  # an ordered set
+
+    @property
+    def lines(self) -> list[str]:
+        """What was recorded, as "path: image id: reason", in order."""
+        return list(self._lines)
+
+    def record(self, lines: Sequence[str]) -> None:
+        """Add a batch's bad images; raise BadImageError, listing all of them, beyond the maximum."""
+        self._lines.update(dict.fromkeys(lines))
+        if len(self._lines) > self.maximum:
+            listing = "\n  ".join(self._lines)
+            raise BadImageError(
+                f"{len(self._lines)} images cannot be read, more than data.max_bad_images={self.maximum}: "
+                f"repair or remove them, or raise data.max_bad_images\n  {listing}"
+            )

@@ -1,0 +1,234 @@
+"""Drawing for the generated street scenes: a canvas with labels, a pinhole camera, and light.
+
+The picture is drawn at twice its size and averaged down, the labels are drawn at the same size without
+anti-aliasing and sampled, so both agree to a quarter of a pixel.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Colour = tuple[float, float, float]  # RGB, 0 to 255
+Points = NDArray[np.float64]  # (..., P, 2): x to the right and y down, in pixels of the finished picture
+
+SUPERSAMPLING = 2
+FRACTION_BITS = 4  # OpenCV draws at 1/16 of a canvas pixel
+FIRST_OBJECT = 64  # object numbers start here; a smaller number on the canvas is a labelId itself
+_TURN = np.linspace(0, 2 * np.pi, 28, endpoint=False)
+CIRCLE: Points = np.stack([np.cos(_TURN), np.sin(_TURN)], axis=-1)
+_LEAST_GRADIENT = 8.0  # canvas pixels; on lower polygons a blend cannot be seen
+_AXIS = np.linspace(-1, 1, 65)
+_FALLOFF = np.clip(1 - np.hypot(_AXIS[:, None], _AXIS[None, :]), 0, 1)[..., None] ** 2
+
+
+def mix(first: Colour, second: Colour, share: float) -> Colour:
+    """Blend two colours; `share` 0 gives the first, 1 the second."""
+    red, green, blue = (a + (b - a) * share for a, b in zip(first, second, strict=True))
+    return red, green, blue
+
+
+def rgb(code: str) -> Colour:
+    """Read a colour such as 'f7b267'."""
+    return int(code[0:2], 16), int(code[2:4], 16), int(code[4:6], 16)
+
+
+@dataclass(frozen=True)
+class Light:
+    """The light of a scene."""
+
+    sky: tuple[Colour, Colour, Colour]  # at the zenith, half way, at the horizon
+    ambient: Colour  # multiplies every colour, 255 leaves it
+    haze: Colour  # what far things fade to
+    sun: float  # where it stands: -1 left, 1 right
+    shadow: float  # darkness of cast shadows, 0 to 1
+    lamps: bool  # lamps and many windows are lit
+
+    def on(self, colour: Colour, shade: float = 1.0, distance: float = 0.0) -> Colour:
+        """Return `colour` as it appears with this shade, `distance` metres away."""
+        clear = math.exp(-distance / 110.0)
+        (r, g, b), (lit_r, lit_g, lit_b), (haze_r, haze_g, haze_b) = colour, self.ambient, self.haze
+        return (
+            min(r * shade, 255.0) * lit_r / 255.0 * clear + haze_r * (1 - clear),
+            min(g * shade, 255.0) * lit_g / 255.0 * clear + haze_g * (1 - clear),
+            min(b * shade, 255.0) * lit_b / 255.0 * clear + haze_b * (1 - clear),
+        )
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A level pinhole camera; X to the right, Y up from the ground, Z ahead, in metres."""
+
+    focal: float  # pixels
+    height: float  # metres above the ground
+    vanishing_xy: tuple[float, float]  # pixels, on the horizon
+
+    def project(self, points: ArrayLike) -> Points:
+        """Project `(..., 3)` metres to `(..., 2)` pixels; points behind the camera are pulled before it."""
+        xyz = np.asarray(points, dtype=np.float64)
+        scale = self.focal / np.maximum(xyz[..., 2:], 0.5)
+        return self.vanishing_xy + (xyz[..., :2] - (0.0, self.height)) * scale * (1.0, -1.0)
+
+    def ground(self, left: float, right: float, near: float, far: float) -> Points:
+        """Project a rectangle on the ground to 4 points."""
+        return self.project([(left, 0, near), (right, 0, near), (right, 0, far), (left, 0, far)])
+
+    def pixels_per_metre(self, z: float) -> float:
+        """Return the size of a metre at distance `z`."""
+        return self.focal / max(z, 0.5)
+
+
+class Canvas:
+    """A picture and, for each of its pixels, what is there.
+
+    Args:
+        height: of the finished picture, pixels.
+        width: of the finished picture, pixels.
+    """
+
+    def __init__(self, height: int, width: int) -> None:
+        self.height, self.width = height, width
+        shape = (height * SUPERSAMPLING, width * SUPERSAMPLING)
+        self.colour = np.zeros(
+            (*shape, 4), np.uint8
+        )  # RGB and an unused byte: four are drawn faster than three
+        self.numbers = np.zeros(shape, np.uint16)
+        self._scratch = np.empty_like(self.colour)
+
+    def fill(self, points: ArrayLike, colour: Colour | None, number: int | None = None) -> None:
+        """Fill one polygon `(P, 2)` or many `(N, P, 2)`.
+
+        Args:
+            points: pixels.
+            colour: None draws only the label.
+            number: what the polygon is, a labelId or an object's number; None leaves the label as it is.
+        """
+        polygons = self._fixed_point(points)
+        if polygons.ndim == 2:
+            polygons = polygons[None]
+        if not polygons.size:
+            return
+        if colour is not None:
+            cv2.fillPoly(self.colour, list(polygons), colour, cv2.LINE_AA, FRACTION_BITS)
+        if number is not None:
+            cv2.fillPoly(self.numbers, list(polygons), (number,), cv2.LINE_8, FRACTION_BITS)
+
+    def line(self, points: ArrayLike, width: float, colour: Colour, number: int | None = None) -> None:
+        """Draw one polyline `(P, 2)` or many `(N, P, 2)` with round ends, `width` pixels wide."""
+        lines = self._fixed_point(points)
+        if lines.ndim == 2:
+            lines = lines[None]
+        thickness = min(max(1, round(width * SUPERSAMPLING)), 2000)
+        cv2.polylines(self.colour, list(lines), False, colour, thickness, cv2.LINE_AA, FRACTION_BITS)
+        if number is not None:
+            cv2.polylines(self.numbers, list(lines), False, (number,), thickness, cv2.LINE_8, FRACTION_BITS)
+
+    def ellipse(
+        self, centre: ArrayLike, radii: tuple[float, float], colour: Colour, number: int | None = None
+    ) -> None:
+        """Fill an upright ellipse; `radii` along x and y."""
+        unit = 1 << FRACTION_BITS
+        middle = self._fixed_point(centre).tolist()
+        if radii[0] != radii[1]:
+            self.fill(np.asarray(centre) + CIRCLE * radii, colour, number)
+            return
+        radius = round(radii[0] * SUPERSAMPLING * unit)
+        cv2.circle(self.colour, middle, radius, colour, -1, cv2.LINE_AA, FRACTION_BITS)
+        if number is not None:
+            cv2.circle(self.numbers, middle, radius, (number,), -1, cv2.LINE_8, FRACTION_BITS)
+
+    def gradient(self, points: ArrayLike, top: Colour, bottom: Colour, number: int | None = None) -> None:
+        """Fill one polygon with a blend from the colour at its top to the one at its bottom."""
+        polygon = self._fixed_point(points)
+        box = self._window(polygon)
+        if box is None:
+            return
+        rows, columns, low, high = box
+        if high - low < _LEAST_GRADIENT:
+            self.fill(points, mix(top, bottom, 0.5), number)
+            return
+        if number is not None:
+            cv2.fillPoly(self.numbers, [polygon], (number,), cv2.LINE_8, FRACTION_BITS)
+        blend = np.clip((np.arange(rows.start, rows.stop) - low) / max(high - low, 1.0), 0, 1)[:, None]
+        first, last = np.array((*top, 0.0)), np.array((*bottom, 0.0))
+        colours = (first + (last - first) * blend + 0.5).astype(np.uint8)
+        painted = self._scratch[rows, columns]
+        painted.view(np.uint32)[:] = colours.view(np.uint32)[:, None]
+        cv2.copyTo(painted, self._mask(polygon, rows, columns), self.colour[rows, columns])
+
+    def darken(self, points: ArrayLike, strength: float, blur: float = 0.0) -> None:
+        """Cast a shadow on what is drawn so far: `strength` 0 to 1, edges `blur` pixels soft."""
+        polygon = self._fixed_point(points)
+        box = self._window(polygon, margin=2 * blur * SUPERSAMPLING)
+        if box is None or strength <= 0:
+            return
+        rows, columns = box[:2]
+        mask = self._mask(polygon, rows, columns)
+        if blur * SUPERSAMPLING >= 1:
+            size = 2 * round(blur * SUPERSAMPLING) + 1
+            mask = np.asarray(cv2.blur(cv2.blur(mask, (size, size)), (size, size)), np.uint8)
+        keep = cv2.LUT(mask, (255 - np.arange(256) * strength).astype(np.uint8))
+        region = self.colour[rows, columns]
+        cv2.multiply(region, cv2.merge([keep, keep, keep, keep]), dst=region, scale=1 / 255)
+
+    def glow(self, centre: tuple[float, float], radius: float, colour: Colour, strength: float) -> None:
+        """Add light around `centre`, fading out at `radius` pixels."""
+        square = np.asarray(centre) + np.array([(-radius, -radius), (radius, radius)])
+        box = self._window(self._fixed_point(square))
+        if box is None:
+            return
+        rows, columns = box[:2]
+        first = (square[0] * SUPERSAMPLING).round().astype(int)
+        side = max(1, round(2 * radius * SUPERSAMPLING))
+        move = np.array([[side / 65, 0, first[0] - columns.start], [0, side / 65, first[1] - rows.start]])
+        size = (columns.stop - columns.start, rows.stop - rows.start)
+        texture = (_FALLOFF * (np.array((*colour, 0.0)) * strength) + 0.5).astype(np.uint8)
+        region = self.colour[rows, columns]
+        cv2.add(region, cv2.warpAffine(texture, move, size), dst=region)
+
+    def picture(self) -> NDArray[np.uint8]:
+        """Return the finished picture, uint8 (H, W, 3) RGB."""
+        small = cv2.resize(self.colour, (self.width, self.height), interpolation=cv2.INTER_AREA)
+        return np.asarray(cv2.cvtColor(small, cv2.COLOR_RGBA2RGB), np.uint8)
+
+    def count(self, number: int) -> int:
+        """Return how many pixels of the finished picture show this label or object."""
+        step = SUPERSAMPLING
+        return int(np.count_nonzero(self.numbers[1::step, 1::step] == number))
+
+    def labels(self) -> NDArray[np.uint16]:
+        """Return what is at each pixel, uint16 (H, W): a labelId, or an object's number."""
+        return np.ascontiguousarray(self.numbers[1::SUPERSAMPLING, 1::SUPERSAMPLING])
+
+    def _fixed_point(self, points: ArrayLike) -> NDArray[np.int32]:
+        """Convert pixels of the picture to OpenCV's fixed-point coordinates of canvas pixel centres."""
+        unit = 1 << FRACTION_BITS
+        fixed = np.asarray(points, dtype=np.float64) * (SUPERSAMPLING * unit) - unit / 2
+        limit = 16.0 * unit * max(self.numbers.shape)  # keeps far-out corners inside OpenCV's integers
+        return np.rint(np.minimum(np.maximum(fixed, -limit), limit)).astype(np.int32)
+
+    def _window(
+        self, polygon: NDArray[np.int32], margin: float = 0.0
+    ) -> tuple[slice, slice, float, float] | None:
+        """Return rows and columns of the canvas around fixed-point `polygon`, its first and last row."""
+        unit = 1 << FRACTION_BITS
+        left, top = (polygon.min(axis=0) / unit).tolist()
+        right, bottom = (polygon.max(axis=0) / unit).tolist()
+        edge = margin + 1
+        height, width = self.numbers.shape
+        rows = slice(max(0, int(top - edge)), min(height, int(bottom + edge) + 1))
+        columns = slice(max(0, int(left - edge)), min(width, int(right + edge) + 1))
+        if rows.start >= rows.stop or columns.start >= columns.stop:
+            return None
+        return rows, columns, top, bottom
+
+    def _mask(self, polygon: NDArray[np.int32], rows: slice, columns: slice) -> NDArray[np.uint8]:
+        """Draw a fixed-point polygon as 0 or 255 in a window of the canvas."""
+        mask = np.zeros((rows.stop - rows.start, columns.stop - columns.start), np.uint8)
+        origin = np.array([columns.start, rows.start], np.int32) * (1 << FRACTION_BITS)
+        cv2.fillPoly(mask, [polygon - origin], (255,), cv2.LINE_8, FRACTION_BITS)
+        return mask

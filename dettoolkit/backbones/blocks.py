@@ -1,0 +1,89 @@
+"""Building blocks of MobileNetV3 (arXiv 1905.02244, sections 3, 5.2 and 5.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import Tensor, nn
+from torchvision.ops.misc import Conv2dNormActivation
+
+from dettoolkit.backbones.tables import Activation, Bneck, make_divisible
+
+Norm = Callable[[int], nn.Module]
+
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu": nn.ReLU, "hardswish": nn.Hardswish}
+
+
+class SqueezeExcite(nn.Module):
+    """Scale channels by a gate computed from their means.
+
+    The mean is a plain reduction rather than adaptive pooling, which several converters lack.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        # A quarter of the expansion (section 5.3), rounded as TensorFlow does.
+        squeezed = make_divisible(channels // 4)
+        self.fc1 = nn.Conv2d(channels, squeezed, 1)
+        self.fc2 = nn.Conv2d(squeezed, channels, 1)
+        self.relu = nn.ReLU(inplace=True)
+        self.gate = nn.Hardsigmoid(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Gate `x` (N, C, H, W) by (N, C, 1, 1) factors in [0, 1]; the shape stays."""
+        mean = x.mean((2, 3), keepdim=True)  # (N, C, 1, 1)
+        gate: Tensor = self.gate(self.fc2(self.relu(self.fc1(mean))))
+        return gate * x
+
+
+class BlockFeatures(NamedTuple):
+    """What a block offers to heads: all (N, C, H, W), C and size differ."""
+
+    expansion: Tensor
+    depthwise: Tensor
+    output: Tensor
+
+
+class InvertedResidual(nn.Module):
+    """Expand by 1x1, filter depthwise, squeeze and excite, project by a linear 1x1; add the input if it fits.
+
+    No expansion convolution where the expansion equals the input (row 1 of both tables). A dilated block
+    keeps its input's size whatever the row's stride.
+    """
+
+    def __init__(self, *, in_channels: int, row: Bneck, dilation: int, norm: Norm) -> None:
+        super().__init__()
+        activation = ACTIVATIONS[row.activation]
+        self.adds_input = row.stride == 1 and in_channels == row.channels
+        self.expand = (
+            Conv2dNormActivation(in_channels, row.expansion, 1, norm_layer=norm, activation_layer=activation)
+            if row.expansion != in_channels
+            else nn.Identity()
+        )
+        self.depthwise = Conv2dNormActivation(
+            row.expansion,
+            row.expansion,
+            row.kernel,
+            stride=1 if dilation > 1 else row.stride,
+            dilation=dilation,
+            groups=row.expansion,
+            norm_layer=norm,
+            activation_layer=activation,
+        )
+        self.squeeze = SqueezeExcite(row.expansion) if row.squeeze else nn.Identity()
+        self.project = Conv2dNormActivation(
+            row.expansion, row.channels, 1, norm_layer=norm, activation_layer=None
+        )
+
+    def forward(self, x: Tensor) -> BlockFeatures:
+        """Map (N, C_in, H, W) to the expansion (same size), the depthwise output and the block's output."""
+        expansion = self.expand(x)
+        depthwise = self.depthwise(expansion)  # after BN and activation, before SE: where DeepLab taps
+        output = self.project(self.squeeze(depthwise))
+        return BlockFeatures(expansion, depthwise, output + x if self.adds_input else output)
+
+    def parts(self) -> list[str]:
+        """Name the modules that exist, in order; torchvision numbers them so."""
+        names = ("expand", "depthwise", "squeeze", "project")
+        return [name for name in names if not isinstance(getattr(self, name), nn.Identity)]

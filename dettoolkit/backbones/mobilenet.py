@@ -1,0 +1,86 @@
+"""One builder for all MobileNetV3 tables, with the features that heads tap."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Literal
+
+from torch import Tensor, nn
+from torchvision.ops.misc import Conv2dNormActivation
+
+from dettoolkit.backbones.blocks import InvertedResidual
+from dettoolkit.backbones.tables import TABLES, reduce_tail, scale_width
+
+Tail = Literal["full", "detection", "segmentation"]
+
+
+class MobileNetV3(nn.Module):
+    """MobileNetV3 up to C5, the layer before pooling.
+
+    `channels` and `strides` describe what `forward` returns, by name:
+
+    - `low_depthwise`, `low`: depthwise output and block output of the last row at stride 8;
+    - `c4`: the expansion output of bneck 13 (Large) or 9 (Small), stride 16 (paper, section 6.3);
+    - `c5`: the last 1x1 convolution.
+
+    Args:
+        network: name of the table.
+        width: multiplier of every channel count (rounded to multiples of 8).
+        tail: full; detection (the dagger of Table 6); segmentation (RF2 of Table 7).
+        output_stride: stride of C5; at 16 the C4 block and those after it are dilated by 2.
+        norm_eps: epsilon of batch normalisation.
+        norm_momentum: momentum of batch normalisation, in PyTorch's sense (1 - decay).
+    """
+
+    def __init__(
+        self,
+        *,
+        network: str,
+        width: float,
+        tail: Tail,
+        output_stride: int,
+        norm_eps: float,
+        norm_momentum: float,
+    ) -> None:
+        super().__init__()
+        table = TABLES[network]
+        if tail != "full":
+            table = reduce_tail(table, halve_c4_expansion=tail == "segmentation")
+        table = scale_width(table, width)
+        norm = partial(nn.BatchNorm2d, eps=norm_eps, momentum=norm_momentum)
+        convolution = partial(Conv2dNormActivation, norm_layer=norm, activation_layer=nn.Hardswish)
+
+        self.stem = convolution(3, table.stem_channels, 3, stride=2)
+        blocks = []
+        in_channels = table.stem_channels
+        for number, row in enumerate(table.rows, start=1):
+            dilation = 2 if output_stride == 16 and number >= table.c4 else 1
+            blocks.append(InvertedResidual(in_channels=in_channels, row=row, dilation=dilation, norm=norm))
+            in_channels = row.channels
+        self.blocks = nn.ModuleList(blocks)
+        self.last = convolution(in_channels, table.last_channels, 1)
+
+        self.c4_row, self.low_row = table.c4, table.low
+        self.channels = {
+            "low_depthwise": table.rows[table.low - 1].expansion,
+            "low": table.rows[table.low - 1].channels,
+            "c4": table.rows[table.c4 - 1].expansion,
+            "c5": table.last_channels,
+        }
+        self.strides = {"low_depthwise": 8, "low": 8, "c4": 16, "c5": output_stride}
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Map images (N, 3, H, W), float, RGB, normalised, to the features of `channels` and `strides`.
+
+        A feature of stride s is (N, channels, ceil(H / s), ceil(W / s)).
+        """
+        features = {}
+        x = self.stem(images)
+        for number, block in enumerate(self.blocks, start=1):
+            expansion, depthwise, x = block(x)
+            if number == self.low_row:
+                features["low_depthwise"], features["low"] = depthwise, x
+            if number == self.c4_row:
+                features["c4"] = expansion
+        features["c5"] = self.last(x)
+        return features

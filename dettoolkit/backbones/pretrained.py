@@ -1,0 +1,231 @@
+"""Read pretrained weights safely, translate torchvision's names, and load with every difference named."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import get_model_weights
+
+from dettoolkit.backbones.mobilenet import MobileNetV3
+
+logger = logging.getLogger(__name__)
+
+StateDict = dict[str, Tensor]
+TORCHVISION = "torchvision:"
+
+
+def read_weights(source: str, *, torchvision_model: str) -> StateDict:
+    """Read a state dict from a file, or fetch it by torchvision's own enum.
+
+    Args:
+        source: a .pth or .ckpt file, or `torchvision:NAME` with a name of the model's weights enum.
+        torchvision_model: the builder's name in torchvision, such as `mobilenet_v3_large`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a checkpoint, unsafe to load, or no such weights in torchvision.
+    """
+    if source.startswith(TORCHVISION):
+        return _fetch(source.removeprefix(TORCHVISION), torchvision_model)
+    path = Path(source)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no weights at {path}: give a .pth or .ckpt file, or 'torchvision:DEFAULT' to fetch torchvision's"
+        )
+    content = load_checkpoint(path)
+    for key in ("state_dict", "model", "model_state_dict"):
+        if isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    if not state:
+        raise ValueError(f"{path} holds no tensors: its keys are {list(content)[:10]}; is it a state dict?")
+    return state
+
+
+def load_checkpoint(path: Path) -> dict[str, object]:
+    """Load a file with `weights_only=True`, so that nothing in it can run code.
+
+    Raises:
+        ValueError: the file is no checkpoint, is cut off, or needs unpickling of arbitrary objects.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"{path} cannot be loaded safely (weights_only): {reason}. The file is damaged, not a PyTorch "
+            "checkpoint, or holds more than tensors and plain data; save its state_dict alone and use that"
+        ) from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}, not a state dict")
+    return content
+
+
+def _fetch(name: str, torchvision_model: str) -> StateDict:
+    weights = get_model_weights(torchvision_model)
+    if name not in weights.__members__:
+        raise ValueError(
+            f"torchvision has no weights '{name}' for {torchvision_model}; it has {list(weights.__members__)}"
+        )
+    state: StateDict = weights[name].get_state_dict(progress=True, check_hash=True)
+    return state
+
+
+def _row_parts(backbone: MobileNetV3, row: int) -> list[str]:
+    return backbone.blocks[row - 1].parts()  # type: ignore[operator]
+
+
+def translate_backbone(state: StateDict, backbone: MobileNetV3) -> StateDict:
+    """Rename torchvision's `features.*` of a MobileNetV3 to this backbone's names; leave other keys."""
+    rows = len(backbone.blocks)
+
+    def rename(match: re.Match[str]) -> str:
+        layer, rest = int(match[1]), match[2]
+        if layer == 0:
+            return f"stem.{rest}"
+        if layer > rows:
+            return f"last.{rest}" if layer == rows + 1 else match[0]
+        return _rename_block(rest, f"blocks.{layer - 1}", _row_parts(backbone, layer)) or match[0]
+
+    return {re.sub(r"^features\.(\d+)\.(.+)$", rename, key): value for key, value in state.items()}
+
+
+def _rename_block(rest: str, prefix: str, parts: list[str]) -> str | None:
+    """Turn `block.1.0.weight` into `<prefix>.<second part>.0.weight`."""
+    match = re.fullmatch(r"block\.(\d+)\.(.+)", rest)
+    if match is None or int(match[1]) >= len(parts):
+        return None
+    return f"{prefix}.{parts[int(match[1])]}.{match[2]}"
+
+
+def translate_ssdlite(state: StateDict, backbone: MobileNetV3) -> StateDict:
+    """Rename torchvision's `ssdlite320_mobilenet_v3_large` to a detector's `backbone.*` and `head.*`.
+
+    torchvision cuts the backbone in two inside the C4 row: `features.0` ends with that row's expansion,
+    `features.1` starts with the rest of the row.
+    """
+    plain: StateDict = {}
+    c4 = backbone.c4_row
+    for key, value in state.items():
+        match = re.fullmatch(r"backbone\.features\.([01])\.(\d+)\.(.+)", key)
+        if match is None:
+            plain[key] = value
+            continue
+        half, layer, rest = int(match[1]), int(match[2]), match[3]
+        if half == 0:
+            name = f"features.{c4}.block.0.{rest}" if layer == c4 else f"features.{layer}.{rest}"
+        elif layer == 0:
+            name = f"features.{c4}.block.{rest}"  # a slice of a Sequential keeps its numbers
+        else:
+            name = f"features.{c4 + layer}.{rest}"
+        plain[f"features:{name}"] = value
+    inner = {key.removeprefix("features:"): v for key, v in plain.items() if key.startswith("features:")}
+    result = {f"backbone.{key}": v for key, v in translate_backbone(inner, backbone).items()}
+    renames = (
+        (r"^backbone\.extra\.", "head.extras."),
+        (r"^head\.classification_head\.module_list\.", "head.class_predictors."),
+        (r"^head\.regression_head\.module_list\.", "head.box_predictors."),
+    )
+    for key, value in plain.items():
+        if not key.startswith("features:"):
+            for pattern, replacement in renames:
+                key = re.sub(pattern, replacement, key)
+            result[key] = value
+    return result
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What a load left out, by name: in the module only, in the file only, and of another shape."""
+
+    missing: list[str]
+    surplus: list[str]
+    replaced: list[str]
+
+
+def load_weights(module: nn.Module, state: StateDict, *, source: str, replaceable: str) -> LoadReport:
+    """Load `state` into `module` and name every difference; nothing is dropped silently.
+
+    Args:
+        module: receives the weights.
+        state: tensors by the module's names.
+        source: where they come from, for messages.
+        replaceable: pattern (from the name's start) of tensors which may have another shape in the file
+            and then keep their fresh values, such as a class head of another size.
+
+    Raises:
+        ValueError: a tensor is missing, or has another shape and is not replaceable.
+    """
+    own = module.state_dict()
+    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    surplus = [key for key in state if key not in own]
+    differs = [key for key in own if key in state and own[key].shape != state[key].shape]
+    replaced = [key for key in differs if re.match(replaceable, key)]
+    refused = [
+        f"{key} is {tuple(state[key].shape)} in the file, {tuple(own[key].shape)} in the network"
+        for key in differs
+        if key not in replaced
+    ]
+    if missing or refused:
+        raise ValueError(_refusal(source, missing, surplus, refused, len(own)))
+    if replaced:
+        logger.warning(
+            "%s: %d tensors have another size in the file and start fresh: %s",
+            source,
+            len(replaced),
+            "; ".join(f"{key} {tuple(state[key].shape)} -> {tuple(own[key].shape)}" for key in replaced),
+        )
+    if surplus:
+        logger.warning(
+            "%s: %d tensors of the file are not in the network: %s", source, len(surplus), ", ".join(surplus)
+        )
+    taken = {key: value for key, value in state.items() if key in own and key not in replaced}
+    module.load_state_dict(taken, strict=False)
+    return LoadReport(missing, surplus, replaced)
+
+
+def _refusal(source: str, missing: list[str], surplus: list[str], refused: list[str], total: int) -> str:
+    lines = [f"{source} does not fit this network ({total} tensors):"]
+    if missing:
+        lines.append(f"  missing in the file ({len(missing)}): {', '.join(missing)}")
+    if surplus:
+        lines.append(f"  in the file only ({len(surplus)}): {', '.join(surplus)}")
+    if refused:
+        lines.append(f"  of another shape ({len(refused)}): {'; '.join(refused)}")
+    lines.append("  check model.backbone.type, width and reduced_tail against the network of that file")
+    return "\n".join(lines)
+
+
+def load_backbone(backbone: MobileNetV3, source: str, *, network: str) -> LoadReport:
+    """Start a backbone from torchvision's classification weights or from a file.
+
+    The rows from C4 on may have other sizes in the file: a reduced tail then starts fresh, with a message.
+    A detector's file is understood too; its head is surplus.
+    """
+    state = read_weights(source, torchvision_model=network)
+    if any(key.startswith("backbone.features.") for key in state):
+        state = translate_ssdlite(state, backbone)
+    else:
+        state = translate_backbone(state, backbone)
+    inner = {key.removeprefix("backbone."): value for key, value in state.items()}
+    tail = "|".join(str(row) for row in range(backbone.c4_row - 1, len(backbone.blocks)))
+    return load_weights(backbone, inner, source=source, replaceable=rf"(last|blocks\.({tail}))\.")
+
+
+def load_ssdlite(detector: nn.Module, backbone: MobileNetV3, source: str) -> LoadReport:
+    """Start a whole detector from torchvision's SSDLite, or from a checkpoint or state dict of ours.
+
+    Class predictors of another size are replaced, with a message.
+    """
+    state = read_weights(source, torchvision_model="ssdlite320_mobilenet_v3_large")
+    if any(key.startswith("backbone.features.") for key in state):
+        state = translate_ssdlite(state, backbone)
+    state = {key.removeprefix("detector."): value for key, value in state.items()}
+    return load_weights(detector, state, source=source, replaceable=r"head\.class_predictors\.\d+\.1\.")

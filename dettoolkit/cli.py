@@ -1,0 +1,180 @@
+"""`dettoolkit train|evaluate|download-coco`; the scripts in tools/ call the same functions.
+
+Nothing heavy is imported before it is needed: a wrong recipe is refused without loading torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+OVERRIDES = "overlay files (*.yaml) and values (optim.lr=0.01), later ones win"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand and give its exit status."""
+    commands = {"train": train, "evaluate": evaluate, "download-coco": download_coco}
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: dettoolkit {" + ",".join(commands) + "} ...   (each has --help)")
+        return 0
+    if arguments[0] not in commands:
+        print(f"dettoolkit has no command '{arguments[0]}'; it has: {', '.join(commands)}", file=sys.stderr)
+        return 2
+    return commands[arguments[0]](arguments[1:])
+
+
+def train(argv: Sequence[str] | None = None) -> int:
+    """Train by a recipe, or check it, or print it."""
+    parser = argparse.ArgumentParser(
+        prog="train", description="Train by a recipe.", formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("recipe", nargs="?", help="a recipe's file, or the name of a shipped one")
+    parser.add_argument("extras", nargs="*", help=OVERRIDES)
+    parser.add_argument("--resume", metavar="RUN", help="continue the run in this folder")
+    parser.add_argument(
+        "--check", action="store_true", help="try recipe, data and one forward; train nothing"
+    )
+    parser.add_argument(
+        "--print-config", action="store_true", help="print the recipe and where values come from"
+    )
+    parser.add_argument("--schema", action="store_true", help="print the recipes' JSON Schema, for editors")
+    parser.add_argument("--traceback", action="store_true", help="show where an error arose")
+    options = parser.parse_intermixed_args(argv)
+    return _guarded(lambda: _train(options, parser), options.traceback)
+
+
+def _train(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    from dettoolkit.config import json_schema, load_recipe
+
+    if options.schema:
+        print(json_schema(), end="")
+        return 0
+    if options.resume is not None:
+        return _resume(Path(options.resume), [options.recipe, *options.extras])
+    if options.recipe is None:
+        parser.error("name a recipe, such as configs/ssdlite_mnv3_large.yaml")
+    resolved = load_recipe(options.recipe, options.extras)
+    if options.print_config:
+        print(resolved.with_provenance(), end="")
+        return 0
+    _quiet()
+    from dettoolkit import commands
+
+    if options.check:
+        print(commands.check(resolved.name, resolved.recipe))
+        return 0
+    run_dir, score = commands.train(resolved.name, resolved.recipe, config_yaml=resolved.to_yaml())
+    _report(run_dir, score)
+    return 0
+
+
+def _resume(run: Path, extras: Sequence[str | None]) -> int:
+    from dettoolkit.config import load_recipe
+    from dettoolkit.resume import changed_keys, check_changes
+
+    config = run / "config.yaml"
+    if not config.is_file():
+        raise FileNotFoundError(f"{run} is no run's folder: it has no config.yaml; give runs/<recipe>/<time>")
+    stored = load_recipe(str(config))
+    resolved = load_recipe(str(config), [each for each in extras if each is not None])
+    changes = changed_keys(stored.recipe, resolved.recipe)
+    check_changes(changes)
+    for key, (before, after) in changes.items():
+        print(f"changed for the rest of the run: {key}: {before!r} -> {after!r}")
+    _quiet()
+    from dettoolkit import commands
+
+    name = run.resolve().parent.name
+    run_dir, score = commands.train(name, resolved.recipe, config_yaml=resolved.to_yaml(), resume=run)
+    _report(run_dir, score)
+    return 0
+
+
+def evaluate(argv: Sequence[str] | None = None) -> int:
+    """Score a run, a checkpoint or a recipe's own weights."""
+    parser = argparse.ArgumentParser(prog="evaluate", description="Score a detector by COCO's rules.")
+    parser.add_argument(
+        "source", help="a run's folder, a checkpoint, or a recipe whose model.weights are set"
+    )
+    parser.add_argument("extras", nargs="*", help=OVERRIDES)
+    parser.add_argument("--data", metavar="ROOT", help="another data set: short for data.root=ROOT")
+    parser.add_argument(
+        "--out", metavar="DIR", help="folder for report and pictures (default: beside the run)"
+    )
+    parser.add_argument("--traceback", action="store_true", help="show where an error arose")
+    options = parser.parse_intermixed_args(argv)
+    return _guarded(lambda: _evaluate(options), options.traceback)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from dettoolkit.config import load_recipe
+
+    extras = list(options.extras)
+    if options.data is not None:
+        extras += ["data.type=coco", f"data.root={options.data}"]
+    source = Path(options.source)
+    out = Path(options.out) if options.out is not None else None
+    _quiet()
+    from dettoolkit import commands
+    from dettoolkit.runs import stored_recipe
+
+    if source.suffix in (".yaml", ".yml"):
+        recipe = load_recipe(options.source, extras).recipe
+        out, result = commands.evaluate(source, recipe=recipe, out=out)
+    else:
+        with stored_recipe(source) as config:
+            recipe = load_recipe(str(config), extras).recipe
+        out, result = commands.evaluate(source, recipe=recipe, out=out)
+    _report(out, result)
+    return 0
+
+
+def download_coco(argv: Sequence[str] | None = None) -> int:
+    """Fetch and unpack COCO 2017."""
+    from dettoolkit.download import main as download
+
+    return download(argv)
+
+
+def _report(folder: Path, score: Any) -> None:
+    if score is None or os.environ.get("LOCAL_RANK", "0") != "0":
+        return
+    print(score.table())
+    print(f"\nreport, checkpoints and pictures: {folder}")
+
+
+def _quiet() -> None:
+    """Show our own messages, and of the libraries' warnings only those that a user can act on."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for name in ("lightning.pytorch", "lightning", "faster_coco_eval"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module=r"lightning(\.|$)")
+    warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")
+
+
+def _guarded(command: Callable[[], int], traceback: bool) -> int:
+    """Print an expected error as a sentence; keep tracebacks for those who ask."""
+    expected = (ValueError, FileNotFoundError, FileExistsError, ModuleNotFoundError, RuntimeError)
+    try:
+        return command()
+    except expected as error:
+        if traceback or _is_foreign(error):
+            raise
+        print(f"error: {error}" if "\n" not in str(error) else f"error:\n{error}", file=sys.stderr)
+        return 2
+
+
+def _is_foreign(error: Exception) -> bool:
+    """Tell whether an error arose outside this package: then it is no message of ours, but a defect."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return frame is None or "dettoolkit" not in str(frame.tb_frame.f_globals.get("__name__", ""))

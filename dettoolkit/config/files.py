@@ -1,0 +1,125 @@
+"""From files and the command line to a checked recipe, and back to YAML."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from dettoolkit.config.entries import Entry, entry_from
+from dettoolkit.config.errors import Origin, Problem, RecipeError
+from dettoolkit.config.layers import merge, read_layers
+from dettoolkit.config.messages import validate
+from dettoolkit.config.recipe import Recipe
+from dettoolkit.config.schema import KeyCheck
+from dettoolkit.config.yaml12 import write_lines
+
+
+@dataclass(frozen=True)
+class ResolvedRecipe:
+    """A checked recipe and where each of its values came from.
+
+    ``name`` is the stem of the recipe's file; ``provenance`` maps every dotted key that holds a value to
+    ``file:line``, ``override N 'text'`` or ``default``.
+    """
+
+    name: str
+    recipe: Recipe
+    provenance: Mapping[str, str]
+
+    def to_yaml(self) -> str:
+        """Write the complete recipe, defaults included, as YAML that `load_recipe` reads back as equal."""
+        return "".join(f"{line}\n" for line, _ in write_lines(recipe_to_dict(self.recipe)))
+
+    def with_provenance(self) -> str:
+        """Write `to_yaml` with the origin of each value as an aligned comment."""
+        lines = list(write_lines(recipe_to_dict(self.recipe)))
+        width = max(len(line) for line, key in lines if key)
+        commented = (f"{line:<{width}}  # {self.provenance[key]}" if key else line for line, key in lines)
+        return "".join(f"{line}\n" for line in commented)
+
+
+def load_recipe(recipe: str, extras: Sequence[str] = ()) -> ResolvedRecipe:
+    """Read a recipe and lay overlays and overrides over it.
+
+    Args:
+        recipe: a file, or the name of a shipped recipe with or without ``.yaml``.
+        extras: overlays (``small.yaml``) and overrides (``optim.lr=1e-3``, the value in YAML) in the order in
+            which they apply: later wins, mappings merge deeply, lists are replaced whole, and null
+            in a later layer gives a key its default back unless the schema has null there.
+
+    Raises:
+        RecipeError: with every mistake at once, as ``file:line: key.path: what is wrong``.
+    """
+    path, layers, problems = read_layers(recipe, extras)
+    usable = [layer for layer in layers if layer is not None]
+    if layers[0] is None:
+        raise RecipeError(problems)
+    root = usable[0]
+    for layer in usable[1:]:
+        root = merge(root, layer)
+    result, unset = _resolve(root, problems, complete=len(usable) == len(layers))
+    origins = _origins(root, {key: f"default (unset by {origin.text})" for key, origin in unset.items()})
+    keys = [key for _, key in write_lines(recipe_to_dict(result)) if key]
+    provenance = {key: _nearest(key, origins, unset) for key in keys}
+    return ResolvedRecipe(path.stem, result, MappingProxyType(provenance))
+
+
+def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
+    """Give the complete recipe as dictionaries, lists and scalars only, as checkpoints hold it."""
+    return recipe.model_dump(mode="json")
+
+
+def recipe_from_dict(values: Mapping[str, Any], *, source: str = "recipe") -> Recipe:
+    """Check a recipe given as dictionaries; `source` names it in the errors.
+
+    Raises:
+        RecipeError: with every mistake at once, as ``source: key.path: what is wrong``.
+    """
+    problems: list[Problem] = []
+    root = entry_from(values, Origin(0, 0, source), "", problems)
+    return _resolve(root, problems, complete=True)[0]
+
+
+def json_schema() -> str:
+    """Give the JSON Schema of recipes, for editors."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recipe.model_json_schema()}
+    return json.dumps(schema, indent=2) + "\n"
+
+
+def _resolve(
+    root: Entry, problems: Sequence[Problem], *, complete: bool
+) -> tuple[Recipe, Mapping[str, Origin]]:
+    """Check a merged recipe; without all its layers, only for what they cannot have put right."""
+    keys = KeyCheck()
+    cleaned = keys.clean(root)
+    result, found = validate(cleaned, keys.unset, complete=complete)
+    found = [*problems, *keys.problems, *found]
+    if found or result is None:
+        raise RecipeError(found)
+    return result, keys.unset
+
+
+def _origins(entry: Entry, known: Mapping[str, str], path: str = "") -> dict[str, str]:
+    """Map the dotted key of every value to its origin's text."""
+    if path in known:
+        return {path: known[path]}
+    if not isinstance(entry.value, dict) or not entry.value:
+        return {path: entry.origin.text}
+    origins: dict[str, str] = {}
+    for key, child in entry.value.items():
+        origins |= _origins(child, known, f"{path}.{key}" if path else key)
+    return origins
+
+
+def _nearest(key: str, origins: Mapping[str, str], unset: Mapping[str, Origin]) -> str:
+    """Find the origin of a key: its own, or that of the null that unset a section around it."""
+    if key in origins:
+        return origins[key]
+    above = key
+    while above := above.rpartition(".")[0]:
+        if above in unset:
+            return origins[above]
+    return "default"

@@ -1,0 +1,233 @@
+"""The recipe's keys, checked against the schema before pydantic sees any value.
+
+Pydantic could refuse unknown keys too, but here they are met while it is known which layer they come from and
+which variant of a section (a loss, a model) is meant. A misspelt key is taken for the one it resembles, so
+the checks that follow see what lies below it and nothing is called missing that is only misspelt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from dettoolkit.config.entries import Entry, entry_from
+from dettoolkit.config.errors import (
+    Origin,
+    Problem,
+    closest,
+    did_you_mean,
+    edit_distance,
+    join_words,
+    not_a_choice,
+)
+from dettoolkit.config.recipe import Recipe, Section, Trainer
+from dettoolkit.config.trainer_arguments import OWNED, trainer_arguments
+
+Sections = Sequence[type[Section]]
+
+
+def members(annotation: Any) -> list[Any]:
+    """List what a type allows: the members of a union, without their metadata."""
+    if get_origin(annotation) is Annotated:
+        return members(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [member for part in get_args(annotation) for member in members(part)]
+    return [annotation]
+
+
+def sections(annotation: Any) -> list[type[Section]]:
+    """List the sections that a type allows."""
+    return [
+        member for member in members(annotation) if isinstance(member, type) and issubclass(member, Section)
+    ]
+
+
+def type_names(section: type[Section]) -> tuple[str, ...]:
+    """List the values of `type` that choose this section; empty when it has no such key."""
+    field = section.model_fields.get("type")
+    return get_args(field.annotation) if field and get_origin(field.annotation) is Literal else ()
+
+
+@cache
+def key_paths() -> dict[str, list[str]]:
+    """Map every key of the schema to the dotted paths at which it exists."""
+    paths: dict[str, list[str]] = {}
+
+    def walk(section: type[Section], above: str) -> None:
+        for name, field in section.model_fields.items():
+            here = f"{above}{name}"
+            if here not in paths.setdefault(name, []):
+                paths[name].append(here)
+            for nested in sections(field.annotation):
+                walk(nested, f"{here}.")
+
+    walk(Recipe, "")
+    return paths
+
+
+class KeyCheck:
+    """Walk a merged recipe along the schema.
+
+    ``problems`` holds the unknown keys; ``unset`` the dotted keys that a later layer set to null where the
+    schema has no null, so that their default applies, with the origin of the null.
+    """
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self.unset: dict[str, Origin] = {}
+
+    def clean(self, root: Entry) -> Entry:
+        """Give the recipe without unknown keys, leftovers of another variant and keys that are unset."""
+        return self._section(root, "", [Recipe], [], None)
+
+    def _section(
+        self, entry: Entry, path: str, classes: Sections, others: Sections, switched: int | None
+    ) -> Entry:
+        """Clean one mapping.
+
+        ``classes`` are the sections it may be, ``others`` those it is not because of a `type` here or above,
+        ``switched`` the layer that chose that type, when an earlier one had chosen another.
+        """
+        if not isinstance(entry.value, dict):
+            return entry  # pydantic says what was wanted
+        entries = self._right_type(entry.value, path, classes)
+        tag = entries.get(_type_key(entries, classes))
+        chosen = [c for c in classes if tag and tag.value in type_names(c)] or classes
+        if len(chosen) < len(classes):
+            others = [*others, *(c for c in classes if c not in chosen)]
+            switched = tag.switched if tag and tag.switched is not None else switched
+        mapping = self._known(entries, path, chosen, others, switched)
+        cleaned: dict[str, Entry] = {}
+        for key, child in mapping.items():
+            here = f"{path}.{key}" if path else key
+            fields = _fields(chosen, key)
+            null = child.value is None and not child.guessed
+            if null and child.origin.layer > 0 and not any(map(_allows_null, fields)):
+                self.unset[here] = child.origin
+                continue
+            nested = [s for field in fields for s in sections(field.annotation)]
+            if nested:
+                rest = [
+                    s for field in _fields(others, key) for s in sections(field.annotation) if s not in nested
+                ]
+                cleaned[key] = _with_default(self._section(child, here, nested, rest, switched), fields)
+            elif here == "trainer.extra":
+                cleaned[key] = self._trainer_extra(child, here)
+            else:
+                cleaned[key] = child
+        return replace(entry, value=cleaned)
+
+    def _right_type(self, mapping: dict[str, Entry], path: str, classes: Sections) -> dict[str, Entry]:
+        """Report a misspelt type and put it right, so that the keys of the variant meant are checked."""
+        key = _type_key(mapping, classes)
+        names = [name for section in classes for name in type_names(section)]
+        value = mapping[key].value if key in mapping else None
+        near = closest(value, names) if isinstance(value, str) and value not in names else []
+        if len(near) != 1:
+            return mapping
+        self.problems.append(Problem(mapping[key].origin, f"{path}.type", not_a_choice(value, names)))
+        return {**mapping, key: replace(mapping[key], value=near[0])}
+
+    def _known(
+        self, mapping: dict[str, Entry], path: str, chosen: Sections, others: Sections, switched: int | None
+    ) -> dict[str, Entry]:
+        """Keep the keys that the chosen sections have; report the rest, putting misspelt ones right."""
+        known: dict[str, Entry] = {}
+        names = [name for section in chosen for name in section.model_fields]
+        for key, child in mapping.items():
+            if key in names:
+                known[key] = child
+                continue
+            if switched is not None and _fields(others, key) and _latest(child) < switched:
+                continue  # it belongs to the variant that an earlier layer had chosen
+            near, text = _explain(key, path, chosen, others)
+            self.problems.append(Problem(child.origin, f"{path}.{key}" if path else key, text))
+            if len(near) == 1 and near[0] not in mapping and near[0] not in known and child.value is not None:
+                known[near[0]] = replace(child, guessed=child.guessed or edit_distance(key, near[0]) > 1)
+        return known
+
+    def _trainer_extra(self, entry: Entry, path: str) -> Entry:
+        """Check the arguments for Lightning's Trainer by name; a later layer's null takes one away."""
+        if not isinstance(entry.value, dict):
+            return entry
+        arguments = trainer_arguments()
+        kept: dict[str, Entry] = {}
+        for key, child in entry.value.items():
+            if key in OWNED:
+                text = f"not to be set here: {OWNED[key]}"
+            elif arguments and key not in arguments:
+                near = did_you_mean(closest(key, arguments - OWNED.keys()))
+                text = f"no argument of Lightning's Trainer{near}"
+            else:
+                if child.value is not None or child.origin.layer == 0:
+                    kept[key] = child
+                continue
+            self.problems.append(Problem(child.origin, f"{path}.{key}", text))
+        return replace(entry, value=kept)
+
+
+def _fields(classes: Sections, key: str) -> list[FieldInfo]:
+    return [section.model_fields[key] for section in classes if key in section.model_fields]
+
+
+def _allows_null(field: FieldInfo) -> bool:
+    return any(member in (NoneType, None, Any) for member in members(field.annotation))
+
+
+def _with_default(entry: Entry, fields: list[FieldInfo]) -> Entry:
+    """Complete a section from the schema's default for it, where the schema has one of this section's own."""
+    default = fields[0].default
+    if not isinstance(default, Section) or not isinstance(entry.value, dict):
+        return entry
+    whole = {
+        key: entry_from(value, entry.origin, key, [])
+        for key, value in default.model_dump(mode="json").items()
+    }
+    return replace(entry, value=whole | entry.value)
+
+
+def _latest(entry: Entry) -> int:
+    """Give the last layer that set anything in this entry."""
+    children = entry.value.values() if isinstance(entry.value, dict) else ()
+    return max([entry.origin.layer, *map(_latest, children)])
+
+
+def _type_key(mapping: dict[str, Entry], classes: Sections) -> str:
+    """Find the key that chooses among several sections: `type`, also misspelt; '' when there is none."""
+    if len(classes) < 2 or "type" in mapping:
+        return "type" if len(classes) > 1 else ""
+    names = {name for section in classes for name in section.model_fields}
+    return next((key for key in mapping if key not in names and edit_distance(key, "type") <= 1), "")
+
+
+def _explain(key: str, path: str, chosen: Sections, others: Sections) -> tuple[list[str], str]:
+    """Give the keys meant, and what to say about an unknown one."""
+    names = list(dict.fromkeys(name for section in chosen for name in section.model_fields))
+    owners = [name for section in others if key in section.model_fields for name in type_names(section)]
+    mine = [name for section in chosen for name in type_names(section)]
+    if owners and mine:
+        types = join_words([repr(name) for name in owners])
+        return [], f"a key of type {types}, not of {join_words([repr(name) for name in mine])}"
+    near = closest(key, names)
+    slip = bool(near) and edit_distance(key, near[0]) <= 1
+    elsewhere = [] if slip else _elsewhere(key, chosen)
+    if elsewhere:
+        return [], f"unknown key here{did_you_mean(elsewhere)}"
+    if near:
+        return near, f"unknown key{did_you_mean(near)}"
+    return [], f"unknown key; {path or 'the recipe'} has {join_words(names, 'and')}"
+
+
+def _elsewhere(key: str, chosen: Sections) -> list[str]:
+    """Find the key in other sections, or as the Trainer's name of one of ours."""
+    if Trainer in chosen and key in OWNED:
+        return [word for word in OWNED[key].split() if word.startswith("trainer.")]
+    if Trainer in chosen and key in trainer_arguments():
+        return [f"trainer.extra.{key}"]
+    paths = key_paths().get(key, [])
+    return paths if len(paths) <= 2 else []

@@ -1,0 +1,125 @@
+"""Default boxes of SSD (Liu et al. 2016, section 2.2), as TensorFlow and torchvision lay them out.
+
+A: default boxes of all levels, ordered level, row, column, box of the cell. B: boxes of one cell.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+# TensorFlow, anchor_generators/multiple_grid_anchor_generator.py (reduce_boxes_in_lowest_layer): the
+# first level has three boxes, (scale 0.1, ratio 1), (min_scale, ratio 2) and (min_scale, ratio 1/2).
+REDUCED_SCALE = 0.1
+REDUCED_RATIO = 2.0
+
+
+def boxes_per_cell(*, levels: int, aspect_ratios: Sequence[float], reduce_first_level: bool) -> list[int]:
+    """Count the default boxes that each cell of each level has.
+
+    Returns:
+        One number per level: 2 + 2 for each aspect ratio, but 3 on a reduced first level.
+    """
+    counts = [2 + 2 * len(aspect_ratios)] * levels
+    if reduce_first_level:
+        counts[:1] = [3]
+    return counts
+
+
+def level_scales(*, levels: int, min_scale: float, max_scale: float) -> list[float]:
+    """Space the scales evenly over the levels and append the scale that follows the last one.
+
+    Returns:
+        levels + 1 fractions of the input's sides. The one after the last is 1.0 (both libraries); with a
+        single level the two are min_scale and max_scale (torchvision).
+    """
+    if levels == 1:
+        return [min_scale, max_scale]
+    step = (max_scale - min_scale) / (levels - 1)
+    return [min_scale + step * level for level in range(levels)] + [1.0]
+
+
+def cell_sizes(
+    *,
+    levels: int,
+    min_scale: float,
+    max_scale: float,
+    aspect_ratios: Sequence[float],
+    reduce_first_level: bool,
+) -> list[list[tuple[float, float]]]:
+    """List the (width, height) of the boxes of a cell, for each level, as fractions of the input's sides.
+
+    Order: (s_k, s_k), the square of side sqrt(s_k s_k+1), then r and 1/r for each aspect ratio r
+    (torchvision's DefaultBoxGenerator); a reduced first level is (0.1, 0.1), ratio 2, ratio 1/2 (TensorFlow).
+    """
+
+    def pair(scale: float, ratio: float) -> list[tuple[float, float]]:
+        wide, high = scale * math.sqrt(ratio), scale / math.sqrt(ratio)
+        return [(wide, high), (high, wide)]
+
+    scales = level_scales(levels=levels, min_scale=min_scale, max_scale=max_scale)
+    sizes = []
+    for scale, following in itertools.pairwise(scales):
+        between = math.sqrt(scale * following)
+        sizes.append([(scale, scale), (between, between)])
+        for ratio in aspect_ratios:
+            sizes[-1].extend(pair(scale, ratio))
+    if reduce_first_level:
+        sizes[0] = [(REDUCED_SCALE, REDUCED_SCALE), *pair(min_scale, REDUCED_RATIO)]
+    return sizes
+
+
+def default_boxes(
+    *,
+    input_hw: tuple[int, int],
+    grids_hw: Sequence[tuple[int, int]],
+    min_scale: float,
+    max_scale: float,
+    aspect_ratios: Sequence[float],
+    reduce_first_level: bool,
+    clip: bool,
+) -> Tensor:
+    """Lay out the default boxes of every level for one input size.
+
+    Args:
+        input_hw: height and width of the network's input, in pixels.
+        grids_hw: height and width of each level's feature map, in cells; box centres are (i + 0.5) / cells.
+        min_scale: scale of the first level, as a fraction of the input's sides.
+        max_scale: scale of the last level.
+        aspect_ratios: width / height above 1; each stands for itself and its inverse.
+        reduce_first_level: three boxes per cell on the first level, the 0.1 scale among them (TensorFlow).
+        clip: limit widths and heights, not corners, to the input's (torchvision's meaning of clip).
+
+    Returns:
+        float32 (A, 4) xyxy in pixels of the input; boxes at the border reach outside it.
+
+    Raises:
+        ValueError: no level, or a level without cells.
+    """
+    if not grids_hw or min(min(grid) for grid in grids_hw) < 1:
+        raise ValueError(
+            f"default boxes need at least one level of at least 1x1 cells, got grids {list(grids_hw)}; "
+            "enlarge the input or use fewer extra layers"
+        )
+    sizes = cell_sizes(
+        levels=len(grids_hw),
+        min_scale=min_scale,
+        max_scale=max_scale,
+        aspect_ratios=aspect_ratios,
+        reduce_first_level=reduce_first_level,
+    )
+    levels = []
+    for (rows, columns), level_sizes in zip(grids_hw, sizes, strict=True):
+        centre_y = (torch.arange(rows) + 0.5) / rows
+        centre_x = (torch.arange(columns) + 0.5) / columns
+        grid_y, grid_x = torch.meshgrid(centre_y, centre_x, indexing="ij")
+        centres = torch.stack((grid_x, grid_y), dim=-1).reshape(-1, 1, 2)  # (cells, 1, xy)
+        wh = torch.tensor(level_sizes)  # (B, wh)
+        half = 0.5 * (wh.clamp(max=1.0) if clip else wh)
+        levels.append(torch.cat((centres - half, centres + half), dim=-1).reshape(-1, 4))  # (cells * B, 4)
+    height, width = input_hw
+    return torch.cat(levels) * torch.tensor([width, height, width, height])

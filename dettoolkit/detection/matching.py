@@ -1,0 +1,79 @@
+"""Matching: which default box learns which object (SSD, section 2.2, "Matching strategy").
+
+N: images, M: most objects of an image, A: default boxes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dettoolkit.detection.boxes import encode, pairwise_iou
+
+
+class Targets(NamedTuple):
+    """What the head should have said."""
+
+    slots: Tensor  # int64 (N, A): 0 where no object is matched (background), otherwise its label + 1
+    deltas: Tensor  # float32 (N, A, 4): encoded box of the matched object; 0 where none is
+
+
+@torch.no_grad()
+def match(
+    boxes_xyxy: Tensor, labels: Tensor, anchors_xyxy: Tensor, *, iou_threshold: float, force_match: bool
+) -> Tensor:
+    """Give each default box the object that it overlaps most, if it does so enough.
+
+    Args:
+        boxes_xyxy: float (N, M, 4) pixels of the input; M may be 0.
+        labels: int64 (N, M), -1 for padding, which matches nothing.
+        anchors_xyxy: float32 (A, 4) pixels of the input.
+        iou_threshold: least IoU of a match.
+        force_match: also give every object the default box that overlaps it most, whatever the IoU. Where
+            several objects want the same one the last of them gets it, as in torchvision's SSDMatcher.
+            An object that overlaps no default box at all gets none.
+
+    Returns:
+        int64 (N, A): index of the object in 0..M-1, or -1 for background.
+    """
+    images, objects = labels.shape
+    if objects == 0:
+        return torch.full((images, len(anchors_xyxy)), -1, dtype=torch.int64, device=labels.device)
+    real = labels >= 0
+    iou = pairwise_iou(boxes_xyxy.float(), anchors_xyxy)  # (N, M, A)
+    iou.masked_fill_(~real.unsqueeze(-1), -1.0)
+    best_iou, matched = iou.max(dim=1)  # (N, A)
+    matched = torch.where((best_iou >= iou_threshold) & (best_iou >= 0), matched, -1)
+    if force_match:
+        best_iou, best_anchor = iou.max(dim=2)  # (N, M)
+        index = torch.arange(objects, device=labels.device).expand_as(labels)
+        index = torch.where(best_iou > 0, index, -1)
+        # amax makes the last object win whatever the order of the writes, on the GPU too.
+        forced = torch.full_like(matched, -1).scatter_reduce(1, best_anchor, index, "amax")
+        matched = torch.where(forced >= 0, forced, matched)
+    return matched
+
+
+@torch.no_grad()
+def targets_of(matched: Tensor, boxes_xyxy: Tensor, labels: Tensor, anchors_xyxy: Tensor) -> Targets:
+    """Look up what each default box has to predict.
+
+    Args:
+        matched: int64 (N, A) as `match` returns it.
+        boxes_xyxy: float (N, M, 4) pixels of the input; M may be 0.
+        labels: int64 (N, M), 0-based class.
+        anchors_xyxy: float32 (A, 4) pixels of the input.
+
+    Returns:
+        Targets: class slots and box deltas.
+    """
+    # Background looks up one more object, appended: label -1, hence slot 0.
+    index = torch.where(matched >= 0, matched, labels.shape[1])
+    slots = F.pad(labels, (0, 1), value=-1).gather(1, index) + 1
+    padded = F.pad(boxes_xyxy.float(), (0, 0, 0, 1))  # (N, M + 1, 4)
+    boxes = padded.gather(1, index.unsqueeze(-1).expand(-1, -1, 4))
+    deltas = torch.where((matched >= 0).unsqueeze(-1), encode(boxes, anchors_xyxy), 0.0)
+    return Targets(slots=slots, deltas=deltas)

@@ -1,0 +1,73 @@
+"""A detector: backbone, head and its default boxes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from dettoolkit.backbones.mobilenet import MobileNetV3
+from dettoolkit.heads.ssdlite import SSDLiteHead
+
+
+def level_grids(
+    *, input_hw: tuple[int, int], strides: tuple[int, int], extra_levels: int
+) -> list[tuple[int, int]]:
+    """Give (rows, columns) of each level: the backbone's two, then a halving for each extra layer.
+
+    Symmetric padding makes a stride-s feature ceil(size / s) long.
+    """
+    height, width = input_hw
+    grids = [(-(-height // stride), -(-width // stride)) for stride in strides]
+    for _ in range(extra_levels):
+        rows, columns = grids[-1]
+        grids.append((-(-rows // 2), -(-columns // 2)))
+    return grids
+
+
+class Detector(nn.Module):
+    """SSDLite on MobileNetV3: images in, raw predictions out."""
+
+    def __init__(self, *, backbone: MobileNetV3, head: SSDLiteHead, anchors_xyxy: Tensor) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        # Computed from the recipe, so not part of the weights.
+        self.register_buffer("anchors_xyxy", anchors_xyxy, persistent=False)
+
+    anchors_xyxy: Tensor
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Map images (N, 3, H, W), float, RGB, normalised, to class logits and box deltas.
+
+        Returns:
+            class_logits (N, A, K + 1), slot 0 the background; box_deltas (N, A, 4) as (dx, dy, dw, dh)
+            relative to `anchors_xyxy` (A, 4), which are pixels of the input.
+        """
+        features = self.backbone(images)
+        logits, deltas = self.head(features["c4"], features["c5"])
+        return logits, deltas
+
+
+def initialise(module: nn.Module, *, init: Literal["truncated_normal", "normal"], std: float) -> None:
+    """Draw convolution kernels from N(0, std), zero their biases; BN starts as the identity.
+
+    TensorFlow cuts the normal off at two standard deviations; torchvision's SSDLite does not.
+    """
+    for layer in module.modules():
+        if not isinstance(layer, nn.Conv2d):
+            continue
+        if init == "truncated_normal":
+            nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
+        else:
+            nn.init.normal_(layer.weight, std=std)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
+def set_class_bias(head: SSDLiteHead, bias: float) -> None:
+    """Start every class logit at `bias`: sigmoid(-4.6) = 0.01, so the rare positives are not swamped."""
+    with torch.no_grad():
+        for predictor in head.class_predictors:
+            predictor[1].bias.fill_(bias)  # type: ignore[index,operator,union-attr]

@@ -1,0 +1,220 @@
+"""Detections and ground truth of COCO evaluation as packed arrays, checked once.
+
+Letters of the shapes: n detections, g ground-truth annotations, I images, K categories.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DetectionArrays:
+    """Hold the detections of a data set, checked: right shapes, finite, widths and heights not negative.
+
+    Attributes:
+        image_ids: int64 (n,), the annotation file's image ids, in any order.
+        category_ids: int64 (n,), the annotation file's category ids (not 0-based labels).
+        boxes_xywh: float64 (n, 4), left, top, width, height in pixels of the original image.
+        scores: float64 (n,).
+    """
+
+    image_ids: IntArray
+    category_ids: IntArray
+    boxes_xywh: FloatArray
+    scores: FloatArray
+
+    def __post_init__(self) -> None:
+        count = len(self.scores)
+        wanted = {
+            "image_ids": (count,),
+            "category_ids": (count,),
+            "boxes_xywh": (count, 4),
+            "scores": (count,),
+        }
+        for name, shape in wanted.items():
+            if getattr(self, name).shape != shape:
+                raise ValueError(
+                    f"detections: {name} has the shape {getattr(self, name).shape}, wanted {shape} "
+                    f"to go with {count} scores"
+                )
+        self._refuse(~np.isfinite(self.scores), "a score that is not finite")
+        self._refuse(~np.isfinite(self.boxes_xywh.sum(axis=1)), "a box that is not finite")
+        self._refuse(self.boxes_xywh[:, 2:].min(axis=1, initial=0) < 0, "a box of negative width or height")
+
+    def _refuse(self, wrong: BoolArray, what: str) -> None:
+        if not wrong.any():
+            return
+        first = int(np.flatnonzero(wrong)[0])
+        raise ValueError(
+            f"detections: {int(wrong.sum())} of {len(wrong)} have {what}, first number {first} in image "
+            f"{self.image_ids[first]}: box x, y, width, height {self.boxes_xywh[first].tolist()}, score "
+            f"{self.scores[first]}; evaluation wants finite scores and boxes as x, y, width, height: check "
+            "that the model's output is finite and its boxes were converted from corners"
+        )
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @classmethod
+    def empty(cls) -> Self:
+        """Make a set without detections."""
+        ids = np.zeros(0, np.int64)
+        return cls(image_ids=ids, category_ids=ids, boxes_xywh=np.zeros((0, 4)), scores=np.zeros(0))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[DetectionArrays]) -> Self:
+        """Join sets in the order given; no parts make an empty set."""
+        if not parts:
+            return cls.empty()
+        return cls(
+            image_ids=np.concatenate([part.image_ids for part in parts]),
+            category_ids=np.concatenate([part.category_ids for part in parts]),
+            boxes_xywh=np.concatenate([part.boxes_xywh for part in parts]),
+            scores=np.concatenate([part.scores for part in parts]),
+        )
+
+    @classmethod
+    def from_results(cls, results: Sequence[Mapping[str, Any]]) -> Self:
+        """Read the list of a COCO results json: image_id, category_id, bbox (x, y, width, height), score.
+
+        Raises:
+            ValueError: an entry lacks one of the four keys or its box has not four numbers.
+        """
+        for index, result in enumerate(results):
+            lacking = [key for key in ("image_id", "category_id", "bbox", "score") if key not in result]
+            if lacking or len(result["bbox"]) != 4:
+                raise ValueError(
+                    f"COCO results: entry {index} is {dict(result)!r:.200}, wanted image_id, category_id, "
+                    "bbox (x, y, width, height) and score; write the file as the COCO results format has it"
+                )
+        return cls(
+            image_ids=np.array([result["image_id"] for result in results], np.int64),
+            category_ids=np.array([result["category_id"] for result in results], np.int64),
+            boxes_xywh=np.array([result["bbox"] for result in results], np.float64).reshape(-1, 4),
+            scores=np.array([result["score"] for result in results], np.float64),
+        )
+
+    def to_results(self) -> list[dict[str, Any]]:
+        """List the detections as a COCO results json has them; `from_results` gives the same arrays back."""
+        rows = zip(
+            self.image_ids.tolist(),
+            self.category_ids.tolist(),
+            self.boxes_xywh.tolist(),
+            self.scores.tolist(),
+            strict=True,
+        )
+        return [
+            {"image_id": image, "category_id": category, "bbox": box, "score": score}
+            for image, category, box, score in rows
+        ]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GroundTruthArrays:
+    """Hold what evaluation uses of a COCO annotation dict; ids are replaced by positions.
+
+    The file's annotation ids are not kept: pycocotools takes id 0 for "unmatched" and a repeated id for
+    one object, so evaluation numbers the annotations itself.
+
+    Attributes:
+        image_ids: int64 (I,), the file's image ids, rising.
+        category_ids: int64 (K,), the file's category ids, rising.
+        names: K category names.
+        images, categories: int64 (g,), positions in image_ids and category_ids.
+        boxes_xywh: float64 (g, 4), pixels, as in the file.
+        areas: float64 (g,), the file's area (of the segment, in COCO); width x height where it has none.
+        crowds: bool (g,), True for a region that is ignored and may be matched many times.
+    """
+
+    image_ids: IntArray
+    category_ids: IntArray
+    names: list[str]
+    images: IntArray
+    categories: IntArray
+    boxes_xywh: FloatArray
+    areas: FloatArray
+    crowds: BoolArray
+
+    @classmethod
+    def from_coco(cls, ground_truth: Mapping[str, Any]) -> Self:
+        """Pack a COCO dict, which is left as it is.
+
+        Left out, as pycocotools leaves them out: annotations of an image or category that is not listed.
+        Left out too: annotations whose box is missing or not finite. Missing annotations, area, iscrowd
+        and ids are filled in.
+
+        Raises:
+            ValueError: the dict has no images or no categories.
+        """
+        for key in ("images", "categories"):
+            if key not in ground_truth:
+                raise ValueError(
+                    f"ground truth: no '{key}', got the keys {sorted(map(str, ground_truth))}; wanted a dict "
+                    "as COCO's instances_*.json holds it"
+                )
+        image_ids = np.unique(np.array([image["id"] for image in ground_truth["images"]], np.int64))
+        names = {
+            int(entry["id"]): str(entry.get("name", entry["id"])) for entry in ground_truth["categories"]
+        }
+        category_ids = np.array(sorted(names), np.int64)
+        known_images, known_categories = set(image_ids.tolist()), set(names)
+        kept = [
+            annotation
+            for annotation in ground_truth.get("annotations") or []
+            if annotation["image_id"] in known_images
+            and annotation["category_id"] in known_categories
+            and _is_box(annotation.get("bbox"))
+        ]
+        boxes = np.array([annotation["bbox"] for annotation in kept], np.float64).reshape(-1, 4)
+        return cls(
+            image_ids=image_ids,
+            category_ids=category_ids,
+            names=[names[int(identity)] for identity in category_ids],
+            images=np.searchsorted(image_ids, _column(kept, "image_id")),
+            categories=np.searchsorted(category_ids, _column(kept, "category_id")),
+            boxes_xywh=boxes,
+            areas=_areas(kept, boxes),
+            crowds=np.array([bool(annotation.get("iscrowd", 0)) for annotation in kept], np.bool_),
+        )
+
+
+def image_positions(truth: GroundTruthArrays, detections: DetectionArrays) -> IntArray:
+    """Find the position of each detection's image in `truth.image_ids`, int64 (n,).
+
+    Raises:
+        ValueError: detections of images that the ground truth does not list.
+    """
+    unknown = np.setdiff1d(detections.image_ids, truth.image_ids)
+    if len(unknown):
+        raise ValueError(
+            f"detections of {len(unknown)} images that the ground truth does not list, image ids "
+            f"{', '.join(map(str, unknown[:5]))}{', …' if len(unknown) > 5 else ''}; wanted ids among its "
+            f"{len(truth.image_ids)} images: evaluate with the annotation file the detections were made for"
+        )
+    return np.searchsorted(truth.image_ids, detections.image_ids)
+
+
+def _is_box(box: object) -> bool:
+    if not isinstance(box, (list, tuple)) or len(box) != 4:
+        return False
+    return all(isinstance(side, (int, float)) and math.isfinite(side) for side in box)
+
+
+def _column(annotations: Iterable[Mapping[str, Any]], key: str) -> IntArray:
+    return np.array([annotation[key] for annotation in annotations], np.int64)
+
+
+def _areas(annotations: Sequence[Mapping[str, Any]], boxes_xywh: FloatArray) -> FloatArray:
+    areas = np.array([np.nan if a.get("area") is None else a["area"] for a in annotations], np.float64)
+    return np.where(np.isfinite(areas), areas, boxes_xywh[:, 2] * boxes_xywh[:, 3])

@@ -1,0 +1,59 @@
+"""What may change when a run is continued."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dettoolkit.config import Recipe, recipe_to_dict
+
+# Where and how long a run trains may change; what it trains, on what and by which rule may not, or the
+# figures of its log would come from two different runs.
+CHANGEABLE = (
+    "trainer.",
+    "evaluation.",
+    "data.root",
+    "data.workers",
+    "data.on_bad_image",
+    "data.max_bad_images",
+)
+FIXED = ("trainer.seed", "trainer.accumulate", "trainer.precision", "trainer.ema", "trainer.gradient_clip")
+
+
+def changed_keys(before: Recipe, after: Recipe) -> dict[str, tuple[Any, Any]]:
+    """Map each dotted key whose value differs to both values."""
+    first, second = _flat(recipe_to_dict(before)), _flat(recipe_to_dict(after))
+    return {
+        key: (first.get(key), second.get(key))
+        for key in {**first, **second}
+        if first.get(key) != second.get(key)
+    }
+
+
+def check_changes(changes: Mapping[str, tuple[Any, Any]]) -> None:
+    """Refuse changes that would make another run of it.
+
+    Raises:
+        ValueError: naming each such key with both values.
+    """
+    clashes = [
+        f"  {key}: {before!r} in the run, {after!r} asked for"
+        for key, (before, after) in changes.items()
+        if key.startswith(FIXED) or not key.startswith(CHANGEABLE)
+    ]
+    if clashes:
+        raise ValueError(
+            "these settings cannot change in mid-run:\n"
+            + "\n".join(clashes)
+            + "\n  resume without them, or start a new run from the checkpoint's weights (model.weights=...)"
+        )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,1 @@
+"""Training by Lightning; knows no task, only the protocol of one (`module.py`)."""

@@ -1,0 +1,112 @@
+"""Lightning callbacks: average of the weights, progress bar, records of unreadable images."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar, WeightAveraging
+from torch import Tensor
+
+
+class EMA(WeightAveraging):
+    """Lightning's averaging with an exponential decay that warms up.
+
+    The weight of the past after n steps is decay * (1 - exp(-n / warmup_steps)), so that an average over a
+    short run is not stuck at its random start.
+    """
+
+    def __init__(self, *, decay: float, warmup_steps: int) -> None:
+        super().__init__(use_buffers=True, multi_avg_fn=self._average)
+        self.decay = decay
+        self.warmup_steps = warmup_steps
+
+    def _average(self, averaged: Sequence[Tensor], current: Sequence[Tensor], _count: Any) -> None:
+        if not averaged[0].is_floating_point():  # BN's counters
+            torch._foreach_copy_(list(averaged), list(current))
+            return
+        step = self._latest_update_step + 1
+        ramp = 1 - math.exp(-step / self.warmup_steps) if self.warmup_steps else 1.0
+        torch._foreach_lerp_(list(averaged), list(current), 1 - self.decay * ramp)
+
+
+class ProgressBar(TQDMProgressBar):
+    """Show loss, learning rate, images per second and the last score."""
+
+    def __init__(self, *, refresh_rate: int) -> None:
+        super().__init__(refresh_rate=refresh_rate)
+        self._images = 0
+        self._since = time.perf_counter()
+
+    def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:
+        """Start the clock of this epoch."""
+        super().on_train_epoch_start(trainer, *args)
+        self._images, self._since = 0, time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the batch's images."""
+        self._images += len(batch["images"]) * trainer.world_size
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """Add the speed, drop Lightning's version number."""
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        shown = {key: f"{value:.3g}" if isinstance(value, float) else value for key, value in metrics.items()}
+        if self._images:
+            shown["images/s"] = f"{self._images / (time.perf_counter() - self._since):.1f}"
+        return shown
+
+
+class RecordBadImages(Callback):
+    """Hand each batch's unreadable images to `record`, which raises when they are too many."""
+
+    def __init__(self, record: Callable[[Sequence[str]], None]) -> None:
+        self.record = record
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, *_: Any) -> None:
+        """Record a training batch."""
+        self.record(batch.get("bad_images", []))
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, *_: Any
+    ) -> None:
+        """Record a validation batch."""
+        self.record(batch.get("bad_images", []))
+
+
+class LogSpeed(Callback):
+    """Log images per second and the share of time spent waiting for data, once an epoch."""
+
+    def __init__(self) -> None:
+        self._images = 0
+        self._waited = 0.0
+        self._started = self._last_end = time.perf_counter()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clocks."""
+        self._images, self._waited = 0, 0.0
+        self._started = self._last_end = time.perf_counter()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, *_: Any) -> None:
+        """Add the time since the last step ended: the loader's."""
+        self._waited += time.perf_counter() - self._last_end
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the batch."""
+        self._images += len(batch["images"])
+        self._last_end = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the epoch's figures."""
+        seconds = max(self._last_end - self._started, 1e-9)
+        pl_module.log("images_per_second", self._images * trainer.world_size / seconds)
+        pl_module.log("data_wait_share", self._waited / seconds)

@@ -1,0 +1,76 @@
+"""Loaders of a run: every process its share, the same order for the same seed, resumable in mid-epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Dataset
+
+from dettoolkit.datasets.samplers import EpochSampler, ExactSampler, ResumableLoader, worker_init
+
+
+class DataModule(LightningDataModule):
+    """Serve a training and a validation set.
+
+    Args:
+        train: training set, indexed by `SampleKey`.
+        val: validation set.
+        collate: makes a batch of samples.
+        batch_size: images per process and step.
+        workers: loader processes per process; 0 loads in the training process.
+        seed: of the sample order.
+    """
+
+    def __init__(
+        self,
+        *,
+        train: Dataset[Any],
+        val: Dataset[Any],
+        collate: Callable[[list[Any]], dict[str, Any]],
+        batch_size: int,
+        workers: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.train, self.val = train, val
+        self.seed = seed
+        self.loading: dict[str, Any] = {
+            "batch_size": batch_size,
+            "collate_fn": collate,
+            "num_workers": workers,
+            "worker_init_fn": worker_init,
+            "pin_memory": torch.cuda.is_available(),
+        }
+
+    def _share(self) -> tuple[int, int]:
+        if self.trainer is None:
+            return 0, 1
+        return self.trainer.global_rank, self.trainer.world_size
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffle by seed and epoch; the same number of images on every process."""
+        rank, world_size = self._share()
+        sampler = EpochSampler(
+            size=len(self.train),  # type: ignore[arg-type]
+            seed=self.seed,
+            rank=rank,
+            world_size=world_size,
+            batch_size=self.loading["batch_size"],
+        )
+        return ResumableLoader(
+            self.train,
+            sampler=sampler,
+            persistent_workers=self.loading["num_workers"] > 0,
+            # BN cannot learn from a last batch of one image; the next epoch's shuffle brings those left out.
+            drop_last=len(sampler) >= self.loading["batch_size"],
+            **self.loading,
+        )
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Every image exactly once over all processes."""
+        rank, world_size = self._share()
+        sampler = ExactSampler(size=len(self.val), rank=rank, world_size=world_size)  # type: ignore[arg-type]
+        return DataLoader(self.val, sampler=sampler, **self.loading)

@@ -1,0 +1,189 @@
+"""The LightningModule that trains any task: a task is a network with losses, predictions and a score."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.distributed
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from dettoolkit.config.recipe import Optim
+from dettoolkit.training.schedules import build_optimiser, check_length, rate_factor, scaled_rate
+
+Batch = dict[str, Any]
+
+
+class Score(Protocol):
+    """What an evaluation found; `numbers` are logged, the task's monitor among them."""
+
+    numbers: dict[str, float]
+
+
+class Task(Protocol):
+    """What a run trains: nothing of it knows Lightning."""
+
+    network: nn.Module
+    monitor: str  # the number that says which checkpoint is best, the higher the better
+
+    def images(self, batch: Batch) -> Tensor:
+        """Normalise the batch's images to (N, 3, H, W) float on their device."""
+
+    def losses(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
+        """Give the parts of the loss, which add up to it."""
+
+    def predict(self, outputs: Any, batch: Batch) -> Any:
+        """Give the batch's predictions as plain arrays on the host."""
+
+    def score(self, predictions: list[Any]) -> Score:
+        """Score the predictions of the whole set, in any order."""
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss became NaN or infinite; the message names the images and the saved batch."""
+
+
+class TrainingModule(LightningModule):
+    """Train and validate a task by a recipe.
+
+    Args:
+        task: what to train.
+        optim: the recipe's optimiser section.
+        images_per_step: images of one optimiser step over all processes, for the learning rate.
+        channels_last: memory format of network and images.
+        description: plain data that goes into each checkpoint: recipe, class names, versions.
+        run_dir: where a batch with a bad loss is saved.
+    """
+
+    def __init__(
+        self,
+        *,
+        task: Task,
+        optim: Optim,
+        images_per_step: int,
+        channels_last: bool,
+        description: dict[str, Any],
+        run_dir: Path,
+    ) -> None:
+        super().__init__()
+        self.task = task
+        self.network = task.network
+        self.optim = optim
+        self.lr = scaled_rate(optim, images_per_step)
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.network.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.description = description
+        self.run_dir = run_dir
+        self.predictions: list[Any] = []
+        self.score: Score | None = None
+
+    def setup(self, stage: str) -> None:
+        """Agree on the run's folder: only the first process made it."""
+        self.run_dir = self.trainer.strategy.broadcast(self.run_dir)
+
+    def forward(self, batch: Batch) -> Any:
+        """Run the network on a batch's images."""
+        return self.network(self.task.images(batch).contiguous(memory_format=self.memory_format))
+
+    def on_train_start(self) -> None:
+        """Leave each process its own BN statistics in training; validation takes the first one's.
+
+        Broadcasting them in every forward pass costs time, and would hang a validation in which one process
+        has a batch more than another.
+        """
+        if isinstance(self.trainer.strategy.model, DistributedDataParallel):
+            self.trainer.strategy.model.broadcast_buffers = False
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        """Give the loss of a batch, or stop the run if it is not finite."""
+        parts = self.task.losses(self(batch), batch)
+        loss = torch.stack([part.float() for part in parts.values()]).sum()
+        self._stop_if_not_finite(loss, parts, batch)
+        images = len(batch["images"])
+        self.log("loss", loss.detach(), prog_bar=True, batch_size=images)
+        self.log_dict({f"loss/{name}": part.detach() for name, part in parts.items()}, batch_size=images)
+        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], prog_bar=True, batch_size=images)
+        return loss
+
+    def _stop_if_not_finite(self, loss: Tensor, parts: dict[str, Tensor], batch: Batch) -> None:
+        bad = not bool(torch.isfinite(loss))
+        if self.trainer.world_size > 1:  # all processes stop together, or the others would wait for ever
+            anywhere = self.trainer.strategy.reduce_boolean_decision(bad, all=False)
+        else:
+            anywhere = bad
+        if not anywhere:
+            return
+        ids = batch["image_ids"].tolist()
+        where = f"process {self.global_rank}, " if self.trainer.world_size > 1 else ""
+        if not bad:
+            raise NonFiniteLoss(
+                f"{where}step {self.global_step}: another process met a loss that is not finite"
+            )
+        path = self.run_dir / f"bad_batch_step{self.global_step}_rank{self.global_rank}.pt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({key: _to_host(value) for key, value in batch.items()}, path)
+        values = ", ".join(f"{name} {float(part):g}" for name, part in parts.items())
+        raise NonFiniteLoss(
+            f"{where}step {self.global_step}: the loss is not finite ({values}). Images of this batch, by id: "
+            f"{ids}. The batch is saved in {path}; open it with torch.load. If the data are in order, lower "
+            "optim.lr, lengthen the warm-up or set trainer.gradient_clip"
+        )
+
+    def on_validation_epoch_start(self) -> None:
+        """Start empty, with the first process's weights and BN statistics: those of the checkpoint."""
+        self.predictions = []
+        if self.trainer.world_size > 1:
+            for tensor in (*self.network.parameters(), *self.network.buffers()):
+                torch.distributed.broadcast(tensor.detach(), src=0)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Collect the predictions of a batch."""
+        if len(batch["images"]):
+            self.predictions.append(self.task.predict(self(batch), batch))
+
+    def on_validation_epoch_end(self) -> None:
+        """Score the whole set on the first process and log the numbers on all."""
+        score = None
+        everything = self._gather(self.predictions)
+        if self.global_rank == 0:
+            score = self.task.score(everything)
+        self.predictions = everything
+        self.score = self.trainer.strategy.broadcast(score)
+        assert self.score is not None
+        numbers = {name: float(value) for name, value in self.score.numbers.items()}
+        self.log_dict(numbers, rank_zero_only=False, sync_dist=False)
+        self.log(
+            self.task.monitor,
+            numbers[self.task.monitor],
+            prog_bar=True,
+            rank_zero_only=False,
+            sync_dist=False,
+        )
+
+    def _gather(self, items: list[Any]) -> list[Any]:
+        if self.trainer.world_size == 1:
+            return items
+        shares: list[Any] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(shares, items)
+        return [item for share in shares for item in share]
+
+    def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
+        """Build optimiser and per-step schedule; the run's length comes from the trainer."""
+        total = int(self.trainer.estimated_stepping_batches)
+        check_length(self.optim.schedule, total)
+        optimiser = build_optimiser(self.network, self.optim, lr=self.lr)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimiser, lambda step: rate_factor(step, total_steps=total, schedule=self.optim.schedule)
+        )
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Make the checkpoint describe itself."""
+        checkpoint["dettoolkit"] = self.description
+
+
+def _to_host(value: Any) -> Any:
+    return value.detach().cpu() if isinstance(value, Tensor) else value

@@ -1,0 +1,67 @@
+"""Learning rate and weight decay: which rate at which step, which parameter decays."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from dettoolkit.config.recipe import Optim, Schedule
+
+
+def rate_factor(step: int, *, total_steps: int, schedule: Schedule) -> float:
+    """Give the share of the full learning rate at `step`, counted from 0.
+
+    A line from warmup_factor to 1 over the warm-up, then half a cosine from 1 to final_factor at the last
+    step, as TensorFlow's `cosine_decay_with_warmup`.
+    """
+    warmup = schedule.warmup_steps
+    if step < warmup:
+        return schedule.warmup_factor + (1 - schedule.warmup_factor) * step / warmup
+    if schedule.type == "constant":
+        return 1.0
+    progress = min(1.0, (step - warmup) / max(1, total_steps - warmup))
+    cosine = 0.5 * (1 + math.cos(math.pi * progress))
+    return schedule.final_factor + (1 - schedule.final_factor) * cosine
+
+
+def check_length(schedule: Schedule, total_steps: int) -> None:
+    """Refuse a warm-up that would fill the run.
+
+    Raises:
+        ValueError: the warm-up is not shorter than the run.
+    """
+    if schedule.warmup_steps >= total_steps:
+        raise ValueError(
+            f"optim.schedule.warmup_steps is {schedule.warmup_steps}, but the whole run has {total_steps} "
+            "steps: the learning rate would never reach its value. Set a shorter warm-up (say "
+            f"optim.schedule.warmup_steps={max(0, total_steps // 20)}) or train longer"
+        )
+
+
+def scaled_rate(optim: Optim, images_per_step: int) -> float:
+    """Scale the recipe's rate linearly to the images of one optimiser step (arXiv 1706.02677)."""
+    if optim.lr_batch_size is None:
+        return optim.lr
+    return optim.lr * images_per_step / optim.lr_batch_size
+
+
+def parameter_groups(network: nn.Module, optim: Optim) -> list[dict[str, Any]]:
+    """Split parameters by weight decay: kernels (two dimensions or more) decay, BN and biases do not."""
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if optim.decay_on == "all":
+        return [{"params": trained, "weight_decay": optim.weight_decay}]
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": optim.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def build_optimiser(network: nn.Module, optim: Optim, *, lr: float) -> torch.optim.Optimizer:
+    """Build the recipe's optimiser at learning rate `lr`."""
+    groups = parameter_groups(network, optim)
+    if optim.type == "sgd":
+        return torch.optim.SGD(groups, lr=lr, momentum=optim.momentum)
+    return torch.optim.AdamW(groups, lr=lr, betas=(optim.momentum, 0.999))

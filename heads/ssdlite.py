@@ -1,0 +1,109 @@
+"""SSDLite's head: extra layers and depthwise-separable predictors.
+
+MobileNetV2 (arXiv 1801.04381, section 6.2) introduced SSDLite; Searching for MobileNetV3 (section 6.3) puts
+its first layer on C4, its second on C5. Layer sizes and ReLU6 as in TensorFlow's
+`ssd_mobilenet_v3_feature_extractor.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops.misc import Conv2dNormActivation
+
+Norm = Callable[[int], nn.Module]
+
+# Letters: N images, A default boxes, K classes, S = K + 1 class slots, B boxes per cell, C channels.
+
+
+def _extra_layer(in_channels: int, out_channels: int, norm: Norm) -> nn.Sequential:
+    """Halve the size: 1x1 to half the channels, depthwise 3x3 of stride 2, 1x1."""
+    middle = out_channels // 2
+    convolution = partial(Conv2dNormActivation, norm_layer=norm, activation_layer=nn.ReLU6)
+    return nn.Sequential(
+        convolution(in_channels, middle, 1),
+        convolution(middle, middle, 3, stride=2, groups=middle),
+        convolution(middle, out_channels, 1),
+    )
+
+
+def _predictor(channels: int, out_channels: int, norm: Norm) -> nn.Sequential:
+    """Predict by a depthwise 3x3 and a plain 1x1 with bias."""
+    depthwise = Conv2dNormActivation(
+        channels, channels, 3, groups=channels, norm_layer=norm, activation_layer=nn.ReLU6
+    )
+    return nn.Sequential(depthwise, nn.Conv2d(channels, out_channels, 1))
+
+
+def _per_box(raw: Tensor, values: int) -> Tensor:
+    """Turn (N, B*values, H, W) into (N, H*W*B, values): row, column, box of the cell."""
+    n, _, h, w = raw.shape
+    boxes = raw.shape[1] // values
+    split = raw.view(n, boxes, values, h, w).permute(0, 3, 4, 1, 2)  # (N, H, W, B, values)
+    return split.reshape(n, h * w * boxes, values)
+
+
+class SSDLiteHead(nn.Module):
+    """Predict class logits and box deltas for the default boxes of all levels.
+
+    Args:
+        in_channels: channels of C4 and C5, the first two levels.
+        extra_channels: output channels of the extra layers, one level each.
+        boxes_per_cell: default boxes per cell, for each level.
+        num_classes: classes without background.
+        norm_eps: epsilon of batch normalisation.
+        norm_momentum: momentum of batch normalisation.
+
+    Raises:
+        ValueError: if `boxes_per_cell` has not an entry for each level.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: tuple[int, int],
+        extra_channels: Sequence[int],
+        boxes_per_cell: Sequence[int],
+        num_classes: int,
+        norm_eps: float,
+        norm_momentum: float,
+    ) -> None:
+        super().__init__()
+        levels = [*in_channels, *extra_channels]
+        if len(boxes_per_cell) != len(levels):
+            raise ValueError(
+                f"boxes_per_cell needs {len(levels)} entries (C4, C5 and {len(extra_channels)} extra layers), "
+                f"got {len(boxes_per_cell)}: {list(boxes_per_cell)}"
+            )
+        norm = partial(nn.BatchNorm2d, eps=norm_eps, momentum=norm_momentum)
+        self.slots = num_classes + 1  # slot 0 is the background
+        self.extras = nn.ModuleList(
+            _extra_layer(before, after, norm)
+            for before, after in zip(levels[1:-1], extra_channels, strict=True)
+        )
+        self.class_predictors = nn.ModuleList(
+            _predictor(channels, boxes * self.slots, norm)
+            for channels, boxes in zip(levels, boxes_per_cell, strict=True)
+        )
+        self.box_predictors = nn.ModuleList(
+            _predictor(channels, boxes * 4, norm)
+            for channels, boxes in zip(levels, boxes_per_cell, strict=True)
+        )
+
+    def forward(self, c4: Tensor, c5: Tensor) -> tuple[Tensor, Tensor]:
+        """Map C4 (N, C, H, W) and C5 to class logits (N, A, S) and box deltas (N, A, 4).
+
+        A runs over levels, rows, columns, boxes of a cell; slot 0 is the background; deltas are
+        (dx, dy, dw, dh) of the box coder in `detection/boxes.py`.
+        """
+        levels = [c4, c5]
+        for extra in self.extras:
+            levels.append(extra(levels[-1]))
+        logits = [
+            _per_box(predict(x), self.slots) for predict, x in zip(self.class_predictors, levels, strict=True)
+        ]
+        deltas = [_per_box(predict(x), 4) for predict, x in zip(self.box_predictors, levels, strict=True)]
+        return torch.cat(logits, dim=1), torch.cat(deltas, dim=1)
