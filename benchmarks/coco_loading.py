@@ -9,6 +9,10 @@ spawned, go through every annotation once. Images are not read.
 Memory of a worker is what is its own (USS), and in brackets what is left of it after subtracting a worker of
 an empty data set (a spawned one imports torch anew). `--peer-workers` forks workers over pycocotools'
 dictionaries too; they are copied into every worker as their reference counts change, gigabytes in all.
+
+Measured on 2 shared cores: 3.1 processor seconds (4.4 by the clock) against 23.6 (67), 7.7 times faster;
+108 MB held against 2,102; a forked worker adds 20 MB (6 by annotations) against 908 (893), a spawned
+one 60 MB by annotations.
 """
 
 from __future__ import annotations

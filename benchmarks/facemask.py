@@ -4,8 +4,8 @@
         --weights ../shared/weights/mobilenet_v3_large_features_torchvision.pth
 
 Ours is the recipe ssdlite_mnv3_large with the overlay finetune. Theirs is torchvision's own model and its
-reference recipe (references/detection, `--data-augmentation ssdlite`): SGD at 0.15 for 192 images scaled to the
-batch, weight decay 4e-5, one epoch of warm-up from 1/1000, cosine over the epochs, IoU crop and flip, images
+reference recipe (references/detection, `--data-augmentation ssdlite`): SGD at 0.15 for 192 images scaled to
+the batch, weight decay 4e-5, one epoch of warm-up from 1/1000, cosine over the epochs, IoU crop and flip, images
 without boxes left out. Both are scored on the validation split by the same COCO evaluation.
 """
 
@@ -44,9 +44,7 @@ class PeerDataset(Dataset[tuple[Tensor, dict[str, Tensor]]]):
     def __init__(self, annotations: CocoAnnotations, *, train: bool) -> None:
         self.annotations = annotations
         self.rows = [
-            row
-            for row in range(len(annotations))
-            if not train or annotations.usable[self._of(row)].any()
+            row for row in range(len(annotations)) if not train or annotations.usable[self._of(row)].any()
         ]
         steps: list[nn.Module] = [v2.ToImage()]
         if train:
@@ -132,7 +130,9 @@ def train_peer(options: argparse.Namespace, train: CocoAnnotations, val: CocoAnn
                 warmup.step()
         schedule.step()
         speed = len(loader) * options.batch_size / (time.perf_counter() - started)
-        print(f"torchvision epoch {epoch + 1}: loss {total / len(loader):.3f}, {speed:.1f} images/s", flush=True)
+        print(
+            f"torchvision epoch {epoch + 1}: loss {total / len(loader):.3f}, {speed:.1f} images/s", flush=True
+        )
     return score_peer(model, val)
 
 
@@ -158,7 +158,9 @@ def score_peer(model: SSD, val: CocoAnnotations) -> CocoResult:
 
 def main() -> int:
     """Train both and print their scores beside each other."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=20)

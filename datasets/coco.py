@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypedDict
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -45,7 +44,6 @@ __all__ = [
     "Transform",
     "check_root",
     "collate",
-    "init_worker",
 ]
 
 
@@ -232,14 +230,6 @@ def collate(samples: Sequence[Sample | SkippedImage]) -> Batch:
         "bad_images": [each.reason for each in skipped],
         "problems": [problem for each in good for problem in each["problems"]],
     }
-
-
-def init_worker(_: int) -> None:
-    """Prepare a loader process: as a DataLoader's worker_init_fn.
-
-    OpenCV would start a thread per core in every worker, which slows them all down.
-    """
-    cv2.setNumThreads(0)
 
 
 def check_root(root: Path, *, expected: Sequence[str]) -> None:

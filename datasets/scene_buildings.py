@@ -12,7 +12,7 @@ from dettoolkit.datasets.scene_furniture import draw_tree
 from dettoolkit.datasets.scene_stage import BUILDING, Stage
 
 _FACADES = "c4694c e8d5b0 d48c5c 9db09a 8fa6bb dba89c dcb45f 76889a e9e5dc b8c4c2 a85a4a cfa67e"
-_DETAILED = 42.0  # metres; houses further away are drawn without trim
+_DETAILED = 40.0  # metres; houses further away have no trim, and plain windows sooner
 _AWNINGS = "c8473f 2f7f79 e0a13a 3f6fa8 6a9a4b"
 
 
@@ -46,17 +46,9 @@ class House:
             roof = [
                 (wall, top, self.near), (*ridge, self.near), (*ridge, self.far), (wall, top, self.far),
             ]  # fmt: skip
-            canvas.gradient(
-                project(roof),
-                light.on(rgb("8d4f43"), lit, self.near),
-                light.on(rgb("a9634f"), lit, self.near),
-                BUILDING,
-            )
+            canvas.fill(project(roof), light.on(rgb("9b594a"), lit, self.near), BUILDING)
             end[3:3] = [(*ridge, self.near)]
-        end_px = project(end)
-        canvas.gradient(
-            end_px, light.on(self.colour, 0.95, self.near), light.on(self.colour, 0.84, self.near), BUILDING
-        )
+        canvas.fill(project(end), light.on(self.colour, 0.9, self.near), BUILDING)
         if self.free:
             self._windows(stage, along_z=False, shade=0.9)
         front = [(wall, 0, self.near), (wall, 0, self.far), (wall, top, self.far), (wall, top, self.near)]
@@ -114,10 +106,11 @@ class House:
             return stage.camera.project(corners)
 
         canvas, light, away = stage.canvas, stage.light, self.near
-        if away < _DETAILED:
+        detailed = away < _DETAILED * 0.7
+        if detailed:
             canvas.fill(quads(0.13), light.on(mix(self.colour, rgb("fff8ea"), 0.6), shade, away))
         canvas.fill(quads(0.0), light.on(rgb("5b7388"), shade, away))
-        if away < _DETAILED:
+        if detailed:
             canvas.fill(quads(0.0, 0.85), light.on(rgb("7f9bb0"), shade, away))
         share = 0.45 if light.lamps else 0.12
         chosen = stage.rng.random(start.size) < share
@@ -168,7 +161,7 @@ class Garden:
 
     def draw(self, stage: Stage) -> None:
         """Draw the trees from far to near."""
-        count = 3 if self.near < 30 else 1
+        count = 3 if self.near < 20 else 1
         for z in np.linspace(self.far - 1, self.near + 1, count):
             draw_tree(
                 stage, self.wall + self.side * stage.between(1.5, 3.5), float(z), stage.between(4.5, 8.0)

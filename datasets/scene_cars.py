@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,15 +55,11 @@ class CarPose:
 
     def world(self, along: ArrayLike, across: ArrayLike, up: ArrayLike) -> NDArray[np.float64]:
         """Turn the car's own metres (from its rear, from its middle, from the ground) into the street's."""
-        u, v, y = np.broadcast_arrays(*(np.asarray(a, dtype=np.float64) for a in (along, across, up)))
-        u = u - self.length / 2
-        sin, cos = np.sin(self.heading), np.cos(self.heading)
-        points = np.empty((*u.shape, 3))
-        points[..., 0], points[..., 1], points[..., 2] = (
-            self.x + u * sin + v * cos,
-            y,
-            self.z + u * cos - v * sin,
-        )
+        u, v = np.asarray(along, dtype=np.float64) - self.length / 2, np.asarray(across, dtype=np.float64)
+        sin, cos = math.sin(self.heading), math.cos(self.heading)
+        x = self.x + u * sin + v * cos
+        points = np.empty((*x.shape, 3))
+        points[..., 0], points[..., 1], points[..., 2] = x, up, self.z + u * cos - v * sin
         return points
 
     def footprint(self, grow: float = 0.0) -> NDArray[np.float64]:
@@ -121,12 +118,8 @@ class _Car:
             if strip != _ROOF and strip not in (2, 6) and is_rear != self.sees_rear:
                 continue
             shade = _SHADES[strip]
-            quad = self.on_strip(strip, -1, 1, 0, 1)
-            self.stage.canvas.gradient(
-                quad,
-                self.colour(self.paint, shade * 1.06),
-                self.colour(self.paint, shade * 0.94),
-                self.number,
+            self.stage.canvas.fill(
+                self.on_strip(strip, -1, 1, 0, 1), self.colour(self.paint, shade), self.number
             )
             self.details(strip)
         self.side()

@@ -23,7 +23,8 @@ from dettoolkit.datasets.scene_stage import BICYCLE, CAR, PERSON, RIDER, TRAFFIC
 
 Box = tuple[float, float, float, float]
 Ground = NDArray[np.float64]  # (P, 3) points with y = 0, metres
-_TRIES = 12  # places tried for each object before the scene goes without it
+_NEAR = 24.0  # metres; things further away only cast a shadow when the sun shines
+_TRIES = 8  # places tried for each object before the scene goes without it
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ class Cast:
         """Darken the ground from the footprint to where the top's shadow falls."""
         stage = self.stage
         scale = stage.camera.pixels_per_metre(place.z)
-        stage.canvas.darken(stage.camera.project(place.footprint), 0.30, blur=0.05 * scale)
+        if place.z < _NEAR:
+            stage.canvas.darken(stage.camera.project(place.footprint), 0.30, blur=0.05 * scale)
         reach = min(place.top, 3.6) * 0.55
         moved = np.add(place.footprint, (-stage.light.sun * reach, 0.0, reach * 0.16))
         both = stage.camera.project(np.concatenate([place.footprint, moved])).astype(np.float32)
@@ -95,11 +97,12 @@ class Cast:
         x, y = self.stage.camera.project((place.x, 0.0, place.z)).tolist()
         wide = place.width / 2 * scale
         box = (x - wide, y - place.top * scale, x + wide, y - place.bottom * scale)
+        if _shared(box, (0.0, 0.0, canvas.width, canvas.height)) < 0.72 * _area(box):
+            return False
         low, high = place.footprint.min(axis=0).tolist(), place.footprint.max(axis=0).tolist()
         plot = (low[0] - 0.15, low[2] - 0.15, high[0] + 0.15, high[2] + 0.15)
-        in_frame = _shared(box, (0.0, 0.0, canvas.width, canvas.height)) >= 0.72 * _area(box)
         hidden = any(_shared(box, b) > 0.45 * min(_area(box), _area(b)) for b in self.boxes)
-        if not in_frame or hidden or any(_shared(plot, p) > 0 for p in self.plots):
+        if hidden or any(_shared(plot, p) > 0 for p in self.plots):
             return False
         self.boxes.append(box)
         self.plots.append(plot)

@@ -70,8 +70,11 @@ class Camera:
     def project(self, points: ArrayLike) -> Points:
         """Project `(..., 3)` metres to `(..., 2)` pixels; points behind the camera are pulled before it."""
         xyz = np.asarray(points, dtype=np.float64)
-        scale = self.focal / np.maximum(xyz[..., 2:], 0.5)
-        return self.vanishing_xy + (xyz[..., :2] - (0.0, self.height)) * scale * (1.0, -1.0)
+        xy = np.empty((*xyz.shape[:-1], 2))
+        scale = self.focal / np.maximum(xyz[..., 2], 0.5)
+        xy[..., 0] = self.vanishing_xy[0] + xyz[..., 0] * scale
+        xy[..., 1] = self.vanishing_xy[1] + (self.height - xyz[..., 1]) * scale
+        return xy
 
     def ground(self, left: float, right: float, near: float, far: float) -> Points:
         """Project a rectangle on the ground to 4 points."""
@@ -196,9 +199,8 @@ class Canvas:
         return np.asarray(cv2.cvtColor(small, cv2.COLOR_RGBA2RGB), np.uint8)
 
     def count(self, number: int) -> int:
-        """Return how many pixels of the finished picture show this label or object."""
-        step = SUPERSAMPLING
-        return int(np.count_nonzero(self.numbers[1::step, 1::step] == number))
+        """Return about how many pixels of the finished picture show this label or object."""
+        return int(np.count_nonzero(self.numbers == number)) // SUPERSAMPLING**2
 
     def labels(self) -> NDArray[np.uint16]:
         """Return what is at each pixel, uint16 (H, W): a labelId, or an object's number."""
@@ -207,9 +209,9 @@ class Canvas:
     def _fixed_point(self, points: ArrayLike) -> NDArray[np.int32]:
         """Convert pixels of the picture to OpenCV's fixed-point coordinates of canvas pixel centres."""
         unit = 1 << FRACTION_BITS
-        fixed = np.asarray(points, dtype=np.float64) * (SUPERSAMPLING * unit) - unit / 2
-        limit = 16.0 * unit * max(self.numbers.shape)  # keeps far-out corners inside OpenCV's integers
-        return np.rint(np.minimum(np.maximum(fixed, -limit), limit)).astype(np.int32)
+        fixed = np.asarray(points, dtype=np.float64) * (SUPERSAMPLING * unit)
+        fixed -= unit / 2
+        return np.rint(fixed, out=fixed).astype(np.int32)
 
     def _window(
         self, polygon: NDArray[np.int32], margin: float = 0.0

@@ -23,7 +23,7 @@ def draw_tree(stage: Stage, x: float, z: float, height: float) -> None:
     canvas.line(branch, 0.14 * scale, bark, VEGETATION)
     leaves = stage.pick(_AUTUMN if stage.autumn else _GREENS)
     radius = height * 0.27 * scale
-    count = 7 if z < 22 else 4
+    count = 7 if z < 22 else 3
     turn = (np.arange(count) + stage.rng.uniform(-0.3, 0.3, count)) * 2 * np.pi / count
     puffs = np.concatenate([[(0, 0)], np.stack([np.cos(turn) * 0.72, np.sin(turn) * 0.6], -1)])
     sizes = np.concatenate([[0.95], stage.rng.uniform(0.42, 0.66, count)])

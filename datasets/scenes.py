@@ -33,7 +33,7 @@ _FOLDERS = ("annotations", "gtFine", "leftImg8bit", "train2017", "val2017")
 _MOST_IMAGES = 1_000_000  # per split: image ids and sequence numbers have room for this many
 _ABANDONED_AFTER_S = 600.0  # a writer touches its marker for every scene, which takes milliseconds
 _JPEG = (cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
-_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1)
+_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE)
 
 
 def write_scenes(
@@ -100,9 +100,9 @@ def _is_finished(root: Path, wanted: dict[str, Any]) -> bool:
         FileExistsError: `root` holds anything else.
     """
     advice = "choose another data.root, or delete it to have scenes generated there"
-    if not root.exists():
-        return False
     if not root.is_dir():
+        if not root.exists():
+            return False
         raise FileExistsError(f"{root} should become a folder of generated scenes, but is a file: {advice}")
     names = {path.name for path in root.iterdir()}
     if MANIFEST not in names:
@@ -148,8 +148,8 @@ def _move_into_place(folder: Path, root: Path, wanted: dict[str, Any]) -> None:
     if (root / MARKER).exists():
         shutil.rmtree(root, ignore_errors=True)  # an unfinished set, checked to hold nothing else
     try:
-        if root.exists():
-            root.rmdir()  # empty; os.rename replaces an empty folder on POSIX only
+        if os.name == "nt" and root.exists():
+            root.rmdir()  # empty; elsewhere os.rename replaces an empty folder
         os.rename(folder, root)
     except OSError:
         if not _is_finished(root, wanted):

@@ -21,6 +21,7 @@ from dettoolkit.config import recipe as schema
 from dettoolkit.config import recipe_to_dict
 from dettoolkit.datasets.augment import build_transform
 from dettoolkit.datasets.coco import CocoAnnotations, CocoDetection, check_root, collate
+from dettoolkit.datasets.scenes import write_scenes
 from dettoolkit.detection.anchors import boxes_per_cell, default_boxes
 from dettoolkit.detection.losses import focal_loss, multibox_loss
 from dettoolkit.detection.model import Detector, initialise, level_grids, set_class_bias
@@ -76,8 +77,12 @@ def build_detector(model: schema.SSDLiteModel, *, num_classes: int, pretrained: 
     )
     boxes = default_boxes(input_hw=model.input_hw, grids_hw=grids, **anchors.model_dump())
     detector = Detector(backbone=backbone, head=head, anchors_xyxy=boxes)
-    # TensorFlow overrides the backbone's own initialisation too (override_base_feature_extractor_hyperparams).
+    # TensorFlow's config overrides the backbone's own initialisation too
+    # (override_base_feature_extractor_hyperparams).
     initialise(detector, init=model.head.init, std=model.head.init_std)
+    # The same config gives the predictors a plain normal (box_predictor: random_normal_initializer).
+    for predictors in (head.class_predictors, head.box_predictors):
+        initialise(predictors, init="normal", std=model.head.init_std)
     set_class_bias(head, model.head.class_bias)
     if pretrained and model.backbone.weights is not None:
         load_backbone(backbone, model.backbone.weights, network=model.backbone.type)
@@ -93,19 +98,17 @@ def build_losses(loss: schema.FocalLoss | schema.MultiboxLoss) -> Losses:
     return partial(multibox_loss, negatives_per_positive=loss.negatives_per_positive)
 
 
-def prepare_data(data: schema.DetectionData) -> None:
-    """Generate the scenes if the recipe asks for them; check that the data set is there.
+def prepare_data(data: schema.DetectionData, splits: Sequence[Split] = ("train", "val")) -> None:
+    """Generate the scenes if the recipe asks for them; check that the splits are there.
 
     Raises:
         FileNotFoundError: nothing usable at data.root; the message says where to get data.
     """
     if data.type == "scenes":
-        from dettoolkit.datasets.scenes import write_scenes
-
         write_scenes(Path(data.root), **data.scenes.model_dump())
     else:
-        splits = (data.train, data.val)
-        expected = [path for split in splits for path in (split.images, split.annotations)]
+        sections = [data.train if split == "train" else data.val for split in splits]
+        expected = [path for section in sections for path in (section.images, section.annotations)]
         check_root(Path(data.root), expected=list(dict.fromkeys(expected)))
 
 
@@ -138,8 +141,9 @@ def match_classes(classes: Classes, annotations: CocoAnnotations, *, whose: str)
     if set(wanted) != set(ids):
         raise ValueError(
             f"{whose} detects {len(wanted)} classes ({_listing(wanted)}), but {annotations.path} has "
-            f"{len(ids)} ({_listing(list(ids))}). Only in the first: {_listing(sorted(set(wanted) - set(ids)))}; "
-            f"only in the file: {_listing(sorted(set(ids) - set(wanted)))}. Score it on a file with its own "
+            f"{len(ids)} ({_listing(list(ids))}). Only in the first: "
+            f"{_listing(sorted(set(wanted) - set(ids)))}; only in the file: "
+            f"{_listing(sorted(set(ids) - set(wanted)))}. Score it on a file with its own "
             "classes, or train on this one (model.weights starts from a checkpoint of other classes)"
         )
     unused = min([0, *ids.values()]) - 1  # an id that no category has

@@ -11,9 +11,20 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+# Warnings of libraries about their own affairs, or about what the recipe decides.
+QUIET_WARNINGS = (
+    ".*LeafSpec.*",
+    ".*does not have many workers.*",
+    ".*smaller than the logging interval.*",
+    ".*Checkpoint directory .* exists and is not empty.*",
+    ".*litlogger.*",
+    ".*The dirpath has changed.*",
+    ".*contains too few points.*",
+)
 OVERRIDES = "overlay files (*.yaml) and values (optim.lr=0.01), later ones win"
 
 
@@ -140,7 +151,7 @@ def download_coco(argv: Sequence[str] | None = None) -> int:
     """Fetch and unpack COCO 2017."""
     from dettoolkit.download import main as download
 
-    return download(argv)
+    return download(argv, prog="dettoolkit download-coco")
 
 
 def _report(folder: Path, score: Any) -> None:
@@ -151,13 +162,15 @@ def _report(folder: Path, score: Any) -> None:
 
 
 def _quiet() -> None:
-    """Show our own messages, and of the libraries' warnings only those that a user can act on."""
+    """Show our own messages, and of the libraries' only those that a user can act on."""
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for name in ("lightning.pytorch", "lightning", "faster_coco_eval"):
+    import_module("lightning.pytorch")  # it sets its loggers' levels when it is imported
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning", "faster_coco_eval"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module=r"lightning(\.|$)")
-    warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")
+        logging.getLogger(name).propagate = False
+    for text in QUIET_WARNINGS:
+        warnings.filterwarnings("ignore", message=text)
 
 
 def _guarded(command: Callable[[], int], traceback: bool) -> int:

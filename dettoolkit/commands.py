@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer, seed_everything
-from lightning.pytorch.utilities import rank_zero_only
 
 from dettoolkit import build
 from dettoolkit.complexity import count_conv_madds, count_parameters
@@ -23,6 +22,7 @@ from dettoolkit.evaluation.coco import CocoResult, DetectionArrays
 from dettoolkit.gallery import write_predictions, write_training_batch
 from dettoolkit.runs import CONFIG, checkpoint_of, new_run_dir, read_checkpoint
 from dettoolkit.training.callbacks import RecordBadImages
+from dettoolkit.training.logs import is_first_process
 from dettoolkit.training.module import TrainingModule
 from dettoolkit.training.trainer import BEST, LAST, build_callbacks, build_trainer, progress_bar
 
@@ -40,6 +40,7 @@ class Run:
     train: CocoDetection
     val: CocoDetection
     val_annotations: CocoAnnotations
+    bad_images: BadImages
 
 
 def prepare(name: str, recipe: Recipe) -> Run:
@@ -60,6 +61,7 @@ def prepare(name: str, recipe: Recipe) -> Run:
         build.build_dataset(recipe, train_annotations, split="train"),
         build.build_dataset(recipe, val_annotations, split="val"),
         val_annotations,
+        BadImages(recipe.data.max_bad_images),
     )
 
 
@@ -103,7 +105,7 @@ def check(name: str, recipe: Recipe) -> str:
 
 def train(
     name: str, recipe: Recipe, *, config_yaml: str, resume: Path | None = None
-) -> tuple[Path, CocoResult | None]:
+) -> tuple[Path, CocoResult]:
     """Train by a recipe and score the best checkpoint.
 
     Args:
@@ -113,11 +115,11 @@ def train(
         resume: folder of the run to continue; None starts a new one.
 
     Returns:
-        The run's folder, and the best checkpoint's score on the first process.
+        The run's folder, and the best checkpoint's score.
     """
     run = prepare(name, recipe)
     run_dir = resume if resume is not None else new_run_dir(Path(recipe.trainer.out), name)
-    if rank_zero_only.rank == 0:
+    if is_first_process():
         logger.info("%s\nfolder    %s", summary(run), run_dir)
         if resume is None:
             (run_dir / CONFIG).write_text(config_yaml)
@@ -125,7 +127,7 @@ def train(
             write_training_batch(run.train, run.classes, run_dir / "pictures", recipe.evaluation.pictures)
     callbacks = [
         *build_callbacks(recipe.trainer, run_dir=run_dir, monitor=run.task.monitor),
-        RecordBadImages(BadImages(recipe.data.max_bad_images).record),
+        _recorder(run),
     ]
     trainer = build_trainer(recipe.trainer, run_dir=run_dir, callbacks=callbacks)
     module = _module(run, trainer, run_dir)
@@ -134,6 +136,13 @@ def train(
     data = build.build_data_module(recipe, run.train, run.val)
     last = str(checkpoint_of(resume, names=(LAST,))) if resume is not None else None
     trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
+    if is_first_process():
+        _write_problems(run, module.run_dir)  # again, with what reading the images showed
+        if run.bad_images.lines:
+            skipped = "\n  ".join(run.bad_images.lines)
+            logger.warning(
+                "%d images could not be read and were skipped:\n  %s", len(run.bad_images.lines), skipped
+            )
     return module.run_dir, _score_best(run, module.run_dir)
 
 
@@ -143,27 +152,34 @@ def _module(run: Run, trainer: Trainer, run_dir: Path) -> TrainingModule:
         task=run.task,
         optim=recipe.optim,
         images_per_step=recipe.data.batch_size * trainer.world_size * recipe.trainer.accumulate,
+        max_steps=recipe.trainer.max_steps,
         channels_last=recipe.trainer.channels_last,
         description=build.describe(run.name, recipe, run.classes),
         run_dir=run_dir,
     )
 
 
+def _recorder(run: Run) -> RecordBadImages:
+    problems = (run.train.annotations.problems.record, run.val_annotations.problems.record)
+    return RecordBadImages(bad_images=run.bad_images.record, problems=problems)
+
+
 def _write_problems(run: Run, run_dir: Path) -> None:
     problems = {
         "train": run.train.annotations.problems.to_json(),
         "val": run.val_annotations.problems.to_json(),
+        "unreadable images": run.bad_images.lines,
     }
     (run_dir / "data_problems.json").write_text(json.dumps(problems, indent=1))
 
 
-def _score_best(run: Run, run_dir: Path) -> CocoResult | None:
+def _score_best(run: Run, run_dir: Path) -> CocoResult:
     """Score the best checkpoint once more and write report and pictures.
 
     All processes take part; the first one's weights are handed to the others before validation.
     """
     what = f"{run_dir} on {run.val_annotations.path}"
-    if rank_zero_only.rank == 0:
+    if is_first_process():
         path = checkpoint_of(run_dir, names=(BEST, LAST))
         _load(run.task, path)
         what = f"{path} on {run.val_annotations.path}"
@@ -180,7 +196,7 @@ def _evaluate(run: Run, section: Any, out: Path, what: str) -> CocoResult:
     trainer = build_trainer(
         section,
         run_dir=None,
-        callbacks=[progress_bar(), RecordBadImages(BadImages(recipe.data.max_bad_images).record)],
+        callbacks=[progress_bar(), _recorder(run)],
     )
     module = _module(run, trainer, out)
     data = build.build_data_module(recipe, run.val, run.val)
@@ -229,7 +245,7 @@ def evaluate(source: Path, *, recipe: Recipe, out: Path | None) -> tuple[Path, C
         path = checkpoint_of(source, names=(BEST, LAST))
         description, _ = read_checkpoint(path)
         name, base = str(description["name"]), path.parent.parent
-    build.prepare_data(recipe.data)
+    build.prepare_data(recipe.data, ["val"])
     annotations = build.load_annotations(recipe.data, "val")
     own = build.classes_of(annotations)
     if description is not None:
@@ -242,7 +258,7 @@ def evaluate(source: Path, *, recipe: Recipe, out: Path | None) -> tuple[Path, C
     if description is not None:
         _load(task, path)
     val = build.build_dataset(recipe, annotations, split="val")
-    run = Run(name, recipe, classes, task, val, val, annotations)
+    run = Run(name, recipe, classes, task, val, val, annotations, BadImages(recipe.data.max_bad_images))
     if out is None:
         out = new_evaluation_dir(base)
     return out, _evaluate(run, recipe.trainer, out, f"{path} on {annotations.path}")

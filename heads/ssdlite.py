@@ -75,8 +75,8 @@ class SSDLiteHead(nn.Module):
         levels = [*in_channels, *extra_channels]
         if len(boxes_per_cell) != len(levels):
             raise ValueError(
-                f"boxes_per_cell needs {len(levels)} entries (C4, C5 and {len(extra_channels)} extra layers), "
-                f"got {len(boxes_per_cell)}: {list(boxes_per_cell)}"
+                f"boxes_per_cell needs {len(levels)} entries (C4, C5 and {len(extra_channels)} extra "
+                f"layers), got {len(boxes_per_cell)}: {list(boxes_per_cell)}"
             )
         norm = partial(nn.BatchNorm2d, eps=norm_eps, momentum=norm_momentum)
         self.slots = num_classes + 1  # slot 0 is the background

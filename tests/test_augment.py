@@ -150,7 +150,7 @@ def test_ssd_keeps_pixels_with_their_boxes_and_fills_with_the_mean() -> None:
         (x1, y1, x2, y2) = boxes[0].round().astype(int)
         inner = out[y1 + 4 : y2 - 4, x1 + 4 : x2 - 4].reshape(-1, 3).astype(int)
         assert (inner.argmax(-1) == 2).all()  # still the blue one, whatever the distortion
-        filled += (np.abs(out.astype(int) - augment.ZOOM_FILL) <= 1).all(-1).any()
+        filled += bool((np.abs(out.astype(int) - augment.ZOOM_FILL) <= 1).all(-1).any())
     assert 15 < filled < 45  # zoom-out has probability 0.5; some crops then leave no canvas
 
 

@@ -27,7 +27,6 @@ from dettoolkit.datasets.coco import (
     CocoDetection,
     check_root,
     collate,
-    init_worker,
 )
 from dettoolkit.datasets.images import damage, header_hw, read_image
 from dettoolkit.datasets.problems import Reason, clean_boxes
@@ -643,12 +642,12 @@ class TestSamples:
 
 class TestSeeds:
     def batches(self, data: CocoDetection, workers: int, epoch: int = 0) -> list[Any]:
-        from dettoolkit.datasets.samplers import SampleKey
+        from dettoolkit.datasets.samplers import SampleKey, worker_init
 
         keys = [SampleKey(index, epoch) for index in (2, 0, 1)]
         loader = DataLoader(
             data, batch_size=2, sampler=keys, num_workers=workers, collate_fn=collate,
-            worker_init_fn=init_worker,
+            worker_init_fn=worker_init,
         )  # fmt: skip
         return list(loader)
 

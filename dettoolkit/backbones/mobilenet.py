@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 from torchvision.ops.misc import Conv2dNormActivation
@@ -12,6 +12,7 @@ from dettoolkit.backbones.blocks import InvertedResidual
 from dettoolkit.backbones.tables import TABLES, reduce_tail, scale_width
 
 Tail = Literal["full", "detection", "segmentation"]
+OUTPUT_STRIDES = (16, 32)
 
 
 class MobileNetV3(nn.Module):
@@ -30,6 +31,9 @@ class MobileNetV3(nn.Module):
         output_stride: stride of C5; at 16 the C4 block and those after it are dilated by 2.
         norm_eps: epsilon of batch normalisation.
         norm_momentum: momentum of batch normalisation, in PyTorch's sense (1 - decay).
+
+    Raises:
+        ValueError: no such network, tail or output stride, or a width that is not positive.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class MobileNetV3(nn.Module):
         norm_momentum: float,
     ) -> None:
         super().__init__()
+        _check(network, width, tail, output_stride)
         table = TABLES[network]
         if tail != "full":
             table = reduce_tail(table, halve_c4_expansion=tail == "segmentation")
@@ -58,6 +63,7 @@ class MobileNetV3(nn.Module):
             blocks.append(InvertedResidual(in_channels=in_channels, row=row, dilation=dilation, norm=norm))
             in_channels = row.channels
         self.blocks = nn.ModuleList(blocks)
+        self.row_parts = [block.parts() for block in blocks]
         self.last = convolution(in_channels, table.last_channels, 1)
 
         self.c4_row, self.low_row = table.c4, table.low
@@ -84,3 +90,15 @@ class MobileNetV3(nn.Module):
                 features["c4"] = expansion
         features["c5"] = self.last(x)
         return features
+
+
+def _check(network: str, width: float, tail: str, output_stride: int) -> None:
+    for name, value, known in (
+        ("network", network, tuple(TABLES)),
+        ("tail", tail, get_args(Tail)),
+        ("output_stride", output_stride, OUTPUT_STRIDES),
+    ):
+        if value not in known:
+            raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
+    if width <= 0:
+        raise ValueError(f"width must be positive (1.0 is the paper's network), got {width}")

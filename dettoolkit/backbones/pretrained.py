@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import logging
 import pickle
 import re
@@ -30,18 +31,21 @@ def read_weights(source: str, *, torchvision_model: str) -> StateDict:
     Raises:
         FileNotFoundError: no such file.
         ValueError: not a checkpoint, unsafe to load, or no such weights in torchvision.
+        RuntimeError: torchvision's weights cannot be fetched.
     """
     if source.startswith(TORCHVISION):
         return _fetch(source.removeprefix(TORCHVISION), torchvision_model)
     path = Path(source)
     if not path.is_file():
         raise FileNotFoundError(
-            f"no weights at {path}: give a .pth or .ckpt file, or 'torchvision:DEFAULT' to fetch torchvision's"
+            f"no weights at {path}: give a .pth or .ckpt file, or 'torchvision:DEFAULT' to fetch "
+            "torchvision's"
         )
     content = load_checkpoint(path)
     for key in ("state_dict", "model", "model_state_dict"):
-        if isinstance(content.get(key), dict):
-            content = content[key]
+        inner = content.get(key)
+        if isinstance(inner, dict):
+            content = inner
             break
     state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     if not state:
@@ -57,15 +61,27 @@ def load_checkpoint(path: Path) -> dict[str, object]:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except OSError:
+        raise  # the system's own words, with the path
+    except Exception as error:  # other bytes than a checkpoint's make the unpickler raise nearly anything
         raise ValueError(
-            f"{path} cannot be loaded safely (weights_only): {reason}. The file is damaged, not a PyTorch "
-            "checkpoint, or holds more than tensors and plain data; save its state_dict alone and use that"
+            f"{path} cannot be loaded safely (weights_only): {_reason(error)}. The file is damaged, not a "
+            "PyTorch checkpoint, or holds more than tensors and plain data; save its state_dict alone and "
+            "use that"
         ) from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, not a state dict")
     return content
+
+
+def _reason(error: Exception) -> str:
+    """Say what stopped the loader; PyTorch's own text advises to load the file unsafely."""
+    text = str(error).strip()
+    if named := re.search(r"GLOBAL (\S+)", text):
+        return f"it refers to {named[1]}"
+    if isinstance(error, pickle.UnpicklingError) or not text:
+        return f"it is not what torch.save writes ({type(error).__name__})"
+    return f"{type(error).__name__}: {text.splitlines()[0].rstrip('.')}"
 
 
 def _fetch(name: str, torchvision_model: str) -> StateDict:
@@ -74,12 +90,17 @@ def _fetch(name: str, torchvision_model: str) -> StateDict:
         raise ValueError(
             f"torchvision has no weights '{name}' for {torchvision_model}; it has {list(weights.__members__)}"
         )
-    state: StateDict = weights[name].get_state_dict(progress=True, check_hash=True)
+    try:
+        state: StateDict = weights[name].get_state_dict(
+            progress=True, check_hash=True, map_location="cpu", weights_only=True
+        )
+    except (OSError, http.client.HTTPException, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise RuntimeError(
+            f"{TORCHVISION}{name} cannot be fetched from {weights[name].url}: "
+            f"{error or type(error).__name__}. Without a network, bring that file here by other means and "
+            "give its path instead; a damaged copy in PyTorch's cache (torch.hub.get_dir()) must be deleted"
+        ) from error
     return state
-
-
-def _row_parts(backbone: MobileNetV3, row: int) -> list[str]:
-    return backbone.blocks[row - 1].parts()  # type: ignore[operator]
 
 
 def translate_backbone(state: StateDict, backbone: MobileNetV3) -> StateDict:
@@ -92,7 +113,7 @@ def translate_backbone(state: StateDict, backbone: MobileNetV3) -> StateDict:
             return f"stem.{rest}"
         if layer > rows:
             return f"last.{rest}" if layer == rows + 1 else match[0]
-        return _rename_block(rest, f"blocks.{layer - 1}", _row_parts(backbone, layer)) or match[0]
+        return _rename_block(rest, f"blocks.{layer - 1}", backbone.row_parts[layer - 1]) or match[0]
 
     return {re.sub(r"^features\.(\d+)\.(.+)$", rename, key): value for key, value in state.items()}
 
@@ -150,7 +171,9 @@ class LoadReport:
     replaced: list[str]
 
 
-def load_weights(module: nn.Module, state: StateDict, *, source: str, replaceable: str) -> LoadReport:
+def load_weights(
+    module: nn.Module, state: StateDict, *, source: str, replaceable: str, remedy: str
+) -> LoadReport:
     """Load `state` into `module` and name every difference; nothing is dropped silently.
 
     Args:
@@ -159,6 +182,7 @@ def load_weights(module: nn.Module, state: StateDict, *, source: str, replaceabl
         source: where they come from, for messages.
         replaceable: pattern (from the name's start) of tensors which may have another shape in the file
             and then keep their fresh values, such as a class head of another size.
+        remedy: what to do about weights that do not fit, for the error.
 
     Raises:
         ValueError: a tensor is missing, or has another shape and is not replaceable.
@@ -174,7 +198,7 @@ def load_weights(module: nn.Module, state: StateDict, *, source: str, replaceabl
         if key not in replaced
     ]
     if missing or refused:
-        raise ValueError(_refusal(source, missing, surplus, refused, len(own)))
+        raise ValueError(f"{_refusal(source, missing, surplus, refused, len(own))}\n  {remedy}")
     if replaced:
         logger.warning(
             "%s: %d tensors have another size in the file and start fresh: %s",
@@ -199,7 +223,6 @@ def _refusal(source: str, missing: list[str], surplus: list[str], refused: list[
         lines.append(f"  in the file only ({len(surplus)}): {', '.join(surplus)}")
     if refused:
         lines.append(f"  of another shape ({len(refused)}): {'; '.join(refused)}")
-    lines.append("  check model.backbone.type, width and reduced_tail against the network of that file")
     return "\n".join(lines)
 
 
@@ -207,16 +230,22 @@ def load_backbone(backbone: MobileNetV3, source: str, *, network: str) -> LoadRe
     """Start a backbone from torchvision's classification weights or from a file.
 
     The rows from C4 on may have other sizes in the file: a reduced tail then starts fresh, with a message.
-    A detector's file is understood too; its head is surplus.
+    A detector's file, torchvision's or a checkpoint of ours, is understood too; its head is surplus.
     """
-    state = read_weights(source, torchvision_model=network)
+    state = _network_of(read_weights(source, torchvision_model=network))
     if any(key.startswith("backbone.features.") for key in state):
         state = translate_ssdlite(state, backbone)
     else:
         state = translate_backbone(state, backbone)
     inner = {key.removeprefix("backbone."): value for key, value in state.items()}
     tail = "|".join(str(row) for row in range(backbone.c4_row - 1, len(backbone.blocks)))
-    return load_weights(backbone, inner, source=source, replaceable=rf"(last|blocks\.({tail}))\.")
+    return load_weights(
+        backbone,
+        inner,
+        source=source,
+        replaceable=rf"(last|blocks\.({tail}))\.",
+        remedy="check model.backbone.type and width against the network of that file",
+    )
 
 
 def load_ssdlite(detector: nn.Module, backbone: MobileNetV3, source: str) -> LoadReport:
@@ -224,8 +253,20 @@ def load_ssdlite(detector: nn.Module, backbone: MobileNetV3, source: str) -> Loa
 
     Class predictors of another size are replaced, with a message.
     """
-    state = read_weights(source, torchvision_model="ssdlite320_mobilenet_v3_large")
+    state = _network_of(read_weights(source, torchvision_model="ssdlite320_mobilenet_v3_large"))
     if any(key.startswith("backbone.features.") for key in state):
         state = translate_ssdlite(state, backbone)
-    state = {key.removeprefix("detector."): value for key, value in state.items()}
-    return load_weights(detector, state, source=source, replaceable=r"head\.class_predictors\.\d+\.1\.")
+    return load_weights(
+        detector,
+        state,
+        source=source,
+        replaceable=r"head\.class_predictors\.\d+\.1\.",
+        remedy="check model.backbone (type, width, reduced_tail), model.head.extra_channels and "
+        "model.anchors against the network of that file; weights of a backbone alone go to "
+        "model.backbone.weights",
+    )
+
+
+def _network_of(state: StateDict) -> StateDict:
+    """Take the network out of a checkpoint of ours, where a LightningModule holds it as `network`."""
+    return {key.removeprefix("network."): value for key, value in state.items()}

@@ -173,7 +173,7 @@ class DetectionData(Section):
     std: Triple = Field((0.5, 0.5, 0.5), description="Divides RGB in [0, 1] after the mean.")
     augment: Literal["ssdlite", "ssd", "none"] = Field(
         "ssdlite",
-        description="ssdlite: IoU crop and flip. ssd: colour, zoom-out, IoU crop and flip. none: resize only.",
+        description="ssdlite: IoU crop, flip. ssd: colour, zoom-out, IoU crop, flip. none: resize only.",
     )
     drop_empty: bool = Field(False, description="Leave images without boxes out of training.")
     on_bad_image: Literal["error", "skip"] = Field(

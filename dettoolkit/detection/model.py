@@ -70,4 +70,4 @@ def set_class_bias(head: SSDLiteHead, bias: float) -> None:
     """Start every class logit at `bias`: sigmoid(-4.6) = 0.01, so the rare positives are not swamped."""
     with torch.no_grad():
         for predictor in head.class_predictors:
-            predictor[1].bias.fill_(bias)  # type: ignore[index,operator,union-attr]
+            predictor[1].bias.fill_(bias)  # type: ignore[index]

@@ -5,7 +5,8 @@ by class and keeps the best detections of the image. NMS decides on a box by bet
 at an image's best few candidates, over all classes, gives the same detections as long as enough of them
 survive; images where too few do are looked at again, deeper.
 
-N: images, A: default boxes, K: classes, C: candidates of the whole batch, D: most detections of an image.
+N: images, A: default boxes, S: class slots (K classes and background), C: candidates of the whole batch,
+D: most detections of an image. A cell is the number of an (image, default box, slot) in a flat (N, A, S).
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from dettoolkit.detection.boxes import area, clip_to, decode
 
 Activation = Literal["sigmoid", "softmax"]
 
-# Candidates of an image looked at first, per wanted detection, and the growth if too few of them survive.
-FIRST_DEPTH = 8
+# Default boxes of an image looked at first, per wanted detection, and the growth if too few survive.
+# Speed only: the detections are the same for any values. Chosen with benchmarks/postprocess.py.
+FIRST_DEPTH = 2.5
 DEEPER = 4
 # Rounds of NMS that take the best box of every group, before all that is left is compared pair by pair.
 ROUNDS = 8
@@ -36,18 +38,6 @@ class Detections(NamedTuple):
     scores: Tensor  # float32 (N, D); 0 for padding
     labels: Tensor  # int64 (N, D) 0-based class, without background; -1 for padding
     counts: Tensor  # int64 (N,) detections of each image
-
-
-class _Candidates(NamedTuple):
-    """(image, default box, class) triples, ordered by image, then by falling rank."""
-
-    image: Tensor  # int64 (C,)
-    anchor: Tensor  # int64 (C,)
-    label: Tensor  # int64 (C,)
-    rank: Tensor  # float32 (C,): the score, or the logit where the score is its sigmoid
-
-    def at(self, index: Tensor) -> _Candidates:
-        return _Candidates(*(column[index] for column in self))
 
 
 @torch.no_grad()
@@ -68,7 +58,7 @@ def postprocess(
     A default box with a NaN among its logits or deltas is left out.
 
     Args:
-        class_logits: (N, A, K + 1), slot 0 is background.
+        class_logits: (N, A, S), slot 0 is background.
         box_deltas: (N, A, 4), see `boxes.decode`.
         anchors_xyxy: float32 (A, 4) pixels of the input.
         input_hw: height and width of the input, to which boxes are clipped.
@@ -85,31 +75,33 @@ def postprocess(
         ValueError: shapes that do not belong together, or an unknown activation.
     """
     _check(class_logits, box_deltas, anchors_xyxy)
-    ranks, threshold = _ranks(class_logits.float(), activation, score_threshold)
-    peaks = ranks.amax(dim=-1)  # (N, A)
-    peaks = peaks.masked_fill(peaks.isnan() | box_deltas.isnan().any(dim=-1), -torch.inf)
-    boxes_xyxy = clip_to(decode(box_deltas.float(), anchors_xyxy), image_hw=input_hw)  # (N, A, 4)
+    ranks, least = _ranks(class_logits.float(), activation, score_threshold)
+    boxes = clip_to(decode(box_deltas.float(), anchors_xyxy), image_hw=input_hw)  # (N, A, 4)
+    peaks = ranks[..., 1:].amax(dim=-1)  # (N, A)
+    peaks = peaks.masked_fill(peaks.isnan() | boxes.isnan().any(dim=-1), -torch.inf)
 
-    images = torch.arange(len(peaks), device=peaks.device)
-    depth = FIRST_DEPTH * max_detections
-    kept: list[_Candidates] = []
+    images, anchors, slots = ranks.shape
+    found = peaks.new_full((images, max_detections), -1, dtype=torch.int64)  # cells
+    pending = peaks.new_ones((images, 1), dtype=torch.bool)
+    depth = math.ceil(FIRST_DEPTH * max_detections)
     while True:
-        pool, cut = _best(ranks, peaks, images, threshold=threshold, depth=depth)
-        pool = _survivors(pool, boxes_xyxy, nms_iou=nms_iou, candidates_per_class=candidates_per_class)
-        order = _order_in_group(pool.image)
-        pool = pool.at((order < max_detections).nonzero().squeeze(1))
-        counts = torch.bincount(pool.image, minlength=len(peaks))
-        short = cut & (counts[images] < max_detections)
-        unfinished = torch.zeros(len(peaks), dtype=torch.bool, device=peaks.device)
-        unfinished[images] = short
-        kept.append(pool.at((~unfinished[pool.image]).nonzero().squeeze(1)))
-        images = images[short]
-        if len(images) == 0:
-            break
+        floor = _floor(peaks, least=least, depth=depth)  # (N, 1)
+        cells, rank = _candidates(ranks, peaks, floor.masked_fill(~pending, torch.nan))
+        group = cells // (anchors * slots) * slots + cells % slots
+        entering = _entering(rank, group, candidates_per_class=candidates_per_class)
+        cells, rank, group = cells[entering], rank[entering], group[entering]
+        stays = _nms(boxes.flatten(0, 1)[cells // slots], group, nms_iou=nms_iou)
+        cells, rank = cells[stays], rank[stays]
+        cells = cells[_falling(rank, group=cells // (anchors * slots))]
+        image = cells // (anchors * slots)
+        place = _place(image)
+        best = (place < max_detections).nonzero().squeeze(1)
+        found[image[best], place[best]] = cells[best]
+        # What is below the floor can only matter where too few detections are above it.
+        pending &= (floor > least) & (found[:, -1:] < 0)
+        if not pending.any():
+            return _detections(found, ranks, boxes, activation)
         depth *= DEEPER
-    everything = _Candidates(*(torch.cat(columns) for columns in zip(*kept, strict=True)))
-    everything = everything.at(everything.image.argsort(stable=True))
-    return _padded(everything, boxes_xyxy, activation)
 
 
 def _check(class_logits: Tensor, box_deltas: Tensor, anchors_xyxy: Tensor) -> None:
@@ -123,72 +115,53 @@ def _check(class_logits: Tensor, box_deltas: Tensor, anchors_xyxy: Tensor) -> No
         )
 
 
-def _ranks(class_logits: Tensor, activation: Activation, score_threshold: float) -> tuple[Tensor, float]:
-    """Give (N, A, K) numbers that rise with the score, and the threshold in their terms."""
+def _ranks(class_logits: Tensor, activation: Activation, score_threshold: float) -> tuple[Tensor, Tensor]:
+    """Give (N, A, S) numbers that rise with the score, and the least of them above the threshold."""
     if activation == "softmax":
-        return class_logits.softmax(dim=-1)[..., 1:], score_threshold
-    if activation == "sigmoid":
-        # The sigmoid is left to the few that become detections.
-        return class_logits[..., 1:], _logit(score_threshold)
-    raise ValueError(f"activation must be 'sigmoid' or 'softmax', got {activation!r}")
+        ranks, threshold = class_logits.softmax(dim=-1), score_threshold
+    elif activation == "sigmoid":
+        # The sigmoid itself is left to the few that become detections.
+        ranks, threshold = class_logits, _logit(score_threshold)
+    else:
+        raise ValueError(f"activation must be 'sigmoid' or 'softmax', got {activation!r}")
+    return ranks, torch.nextafter(ranks.new_tensor(threshold), ranks.new_tensor(torch.inf))
 
 
 def _logit(probability: float) -> float:
-    if 0 < probability < 1:
-        return math.log(probability) - math.log1p(-probability)
-    return -math.inf if probability <= 0 else math.inf
+    if probability <= 0:
+        return -math.inf
+    # No score is above 1, and no number compares with NaN.
+    return math.log(probability) - math.log1p(-probability) if probability < 1 else math.nan
 
 
-def _best(
-    ranks: Tensor, peaks: Tensor, images: Tensor, *, threshold: float, depth: int
-) -> tuple[_Candidates, Tensor]:
-    """Take the best `depth` candidates of each of some images.
+def _floor(peaks: Tensor, *, least: Tensor, depth: int) -> Tensor:
+    """Find a rank, (N, 1), that at least `depth` candidates of the image reach, but not below `least`."""
+    if depth >= peaks.shape[1]:
+        return least.expand(len(peaks), 1)
+    return peaks.topk(depth, dim=1, sorted=False).values.amin(dim=1, keepdim=True).maximum(least)
 
-    Args:
-        ranks: (N, A, K).
-        peaks: (N, A), the highest of each default box.
-        images: int64 (I,), the images to look at.
-        threshold: ranks of candidates are above it.
-        depth: most candidates of an image.
 
-    Returns:
-        The candidates, and for each of the images, bool (I,), whether more are above the threshold.
-    """
-    peaks = peaks[images]
-    anchors = peaks.shape[1]
-    above = peaks > threshold
-    lowest = torch.nextafter(peaks.new_full((len(images), 1), threshold), peaks.new_tensor(torch.inf))
-    cut = torch.zeros(len(images), dtype=torch.bool, device=peaks.device)
-    if depth < anchors:
-        # The depth-th highest peak: `depth` candidates at least reach it, so none below it is needed.
-        floor = peaks.topk(depth, dim=1).values[:, -1:]  # (I, 1)
-        reached = above & (peaks >= floor)
-        cut = (above & ~reached).any(dim=1)
-        above = reached
-        lowest = lowest.maximum(floor)
-    row, anchor = above.nonzero(as_tuple=True)  # (R,), (R,)
-    rows = ranks[images[row], anchor]  # (R, K)
-    which, label = (rows >= lowest[row]).nonzero(as_tuple=True)  # (C,), (C,)
-    local = row[which]
-    pool = _Candidates(image=local, anchor=anchor[which], label=label, rank=rows[which, label])
-    pool = pool.at(_falling(pool.rank, group=local))
-    order = _order_in_group(pool.image)
-    beyond = order >= depth
-    cut[pool.image[beyond]] = True
-    pool = pool.at((~beyond).nonzero().squeeze(1))
-    return pool._replace(image=images[pool.image]), cut
+def _candidates(ranks: Tensor, peaks: Tensor, floor: Tensor) -> tuple[Tensor, Tensor]:
+    """List the cells, int64 (C,), and their ranks, of which (N, A, S) reach their image's floor (N, 1)."""
+    rows = (peaks >= floor).flatten().nonzero().squeeze(1)  # (R,) of the N * A
+    values = ranks.flatten(0, 1).index_select(0, rows)  # (R, S)
+    values[:, 0] = -torch.inf  # background
+    hits = (values >= floor.index_select(0, rows // peaks.shape[1])).flatten().nonzero().squeeze(1)
+    row = hits // ranks.shape[2]
+    cells = rows.sub_(torch.arange(len(rows), device=rows.device)).mul_(ranks.shape[2])
+    return hits + cells.index_select(0, row), values.flatten().index_select(0, hits)
 
 
 def _falling(rank: Tensor, *, group: Tensor) -> Tensor:
     """Order by group, then by falling rank: the permutation, int64 (C,)."""
-    bits = rank.contiguous().view(torch.int32).long()
+    bits = rank.view(torch.int32).long()
     # The bits of floats compare as integers do, once those of negative numbers are turned round.
     rising = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
     return ((group << 32) - rising).argsort(stable=True)
 
 
-def _order_in_group(group: Tensor) -> Tensor:
-    """Count each element's predecessors in its group, (C,); groups are consecutive runs of equal numbers."""
+def _place(group: Tensor) -> Tensor:
+    """Count each element's predecessors in its run of equal numbers, int64 (C,)."""
     place = torch.arange(len(group), device=group.device)
     return place - torch.where(_starts(group), place, 0).cummax(0).values
 
@@ -200,18 +173,10 @@ def _starts(group: Tensor) -> Tensor:
     return starts
 
 
-def _survivors(
-    pool: _Candidates, boxes_xyxy: Tensor, *, nms_iou: float, candidates_per_class: int
-) -> _Candidates:
-    """Run class-wise NMS on the best candidates of each class of each image."""
-    group = (pool.image << 32) + pool.label
-    by_group = group.argsort(stable=True)  # order of ranks kept within a group
-    order = _order_in_group(group[by_group])
-    entering = (order < candidates_per_class).nonzero().squeeze(1)
-    by_group = by_group[entering]
-    boxes = boxes_xyxy[pool.image[by_group], pool.anchor[by_group]]  # (C, 4)
-    stays = _nms(boxes, group[by_group], nms_iou=nms_iou)
-    return pool.at(by_group[stays].sort().values)
+def _entering(rank: Tensor, group: Tensor, *, candidates_per_class: int) -> Tensor:
+    """Order by group, then by falling rank, and take the best of each group: indices, int64 (C,)."""
+    order = _falling(rank, group=group)
+    return order[_place(group[order]) < candidates_per_class]
 
 
 def _nms(boxes: Tensor, group: Tensor, *, nms_iou: float) -> Tensor:
@@ -223,30 +188,32 @@ def _nms(boxes: Tensor, group: Tensor, *, nms_iou: float) -> Tensor:
         nms_iou: IoU above which the weaker box goes.
 
     Returns:
-        bool (C,).
+        int64, their indices, in no order.
     """
-    stays = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
+    stays = []
     alive = torch.arange(len(boxes), device=boxes.device)
     for _ in range(ROUNDS):
         # The best box left of each group stays and drops its neighbours, in all groups at once.
         first = _starts(group)
-        best = first.nonzero().squeeze(1)[first.cumsum(0) - 1]
-        stays[alive[first]] = True
-        rest = (~(first | _overlap(boxes[best], boxes, nms_iou=nms_iou))).nonzero().squeeze(1)
-        alive, boxes, group = alive[rest], boxes[rest], group[rest]
-    stays[alive[_undominated(boxes, _order_in_group(group), nms_iou=nms_iou)]] = True
-    return stays
+        leaders = first.nonzero().squeeze(1)
+        stays.append(alive.index_select(0, leaders))
+        best = boxes.index_select(0, leaders.index_select(0, first.cumsum(0).sub_(1)))
+        rest = (~(first | _overlap(best, boxes, nms_iou=nms_iou))).nonzero().squeeze(1)
+        alive, group = alive.index_select(0, rest), group.index_select(0, rest)
+        boxes = boxes.index_select(0, rest)
+    stays.append(alive[_undominated(boxes, _place(group), nms_iou=nms_iou)])
+    return torch.cat(stays)
 
 
-def _undominated(boxes: Tensor, order: Tensor, *, nms_iou: float) -> Tensor:
-    """Do the same by comparing all pairs of a group; `order`, int64 (C,), is the place in the group."""
+def _undominated(boxes: Tensor, place: Tensor, *, nms_iou: float) -> Tensor:
+    """Run NMS by comparing all pairs of a group: bool (C,). `place`, int64 (C,), is that in the group."""
     better, weaker = [], []
-    place = torch.arange(len(boxes), device=boxes.device)
-    longest = int(order.max()) + 1 if len(order) else 1
-    for block in torch.split(place, max(1, PAIRS_PER_BLOCK // longest)):
-        later = block.repeat_interleave(order[block])  # each box once per better box of its group
-        earlier = later - 1 - _order_in_group(later)
-        over = _overlap(boxes[earlier], boxes[later], nms_iou=nms_iou).nonzero().squeeze(1)
+    longest = int(place.max()) + 1 if len(place) else 1
+    index = torch.arange(len(boxes), device=boxes.device)
+    for block in torch.split(index, max(1, PAIRS_PER_BLOCK // longest)):
+        later = block.repeat_interleave(place[block])  # each box once per better box of its group
+        earlier = later - 1 - _place(later)
+        over = _overlap(boxes.index_select(0, earlier), boxes.index_select(0, later), nms_iou=nms_iou)
         better.append(earlier[over])
         weaker.append(later[over])
     drops, dropped = torch.cat(better), torch.cat(weaker)
@@ -269,20 +236,19 @@ def _overlap(first: Tensor, second: Tensor, *, nms_iou: float) -> Tensor:
     return inter / (area(first) + area(second) - inter) > nms_iou  # torchvision's formula, to the bit
 
 
-def _padded(found: _Candidates, boxes_xyxy: Tensor, activation: Activation) -> Detections:
-    """Arrange detections, ordered by image, in (N, D) rows."""
-    images = len(boxes_xyxy)
-    counts = torch.bincount(found.image, minlength=images)
-    most = int(counts.max()) if images else 0
-    slot = (found.image, _order_in_group(found.image))
-    scores = found.rank.sigmoid() if activation == "sigmoid" else found.rank
-    padded = Detections(
-        boxes_xyxy=boxes_xyxy.new_zeros(images, most, 4),
-        scores=scores.new_zeros(images, most),
-        labels=found.label.new_full((images, most), -1),
+def _detections(found: Tensor, ranks: Tensor, boxes: Tensor, activation: Activation) -> Detections:
+    """Look up the cells found, int64 (N, max_detections), -1 where there are no more."""
+    there = found >= 0
+    counts = there.sum(dim=1)
+    most = int(counts.max()) if len(counts) else 0
+    found, there = found[:, :most].clamp(min=0), there[:, :most]
+    scores = ranks.flatten().index_select(0, found.flatten()).view_as(found)
+    scores = scores.sigmoid() if activation == "sigmoid" else scores
+    slots = ranks.shape[2]
+    boxes_xyxy = boxes.flatten(0, 1)[found // slots]  # (N, D, 4)
+    return Detections(
+        boxes_xyxy=boxes_xyxy.masked_fill(~there.unsqueeze(-1), 0.0),
+        scores=scores.masked_fill(~there, 0.0),
+        labels=(found % slots - 1).masked_fill(~there, -1),
         counts=counts,
     )
-    padded.boxes_xyxy[slot] = boxes_xyxy[found.image, found.anchor]
-    padded.scores[slot] = scores
-    padded.labels[slot] = found.label
-    return padded

@@ -64,21 +64,54 @@ class ProgressBar(TQDMProgressBar):
         return shown
 
 
-class RecordBadImages(Callback):
-    """Hand each batch's unreadable images to `record`, which raises when they are too many."""
+Record = Callable[[Sequence[Any]], None]
 
-    def __init__(self, record: Callable[[Sequence[str]], None]) -> None:
-        self.record = record
+
+class RecordBadImages(Callback):
+    """Hand on what the loaders' workers found wrong with images.
+
+    Args:
+        bad_images: gets each batch's unreadable images, and raises when they are too many.
+        problems: gets each batch's other problems, for training and for validation.
+    """
+
+    def __init__(self, *, bad_images: Record, problems: tuple[Record, Record]) -> None:
+        self.bad_images = bad_images
+        self.problems = problems
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, *_: Any) -> None:
         """Record a training batch."""
-        self.record(batch.get("bad_images", []))
+        self.bad_images(batch["bad_images"])
+        self.problems[0](batch["problems"])
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, *_: Any
     ) -> None:
         """Record a validation batch."""
-        self.record(batch.get("bad_images", []))
+        self.bad_images(batch["bad_images"])
+        self.problems[1](batch["problems"])
+
+
+class StopAtStep(Callback):
+    """End training after a number of optimiser steps.
+
+    Lightning's own max_steps miscounts epochs when a run is resumed from an epoch's end; max_epochs does not.
+    """
+
+    def __init__(self, max_steps: int) -> None:
+        self.max_steps = max_steps
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop at once when a resumed run has done its steps."""
+        self._stop_when_done(trainer)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Stop after the last step; validation and checkpoints follow."""
+        self._stop_when_done(trainer)
+
+    def _stop_when_done(self, trainer: Trainer) -> None:
+        if trainer.global_step >= self.max_steps:
+            trainer.should_stop = True
 
 
 class LogSpeed(Callback):

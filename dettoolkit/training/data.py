@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -29,12 +29,14 @@ class DataModule(LightningDataModule):
         *,
         train: Dataset[Any],
         val: Dataset[Any],
-        collate: Callable[[list[Any]], dict[str, Any]],
+        collate: Callable[[Sequence[Any]], Any],
         batch_size: int,
         workers: int,
         seed: int,
     ) -> None:
         super().__init__()
+        # A set of fewer images than processes leaves some of them nothing to validate.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
         self.train, self.val = train, val
         self.seed = seed
         self.loading: dict[str, Any] = {
@@ -64,8 +66,6 @@ class DataModule(LightningDataModule):
             self.train,
             sampler=sampler,
             persistent_workers=self.loading["num_workers"] > 0,
-            # BN cannot learn from a last batch of one image; the next epoch's shuffle brings those left out.
-            drop_last=len(sampler) >= self.loading["batch_size"],
             **self.loading,
         )
 

@@ -12,6 +12,11 @@ from lightning.pytorch.utilities import rank_zero_only
 from dettoolkit.config.recipe import Loggers
 
 
+def is_first_process() -> bool:
+    """Say whether this process is the one that prints and writes."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
 class _AppendingWriter(ExperimentWriter):
     """Lightning's writer, which would delete the metrics of the run that is resumed."""
 
@@ -28,7 +33,7 @@ class AppendingCSVLogger(CSVLogger):
     @property
     def experiment(self) -> ExperimentWriter:
         """The writer, made at first use on the first process."""
-        if self._experiment is None and rank_zero_only.rank == 0:
+        if self._experiment is None and is_first_process():
             self._experiment = _AppendingWriter(log_dir=self.log_dir)
         return self._experiment  # type: ignore[return-value]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,14 +21,21 @@ Batch = dict[str, Any]
 class Score(Protocol):
     """What an evaluation found; `numbers` are logged, the task's monitor among them."""
 
-    numbers: dict[str, float]
+    @property
+    def numbers(self) -> dict[str, float]:
+        """Score by name, in [0, 1]; NaN where there was nothing to score."""
 
 
 class Task(Protocol):
     """What a run trains: nothing of it knows Lightning."""
 
-    network: nn.Module
-    monitor: str  # the number that says which checkpoint is best, the higher the better
+    @property
+    def network(self) -> nn.Module:
+        """What is trained."""
+
+    @property
+    def monitor(self) -> str:
+        """Name of the number that says which checkpoint is best, the higher the better."""
 
     def images(self, batch: Batch) -> Tensor:
         """Normalise the batch's images to (N, 3, H, W) float on their device."""
@@ -38,7 +46,7 @@ class Task(Protocol):
     def predict(self, outputs: Any, batch: Batch) -> Any:
         """Give the batch's predictions as plain arrays on the host."""
 
-    def score(self, predictions: list[Any]) -> Score:
+    def score(self, predictions: Sequence[Any]) -> Score:
         """Score the predictions of the whole set, in any order."""
 
 
@@ -53,6 +61,7 @@ class TrainingModule(LightningModule):
         task: what to train.
         optim: the recipe's optimiser section.
         images_per_step: images of one optimiser step over all processes, for the learning rate.
+        max_steps: length of the run in optimiser steps; None when its epochs say it.
         channels_last: memory format of network and images.
         description: plain data that goes into each checkpoint: recipe, class names, versions.
         run_dir: where a batch with a bad loss is saved.
@@ -64,6 +73,7 @@ class TrainingModule(LightningModule):
         task: Task,
         optim: Optim,
         images_per_step: int,
+        max_steps: int | None,
         channels_last: bool,
         description: dict[str, Any],
         run_dir: Path,
@@ -72,9 +82,10 @@ class TrainingModule(LightningModule):
         self.task = task
         self.network = task.network
         self.optim = optim
+        self.max_steps = max_steps
         self.lr = scaled_rate(optim, images_per_step)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.network.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.network.to(memory_format=self.memory_format)
         self.description = description
         self.run_dir = run_dir
         self.predictions: list[Any] = []
@@ -97,8 +108,10 @@ class TrainingModule(LightningModule):
         if isinstance(self.trainer.strategy.model, DistributedDataParallel):
             self.trainer.strategy.model.broadcast_buffers = False
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Give the loss of a batch, or stop the run if it is not finite."""
+        if len(batch["images"]) < 2:  # the others were unreadable and are skipped; BN needs two
+            return torch.stack([parameter.sum() for parameter in self.network.parameters()]).sum() * 0
         parts = self.task.losses(self(batch), batch)
         loss = torch.stack([part.float() for part in parts.values()]).sum()
         self._stop_if_not_finite(loss, parts, batch)
@@ -127,7 +140,7 @@ class TrainingModule(LightningModule):
         torch.save({key: _to_host(value) for key, value in batch.items()}, path)
         values = ", ".join(f"{name} {float(part):g}" for name, part in parts.items())
         raise NonFiniteLoss(
-            f"{where}step {self.global_step}: the loss is not finite ({values}). Images of this batch, by id: "
+            f"{where}step {self.global_step}: the loss is not finite ({values}). Images of this batch: "
             f"{ids}. The batch is saved in {path}; open it with torch.load. If the data are in order, lower "
             "optim.lr, lengthen the warm-up or set trainer.gradient_clip"
         )
@@ -172,7 +185,9 @@ class TrainingModule(LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         """Build optimiser and per-step schedule; the run's length comes from the trainer."""
-        total = int(self.trainer.estimated_stepping_batches)
+        total = self.max_steps
+        if total is None:
+            total = int(self.trainer.estimated_stepping_batches)
         check_length(self.optim.schedule, total)
         optimiser = build_optimiser(self.network, self.optim, lr=self.lr)
         schedule = torch.optim.lr_scheduler.LambdaLR(

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from dettoolkit.config import recipe
-from dettoolkit.training.callbacks import EMA, LogSpeed, ProgressBar
+from dettoolkit.training.callbacks import EMA, LogSpeed, ProgressBar, StopAtStep
 from dettoolkit.training.logs import build_loggers
+from dettoolkit.training.memory import keep_freed_memory
 
 BEST = "best"
 LAST = "last"
@@ -53,6 +55,8 @@ def build_callbacks(section: recipe.Trainer, *, run_dir: Path, monitor: str) -> 
                 enable_version_counter=False,
             )
         )
+    if section.max_steps is not None:
+        callbacks.append(StopAtStep(section.max_steps))
     if section.ema is not None:
         callbacks.append(EMA(decay=section.ema.decay, warmup_steps=section.ema.warmup_steps))
     if section.early_stopping is not None:
@@ -69,15 +73,23 @@ def progress_bar() -> ProgressBar:
 
 
 def build_trainer(section: recipe.Trainer, *, run_dir: Path | None, callbacks: Sequence[Callback]) -> Trainer:
-    """Build the Trainer; without a run's folder it writes nothing (evaluation)."""
-    return Trainer(
+    """Build the Trainer; without a run's folder it writes nothing (evaluation).
+
+    Raises:
+        ValueError: a strategy whose processes cannot hand their score back.
+    """
+    if any(word in section.strategy for word in ("spawn", "fork", "notebook")):
+        raise ValueError(
+            f"trainer.strategy={section.strategy}: its processes do not return the score; use 'ddp', which "
+            "starts a process per device from the command line"
+        )
+    trainer = Trainer(
         accelerator=section.accelerator,
         devices=section.devices,
         num_nodes=section.num_nodes,
         strategy=section.strategy,
         precision=section.precision,
         max_epochs=section.max_epochs if section.max_epochs is not None else -1,
-        max_steps=section.max_steps if section.max_steps is not None else -1,
         accumulate_grad_batches=section.accumulate,
         gradient_clip_val=section.gradient_clip,
         sync_batchnorm=section.sync_batchnorm,
@@ -92,3 +104,6 @@ def build_trainer(section: recipe.Trainer, *, run_dir: Path | None, callbacks: S
         use_distributed_sampler=False,  # the data module's samplers know their share
         **section.extra,
     )
+    if isinstance(trainer.accelerator, CPUAccelerator):
+        keep_freed_memory()
+    return trainer
