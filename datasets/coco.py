@@ -243,13 +243,18 @@ def check_root(root: Path, *, expected: Sequence[str]) -> None:
     if not missing:
         return
     lines = [f"  {root / each}{'   (missing)' if each in missing else ''}" for each in expected]
-    jsons = sorted(str(each.relative_to(root)) for each in root.glob("annotations/*.json"))
-    found = f"There are, though: {', '.join(jsons[:10])}\n" if jsons else ""
+    jsons = sorted(str(each.relative_to(root)) for each in root.glob("**/*.json"))[:10]
+    found = f"json files there: {', '.join(jsons)}\n" if jsons else ""
+    own = "data.root=..., data.train.images=..., data.train.annotations=..., and the same for data.val"
     listing = "\n".join(lines)
+    if jsons or len(missing) < len(expected):  # a data set is there, under other names
+        raise FileNotFoundError(
+            f"the data set at data.root={root} is incomplete. Expected:\n{listing}\n{found}Name what is there by {own}"
+        )
     raise FileNotFoundError(
-        f"no COCO data set at data.root={root}. Expected:\n{listing}\n{found}"
+        f"no COCO data set at data.root={root}. Expected:\n{listing}\n"
         f"To fetch COCO 2017 (about 19 GB): tools/download_coco.py {root} "
         f"(or: dettoolkit download-coco {root})\n"
         "To try the embedded data instead: tools/train.py RECIPE configs/overlays/scenes.yaml\n"
-        "For a set of your own: data.root=..., data.train.images=..., data.train.annotations=..., data.val.*"
+        f"For a set of your own: {own}"
     )

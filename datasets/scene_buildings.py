@@ -43,9 +43,7 @@ class House:
         end = [(wall, 0, self.near), (back, 0, self.near), (back, top, self.near), (wall, top, self.near)]
         if self.pitched:
             ridge = (wall + self.side * 4.5, top + 3.2)
-            roof = [
-                (wall, top, self.near), (*ridge, self.near), (*ridge, self.far), (wall, top, self.far),
-            ]  # fmt: skip
+            roof = [(wall, top, self.near), (*ridge, self.near), (*ridge, self.far), (wall, top, self.far)]
             canvas.fill(project(roof), light.on(rgb("9b594a"), lit, self.near), BUILDING)
             end[3:3] = [(*ridge, self.near)]
         canvas.fill(project(end), light.on(self.colour, 0.9, self.near), BUILDING)

@@ -111,6 +111,7 @@ class _Car:
         return self.project(u, self.visible_side * (self.half_width(y) + 0.005), y)
 
     def draw(self) -> None:
+        """Draw the visible strips from far to near, then the visible side."""
         self.tyres()
         order = range(8, -1, -1) if self.sees_rear else range(9)
         for strip in order:

@@ -76,6 +76,7 @@ class Cast:
             draw()
 
     def _try(self, place: Callable[[], bool]) -> None:
+        """Try places until one is free."""
         for _ in range(_TRIES):
             if place():
                 return

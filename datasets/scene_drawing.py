@@ -134,15 +134,16 @@ class Canvas:
         self, centre: ArrayLike, radii: tuple[float, float], colour: Colour, number: int | None = None
     ) -> None:
         """Fill an upright ellipse; `radii` along x and y."""
-        unit = 1 << FRACTION_BITS
-        middle = self._fixed_point(centre).tolist()
-        if radii[0] != radii[1]:
-            self.fill(np.asarray(centre) + CIRCLE * radii, colour, number)
-            return
-        radius = round(radii[0] * SUPERSAMPLING * unit)
-        cv2.circle(self.colour, middle, radius, colour, -1, cv2.LINE_AA, FRACTION_BITS)
-        if number is not None:
-            cv2.circle(self.numbers, middle, radius, (number,), -1, cv2.LINE_8, FRACTION_BITS)
+        self.fill(np.asarray(centre) + CIRCLE * radii, colour, number)
+
+    def discs(self, centres: ArrayLike, radii: ArrayLike, colour: Colour, number: int | None = None) -> None:
+        """Fill discs with these centres `(N, 2)` and radii `(N,)`, which may overlap."""
+        unit = SUPERSAMPLING << FRACTION_BITS
+        sizes = np.rint(np.asarray(radii) * unit).astype(np.int32).tolist()
+        for middle, size in zip(self._fixed_point(centres).tolist(), sizes, strict=True):
+            cv2.circle(self.colour, middle, size, colour, -1, cv2.LINE_AA, FRACTION_BITS)
+            if number is not None:
+                cv2.circle(self.numbers, middle, size, (number,), -1, cv2.LINE_8, FRACTION_BITS)
 
     def gradient(self, points: ArrayLike, top: Colour, bottom: Colour, number: int | None = None) -> None:
         """Fill one polygon with a blend from the colour at its top to the one at its bottom."""

@@ -45,14 +45,10 @@ def _foliage(stage: Stage, centres: Points, radii: Points, leaves: Colour, z: fl
     towards = np.array([np.sign(stage.light.sun) * 0.22, -0.25])
     tones = ((0.74, 1.0, 0.0), (0.95, 0.84, 0.6), (1.16, 0.5, 1.5))
     for shade, size, shift in tones if z < 26 else tones[:2]:
-        colour = stage.light.on(leaves, shade, z)
+        shown = slice(None) if shift <= 1 else radii >= radii.max() * 0.55
+        middles = centres[shown] + towards * radii[shown, None] * shift
         number = VEGETATION if shift == 0 else None
-        for centre, radius in zip(centres, radii, strict=True):
-            if shift > 1 and radius < radii.max() * 0.55:
-                continue
-            stage.canvas.ellipse(
-                centre + towards * radius * shift, (radius * size, radius * size), colour, number
-            )
+        stage.canvas.discs(middles, radii[shown] * size, stage.light.on(leaves, shade, z), number)
 
 
 def draw_lamp_post(stage: Stage, x: float, z: float) -> None:

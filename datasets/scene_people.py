@@ -41,6 +41,7 @@ class _Figure:
         return self.stage.light.on(colour, shade, self.z)
 
     def limb(self, points: ArrayLike, width: float, colour: Colour, shade: float = 1.0) -> None:
+        """Draw a bent line with round ends."""
         self.stage.canvas.line(self.at(points), width * self.scale, self.tone(colour, shade), self.number)
 
     def shape(self, points: ArrayLike, colour: Colour) -> None:
@@ -98,6 +99,7 @@ def draw_person(stage: Stage, number: int, x: float, z: float, height: float) ->
 
 
 def _from_the_side(f: _Figure) -> None:
+    """Draw someone walking across the view, far limbs first."""
     chance = f.stage.chance
     stride = f.stage.between(0.45, 1.05)
     dress, coat = chance(0.2), chance(0.25)
@@ -127,6 +129,7 @@ def _from_the_side(f: _Figure) -> None:
 
 
 def _from_the_front(f: _Figure, *, back: bool) -> None:
+    """Draw someone who faces the camera, or the other way."""
     chance = f.stage.chance
     dress = chance(0.25)
     legs = f.skin if dress else f.bottom
@@ -161,6 +164,7 @@ def draw_rider(stage: Stage, number: int, bicycle: int, x: float, z: float) -> N
 
 
 def _riding_across(f: _Figure, bicycle: int) -> None:
+    """Draw a cyclist from the side: far leg, bicycle, near leg, body."""
     canvas, scale = f.stage.canvas, f.scale
     frame = f.stage.pick("d0483e 2d8f86 e5a93b 3c4350 4f7fc0")
     pedal, hip, hand = (-0.02, 0.3), (-0.24, 0.98), (0.44, 1.06)
@@ -189,6 +193,7 @@ def _riding_across(f: _Figure, bicycle: int) -> None:
 
 
 def _riding_along(f: _Figure, bicycle: int, *, back: bool) -> None:
+    """Draw a cyclist from the front or from behind."""
     canvas, scale = f.stage.canvas, f.scale
     frame = f.tone(f.stage.pick("d0483e 2d8f86 e5a93b 3c4350 4f7fc0"))
     f.shape([(-0.23, 1.42), (-0.1, 1.5), (0.1, 1.5), (0.23, 1.42), (0.17, 0.9), (-0.17, 0.9)], f.top)

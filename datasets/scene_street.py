@@ -26,6 +26,7 @@ def draw_backdrop(stage: Stage) -> None:
 
 
 def _sky(stage: Stage) -> None:
+    """Draw the sky, the sun unless it is overcast, and clouds."""
     canvas, light = stage.canvas, stage.light
     width, horizon = canvas.width, stage.camera.vanishing_xy[1]
     half = horizon * 0.55
@@ -83,6 +84,7 @@ def _skyline(stage: Stage) -> None:
 
 
 def _ground(stage: Stage) -> None:
+    """Draw pavement, carriageway, the street across and curbs."""
     canvas, camera, light, street = stage.canvas, stage.camera, stage.light, stage.street
     horizon, bottom, width = camera.vanishing_xy[1], canvas.height, canvas.width
     paving = stage.pick("c9bfb2 bdb9b4 cfc4b0 b9b3ae")
@@ -116,6 +118,7 @@ def _stretches(stage: Stage) -> list[tuple[float, float]]:
 
 
 def _markings(stage: Stage) -> None:
+    """Draw the lines on the road and the pedestrian crossing."""
     canvas, camera, light, street = stage.canvas, stage.camera, stage.light, stage.street
     paint = rgb("eeeae0")
     gap = street.zebra

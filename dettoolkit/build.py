@@ -24,6 +24,7 @@ from dettoolkit.datasets.coco import CocoAnnotations, CocoDetection, check_root,
 from dettoolkit.datasets.scenes import write_scenes
 from dettoolkit.detection.anchors import boxes_per_cell, default_boxes
 from dettoolkit.detection.losses import focal_loss, multibox_loss
+from dettoolkit.detection.matching import match
 from dettoolkit.detection.model import Detector, initialise, level_grids, set_class_bias
 from dettoolkit.detection.task import DetectionTask, Losses
 from dettoolkit.heads.ssdlite import SSDLiteHead
@@ -54,8 +55,14 @@ def build_backbone(section: schema.Backbone, *, task: Literal["detection", "segm
     )
 
 
-def build_detector(model: schema.SSDLiteModel, *, num_classes: int, pretrained: bool) -> Detector:
-    """Build the detector; with `pretrained`, start it from the weights that the recipe names."""
+def build_detector(
+    model: schema.SSDLiteModel, *, num_classes: int, pretrained: bool, exact: bool = False
+) -> Detector:
+    """Build the detector; with `pretrained`, start it from the weights that the recipe names.
+
+    Raises:
+        ValueError: with `exact`, weights of another number of classes; without, their predictors start fresh.
+    """
     backbone = build_backbone(model.backbone, task="detection")
     levels = 2 + len(model.head.extra_channels)
     anchors = model.anchors
@@ -87,7 +94,13 @@ def build_detector(model: schema.SSDLiteModel, *, num_classes: int, pretrained: 
     if pretrained and model.backbone.weights is not None:
         load_backbone(backbone, model.backbone.weights, network=model.backbone.type)
     if pretrained and model.weights is not None:
-        load_ssdlite(detector, backbone, model.weights)
+        report = load_ssdlite(detector, backbone, model.weights)
+        if exact and report.replaced:
+            raise ValueError(
+                f"{model.weights} predicts another number of classes than the {num_classes} of the data set "
+                f"({len(report.replaced)} tensors of another size): score it on data of its own classes; "
+                "data.label_map=ids gives the 91 class slots of TensorFlow and torchvision"
+            )
     return detector
 
 
@@ -193,8 +206,7 @@ def build_task(
         losses_of=build_losses(model.loss),
         activation="sigmoid" if model.loss.type == "focal" else "softmax",
         box_weight=model.loss.box_weight,
-        iou_threshold=model.matcher.iou_threshold,
-        force_match=model.matcher.force_match,
+        assign=partial(match, **model.matcher.model_dump()),
         mean=recipe.data.mean,
         std=recipe.data.std,
         input_hw=model.input_hw,

@@ -6,13 +6,17 @@ Nothing heavy is imported before it is needed: a wrong recipe is refused without
 from __future__ import annotations
 
 import argparse
+import dis
+import json
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 # Warnings of libraries about their own affairs, or about what the recipe decides.
@@ -68,7 +72,7 @@ def _train(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         print(json_schema(), end="")
         return 0
     if options.resume is not None:
-        return _resume(Path(options.resume), [options.recipe, *options.extras])
+        return _resume(Path(options.resume), [each for each in (options.recipe, *options.extras) if each])
     if options.recipe is None:
         parser.error("name a recipe, such as configs/ssdlite_mnv3_large.yaml")
     resolved = load_recipe(options.recipe, options.extras)
@@ -86,21 +90,23 @@ def _train(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     return 0
 
 
-def _resume(run: Path, extras: Sequence[str | None]) -> int:
+def _resume(run: Path, extras: Sequence[str]) -> int:
     from dettoolkit.config import load_recipe
-    from dettoolkit.resume import changed_keys, check_changes
+    from dettoolkit.resume import changed_keys, check_changes, describe_changes
 
     config = run / "config.yaml"
     if not config.is_file():
         raise FileNotFoundError(f"{run} is no run's folder: it has no config.yaml; give runs/<recipe>/<time>")
     stored = load_recipe(str(config))
-    resolved = load_recipe(str(config), [each for each in extras if each is not None])
+    resolved = load_recipe(str(config), extras)
     changes = changed_keys(stored.recipe, resolved.recipe)
     check_changes(changes)
-    for key, (before, after) in changes.items():
-        print(f"changed for the rest of the run: {key}: {before!r} -> {after!r}")
     _quiet()
     from dettoolkit import commands
+    from dettoolkit.runs import is_first_process
+
+    if changes and is_first_process():
+        print("\n".join(describe_changes(changes, resolved.recipe)))
 
     name = run.resolve().parent.name
     run_dir, score = commands.train(name, resolved.recipe, config_yaml=resolved.to_yaml(), resume=run)
@@ -129,21 +135,19 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     extras = list(options.extras)
     if options.data is not None:
-        extras += ["data.type=coco", f"data.root={options.data}"]
+        extras += ["data.type=coco", f"data.root={json.dumps(options.data)}"]
     source = Path(options.source)
     out = Path(options.out) if options.out is not None else None
+    is_recipe = source.suffix in (".yaml", ".yml")
+    recipe = load_recipe(options.source, extras).recipe if is_recipe else None
     _quiet()
     from dettoolkit import commands
     from dettoolkit.runs import stored_recipe
 
-    if source.suffix in (".yaml", ".yml"):
-        recipe = load_recipe(options.source, extras).recipe
-        out, result = commands.evaluate(source, recipe=recipe, out=out)
-    else:
+    if recipe is None:
         with stored_recipe(source) as config:
             recipe = load_recipe(str(config), extras).recipe
-        out, result = commands.evaluate(source, recipe=recipe, out=out)
-    _report(out, result)
+    _report(*commands.evaluate(source, recipe=recipe, out=out))
     return 0
 
 
@@ -155,16 +159,20 @@ def download_coco(argv: Sequence[str] | None = None) -> int:
 
 
 def _report(folder: Path, score: Any) -> None:
-    if score is None or os.environ.get("LOCAL_RANK", "0") != "0":
-        return
-    print(score.table())
-    print(f"\nreport, checkpoints and pictures: {folder}")
+    from dettoolkit.runs import is_first_process
+
+    if is_first_process():
+        print(score.table())
+        print(f"\nreport, checkpoints and pictures: {folder}")
 
 
 def _quiet() -> None:
     """Show our own messages, and of the libraries' only those that a user can act on."""
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    from dettoolkit.runs import is_first_process
+
+    level = logging.INFO if is_first_process() else logging.ERROR
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
     import_module("lightning.pytorch")  # it sets its loggers' levels when it is imported
     for name in ("lightning.pytorch", "lightning.fabric", "lightning", "faster_coco_eval"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -174,20 +182,43 @@ def _quiet() -> None:
 
 
 def _guarded(command: Callable[[], int], traceback: bool) -> int:
-    """Print an expected error as a sentence; keep tracebacks for those who ask."""
-    expected = (ValueError, FileNotFoundError, FileExistsError, ModuleNotFoundError, RuntimeError)
+    """Print an expected error as a sentence; keep tracebacks for defects, and for those who ask."""
     try:
         return command()
-    except expected as error:
-        if traceback or _is_foreign(error):
+    except KeyboardInterrupt as error:
+        if traceback:
             raise
-        print(f"error: {error}" if "\n" not in str(error) else f"error:\n{error}", file=sys.stderr)
+        print(str(error) or "interrupted", file=sys.stderr)
+        return 130  # what shells make of Ctrl-C
+    except Exception as error:
+        text = _sentence(error)
+        if traceback or text is None:
+            raise
+        print(f"error: {text}" if "\n" not in text else f"error:\n{text}", file=sys.stderr)
         return 2
 
 
-def _is_foreign(error: Exception) -> bool:
-    """Tell whether an error arose outside this package: then it is no message of ours, but a defect."""
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    return frame is None or "dettoolkit" not in str(frame.tb_frame.f_globals.get("__name__", ""))
+def _sentence(error: Exception) -> str | None:
+    """Give the message of an error that was foreseen; None for any other: its traceback is worth more."""
+    text, name = str(error), type(error).__name__
+    if type(error).__module__.startswith("dettoolkit."):
+        # A loader's worker sends its error as text, with the traceback before the message.
+        from_worker = text.startswith(f"Caught {name} in DataLoader worker")
+        return re.split(rf"\n[\w.]*{name}: ", text)[-1].strip() if from_worker else text
+    if name == "OutOfMemoryError":  # torch's
+        return f"{text.splitlines()[0]} Try a smaller data.batch_size"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    foreseen = isinstance(error, (ValueError, OSError, RuntimeError, ModuleNotFoundError))
+    return text if foreseen and _is_raised_here(error.__traceback__) else None
+
+
+def _is_raised_here(traceback: TracebackType | None) -> bool:
+    """Tell a `raise` of this package, which has a message for people, from what went wrong inside a call."""
+    if traceback is None:
+        return False
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    frame = traceback.tb_frame
+    ours = str(frame.f_globals.get("__name__", "")).startswith("dettoolkit")
+    return ours and dis.opname[frame.f_code.co_code[traceback.tb_lasti]] == "RAISE_VARARGS"

@@ -5,90 +5,45 @@ from __future__ import annotations
 import json
 import logging
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import Callback, LightningDataModule, Trainer
 
 from dettoolkit import build
-from dettoolkit.complexity import count_conv_madds, count_parameters
+from dettoolkit.backbones.pretrained import load_checkpoint, load_weights
 from dettoolkit.config import Recipe
-from dettoolkit.datasets.coco import BadImages, CocoAnnotations, CocoDetection, collate
+from dettoolkit.datasets.coco import BadImages, collate
 from dettoolkit.datasets.samplers import SampleKey
 from dettoolkit.detection.task import DetectionTask
 from dettoolkit.evaluation.coco import CocoResult, DetectionArrays
 from dettoolkit.gallery import write_predictions, write_training_batch
-from dettoolkit.runs import CONFIG, checkpoint_of, new_run_dir, read_checkpoint
-from dettoolkit.training.callbacks import RecordBadImages
-from dettoolkit.training.logs import is_first_process
+from dettoolkit.prepare import Run, lightning_module, prepare, recorder, summary, write_problems
+from dettoolkit.resume import keep_config
+from dettoolkit.runs import (
+    CONFIG,
+    Interrupted,
+    checkpoint_of,
+    is_first_process,
+    new_evaluation_dir,
+    new_run_dir,
+    read_checkpoint,
+)
 from dettoolkit.training.module import TrainingModule
 from dettoolkit.training.trainer import BEST, LAST, build_callbacks, build_trainer, progress_bar
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass
-class Run:
-    """Everything a command works with."""
-
-    name: str
-    recipe: Recipe
-    classes: build.Classes
-    task: DetectionTask
-    train: CocoDetection
-    val: CocoDetection
-    val_annotations: CocoAnnotations
-    bad_images: BadImages
-
-
-def prepare(name: str, recipe: Recipe) -> Run:
-    """Load the data and build the network of a training; anything wrong shows here, before any work."""
-    seed_everything(recipe.trainer.seed, workers=True, verbose=False)
-    build.prepare_data(recipe.data)
-    train_annotations = build.load_annotations(recipe.data, "train")
-    val_annotations = build.load_annotations(recipe.data, "val")
-    classes = build.classes_of(train_annotations)
-    build.match_classes(classes, val_annotations, whose=str(train_annotations.path))
-    detector = build.build_detector(recipe.model, num_classes=len(classes.names), pretrained=True)
-    task = build.build_task(recipe, detector, classes=classes, ground_truth=val_annotations.evaluation_dict())
-    return Run(
-        name,
-        recipe,
-        classes,
-        task,
-        build.build_dataset(recipe, train_annotations, split="train"),
-        build.build_dataset(recipe, val_annotations, split="val"),
-        val_annotations,
-        BadImages(recipe.data.max_bad_images),
-    )
-
-
-def summary(run: Run) -> str:
-    """Say what the run is made of, with the figures that the paper's tables print."""
-    recipe, network = run.recipe, run.task.network
-    height, width = recipe.model.input_hw
-    lines = [
-        f"recipe    {run.name}",
-        f"network   ssdlite on {recipe.model.backbone.type}, {len(run.classes.names)} classes, "
-        f"{len(network.anchors_xyxy)} default boxes at {height}x{width}",
-        f"          {count_parameters(network, norm_affine=False) / 1e6:.2f}M parameters without BN "
-        f"({count_parameters(network, norm_affine=True) / 1e6:.2f}M with), "
-        f"{count_conv_madds(network, (height, width)) / 1e9:.2f}B multiply-adds",
-        f"data      {len(run.train)} images to train on, {len(run.val)} to validate on, {recipe.data.root}",
-    ]
-    return "\n".join(lines)
-
-
 def check(name: str, recipe: Recipe) -> str:
     """Try everything short of training: data, first batch, one forward and its loss."""
     run = prepare(name, recipe)
     size = min(recipe.data.batch_size, len(run.train))
-    if size == 0:
-        raise ValueError(f"{run.train.annotations.path} leaves no image to train on")
     batch = collate([run.train[SampleKey(index, 0)] for index in range(size)])
-    run.task.network.train()
+    if not len(batch["images"]):
+        listing = "\n  ".join(batch["bad_images"])
+        raise ValueError(f"none of the first {size} training images can be read:\n  {listing}")
+    run.task.network.train(len(batch["images"]) > 1)  # batch normalisation cannot train on one image
     with torch.no_grad():
         outputs = run.task.network(run.task.images(batch))
     losses = run.task.losses(outputs, batch)
@@ -116,61 +71,68 @@ def train(
 
     Returns:
         The run's folder, and the best checkpoint's score.
+
+    Raises:
+        Interrupted: by Ctrl-C, or by a scheduler that ends the process.
     """
+    last = checkpoint_of(resume, names=(LAST,)) if resume is not None else None
+    steps_done = int(load_checkpoint(last)["global_step"]) if last is not None else 0  # type: ignore[call-overload]
     run = prepare(name, recipe)
     run_dir = resume if resume is not None else new_run_dir(Path(recipe.trainer.out), name)
     if is_first_process():
         logger.info("%s\nfolder    %s", summary(run), run_dir)
         if resume is None:
             (run_dir / CONFIG).write_text(config_yaml)
-            _write_problems(run, run_dir)
+            write_problems(run, run_dir)
             write_training_batch(run.train, run.classes, run_dir / "pictures", recipe.evaluation.pictures)
-    callbacks = [
-        *build_callbacks(recipe.trainer, run_dir=run_dir, monitor=run.task.monitor),
-        _recorder(run),
-    ]
-    trainer = build_trainer(recipe.trainer, run_dir=run_dir, callbacks=callbacks)
-    module = _module(run, trainer, run_dir)
+        else:
+            keep_config(run_dir / CONFIG, config_yaml)
+    callbacks = [*build_callbacks(recipe.trainer, run_dir=run_dir, monitor=run.monitor), recorder(run)]
+    trainer = build_trainer(recipe.trainer, run_dir=run_dir, callbacks=callbacks, steps_done=steps_done)
+    module = lightning_module(run, trainer, run_dir)
     if recipe.trainer.compile:
         run.task.network.compile()
-    data = build.build_data_module(recipe, run.train, run.val)
-    last = str(checkpoint_of(resume, names=(LAST,))) if resume is not None else None
-    trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
+    _fit(trainer, module, build.build_data_module(recipe, run.train, run.val), last)
+    if resume is not None and trainer.global_step == steps_done:
+        logger.warning(
+            "the run had its length of %d steps already: a longer trainer.max_epochs or trainer.max_steps "
+            "would continue it",
+            steps_done,
+        )
+    result = _score_best(run, module.run_dir)
     if is_first_process():
-        _write_problems(run, module.run_dir)  # again, with what reading the images showed
-        if run.bad_images.lines:
-            skipped = "\n  ".join(run.bad_images.lines)
-            logger.warning(
-                "%d images could not be read and were skipped:\n  %s", len(run.bad_images.lines), skipped
-            )
-    return module.run_dir, _score_best(run, module.run_dir)
+        write_problems(run, module.run_dir)  # again, with what reading the images showed
+        _list_bad_images(run)
+    return module.run_dir, result
 
 
-def _module(run: Run, trainer: Trainer, run_dir: Path) -> TrainingModule:
-    recipe = run.recipe
-    return TrainingModule(
-        task=run.task,
-        optim=recipe.optim,
-        images_per_step=recipe.data.batch_size * trainer.world_size * recipe.trainer.accumulate,
-        max_steps=recipe.trainer.max_steps,
-        channels_last=recipe.trainer.channels_last,
-        description=build.describe(run.name, recipe, run.classes),
-        run_dir=run_dir,
-    )
+def _fit(trainer: Trainer, module: TrainingModule, data: LightningDataModule, last: Path | None) -> None:
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
+    except SystemExit as error:  # what Lightning makes of Ctrl-C, and of a scheduler's SIGTERM
+        saved = module.run_dir / "checkpoints" / f"{LAST}.ckpt"
+        if saved.is_file():
+            hint = f"to continue from {saved}: tools/train.py --resume {module.run_dir}"
+        else:
+            hint = "no checkpoint was saved yet (trainer.checkpoint_every_steps saves more often)"
+        raise Interrupted(f"interrupted after {trainer.global_step} steps; {hint}") from error
+    stopping = trainer.early_stopping_callback
+    if stopping is not None and stopping.wait_count >= stopping.patience:
+        logger.info(
+            "stopped early after epoch %d: %s has not risen above %.3f in %d validations",
+            stopping.stopped_epoch,
+            stopping.monitor,
+            float(stopping.best_score),
+            stopping.patience,
+        )
 
 
-def _recorder(run: Run) -> RecordBadImages:
-    problems = (run.train.annotations.problems.record, run.val_annotations.problems.record)
-    return RecordBadImages(bad_images=run.bad_images.record, problems=problems)
-
-
-def _write_problems(run: Run, run_dir: Path) -> None:
-    problems = {
-        "train": run.train.annotations.problems.to_json(),
-        "val": run.val_annotations.problems.to_json(),
-        "unreadable images": run.bad_images.lines,
-    }
-    (run_dir / "data_problems.json").write_text(json.dumps(problems, indent=1))
+def _list_bad_images(run: Run) -> None:
+    if run.bad_images.lines:
+        listing = "\n  ".join(run.bad_images.lines)
+        logger.warning(
+            "%d images could not be read and were skipped:\n  %s", len(run.bad_images.lines), listing
+        )
 
 
 def _score_best(run: Run, run_dir: Path) -> CocoResult:
@@ -178,34 +140,45 @@ def _score_best(run: Run, run_dir: Path) -> CocoResult:
 
     All processes take part; the first one's weights are handed to the others before validation.
     """
-    what = f"{run_dir} on {run.val_annotations.path}"
+    what = str(run_dir)
     if is_first_process():
         path = checkpoint_of(run_dir, names=(BEST, LAST))
         _load(run.task, path)
-        what = f"{path} on {run.val_annotations.path}"
-    return _evaluate(run, run.recipe.trainer, run_dir, what)
+        what = str(path)
+    return _evaluate(run, run_dir, what)
 
 
 def _load(task: DetectionTask, path: Path) -> None:
     _, state = read_checkpoint(path)
-    task.network.load_state_dict({key.removeprefix("network."): value for key, value in state.items()})
-
-
-def _evaluate(run: Run, section: Any, out: Path, what: str) -> CocoResult:
-    recipe = run.recipe
-    trainer = build_trainer(
-        section,
-        run_dir=None,
-        callbacks=[progress_bar(), _recorder(run)],
+    load_weights(
+        task.network,
+        {key.removeprefix("network."): value for key, value in state.items()},
+        source=str(path),
+        replaceable="(?!)",  # nothing
+        remedy="score a checkpoint with its own model section: overrides must not change its tensors",
     )
-    module = _module(run, trainer, out)
+
+
+def _evaluate(run: Run, out: Path, what: str) -> CocoResult:
+    recipe = run.recipe
+    callbacks: list[Callback] = [recorder(run)]
+    if recipe.trainer.extra.get("enable_progress_bar", True):
+        callbacks.append(progress_bar())
+    trainer = build_trainer(recipe.trainer, run_dir=None, callbacks=callbacks)
+    module = lightning_module(run, trainer, out)
     data = build.build_data_module(recipe, run.val, run.val)
     started = time.perf_counter()
-    trainer.validate(module, datamodule=data, verbose=False)
+    try:
+        trainer.validate(module, datamodule=data, verbose=False)
+    except SystemExit as error:  # what Lightning makes of Ctrl-C
+        hint = f"to score it: tools/evaluate.py {what}"
+        raise Interrupted(f"interrupted while scoring; {hint}") from error
     logger.info("scored %d images in %.1f s", len(run.val), time.perf_counter() - started)
     result = module.score
-    assert isinstance(result, CocoResult)
-    if trainer.global_rank == 0:
+    if not isinstance(result, CocoResult):
+        raise TypeError(f"validation gave {type(result).__name__}, not a CocoResult")
+    if trainer.is_global_zero:
+        what = f"{what} on {run.val.annotations.path}"
         _write_evaluation(run, result, DetectionArrays.concatenate(module.predictions), out, what)
     return result
 
@@ -220,7 +193,7 @@ def _write_evaluation(
     evaluation = run.recipe.evaluation
     write_predictions(
         run.val,
-        run.classes,
+        run.scored_classes,
         detections,
         out / "pictures",
         count=evaluation.pictures,
@@ -238,39 +211,37 @@ def evaluate(source: Path, *, recipe: Recipe, out: Path | None) -> tuple[Path, C
 
     Returns:
         The folder of the report, and the score.
+
+    Raises:
+        ValueError: weights of other classes than the data set's, or a recipe without weights.
     """
-    name, path, base = source.stem, source, Path(recipe.trainer.out) / source.stem
-    description = None
+    own, checkpoint = None, None
+    name, base = source.stem, Path(recipe.trainer.out) / source.stem
     if source.suffix not in (".yaml", ".yml"):
-        path = checkpoint_of(source, names=(BEST, LAST))
-        description, _ = read_checkpoint(path)
-        name, base = str(description["name"]), path.parent.parent
+        checkpoint = checkpoint_of(source, names=(BEST, LAST))
+        description, _ = read_checkpoint(checkpoint)
+        own = build.Classes(list(description["class_names"]), list(description["category_ids"]))
+        name, base = str(description["name"]), checkpoint.parent
+        base = base.parent if base.name == "checkpoints" else base
+    elif recipe.model.weights is None:
+        raise ValueError(
+            f"{source} names no weights to score: set model.weights to a checkpoint, a .pth file or "
+            "torchvision:COCO_V1, or give a run's folder instead of a recipe"
+        )
     build.prepare_data(recipe.data, ["val"])
     annotations = build.load_annotations(recipe.data, "val")
-    own = build.classes_of(annotations)
-    if description is not None:
-        own = build.Classes(list(description["class_names"]), list(description["category_ids"]))
-    classes = build.match_classes(own, annotations, whose=str(path))
+    own = own or build.classes_of(annotations)
+    what = str(checkpoint or recipe.model.weights)
+    scored = build.match_classes(own, annotations, whose=what)
     detector = build.build_detector(
-        recipe.model, num_classes=len(classes.names), pretrained=description is None
+        recipe.model, num_classes=len(own.names), pretrained=checkpoint is None, exact=True
     )
-    task = build.build_task(recipe, detector, classes=classes, ground_truth=annotations.evaluation_dict())
-    if description is not None:
-        _load(task, path)
+    task = build.build_task(recipe, detector, classes=scored, ground_truth=annotations.evaluation_dict())
     val = build.build_dataset(recipe, annotations, split="val")
-    run = Run(name, recipe, classes, task, val, val, annotations, BadImages(recipe.data.max_bad_images))
-    if out is None:
-        out = new_evaluation_dir(base)
-    return out, _evaluate(run, recipe.trainer, out, f"{path} on {annotations.path}")
-
-
-def new_evaluation_dir(base: Path) -> Path:
-    """Make `<base>/evaluation`, or `evaluation_2` and so on where that exists."""
-    for number in range(1, 10_000):
-        out = base / ("evaluation" if number == 1 else f"evaluation_{number}")
-        try:
-            out.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return out
-    raise FileExistsError(f"no free folder at {base}/evaluation_*: give one by --out")
+    run = Run(name, recipe, own, scored, task, val, val, BadImages(recipe.data.max_bad_images))
+    if checkpoint is not None:
+        _load(task, checkpoint)
+    out = out if out is not None else new_evaluation_dir(base)
+    result = _evaluate(run, out, what)
+    _list_bad_images(run)
+    return out, result

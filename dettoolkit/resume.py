@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from dettoolkit.config import Recipe, recipe_to_dict
 
 # Where and how long a run trains may change; what it trains, on what and by which rule may not, or the
-# figures of its log would come from two different runs.
+# figures of its log would come from two different runs. The product of batch_size, devices and accumulate
+# must stay (training/module.py sees to it), so that they can be dealt out anew on another machine.
 CHANGEABLE = (
     "trainer.",
     "evaluation.",
     "data.root",
     "data.workers",
+    "data.batch_size",
     "data.on_bad_image",
     "data.max_bad_images",
 )
-FIXED = ("trainer.seed", "trainer.accumulate", "trainer.precision", "trainer.ema", "trainer.gradient_clip")
+FIXED = ("trainer.seed", "trainer.precision", "trainer.ema", "trainer.gradient_clip")
+LENGTHS = ("trainer.max_epochs", "trainer.max_steps")
 
 
 def changed_keys(before: Recipe, after: Recipe) -> dict[str, tuple[Any, Any]]:
@@ -47,6 +51,31 @@ def check_changes(changes: Mapping[str, tuple[Any, Any]]) -> None:
             + "\n".join(clashes)
             + "\n  resume without them, or start a new run from the checkpoint's weights (model.weights=...)"
         )
+
+
+def describe_changes(changes: Mapping[str, tuple[Any, Any]], recipe: Recipe) -> list[str]:
+    """Say in a line each what is different from now on, and what that means for the learning rate."""
+    lines = [
+        f"changed for the rest of the run: {key}: {before!r} -> {after!r}"
+        for key, (before, after) in changes.items()
+    ]
+    if recipe.optim.schedule.type == "cosine" and any(key in changes for key in LENGTHS):
+        lines.append(
+            "the learning rate follows the cosine of the new length from here on: it jumps to that curve's "
+            "value at the present step"
+        )
+    return lines
+
+
+def keep_config(path: Path, text: str) -> None:
+    """Write a run's recipe as it is from now on; a different former one stays beside it as config_1.yaml …"""
+    if path.read_text() == text:
+        return
+    number = 1
+    while (kept := path.with_name(f"{path.stem}_{number}{path.suffix}")).exists():
+        number += 1
+    path.rename(kept)
+    path.write_text(text)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

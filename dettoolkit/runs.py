@@ -13,27 +13,43 @@ from typing import Any
 from dettoolkit.backbones.pretrained import load_checkpoint
 from dettoolkit.config.yaml12 import write_lines
 
-RUN_DIR = "DETTOOLKIT_RUN_DIR"
-"""Environment variable by which the processes that Lightning starts learn the first one's folder."""
-
 CONFIG = "config.yaml"
+
+# Where launchers tell a process its number: torchrun, Lightning (NODE_RANK is the user's there), SLURM.
+RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user, or a scheduler, ended a run; the message says how to go on."""
+
+
+def is_first_process() -> bool:
+    """Say whether this process is the one that prints and writes, before Lightning knows."""
+    return all(os.environ.get(name, "0") in ("", "0") for name in RANKS)
 
 
 def new_run_dir(out: Path, name: str) -> Path:
     """Make `<out>/<name>/<time>`; a number is added where that exists."""
-    inherited = os.environ.get(RUN_DIR)
-    if inherited and os.environ.get("LOCAL_RANK", "0") != "0":
-        return Path(inherited)
-    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    for number in range(1, 1000):
-        run_dir = out / name / (stamp if number == 1 else f"{stamp}_{number}")
+    return _new_dir(out / name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"), remedy="set trainer.out")
+
+
+def new_evaluation_dir(base: Path) -> Path:
+    """Make `<base>/evaluation`, or `evaluation_2` and so on where that exists."""
+    return _new_dir(base / "evaluation", remedy="give one by --out")
+
+
+def _new_dir(wanted: Path, *, remedy: str) -> Path:
+    """Make a folder of its own; processes other than the first make none and are told of it later."""
+    if not is_first_process():
+        return wanted
+    for number in range(1, 10_000):
+        folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}_{number}")
         try:
-            run_dir.mkdir(parents=True)
+            folder.mkdir(parents=True)
         except FileExistsError:
             continue
-        os.environ[RUN_DIR] = str(run_dir)
-        return run_dir
-    raise FileExistsError(f"no free folder for a run at {out / name / stamp}: set trainer.out to another one")
+        return folder
+    raise FileExistsError(f"{wanted} and 9999 numbered ones exist already: remove some, or {remedy}")
 
 
 def checkpoint_of(run: Path, *, names: tuple[str, ...]) -> Path:

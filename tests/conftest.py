@@ -1,8 +1,13 @@
-"""What every test may use: the repository, and real data and weights where there are any."""
+"""What every test may use: the repository, real data and weights where there are any, and tiny runs."""
 
+import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 # Before any library is imported: nothing asks the network for news or sends it a report.
@@ -10,6 +15,33 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+TINY_RECIPE = """\
+model:
+  type: ssdlite
+  input_hw: [64, 64]
+  backbone: {type: mobilenet_v3_small, width: 0.35, reduced_tail: true, norm_momentum: 0.1}
+  head: {extra_channels: [32, 32], class_bias: -4.6}
+  loss: {type: focal}
+data:
+  type: coco
+  root: nowhere
+  train: {images: train, annotations: annotations/train.json}
+  val: {images: val, annotations: annotations/val.json}
+  augment: none
+  batch_size: 4
+  workers: 0
+optim: {lr: 0.05, schedule: {warmup_steps: 1}}
+trainer:
+  max_epochs: 2
+  accelerator: cpu
+  devices: 1
+  log_every_steps: 1
+  loggers: {tensorboard: false}
+  extra: {enable_progress_bar: false}
+evaluation: {pictures: 2}
+"""
+TINY_CLASSES = {3: "box", 7: "bar"}  # ids with gaps, as COCO's
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +68,73 @@ def _folder(variable: str, name: str, content: str) -> Path:
     if not folder.is_dir():
         pytest.skip(f"no folder {folder}; set {variable} to the one that holds {content}")
     return folder.resolve()
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A recipe and a data set so small that a run takes about a second.
+
+    Attributes:
+        recipe: the recipe's file, tiny.yaml; it names no data set.
+        data: COCO data set of 8 training and 5 validation images; not to be changed.
+    """
+
+    recipe: Path
+    data: Path
+
+    def load(self, out: Path, *overrides: str) -> Any:
+        """Read the recipe with the data set, `out` for its runs, and overrides."""
+        from dettoolkit.config import load_recipe
+
+        return load_recipe(str(self.recipe), [f"data.root={self.data}", f"trainer.out={out}", *overrides])
+
+    def train(self, out: Path, *overrides: str, resume: Path | None = None) -> tuple[Path, Any]:
+        """Train, in `out` or continuing a run, and return the run's folder and score."""
+        from dettoolkit import commands
+
+        resolved = self.load(out, *overrides)
+        return commands.train("tiny", resolved.recipe, config_yaml=resolved.to_yaml(), resume=resume)
+
+    @staticmethod
+    def write(root: Path, *, train: int = 8, val: int = 5) -> Path:
+        """Write a data set like `data`, to be changed."""
+        (root / "annotations").mkdir(parents=True)
+        for split, count in (("train", train), ("val", val)):
+            (root / split).mkdir()
+            content = {"images": [], "annotations": [], "categories": []}
+            content["categories"] = [{"id": id_, "name": name} for id_, name in TINY_CLASSES.items()]
+            for number in range(1, count + 1):
+                _write_image(root / split, number, content)
+            (root / "annotations" / f"{split}.json").write_text(json.dumps(content))
+        return root
+
+
+def _write_image(folder: Path, number: int, content: dict[str, list[Any]]) -> None:
+    """Write an image of 48 x 64 with a box in its upper half and a bar in its lower one."""
+    rng = np.random.default_rng(number + 1000 * len(folder.name))
+    image = np.full((48, 64, 3), 90, np.uint8)
+    content["images"].append({"id": 10 * number, "file_name": f"{number}.png", "height": 48, "width": 64})
+    for category, (w, h), top, color in ((3, (18, 18), 0, (30, 40, 220)), (7, (40, 9), 24, (230, 200, 20))):
+        x, y = int(rng.integers(0, 64 - w)), top + int(rng.integers(0, 6))
+        cv2.rectangle(image, (x, y), (x + w - 1, y + h - 1), color, -1)
+        content["annotations"].append(
+            {"id": len(content["annotations"]) + 1, "image_id": 10 * number, "category_id": category}
+            | {"bbox": [x, y, w, h], "area": w * h, "iscrowd": 0}
+        )
+    cv2.imwrite(str(folder / f"{number}.png"), image)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """Return a tiny recipe with its data set."""
+    folder = tmp_path_factory.mktemp("tiny")
+    (folder / "tiny.yaml").write_text(TINY_RECIPE)
+    return Tiny(folder / "tiny.yaml", Tiny.write(folder / "coco"))
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a finished run of 2 epochs with 2 steps each; not to be changed."""
+    out = tmp_path_factory.mktemp("tiny_run")
+    ema = "trainer.ema={decay: 0.5, warmup_steps: 1}"
+    return tiny.train(out, ema, "trainer.loggers.tensorboard=true")[0]

@@ -16,7 +16,7 @@ LAYERS = (
     ("detection", "download", "resume", "runs", "segmentation"),
     ("training",),
     ("build",),
-    ("gallery",),
+    ("gallery", "prepare"),
     ("commands",),
     ("cli",),
 )
@@ -28,7 +28,7 @@ FORBIDDEN = {
 }
 # Libraries that only some may import; all others may be imported anywhere but in config.
 ONLY_IN = {
-    "lightning": {"training", "build", "commands"},
+    "lightning": {"training", "build", "prepare", "commands"},
     "albumentations": {"datasets"},
     "pydantic": {"config"},
     "ruamel": {"config"},

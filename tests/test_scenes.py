@@ -2,9 +2,6 @@
 
 import contextlib
 import json
-import multiprocessing
-import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,6 @@ import pytest
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
-from dettoolkit.datasets import scenes
 from dettoolkit.datasets.scene_render import CATEGORIES, LEAST_VISIBLE_PIXELS, Scene, draw_scene
 from dettoolkit.datasets.scenes import write_scenes
 
@@ -194,147 +190,3 @@ def test_seeds_and_splits_differ() -> None:
         for index in (0, 1)
     }
     assert len(drawn) == 8
-
-
-def test_second_call_returns_at_once(root: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
-    start = time.perf_counter()
-    write_scenes(root, **SMALL)
-    assert time.perf_counter() - start < 0.2
-    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
-
-
-def test_other_parameters_are_refused(root: Path) -> None:
-    before = files(root)
-    with pytest.raises(
-        FileExistsError, match=r"(?s)the way.*other parameters \(seed is 0, wanted 1\).*data.root"
-    ):
-        write_scenes(root, **{**SMALL, "seed": 1})
-    with pytest.raises(FileExistsError, match=r"image_hw is \[96, 192\], wanted \[64, 64\]"):
-        write_scenes(root, **{**SMALL, "image_hw": (64, 64)})
-    assert files(root) == before
-
-
-def test_other_versions_are_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scenes, "VERSION", scenes.VERSION + 1)
-    with pytest.raises(FileExistsError, match=r"version is 1, wanted 2"):
-        write_scenes(root, **SMALL)
-
-
-def test_foreign_files_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "thesis.txt").write_text("mine")
-    with pytest.raises(
-        FileExistsError, match=r"data holds files that are not generated scenes \(thesis.txt\): choose"
-    ):
-        write_scenes(tmp_path / "data", **SMALL)
-    with pytest.raises(FileExistsError, match=r"but is a file: choose another data.root"):
-        write_scenes(tmp_path / "data" / "thesis.txt", **SMALL)
-    assert [path.name for path in tmp_path.rglob("*")] == ["data", "thesis.txt"]
-
-
-def test_damaged_sets_are_refused(tmp_path: Path) -> None:
-    write_scenes(tmp_path / "data", **SMALL)
-    (tmp_path / "data" / "val2017").rename(tmp_path / "elsewhere")
-    with pytest.raises(FileExistsError, match=r"val2017 is gone: choose another data.root, or delete"):
-        write_scenes(tmp_path / "data", **SMALL)
-    (tmp_path / "data" / "scenes.json").write_text("{")
-    with pytest.raises(FileExistsError, match=r"scenes.json is unreadable"):
-        write_scenes(tmp_path / "data", **SMALL)
-
-
-def test_interrupted_generation_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(scenes, "draw_scene", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            write_scenes(tmp_path / "data", **SMALL)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_unfinished_sets_are_made_anew(tmp_path: Path, root: Path) -> None:
-    data = tmp_path / "data"
-    (data / "train2017").mkdir(parents=True)
-    (data / "train2017" / "000000000001.jpg").write_bytes(b"half a picture")
-    (data / "scenes.partial").touch()
-    write_scenes(data, **SMALL)
-    assert files(data) == files(root)
-
-
-def test_leftovers_of_killed_writers_are_removed(tmp_path: Path) -> None:
-    dead, alive, other = (tmp_path / name for name in (".data.1.partial", ".data.2.partial", ".x.1.partial"))
-    for folder in (dead, alive, other):
-        folder.mkdir()
-        (folder / "scenes.partial").touch()
-    for folder in (dead, other):
-        os.utime(folder / "scenes.partial", (0, 0))
-    write_scenes(tmp_path / "data", **SMALL)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".data.2.partial", ".x.1.partial", "data"]
-
-
-def test_an_empty_folder_may_be_filled(tmp_path: Path, root: Path) -> None:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "data")
-    write_scenes(tmp_path / "link", **SMALL)
-    assert (tmp_path / "link").is_symlink()
-    assert files(tmp_path / "data") == files(root)
-
-
-def test_copies_where_links_fail(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError("no hard links here")
-
-    monkeypatch.setattr(os, "link", refuse)
-    write_scenes(tmp_path / "data", **SMALL)
-    assert files(tmp_path / "data") == files(root)
-
-
-def _write(root: str, parameters: dict[str, Any]) -> None:
-    write_scenes(Path(root), **parameters)
-
-
-def test_processes_at_once_agree(tmp_path: Path, root: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    writers = [context.Process(target=_write, args=(str(tmp_path / "data"), SMALL)) for _ in range(3)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join(60)
-    assert [writer.exitcode for writer in writers] == [0, 0, 0]
-    assert [path.name for path in tmp_path.iterdir()] == ["data"]
-    assert files(tmp_path / "data") == files(root)
-
-
-def test_the_loser_of_a_race_keeps_the_winners_files(
-    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Another process finishes between this one's last look and its rename."""
-    rename = os.rename
-
-    def overtaken(source: Path, target: Path) -> None:
-        monkeypatch.setattr(os, "rename", rename)
-        write_scenes(target, **SMALL)
-        (target / "scenes.json").touch()
-        rename(source, target)
-
-    monkeypatch.setattr(os, "rename", overtaken)
-    write_scenes(tmp_path / "data", **SMALL)
-    assert [path.name for path in tmp_path.iterdir()] == ["data"]
-    assert files(tmp_path / "data") == files(root)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"train_images": 0}, "train_images is 0, wanted 1 to 999999"),
-        ({"val_images": -1}, "val_images is -1"),
-        ({"image_hw": (31, 64)}, r"image_hw is \(31, 64\), wanted \(height, width\) of at least 32"),
-        ({"seed": -1}, "seed is -1, wanted 0 or more"),
-    ],
-)
-def test_wrong_arguments_are_refused(tmp_path: Path, wrong: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        write_scenes(tmp_path / "data", **{**SMALL, **wrong})
-    assert not (tmp_path / "data").exists()

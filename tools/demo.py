@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Run the main job on embedded data: generate scenes, train, evaluate, and say where the pictures are."""
 
 from __future__ import annotations

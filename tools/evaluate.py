@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Run `dettoolkit evaluate` from a checkout."""
 
 import sys

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Run `dettoolkit train` from a checkout."""
 
 import sys

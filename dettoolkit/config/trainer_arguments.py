@@ -15,6 +15,8 @@ OWNED = {
     "check_val_every_n_epoch": "set trainer.val_every_epochs",
     "default_root_dir": "set trainer.out",
     "devices": "set trainer.devices",
+    "fast_dev_run": "use --check, or set trainer.max_steps to a few",
+    "limit_val_batches": "a score of some images would not be COCO's; name a smaller json in data.val",
     "enable_model_summary": "dettoolkit prints its own; leave it out",
     "enable_checkpointing": "dettoolkit always saves; set trainer.checkpoint_every_steps",
     "gradient_clip_val": "set trainer.gradient_clip",

@@ -23,10 +23,10 @@ Activation = Literal["sigmoid", "softmax"]
 
 # Default boxes of an image looked at first, per wanted detection, and the growth if too few survive.
 # Speed only: the detections are the same for any values. Chosen with benchmarks/postprocess.py.
-FIRST_DEPTH = 2.5
+FIRST_DEPTH = 4
 DEEPER = 4
 # Rounds of NMS that take the best box of every group, before all that is left is compared pair by pair.
-ROUNDS = 8
+ROUNDS = 10
 # Pairs of boxes compared at once, at most: bounds the memory of NMS to about 200 MB.
 PAIRS_PER_BLOCK = 1 << 21
 
@@ -89,10 +89,11 @@ def postprocess(
         cells, rank = _candidates(ranks, peaks, floor.masked_fill(~pending, torch.nan))
         group = cells // (anchors * slots) * slots + cells % slots
         entering = _entering(rank, group, candidates_per_class=candidates_per_class)
-        cells, rank, group = cells[entering], rank[entering], group[entering]
-        stays = _nms(boxes.flatten(0, 1)[cells // slots], group, nms_iou=nms_iou)
-        cells, rank = cells[stays], rank[stays]
-        cells = cells[_falling(rank, group=cells // (anchors * slots))]
+        cells, rank = cells.index_select(0, entering), rank.index_select(0, entering)
+        entrants = boxes.flatten(0, 1).index_select(0, cells // slots)  # (C, 4)
+        stays = _nms(entrants, group.index_select(0, entering), nms_iou=nms_iou)
+        cells, rank = cells.index_select(0, stays), rank.index_select(0, stays)
+        cells = cells.index_select(0, _falling(rank, group=cells // (anchors * slots)))
         image = cells // (anchors * slots)
         place = _place(image)
         best = (place < max_detections).nonzero().squeeze(1)
@@ -190,34 +191,37 @@ def _nms(boxes: Tensor, group: Tensor, *, nms_iou: float) -> Tensor:
     Returns:
         int64, their indices, in no order.
     """
-    stays = []
+    # One row for each coordinate and one for the area, so that arithmetic runs along contiguous memory.
+    rows = torch.cat((boxes.T, area(boxes).unsqueeze(0)))  # (5, C)
     alive = torch.arange(len(boxes), device=boxes.device)
+    stays = []
     for _ in range(ROUNDS):
         # The best box left of each group stays and drops its neighbours, in all groups at once.
         first = _starts(group)
         leaders = first.nonzero().squeeze(1)
         stays.append(alive.index_select(0, leaders))
-        best = boxes.index_select(0, leaders.index_select(0, first.cumsum(0).sub_(1)))
-        rest = (~(first | _overlap(best, boxes, nms_iou=nms_iou))).nonzero().squeeze(1)
+        leader = leaders.index_select(0, first.cumsum(0).sub_(1))
+        over = _overlap(rows.index_select(1, leader), rows, nms_iou=nms_iou)
+        rest = over.logical_or_(first).logical_not_().nonzero().squeeze(1)
         alive, group = alive.index_select(0, rest), group.index_select(0, rest)
-        boxes = boxes.index_select(0, rest)
-    stays.append(alive[_undominated(boxes, _place(group), nms_iou=nms_iou)])
+        rows = rows.index_select(1, rest)
+    stays.append(alive[_undominated(rows, _place(group), nms_iou=nms_iou)])
     return torch.cat(stays)
 
 
-def _undominated(boxes: Tensor, place: Tensor, *, nms_iou: float) -> Tensor:
+def _undominated(rows: Tensor, place: Tensor, *, nms_iou: float) -> Tensor:
     """Run NMS by comparing all pairs of a group: bool (C,). `place`, int64 (C,), is that in the group."""
     better, weaker = [], []
     longest = int(place.max()) + 1 if len(place) else 1
-    index = torch.arange(len(boxes), device=boxes.device)
+    index = torch.arange(len(place), device=rows.device)
     for block in torch.split(index, max(1, PAIRS_PER_BLOCK // longest)):
         later = block.repeat_interleave(place[block])  # each box once per better box of its group
         earlier = later - 1 - _place(later)
-        over = _overlap(boxes.index_select(0, earlier), boxes.index_select(0, later), nms_iou=nms_iou)
+        over = _overlap(rows.index_select(1, earlier), rows.index_select(1, later), nms_iou=nms_iou)
         better.append(earlier[over])
         weaker.append(later[over])
     drops, dropped = torch.cat(better), torch.cat(weaker)
-    stays = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
+    stays = torch.ones(len(place), dtype=torch.bool, device=rows.device)
     # Greedy NMS is the one fixed point: the first n boxes of every group are right after n rounds, and
     # few rounds are needed, as many as the longest chain of boxes that drop one another.
     while True:
@@ -229,11 +233,10 @@ def _undominated(boxes: Tensor, place: Tensor, *, nms_iou: float) -> Tensor:
 
 
 def _overlap(first: Tensor, second: Tensor, *, nms_iou: float) -> Tensor:
-    """Say, bool (P,), which of two lists' boxes, (P, 4) each, overlap by more than an IoU."""
-    low = torch.maximum(first[:, :2], second[:, :2])
-    sides = torch.minimum(first[:, 2:], second[:, 2:]).sub_(low).clamp_(min=0)
-    inter = sides[:, 0] * sides[:, 1]
-    return inter / (area(first) + area(second) - inter) > nms_iou  # torchvision's formula, to the bit
+    """Say, bool (P,), which of two lists' boxes, (5, P) each as in `_nms`, overlap by more than an IoU."""
+    sides = torch.minimum(first[2:4], second[2:4]).sub_(torch.maximum(first[:2], second[:2])).clamp_(min=0)
+    inter = sides[0] * sides[1]
+    return inter / (first[4] + second[4]).sub_(inter) > nms_iou  # torchvision's formula, to the bit
 
 
 def _detections(found: Tensor, ranks: Tensor, boxes: Tensor, activation: Activation) -> Detections:

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dettoolkit.detection.matching import Targets, match, targets_of
+from dettoolkit.detection.matching import Targets, targets_of
 from dettoolkit.detection.model import Detector
 from dettoolkit.detection.postprocess import Detections, postprocess
 from dettoolkit.evaluation.coco import CocoResult, DetectionArrays, evaluate_coco
 
 Losses = Callable[[Tensor, Tensor, Targets], tuple[Tensor, Tensor]]
+Assigner = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -38,6 +39,7 @@ class DetectionTask:
 
     Attributes:
         network: the detector.
+        assign: (boxes_xyxy, labels, anchors_xyxy) -> the object of each default box, as `matching.match`.
         losses_of: (class_logits, box_deltas, targets) -> class loss, box loss.
         activation: what turns logits into scores; sigmoid goes with focal loss, softmax with multibox.
         box_weight: weight of the box loss.
@@ -46,11 +48,10 @@ class DetectionTask:
     """
 
     network: Detector
+    assign: Assigner
     losses_of: Losses
     activation: Literal["sigmoid", "softmax"]
     box_weight: float
-    iou_threshold: float
-    force_match: bool
     mean: Sequence[float]
     std: Sequence[float]
     input_hw: tuple[int, int]
@@ -70,9 +71,7 @@ class DetectionTask:
         """Match the batch's objects to default boxes and give the class and the box loss."""
         boxes, labels = batch["boxes_xyxy"], batch["labels"]
         anchors = self.network.anchors_xyxy
-        matched = match(
-            boxes, labels, anchors, iou_threshold=self.iou_threshold, force_match=self.force_match
-        )
+        matched = self.assign(boxes, labels, anchors)
         class_loss, box_loss = self.losses_of(*outputs, targets_of(matched, boxes, labels, anchors))
         return {"class": class_loss, "box": self.box_weight * box_loss}
 

@@ -31,6 +31,8 @@ def results_table(
 ) -> str:
     """Write the 12 numbers in words and a line for each class, aligned; "–" stands for undefined.
 
+    Classes without objects are counted, not listed.
+
     Args:
         numbers: COCO's 12 numbers by name.
         per_class: (name, AP, AP50, AR100, number of objects) in the order of the lines.
@@ -49,7 +51,11 @@ def results_table(
     lines += [
         f"{name}{' ' * (width - _columns(name))}  {_digits(ap)}  {_digits(ap50)}  {_digits(ar)}{objects:>9}"
         for name, ap, ap50, ar, objects in per_class
+        if objects
     ]
+    absent = sum(1 for entry in per_class if not entry[4])
+    if absent:
+        lines.append(f"{absent} class{'es' if absent > 1 else ''} without objects")
     return "\n".join([*lines, "", note] if note else lines)
 
 

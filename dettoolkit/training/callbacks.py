@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar, WeightAveraging
 from torch import Tensor
@@ -76,42 +77,66 @@ class RecordBadImages(Callback):
     """
 
     def __init__(self, *, bad_images: Record, problems: tuple[Record, Record]) -> None:
-        self.bad_images = bad_images
-        self.problems = problems
+        self.records = (bad_images, *problems)
+        self._new: tuple[list[Any], ...] = ([], [], [])  # met here and not yet told to other processes
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, *_: Any) -> None:
         """Record a training batch."""
-        self.bad_images(batch["bad_images"])
-        self.problems[0](batch["problems"])
+        self._take(batch["bad_images"], batch["problems"], [])
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, *_: Any
     ) -> None:
         """Record a validation batch."""
-        self.bad_images(batch["bad_images"])
-        self.problems[1](batch["problems"])
+        self._take(batch["bad_images"], [], batch["problems"])
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tell all processes what each has met, so that they count and list the same."""
+        if trainer.world_size > 1:
+            shares: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(shares, self._new)
+            self._new = ([], [], [])
+            for share in shares:
+                self._record(*share)
+
+    def _take(self, *items: list[Any]) -> None:
+        for new, met in zip(self._new, items, strict=True):
+            new.extend(met)
+        self._record(*items)
+
+    def _record(self, *items: list[Any]) -> None:
+        for record, met in zip(self.records, items, strict=True):
+            record(met)
 
 
-class StopAtStep(Callback):
-    """End training after a number of optimiser steps.
+class EndRun(Callback):
+    """End training after a number of optimiser steps, and validate at the end, whenever that is.
 
     Lightning's own max_steps miscounts epochs when a run is resumed from an epoch's end; max_epochs does not.
+    Neither validates the last weights unless val_every_epochs happens to divide the run.
     """
 
-    def __init__(self, max_steps: int) -> None:
+    def __init__(self, *, max_steps: int | None, max_epochs: int | None) -> None:
         self.max_steps = max_steps
+        self.max_epochs = max_epochs
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop at once when a resumed run has done its steps."""
         self._stop_when_done(trainer)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let the last epoch end with a validation."""
+        if self.max_epochs is not None and trainer.current_epoch + 1 >= self.max_epochs:
+            trainer.check_val_every_n_epoch = 1
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Stop after the last step; validation and checkpoints follow."""
         self._stop_when_done(trainer)
 
     def _stop_when_done(self, trainer: Trainer) -> None:
-        if trainer.global_step >= self.max_steps:
+        if self.max_steps is not None and trainer.global_step >= self.max_steps:
             trainer.should_stop = True
+            trainer.check_val_every_n_epoch = 1
 
 
 class LogSpeed(Callback):

@@ -53,8 +53,18 @@ class DataModule(LightningDataModule):
         return self.trainer.global_rank, self.trainer.world_size
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffle by seed and epoch; the same number of images on every process."""
+        """Shuffle by seed and epoch; the same number of images on every process.
+
+        Raises:
+            ValueError: fewer than two images for a process.
+        """
         rank, world_size = self._share()
+        images = len(self.train)  # type: ignore[arg-type]
+        if images <= world_size:
+            raise ValueError(
+                f"the training set has {images} image(s) for {world_size} process(es), but batch "
+                "normalisation needs two on each: add images, or use fewer trainer.devices"
+            )
         sampler = EpochSampler(
             size=len(self.train),  # type: ignore[arg-type]
             seed=self.seed,

@@ -3,68 +3,90 @@
 from __future__ import annotations
 
 import csv
+from importlib.util import find_spec
 from pathlib import Path
 
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
-from lightning.pytorch.utilities import rank_zero_only
 
 from dettoolkit.config.recipe import Loggers
-
-
-def is_first_process() -> bool:
-    """Say whether this process is the one that prints and writes."""
-    return getattr(rank_zero_only, "rank", 0) == 0
+from dettoolkit.runs import is_first_process
 
 
 class _AppendingWriter(ExperimentWriter):
     """Lightning's writer, which would delete the metrics of the run that is resumed."""
 
+    def __init__(self, *, log_dir: str, steps_done: int) -> None:
+        self.steps_done = steps_done
+        super().__init__(log_dir=log_dir)
+
     def _check_log_dir_exists(self) -> None:
         path = Path(self.metrics_file_path)
         if path.is_file():
-            with path.open(newline="") as file:
-                self.metrics_keys = next(csv.reader(file), [])
+            self.metrics_keys = drop_rows(path, steps_done=self.steps_done)
+
+
+def drop_rows(path: Path, *, steps_done: int) -> list[str]:
+    """Drop the steps, counted from 0, that a resumed run does again from metrics.csv; give its columns."""
+    lines = path.read_text().splitlines(keepends=True)
+    if lines and not lines[-1].endswith("\n"):  # the run was killed while it wrote this line
+        lines.pop()
+    reader = csv.DictReader(lines)
+    rows = [row for row in reader if int(row["step"]) < steps_done]
+    names = list(reader.fieldnames or [])
+    kept = path.with_suffix(".tmp")
+    with kept.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=names)
+        writer.writeheader()
+        writer.writerows(rows)
+    kept.replace(path)
+    return names
 
 
 class AppendingCSVLogger(CSVLogger):
-    """Write `<run>/metrics.csv`, continuing the file that is there."""
+    """Write `<run>/metrics.csv`, continuing the file that is there after `steps_done` steps."""
+
+    def __init__(self, run_dir: Path, *, steps_done: int) -> None:
+        super().__init__(run_dir, name="", version="", flush_logs_every_n_steps=1)
+        self.steps_done = steps_done
 
     @property
     def experiment(self) -> ExperimentWriter:
         """The writer, made at first use on the first process."""
         if self._experiment is None and is_first_process():
-            self._experiment = _AppendingWriter(log_dir=self.log_dir)
+            self._experiment = _AppendingWriter(log_dir=self.log_dir, steps_done=self.steps_done)
         return self._experiment  # type: ignore[return-value]
 
 
-def build_loggers(run_dir: Path, loggers: Loggers) -> list[Logger]:
+def build_loggers(run_dir: Path, loggers: Loggers, *, steps_done: int) -> list[Logger]:
     """Build the CSV logger and those the recipe names, all writing under the run's folder.
 
-    Raises:
-        ModuleNotFoundError: the recipe names a logger whose package is not installed.
+    What an interrupted run logged after its checkpoint at step `steps_done` is left out, not shown twice.
     """
-    built: list[Logger] = [AppendingCSVLogger(run_dir, name="", version="", flush_logs_every_n_steps=1)]
+    built: list[Logger] = [AppendingCSVLogger(run_dir, steps_done=steps_done)]
     if loggers.tensorboard:
-        built.append(TensorBoardLogger(run_dir, name="", version="tensorboard"))
+        purge = steps_done if steps_done else None
+        built.append(TensorBoardLogger(run_dir, name="", version="tensorboard", purge_step=purge))
     if loggers.wandb is not None:
         from lightning.pytorch.loggers import WandbLogger
 
-        _require("wandb")
         built.append(WandbLogger(project=loggers.wandb, save_dir=run_dir, name=run_dir.name))
     if loggers.mlflow is not None:
         from lightning.pytorch.loggers import MLFlowLogger
 
-        _require("mlflow")
         built.append(MLFlowLogger(experiment_name=loggers.mlflow, save_dir=str(run_dir / "mlflow")))
     return built
 
 
-def _require(package: str) -> None:
-    from importlib.util import find_spec
+def require_loggers(loggers: Loggers) -> None:
+    """Check that the packages of the loggers a recipe names are there.
 
-    if find_spec(package) is None:
-        raise ModuleNotFoundError(
-            f"trainer.loggers.{package} is set, but {package} is not installed: "
-            f"pip install 'dettoolkit[{package}]', or set trainer.loggers.{package}=null"
-        )
+    Raises:
+        ModuleNotFoundError: one is not installed.
+    """
+    for package, wanted in (("wandb", loggers.wandb), ("mlflow", loggers.mlflow)):
+        if wanted is not None and find_spec(package) is None:
+            raise ModuleNotFoundError(
+                f"trainer.loggers.{package} is set, but {package} is not installed: "
+                f"pip install 'dettoolkit[{package}]', or set trainer.loggers.{package}=null"
+            )

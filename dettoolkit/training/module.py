@@ -13,7 +13,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dettoolkit.config.recipe import Optim
-from dettoolkit.training.schedules import build_optimiser, check_length, rate_factor, scaled_rate
+from dettoolkit.training.schedules import (
+    build_optimiser,
+    check_length,
+    rate_factor,
+    restore_rates,
+    scaled_rate,
+)
 
 Batch = dict[str, Any]
 
@@ -83,6 +89,7 @@ class TrainingModule(LightningModule):
         self.network = task.network
         self.optim = optim
         self.max_steps = max_steps
+        self.images_per_step = images_per_step
         self.lr = scaled_rate(optim, images_per_step)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.network.to(memory_format=self.memory_format)
@@ -107,19 +114,33 @@ class TrainingModule(LightningModule):
         """
         if isinstance(self.trainer.strategy.model, DistributedDataParallel):
             self.trainer.strategy.model.broadcast_buffers = False
+        for config in self.trainer.lr_scheduler_configs:
+            restore_rates(config.scheduler)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Give the loss of a batch, or stop the run if it is not finite."""
-        if len(batch["images"]) < 2:  # the others were unreadable and are skipped; BN needs two
-            return torch.stack([parameter.sum() for parameter in self.network.parameters()]).sum() * 0
+        images = len(batch["images"])
+        if self._too_few(images):
+            zero = torch.stack([parameter.sum() for parameter in self.network.parameters()]).sum() * 0
+            self._stop_if_not_finite(zero, {}, batch)  # so that every process takes part in the decision
+            return zero
         parts = self.task.losses(self(batch), batch)
         loss = torch.stack([part.float() for part in parts.values()]).sum()
         self._stop_if_not_finite(loss, parts, batch)
-        images = len(batch["images"])
         self.log("loss", loss.detach(), prog_bar=True, batch_size=images)
         self.log_dict({f"loss/{name}": part.detach() for name, part in parts.items()}, batch_size=images)
         self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], prog_bar=True, batch_size=images)
         return loss
+
+    def _too_few(self, images: int) -> bool:
+        """Say whether a batch is passed over: BN needs two images, and others were unreadable and skipped.
+
+        Where BN's statistics are shared between processes, all of them pass or none.
+        """
+        few = images < 2
+        if self.trainer.world_size > 1 and any(isinstance(m, nn.SyncBatchNorm) for m in self.modules()):
+            few = self.trainer.strategy.reduce_boolean_decision(few, all=False)
+        return few
 
     def _stop_if_not_finite(self, loss: Tensor, parts: dict[str, Tensor], batch: Batch) -> None:
         bad = not bool(torch.isfinite(loss))
@@ -137,7 +158,7 @@ class TrainingModule(LightningModule):
             )
         path = self.run_dir / f"bad_batch_step{self.global_step}_rank{self.global_rank}.pt"
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({key: _to_host(value) for key, value in batch.items()}, path)
+        torch.save({key: _plain(value) for key, value in batch.items()}, path)
         values = ", ".join(f"{name} {float(part):g}" for name, part in parts.items())
         raise NonFiniteLoss(
             f"{where}step {self.global_step}: the loss is not finite ({values}). Images of this batch: "
@@ -164,17 +185,10 @@ class TrainingModule(LightningModule):
         if self.global_rank == 0:
             score = self.task.score(everything)
         self.predictions = everything
-        self.score = self.trainer.strategy.broadcast(score)
-        assert self.score is not None
-        numbers = {name: float(value) for name, value in self.score.numbers.items()}
-        self.log_dict(numbers, rank_zero_only=False, sync_dist=False)
-        self.log(
-            self.task.monitor,
-            numbers[self.task.monitor],
-            prog_bar=True,
-            rank_zero_only=False,
-            sync_dist=False,
-        )
+        agreed: Score = self.trainer.strategy.broadcast(score)  # type: ignore[assignment]
+        for name, value in agreed.numbers.items():
+            self.log(name, float(value), prog_bar=name == self.task.monitor)
+        self.score = agreed
 
     def _gather(self, items: list[Any]) -> list[Any]:
         if self.trainer.world_size == 1:
@@ -197,8 +211,27 @@ class TrainingModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make the checkpoint describe itself."""
-        checkpoint["dettoolkit"] = self.description
+        checkpoint["dettoolkit"] = {**self.description, "images_per_step": self.images_per_step}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to resume with steps of another size: rate, epochs and schedule would no longer fit.
+
+        Raises:
+            ValueError: the number of images per step has changed.
+        """
+        before = checkpoint["dettoolkit"].get("images_per_step", self.images_per_step)
+        if before != self.images_per_step:
+            raise ValueError(
+                f"the run was trained with {before} images per step, and this would be "
+                f"{self.images_per_step} (data.batch_size x devices x nodes x trainer.accumulate): change "
+                "trainer.accumulate or data.batch_size so that the product is the same"
+            )
 
 
-def _to_host(value: Any) -> Any:
-    return value.detach().cpu() if isinstance(value, Tensor) else value
+def _plain(value: Any) -> Any:
+    """Turn a batch's entry into tensors, lists, dictionaries and scalars: what torch.load takes as safe."""
+    if isinstance(value, Tensor):
+        return value.detach().cpu()
+    if hasattr(value, "_asdict"):
+        return value._asdict()
+    return [_plain(item) for item in value] if isinstance(value, list) else value

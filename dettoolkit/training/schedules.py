@@ -41,6 +41,20 @@ def check_length(schedule: Schedule, total_steps: int) -> None:
         )
 
 
+def restore_rates(scheduler: object) -> None:
+    """Set the optimiser's rates to the schedule's at its present step.
+
+    A checkpoint carries the rates of the run that wrote it; when the length has changed since then, the first
+    step of the resumed run would still take the old one.
+    """
+    if not isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR):
+        raise TypeError(f"the schedule must be a LambdaLR, got {type(scheduler).__name__}")
+    step = scheduler.last_epoch
+    groups = zip(scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+    for group, rate, factor in groups:
+        group["lr"] = rate * factor(step)
+
+
 def scaled_rate(optim: Optim, images_per_step: int) -> float:
     """Scale the recipe's rate linearly to the images of one optimiser step (arXiv 1706.02677)."""
     if optim.lr_batch_size is None:

@@ -5,62 +5,78 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from dettoolkit.config import recipe
-from dettoolkit.training.callbacks import EMA, LogSpeed, ProgressBar, StopAtStep
-from dettoolkit.training.logs import build_loggers
+from dettoolkit.training.callbacks import EMA, EndRun, LogSpeed, ProgressBar
+from dettoolkit.training.logs import build_loggers, require_loggers
 from dettoolkit.training.memory import keep_freed_memory
 
 BEST = "best"
 LAST = "last"
 
 
-def build_callbacks(section: recipe.Trainer, *, run_dir: Path, monitor: str) -> list[Callback]:
-    """Build checkpoints, progress bar, average and early stopping for a training run."""
-    checkpoints = run_dir / "checkpoints"
-    callbacks: list[Callback] = [
-        # The score that decides is the last validation's, so both save after it.
-        ModelCheckpoint(
-            checkpoints,
-            filename=BEST,
-            monitor=monitor,
+class Checkpoint(ModelCheckpoint):
+    """Keep the newest file of a name, or the best. Lightning's own forgets the best score of a moved run."""
+
+    def __init__(self, run_dir: Path, name: str, **when: Any) -> None:
+        super().__init__(
+            run_dir / "checkpoints",
+            filename=name,
             mode="max",
             save_top_k=1,
             enable_version_counter=False,
-        ),
-        ModelCheckpoint(
-            checkpoints,
-            filename=LAST,
-            monitor=None,
-            save_top_k=1,
-            every_n_epochs=1,
-            save_on_train_epoch_end=True,
-            enable_version_counter=False,
-        ),
-        LogSpeed(),
-        progress_bar(),
-    ]
-    if section.checkpoint_every_steps is not None:
-        callbacks.append(
-            ModelCheckpoint(
-                checkpoints,
-                filename=LAST,
-                monitor=None,
-                save_top_k=1,
-                every_n_train_steps=section.checkpoint_every_steps,
-                enable_version_counter=False,
-            )
+            **when,
         )
-    if section.max_steps is not None:
-        callbacks.append(StopAtStep(section.max_steps))
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the state of the run's former folder as one of this folder."""
+        folder = Path(self.dirpath or "")
+        moved = {
+            key: str(folder / Path(value).name) if key.endswith("_path") and value else value
+            for key, value in state_dict.items()
+        }
+        best = {str(folder / Path(path).name): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict({**moved, "dirpath": self.dirpath, "best_k_models": best})
+
+
+def build_callbacks(section: recipe.Trainer, *, run_dir: Path, monitor: str | None) -> list[Callback]:
+    """Build checkpoints, progress bar, average and early stopping for a training run.
+
+    Args:
+        section: the recipe's.
+        run_dir: the run's folder.
+        monitor: the score that says which checkpoint is the best; None where nothing can be scored: then the
+            newest is.
+
+    Raises:
+        ValueError: early stopping without a score.
+    """
+    callbacks: list[Callback] = [
+        # The score that decides is the last validation's, so both save after it.
+        Checkpoint(run_dir, BEST, monitor=monitor),
+        Checkpoint(run_dir, LAST, every_n_epochs=1, save_on_train_epoch_end=True),
+        EndRun(max_steps=section.max_steps, max_epochs=section.max_epochs),
+        LogSpeed(),
+    ]
+    if section.extra.get("enable_progress_bar", True):
+        callbacks.append(progress_bar())
+    if section.checkpoint_every_steps is not None:
+        callbacks.append(Checkpoint(run_dir, LAST, every_n_train_steps=section.checkpoint_every_steps))
     if section.ema is not None:
         callbacks.append(EMA(decay=section.ema.decay, warmup_steps=section.ema.warmup_steps))
     if section.early_stopping is not None:
         stopping = section.early_stopping
+        if monitor is None:
+            raise ValueError(
+                "trainer.early_stopping waits for a better score, but the validation set has no objects to "
+                "score: set trainer.early_stopping=null, or give data.val objects"
+            )
         callbacks.append(
             EarlyStopping(monitor, mode="max", patience=stopping.patience, min_delta=stopping.min_delta)
         )
@@ -72,38 +88,55 @@ def progress_bar() -> ProgressBar:
     return ProgressBar(refresh_rate=1 if sys.stderr.isatty() else 20)
 
 
-def build_trainer(section: recipe.Trainer, *, run_dir: Path | None, callbacks: Sequence[Callback]) -> Trainer:
+def build_trainer(
+    section: recipe.Trainer, *, run_dir: Path | None, callbacks: Sequence[Callback], steps_done: int = 0
+) -> Trainer:
     """Build the Trainer; without a run's folder it writes nothing (evaluation).
 
+    Args:
+        section: the recipe's.
+        run_dir: the run's folder.
+        callbacks: all of them.
+        steps_done: optimiser steps before those of this Trainer, when a run is resumed.
+
     Raises:
-        ValueError: a strategy whose processes cannot hand their score back.
+        ValueError: a strategy whose processes cannot hand their score back, or what Lightning refuses.
+        ModuleNotFoundError: a logger's package is not installed.
     """
     if any(word in section.strategy for word in ("spawn", "fork", "notebook")):
         raise ValueError(
             f"trainer.strategy={section.strategy}: its processes do not return the score; use 'ddp', which "
             "starts a process per device from the command line"
         )
-    trainer = Trainer(
-        accelerator=section.accelerator,
-        devices=section.devices,
-        num_nodes=section.num_nodes,
-        strategy=section.strategy,
-        precision=section.precision,
-        max_epochs=section.max_epochs if section.max_epochs is not None else -1,
-        accumulate_grad_batches=section.accumulate,
-        gradient_clip_val=section.gradient_clip,
-        sync_batchnorm=section.sync_batchnorm,
-        check_val_every_n_epoch=section.val_every_epochs,
-        log_every_n_steps=section.log_every_steps,
-        callbacks=list(callbacks),
-        logger=build_loggers(run_dir, section.loggers) if run_dir is not None else False,
-        default_root_dir=run_dir,
-        enable_checkpointing=run_dir is not None,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,  # a score of a few images would count as the best
-        use_distributed_sampler=False,  # the data module's samplers know their share
-        **section.extra,
-    )
+    require_loggers(section.loggers)
+    try:
+        trainer = Trainer(
+            accelerator=section.accelerator,
+            devices=section.devices,
+            num_nodes=section.num_nodes,
+            strategy=section.strategy,
+            precision=section.precision,
+            max_epochs=section.max_epochs if section.max_epochs is not None else -1,
+            accumulate_grad_batches=section.accumulate,
+            gradient_clip_val=section.gradient_clip,
+            sync_batchnorm=section.sync_batchnorm,
+            check_val_every_n_epoch=section.val_every_epochs,
+            log_every_n_steps=section.log_every_steps,
+            callbacks=list(callbacks),
+            logger=build_loggers(run_dir, section.loggers, steps_done=steps_done) if run_dir else False,
+            default_root_dir=run_dir,
+            enable_checkpointing=run_dir is not None,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,  # a score of a few images would count as the best
+            use_distributed_sampler=False,  # the data module's samplers know their share
+            **section.extra,
+        )
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(
+            f"Lightning refuses the recipe's trainer section (accelerator {section.accelerator}, devices "
+            f"{section.devices}, strategy {section.strategy}, precision {section.precision}, extra "
+            f"{section.extra}): {error}"
+        ) from error
     if isinstance(trainer.accelerator, CPUAccelerator):
         keep_freed_memory()
     return trainer

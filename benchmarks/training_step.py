@@ -1,0 +1,81 @@
+"""Training steps on a CPU: with glibc's default memory handling, and as the toolkit sets it.
+
+    python benchmarks/training_step.py
+
+Each variant runs in a process of its own; CPU seconds (user + system) are compared, which other programs on
+the machine disturb less than the clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+
+import torch
+
+from dettoolkit import build
+from dettoolkit.config import load_recipe
+from dettoolkit.training.memory import keep_freed_memory
+
+BATCH = 16
+
+
+def steps(count: int, *, keep: bool) -> float:
+    """Give the images per CPU second of the median step; the first one warms up."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    if keep and not keep_freed_memory():
+        raise SystemExit("this system's malloc has no such settings (glibc on Linux has)")
+    recipe = load_recipe("ssdlite_mnv3_large").recipe
+    network = build.build_detector(recipe.model, num_classes=80, pretrained=False)
+    classes = build.Classes([str(label) for label in range(80)], list(range(80)))
+    task = build.build_task(recipe, network, classes=classes, ground_truth={})
+    network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    corners = torch.rand(BATCH, 7, 2) * 200
+    batch = {
+        "images": torch.randint(0, 256, (BATCH, 3, *recipe.model.input_hw), dtype=torch.uint8),
+        "boxes_xyxy": torch.cat([corners, corners + 20 + 80 * torch.rand(BATCH, 7, 2)], dim=2),
+        "labels": torch.randint(0, 80, (BATCH, 7)),
+    }
+    optimiser = torch.optim.SGD(network.parameters(), lr=1e-3)
+    speeds = []
+    for _ in range(count + 1):
+        before = _cpu_seconds()
+        images = task.images(batch).contiguous(memory_format=torch.channels_last)
+        loss = torch.stack(list(task.losses(network(images), batch).values())).sum()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        speeds.append(BATCH / (_cpu_seconds() - before))
+    return statistics.median(speeds[1:])
+
+
+def _cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def main() -> int:
+    """Measure both variants in processes of their own and print the ratio."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--variant", choices=("default", "kept"), help="measure one, in this process")
+    options = parser.parse_args()
+    if options.variant is not None:
+        print(steps(options.steps, keep=options.variant == "kept"))
+        return 0
+    speeds = {}
+    for variant in ("default", "kept"):
+        command = [sys.executable, __file__, "--variant", variant, "--steps", str(options.steps)]
+        finished = subprocess.run(command, check=True, capture_output=True, text=True)
+        speeds[variant] = float(finished.stdout.split()[-1])
+        print(f"{variant:8} {speeds[variant]:.2f} images per CPU second", flush=True)
+    print(f"ratio    {speeds['kept'] / speeds['default']:.2f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from dettoolkit.build import build_detector
+from dettoolkit.config import load_recipe
+from dettoolkit.config.recipe import Optim, Schedule
+from dettoolkit.training.schedules import (
+    build_optimiser,
+    check_length,
+    parameter_groups,
+    rate_factor,
+    restore_rates,
+    scaled_rate,
+)
+
+
+def optim(**changes: object) -> Optim:
+    return Optim(**{"lr": 0.1, **changes})  # type: ignore[arg-type]
+
+
+def factors(schedule: Schedule, total: int) -> list[float]:
+    return [rate_factor(step, total_steps=total, schedule=schedule) for step in range(total + 1)]
+
+
+# The learning rate
+
+
+def test_warm_up_is_a_line_and_the_rest_half_a_cosine() -> None:
+    # By hand: 1/4 + 3/4 * step/4 for four steps, then (1 + cos(pi * k/4)) / 2 for k = 0 … 4.
+    half = math.sqrt(0.5)
+    wanted = [0.25, 0.4375, 0.625, 0.8125, 1.0, (1 + half) / 2, 0.5, (1 - half) / 2, 0.0]
+    found = factors(Schedule(warmup_steps=4, warmup_factor=0.25), 8)
+    assert found == pytest.approx(wanted, abs=1e-12)
+
+
+def test_final_factor_and_constant() -> None:
+    found = factors(Schedule(final_factor=0.2), 4)
+    assert found == pytest.approx([1.0, 0.2 + 0.8 * (1 + math.sqrt(0.5)) / 2, 0.6, 0.31716, 0.2], abs=1e-5)
+    assert factors(Schedule(type="constant", warmup_steps=2, warmup_factor=0.5), 4) == [0.5, 0.75, 1, 1, 1]
+    assert rate_factor(9, total_steps=4, schedule=Schedule()) == 0.0  # steps beyond the end stay at it
+
+
+def test_paper_recipe_has_tensorflows_rates() -> None:
+    settings = load_recipe("ssdlite_mnv3_large").recipe.optim
+    total = 400_000
+    steps = np.array([0, 1, 1000, 1999, 2000, 2001, 100_000, 201_000, 399_999, 400_000])
+    found = [settings.lr * rate_factor(int(s), total_steps=total, schedule=settings.schedule) for s in steps]
+    assert found[0] == pytest.approx(0.13333, abs=1e-5)
+    assert found[4] == pytest.approx(0.4, abs=1e-12)
+    assert found[-1] == pytest.approx(0.0, abs=1e-12)
+    # object_detection/utils/learning_schedules.py, cosine_decay_with_warmup, with the published config's
+    # learning_rate_base 0.4, warmup_learning_rate 0.13333, warmup_steps 2000, total_steps 400000.
+    base, warm, warmup = 0.4, 0.13333, 2000
+    cosine = 0.5 * base * (1 + np.cos(np.pi * (steps - warmup) / (total - warmup)))
+    line = (base - warm) / warmup * steps + warm
+    assert found == pytest.approx(np.where(steps < warmup, line, cosine), abs=3e-6)
+
+
+def test_warm_up_longer_than_the_run_is_refused() -> None:
+    for total in (100, 40):
+        with pytest.raises(
+            ValueError,
+            match=rf"warmup_steps is 100, but the whole run has {total} steps: .*"
+            rf"optim.schedule.warmup_steps={total // 20}\) or train longer",
+        ):
+            check_length(Schedule(warmup_steps=100), total)
+    check_length(Schedule(warmup_steps=100), 101)
+    check_length(Schedule(), 1)
+
+
+def test_rate_scales_with_the_images_of_a_step() -> None:
+    assert scaled_rate(optim(lr=0.4, lr_batch_size=512), 64) == pytest.approx(0.05)
+    assert scaled_rate(optim(lr=0.4, lr_batch_size=512), 512) == pytest.approx(0.4)
+    assert scaled_rate(optim(lr=0.4), 64) == 0.4
+
+
+def test_schedule_of_another_length_holds_from_the_first_step() -> None:
+    def schedule(total: int) -> torch.optim.lr_scheduler.LambdaLR:
+        optimiser = torch.optim.SGD([{"params": [nn.Parameter(torch.ones(1))]}], lr=0.1)
+        factor = lambda step: rate_factor(step, total_steps=total, schedule=Schedule())  # noqa: E731
+        return torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
+
+    short = schedule(4)
+    for _ in range(4):
+        short.optimizer.step()
+        short.step()
+    longer = schedule(8)
+    longer.load_state_dict(short.state_dict())
+    longer.optimizer.load_state_dict(short.optimizer.state_dict())
+    assert longer.optimizer.param_groups[0]["lr"] == pytest.approx(0.0)  # the checkpoint's
+    restore_rates(longer)
+    assert longer.optimizer.param_groups[0]["lr"] == pytest.approx(0.05)
+    with pytest.raises(TypeError, match="must be a LambdaLR, got str"):
+        restore_rates("none")
+
+
+# Weight decay
+
+
+def test_only_convolution_kernels_decay_and_every_parameter_is_trained_once() -> None:
+    recipe = load_recipe("ssdlite_mnv3_large").recipe
+    network = build_detector(recipe.model, num_classes=3, pretrained=False)
+    kernels = {id(layer.weight) for layer in network.modules() if isinstance(layer, nn.Conv2d)}
+    decaying, others = parameter_groups(network, recipe.optim)
+    assert decaying["weight_decay"] == 4e-5
+    assert others["weight_decay"] == 0
+    assert {id(parameter) for parameter in decaying["params"]} == kernels
+    everything = [id(parameter) for group in (decaying, others) for parameter in group["params"]]
+    assert sorted(everything) == sorted(id(parameter) for parameter in network.parameters())
+
+
+def test_decay_on_all_and_frozen_parameters() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    network[0].weight.requires_grad_(False)
+    (group,) = parameter_groups(network, optim(weight_decay=0.1, decay_on="all"))
+    assert group["weight_decay"] == 0.1
+    assert [id(p) for p in group["params"]] == [id(p) for p in (network[0].bias, *network[1].parameters())]
+    assert parameter_groups(network, optim(weight_decay=0.1))[0]["params"] == []
+
+
+def test_optimisers_take_the_recipes_settings() -> None:
+    network = nn.Conv2d(3, 4, 1)
+    sgd = build_optimiser(network, optim(momentum=0.8, weight_decay=0.1), lr=0.3)
+    assert isinstance(sgd, torch.optim.SGD)
+    assert [group["lr"] for group in sgd.param_groups] == [0.3, 0.3]
+    assert [group["momentum"] for group in sgd.param_groups] == [0.8, 0.8]
+    adamw = build_optimiser(network, optim(type="adamw", momentum=0.8), lr=0.3)
+    assert isinstance(adamw, torch.optim.AdamW)
+    assert adamw.param_groups[0]["betas"] == (0.8, 0.999)
