@@ -1,12 +1,11 @@
 """Real learning: ours and torchvision's SSDLite on the same small data set, weights, epochs and batch size.
 
-    python benchmarks/facemask.py --data ../shared/data/facemask848 \
-        --weights ../shared/weights/mobilenet_v3_large_features_torchvision.pth
+    python benchmarks/facemask.py --data DIR --weights mobilenet_v3_large_features.pth
 
 Ours is the recipe ssdlite_mnv3_large with the overlay finetune. Theirs is torchvision's own model and its
 reference recipe (references/detection, `--data-augmentation ssdlite`): SGD at 0.15 for 192 images scaled to
-the batch, weight decay 4e-5, one epoch of warm-up from 1/1000, cosine over the epochs, IoU crop and flip, images
-without boxes left out. Both are scored on the validation split by the same COCO evaluation.
+the batch, weight decay 4e-5, one epoch of warm-up from 1/1000, cosine over the epochs, IoU crop and flip,
+images without boxes left out. Both are scored on the validation split by the same COCO evaluation.
 """
 
 from __future__ import annotations
@@ -37,6 +36,8 @@ from dettoolkit.datasets.coco import CocoAnnotations
 from dettoolkit.datasets.images import read_image
 from dettoolkit.evaluation.coco import CocoResult, DetectionArrays, evaluate_coco
 
+OVERLAYS = ("finetune.yaml",)
+
 
 class PeerDataset(Dataset[tuple[Tensor, dict[str, Tensor]]]):
     """Images as torchvision's references serve them: RGB in [0, 1] at their own size, labels from 1."""
@@ -46,7 +47,7 @@ class PeerDataset(Dataset[tuple[Tensor, dict[str, Tensor]]]):
         self.rows = [
             row for row in range(len(annotations)) if not train or annotations.usable[self._of(row)].any()
         ]
-        steps: list[nn.Module] = [v2.ToImage()]
+        steps: list[nn.Module] = []
         if train:
             steps += [v2.RandomIoUCrop(), v2.RandomHorizontalFlip(), v2.SanitizeBoundingBoxes()]
         self.transform = v2.Compose([*steps, v2.ToDtype(torch.float32, scale=True), v2.ToPureTensor()])
@@ -67,7 +68,7 @@ class PeerDataset(Dataset[tuple[Tensor, dict[str, Tensor]]]):
             "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=image.shape[:2]),
             "labels": torch.tensor(self.annotations.labels[self._of(row)][keep]) + 1,
         }
-        pixels, target = self.transform(image, target)
+        pixels, target = self.transform(v2.functional.to_image(image), target)
         target["image_id"] = torch.tensor(int(self.annotations.image_ids[row]))
         return pixels, target
 
@@ -98,9 +99,17 @@ def peer_model(weights: Path, num_classes: int) -> SSD:
     )
 
 
-def train_peer(options: argparse.Namespace, train: CocoAnnotations, val: CocoAnnotations) -> CocoResult:
+def train_peer(options: argparse.Namespace) -> CocoResult:
     """Train torchvision's model by its reference recipe and score it."""
     torch.manual_seed(options.seed)
+    train, val = (
+        CocoAnnotations.load(
+            options.data / f"annotations/instances_{split}2017.json",
+            images=options.data / f"{split}2017",
+            label_map="contiguous",
+        )
+        for split in ("train", "val")
+    )
     model = peer_model(options.weights, len(train.class_names))
     loader = DataLoader(
         PeerDataset(train, train=True),
@@ -156,21 +165,10 @@ def score_peer(model: SSD, val: CocoAnnotations) -> CocoResult:
     return evaluate_coco(val.evaluation_dict(), DetectionArrays.concatenate(parts), max_detections=100)
 
 
-def main() -> int:
-    """Train both and print their scores beside each other."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("runs/facemask"))
-    options = parser.parse_args()
+def train_ours(options: argparse.Namespace) -> CocoResult:
+    """Train ours by the shipped recipe and overlays."""
     extras = [
-        "configs/overlays/finetune.yaml",
+        *OVERLAYS,
         f"data.root={options.data}",
         f"data.batch_size={options.batch_size}",
         f"data.workers={options.workers}",
@@ -182,25 +180,31 @@ def main() -> int:
     ]
     resolved = load_recipe("ssdlite_mnv3_large", extras)
     print("ours: tools/train.py ssdlite_mnv3_large " + " ".join(extras), flush=True)
-    started = time.perf_counter()
-    _, ours = commands.train("facemask", resolved.recipe, config_yaml=resolved.to_yaml())
-    minutes = (time.perf_counter() - started) / 60
-    print(f"ours, {minutes:.1f} minutes\n{ours.table()}", flush=True)
-    splits = [
-        CocoAnnotations.load(
-            options.data / f"annotations/instances_{split}2017.json",
-            images=options.data / f"{split}2017",
-            label_map="contiguous",
-        )
-        for split in ("train", "val")
-    ]
-    started = time.perf_counter()
-    theirs = train_peer(options, *splits)
-    minutes = (time.perf_counter() - started) / 60
-    print(f"torchvision, {minutes:.1f} minutes\n{theirs.table()}")
-    print(json.dumps({"ours": ours.numbers, "torchvision": theirs.numbers}, indent=1))
-    print(f"val AP ours {ours.numbers['AP']:.4f}, torchvision {theirs.numbers['AP']:.4f}")
-    return 0 if ours.numbers["AP"] >= theirs.numbers["AP"] else 1
+    return commands.train("facemask", resolved.recipe, config_yaml=resolved.to_yaml())[1]
+
+
+def main() -> int:
+    """Train both, or one, and print their scores beside each other."""
+    parser = argparse.ArgumentParser(description="Ours and torchvision's SSDLite on one small data set")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("runs"))
+    parser.add_argument("--only", choices=("ours", "torchvision"), help="train one of the two")
+    options = parser.parse_args()
+    scores: dict[str, CocoResult] = {}
+    for name, train in (("ours", train_ours), ("torchvision", train_peer)):
+        if options.only in (None, name):
+            started = time.perf_counter()
+            scores[name] = train(options)
+            minutes = (time.perf_counter() - started) / 60
+            print(f"{name}, {minutes:.1f} minutes\n{scores[name].table()}", flush=True)
+    print(json.dumps({name: score.numbers for name, score in scores.items()}, indent=1))
+    print("val AP: " + ", ".join(f"{name} {score.numbers['AP']:.4f}" for name, score in scores.items()))
+    return 0
 
 
 if __name__ == "__main__":

@@ -249,7 +249,8 @@ def check_root(root: Path, *, expected: Sequence[str]) -> None:
     listing = "\n".join(lines)
     if jsons or len(missing) < len(expected):  # a data set is there, under other names
         raise FileNotFoundError(
-            f"the data set at data.root={root} is incomplete. Expected:\n{listing}\n{found}Name what is there by {own}"
+            f"the data set at data.root={root} is incomplete. Expected:\n{listing}\n{found}"
+            f"Name what is there by {own}"
         )
     raise FileNotFoundError(
         f"no COCO data set at data.root={root}. Expected:\n{listing}\n"

@@ -119,7 +119,7 @@ def _fit(trainer: Trainer, module: TrainingModule, data: LightningDataModule, la
     stopping = trainer.early_stopping_callback
     if stopping is not None and stopping.wait_count >= stopping.patience:
         logger.info(
-            "stopped early after epoch %d: %s has not risen above %.3f in %d validations",
+            "stopped early in epoch %d: %s has not risen above %.3f in %d validations",
             stopping.stopped_epoch,
             stopping.monitor,
             float(stopping.best_score),

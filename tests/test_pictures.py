@@ -227,3 +227,14 @@ def test_evaluation_needs_no_torch() -> None:
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_tiny_boxes_of_any_size_and_place_are_drawn() -> None:
+    rng = np.random.default_rng(0)
+    image = np.full((480, 640, 3), 128, np.uint8)
+    start = rng.uniform(0, 470, (400, 2))
+    size = np.concatenate([rng.uniform(0, 3, (200, 2)), rng.uniform(0, 40, (200, 2))])
+    size[::7, 0] = 0.0
+    boxes = np.concatenate([start, start + size], axis=1)
+    picture = draw_boxes(image, boxes, np.zeros(400, np.int64), class_names=["a"])
+    assert picture.shape == image.shape

@@ -36,7 +36,7 @@ SETTINGS = {
 
 @pytest.fixture(autouse=True)
 def exact_torchvision(monkeypatch):
-    """Let torchvision run NMS class by class: its trick of shifting coordinates rounds them to 2e-3 pixels."""
+    """Let torchvision run NMS class by class: shifting coordinates rounds them to 2e-3 pixels."""
     monkeypatch.setattr(
         torchvision_boxes, "_batched_nms_coordinate_trick", torchvision_boxes._batched_nms_vanilla
     )
@@ -83,7 +83,7 @@ def sigmoids(logits, deltas, **settings):
 
 
 def assert_same(found, wanted):
-    """Compare as sets: order both by score, then by class."""
+    """Compare as sets of (class, score, box)."""
     assert found.counts.tolist() == [len(image["scores"]) for image in wanted]
     assert found.scores.shape[1] == max(found.counts.tolist(), default=0)
     for image, other in enumerate(wanted):
@@ -93,18 +93,22 @@ def assert_same(found, wanted):
         assert not scores[count:].any()
         assert (labels[count:] == -1).all()
         assert not found.boxes_xyxy[image, count:].any()
-        mine = torch.cat((labels[:count, None] + 1, scores[:count, None], found.boxes_xyxy[image, :count]), 1)
-        theirs = torch.cat((other["labels"][:, None], other["scores"][:, None], other["boxes"]), 1)
-        rows = [torch.tensor(sorted(side.tolist(), key=tuple)) for side in (mine, theirs)]
-        torch.testing.assert_close(*rows, rtol=1e-5, atol=1e-3)
+        # Near-equal scores may change places, so each detection looks for its like on the other side.
+        alike = (labels[:count, None] + 1 == other["labels"]) & torch.isclose(
+            scores[:count, None], other["scores"], rtol=1e-5, atol=0
+        )
+        boxes = found.boxes_xyxy[image, :count]
+        alike &= ((boxes[:, None] - other["boxes"]).abs() < 1e-3).all(dim=-1)
+        assert alike.any(dim=0).all()
+        assert alike.any(dim=1).all()
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize(
     ("made", "changed"),
     [
         ({}, {}),
-        ({"classes": 90, "noise": 0.2}, {}),  # many overlapping boxes of every class
+        ({"classes": 40, "noise": 0.2, "images": 2}, {}),  # many overlapping boxes of every class
         ({"classes": 2, "noise": 0.3}, {"max_detections": 20}),  # few classes, so long groups
         ({"classes": 1}, {"score_threshold": 0.3}),
         ({"noise": 8.0}, {"candidates_per_class": 7}),
@@ -119,7 +123,7 @@ def test_equals_torchvision(seed, made, changed):
     assert_same(postprocess(logits, deltas, ANCHORS, **settings), torchvisions(logits, deltas, **settings))
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize(
     "changed",
     [

@@ -117,7 +117,7 @@ def test_outputs_equal_torchvisions_at_another_input_size(ours, theirs):
     assert_same_outputs(detector, theirs, normalise(random_bytes(1, 3, 161, 240), (0.5,) * 3, (0.5,) * 3))
 
 
-@pytest.mark.parametrize("score_threshold", [0.001, 0.5, 0.9999])
+@pytest.mark.parametrize("score_threshold", [0.001, 0.9, 0.9999])
 def test_final_detections_are_torchvisions(ours, theirs, score_threshold, monkeypatch):
     monkeypatch.setattr(theirs, "score_thresh", score_threshold)
     photos = [random_bytes(3, 320, 320, seed=seed).float() / 255 for seed in range(2)]
@@ -145,11 +145,9 @@ def test_final_detections_are_torchvisions(ours, theirs, score_threshold, monkey
         assert torch.equal(found.labels[image, :count] + 1, each["labels"])
         torch.testing.assert_close(found.scores[image, :count], each["scores"], rtol=0, atol=1e-5)
         torch.testing.assert_close(found.boxes_xyxy[image, :count], each["boxes"], rtol=0, atol=1e-3)
-    if score_threshold == 0.001:
-        assert found.counts.tolist() == [300, 300, 300]
-        assert len(found.labels.unique()) > 10
-    else:
-        assert found.counts.max() < 300
+    # All that an image may have, some, and none.
+    assert {0.001: 300, 0.9: 290, 0.9999: 0}[score_threshold] == pytest.approx(max(found.counts), abs=5)
+    assert score_threshold > 0.001 or len(found.labels.unique()) > 10
 
 
 def test_normalisation_is_torchvisions(theirs):
@@ -265,7 +263,7 @@ def test_grids_at_320():
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("output_stride", [16, 32])
 def test_every_input_size_has_as_many_outputs_as_default_boxes(recipe, output_stride):
-    for hw in [(32, 32), (33, 65), (97, 64)]:
+    for hw in [(32, 32), (33, 65)]:
         overrides = [f"model.input_hw=[{hw[0]}, {hw[1]}]", f"model.backbone.output_stride={output_stride}"]
         detector = detector_of(recipe, *overrides, "model.backbone.width=0.35", num_classes=3).eval()
         with torch.no_grad():
@@ -282,9 +280,8 @@ def test_default_boxes_are_no_weights():
     assert detector.to(torch.device("meta")).anchors_xyxy.device.type == "meta"  # they move along
 
 
-@pytest.mark.parametrize("recipe", ["ssdlite_mnv3_small", "ssdlite_mnv3_large_torchvision"])
-def test_forward_passes_strict_export(recipe):
-    detector = randomise(detector_of(recipe, "model.input_hw=[96, 128]"))
+def test_forward_passes_strict_export():
+    detector = randomise(detector_of("ssdlite_mnv3_small", "model.input_hw=[96, 128]"))
     example = torch.zeros(2, 3, 96, 128)
     batch = torch.export.Dim("batch", min=1, max=64)
     program = torch.export.export(detector, (example,), dynamic_shapes={"images": {0: batch}}, strict=True)
@@ -309,16 +306,20 @@ def test_every_parameter_gets_a_gradient_even_without_objects(loss, objects):
     outputs = detector(normalise(random_bytes(2, 3, 64, 64), (0.5,) * 3, (0.5,) * 3))
     class_loss, box_loss = build_losses(model.loss)(*outputs, targets_of(matched, boxes, labels, anchors))
     (class_loss + box_loss).backward()
-    assert math.isfinite(class_loss + box_loss)
+    assert class_loss.isfinite()
+    assert box_loss.isfinite()
     gradients = {name: parameter.grad for name, parameter in detector.named_parameters()}
     assert [name for name, gradient in gradients.items() if gradient is None] == []
     assert all(gradient.isfinite().all() for gradient in gradients.values())
-    if objects == 0:
-        assert box_loss == 0
-    else:
-        # A weight before a BN may stand still; the last layers of the levels with matches may not.
-        assert gradients["head.box_predictors.1.1.weight"].abs().sum() > 0
-        assert gradients["head.class_predictors.1.1.weight"].abs().sum() > 0
+    # Box predictors learn on the levels with matches, and only there.
+    grids = level_grids(input_hw=(64, 64), strides=(16, 32), extra_levels=4)
+    cells = [predictor[1].out_channels // 4 for predictor in detector.head.box_predictors]
+    counts = [rows * columns * boxes for (rows, columns), boxes in zip(grids, cells, strict=True)]
+    for level, of_level in enumerate(matched.split(counts, dim=1)):
+        moved = gradients[f"head.box_predictors.{level}.1.weight"].any()
+        assert moved == (of_level >= 0).any()
+    assert (matched >= 0).any() == (objects > 0)
+    assert gradients["head.class_predictors.0.1.weight"].any() == (loss == "focal" or objects > 0)
 
 
 # the start
@@ -381,11 +382,16 @@ def test_a_start_is_reproducible_and_a_module_without_convolutions_stays():
     assert (norm.weight == 1).all()
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_norm_settings_of_the_recipe_reach_every_layer(recipe):
-    def settings(*overrides):
-        modules = detector_of(recipe, *overrides, num_classes=1).modules()
-        return {(layer.eps, layer.momentum) for layer in modules if isinstance(layer, nn.BatchNorm2d)}
+def norm_settings(detector):
+    norms = [layer for layer in detector.modules() if isinstance(layer, nn.BatchNorm2d)]
+    return {(norm.eps, norm.momentum) for norm in norms}
 
-    assert settings() == {(0.001, 0.03)}  # TensorFlow's and torchvision's: decay 0.97
-    assert settings("model.backbone.norm_eps=0.02", "model.backbone.norm_momentum=0.4") == {(0.02, 0.4)}
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_norm_settings_are_tensorflows_and_torchvisions(recipe):
+    assert norm_settings(detector_of(recipe, "model.backbone.width=0.35")) == {(0.001, 0.03)}  # decay 0.97
+
+
+def test_norm_settings_of_the_recipe_reach_every_layer():
+    other = ("model.backbone.norm_eps=0.02", "model.backbone.norm_momentum=0.4")
+    assert norm_settings(detector_of("ssdlite_mnv3_small", *other)) == {(0.02, 0.4)}

@@ -23,10 +23,10 @@ Activation = Literal["sigmoid", "softmax"]
 
 # Default boxes of an image looked at first, per wanted detection, and the growth if too few survive.
 # Speed only: the detections are the same for any values. Chosen with benchmarks/postprocess.py.
-FIRST_DEPTH = 4
-DEEPER = 4
+FIRST_DEPTH = 3
+DEEPER = 2
 # Rounds of NMS that take the best box of every group, before all that is left is compared pair by pair.
-ROUNDS = 10
+ROUNDS = 5
 # Pairs of boxes compared at once, at most: bounds the memory of NMS to about 200 MB.
 PAIRS_PER_BLOCK = 1 << 21
 
@@ -215,11 +215,14 @@ def _undominated(rows: Tensor, place: Tensor, *, nms_iou: float) -> Tensor:
     longest = int(place.max()) + 1 if len(place) else 1
     index = torch.arange(len(place), device=rows.device)
     for block in torch.split(index, max(1, PAIRS_PER_BLOCK // longest)):
-        later = block.repeat_interleave(place[block])  # each box once per better box of its group
-        earlier = later - 1 - _place(later)
+        repeats = place[block]
+        later = block.repeat_interleave(repeats)  # each box once per better box of its group,
+        shift = (block - repeats.cumsum(0)).index_select(0, later - block[:1])
+        earlier = shift.add_(torch.arange(len(later), device=rows.device))  # which are those just before it
         over = _overlap(rows.index_select(1, earlier), rows.index_select(1, later), nms_iou=nms_iou)
-        better.append(earlier[over])
-        weaker.append(later[over])
+        over = over.nonzero().squeeze(1)
+        better.append(earlier.index_select(0, over))
+        weaker.append(later.index_select(0, over))
     drops, dropped = torch.cat(better), torch.cat(weaker)
     stays = torch.ones(len(place), dtype=torch.bool, device=rows.device)
     # Greedy NMS is the one fixed point: the first n boxes of every group are right after n rounds, and

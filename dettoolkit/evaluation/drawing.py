@@ -155,7 +155,10 @@ def _outline(
     rectangles = [(rim, (0, 0, 0, 90), stroke + rim), (0, (*color, 255), stroke)]
     for grow, ink, line in rectangles:
         corners = (left - grow, top - grow, right + grow, bottom + grow)
-        pen.rounded_rectangle(corners, radius=radius, outline=ink, width=line)
+        if radius < stroke * 2:  # Pillow's rounded corners fail where they would meet
+            pen.rectangle(corners, outline=ink, width=line)
+        else:
+            pen.rounded_rectangle(corners, radius=radius, outline=ink, width=line)
 
 
 def _hatch(pen: ImageDraw.ImageDraw, rect: Rect, ink: tuple[int, int, int, int], stroke: int) -> None:

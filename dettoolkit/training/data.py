@@ -35,8 +35,6 @@ class DataModule(LightningDataModule):
         seed: int,
     ) -> None:
         super().__init__()
-        # A set of fewer images than processes leaves some of them nothing to validate.
-        self.allow_zero_length_dataloader_with_multiple_devices = True
         self.train, self.val = train, val
         self.seed = seed
         self.loading: dict[str, Any] = {
@@ -66,7 +64,7 @@ class DataModule(LightningDataModule):
                 "normalisation needs two on each: add images, or use fewer trainer.devices"
             )
         sampler = EpochSampler(
-            size=len(self.train),  # type: ignore[arg-type]
+            size=images,
             seed=self.seed,
             rank=rank,
             world_size=world_size,
@@ -80,7 +78,17 @@ class DataModule(LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Every image exactly once over all processes."""
+        """Every image exactly once over all processes.
+
+        Raises:
+            ValueError: a process would have none; Lightning leaves it out, and the others wait for it.
+        """
         rank, world_size = self._share()
-        sampler = ExactSampler(size=len(self.val), rank=rank, world_size=world_size)  # type: ignore[arg-type]
+        images = len(self.val)  # type: ignore[arg-type]
+        if images < world_size:
+            raise ValueError(
+                f"the validation set has {images} images for {world_size} processes: use fewer "
+                "trainer.devices"
+            )
+        sampler = ExactSampler(size=images, rank=rank, world_size=world_size)
         return DataLoader(self.val, sampler=sampler, **self.loading)

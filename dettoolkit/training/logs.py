@@ -31,6 +31,8 @@ def drop_rows(path: Path, *, steps_done: int) -> list[str]:
     lines = path.read_text().splitlines(keepends=True)
     if lines and not lines[-1].endswith("\n"):  # the run was killed while it wrote this line
         lines.pop()
+    if not lines:
+        return []
     reader = csv.DictReader(lines)
     rows = [row for row in reader if int(row["step"]) < steps_done]
     names = list(reader.fieldnames or [])

@@ -198,16 +198,26 @@ class TrainingModule(LightningModule):
         return [item for share in shares for item in share]
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
-        """Build optimiser and per-step schedule; the run's length comes from the trainer."""
-        total = self.max_steps
-        if total is None:
-            total = int(self.trainer.estimated_stepping_batches)
+        """Build optimiser and schedule, whose steps are those of the optimiser."""
+        total = self._total_steps()
         check_length(self.optim.schedule, total)
         optimiser = build_optimiser(self.network, self.optim, lr=self.lr)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimiser, lambda step: rate_factor(step, total_steps=total, schedule=self.optim.schedule)
         )
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _total_steps(self) -> int:
+        """Count the optimiser steps of the whole run.
+
+        The trainer's own estimated_stepping_batches would make its loader now, before a resumed run's position
+        is known, and start the epoch anew.
+        """
+        if self.max_steps is not None:
+            return self.max_steps
+        batches, limit = len(self.trainer.datamodule.train_dataloader()), self.trainer.limit_train_batches
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        return -(-batches // self.trainer.accumulate_grad_batches) * int(self.trainer.max_epochs or 0)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make the checkpoint describe itself."""

@@ -34,6 +34,16 @@ class Checkpoint(ModelCheckpoint):
             **when,
         )
 
+    @property
+    def state_key(self) -> str:
+        """Tell the states of a run's Checkpoints apart, by what they write and how often."""
+        return self._generate_state_key(name=self.filename, every_n_train_steps=self._every_n_train_steps)
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        """Save, but not in front of a validation: Lightning would leave it out when resuming from there."""
+        if not trainer.is_last_batch and not trainer.should_stop:
+            super().on_train_batch_end(trainer, *args)
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the state of the run's former folder as one of this folder."""
         folder = Path(self.dirpath or "")

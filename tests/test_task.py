@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.transforms.functional import normalize
+
+from dettoolkit.build import Classes, build_detector, build_losses, build_task
+from dettoolkit.detection.boxes import encode
+from dettoolkit.detection.losses import focal_loss
+from dettoolkit.detection.matching import match, targets_of
+from dettoolkit.detection.postprocess import Detections
+from dettoolkit.detection.task import DetectionTask, detection_arrays, normalise, to_original
+
+CATEGORY_IDS = [3, 7]  # of labels 0 and 1
+TRUTH = {
+    "images": [{"id": 70, "height": 32, "width": 128}, {"id": 9, "height": 64, "width": 64}],
+    "categories": [{"id": 3, "name": "box"}, {"id": 7, "name": "bar"}],
+    "annotations": [
+        {"id": 1, "image_id": 70, "category_id": 7, "bbox": [16.0, 4.0, 80.0, 20.0], "area": 1600.0},
+        {"id": 2, "image_id": 9, "category_id": 3, "bbox": [20.0, 8.0, 24.0, 30.0], "area": 720.0},
+    ],
+}
+# The same objects at the input's size of 64 x 64: the first image is half as high there, and twice as narrow.
+BOXES = torch.tensor([[[8.0, 8.0, 48.0, 48.0]], [[20.0, 8.0, 44.0, 38.0]]])
+LABELS = torch.tensor([[1], [0]])
+
+
+@pytest.fixture(scope="module")
+def task(tiny: Any) -> DetectionTask:
+    torch.manual_seed(0)
+    recipe = tiny.load(tiny.data, "model.loss.box_weight=2.0", "evaluation.max_detections=5").recipe
+    detector = build_detector(recipe.model, num_classes=2, pretrained=False)
+    return build_task(recipe, detector, classes=Classes(["box", "bar"], CATEGORY_IDS), ground_truth=TRUTH)
+
+
+def batch(**changes: Tensor) -> dict[str, Any]:
+    return {
+        "images": torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8),
+        "boxes_xyxy": BOXES,
+        "labels": LABELS,
+        "image_ids": torch.tensor([70, 9]),
+        "original_hw": torch.tensor([[32, 128], [64, 64]]),
+    } | changes
+
+
+def outputs_that_find(
+    task: DetectionTask, boxes: Tensor, labels: Tensor, iou_threshold: float = 0.99
+) -> tuple[Tensor, Tensor]:
+    """Give outputs (N, A, 3), (N, A, 4) whose default boxes that fit best predict the image's one object."""
+    anchors = task.network.anchors_xyxy
+    logits = torch.full((len(boxes), len(anchors), 3), -20.0)
+    deltas = torch.zeros(len(boxes), len(anchors), 4)
+    found = match(boxes, labels, anchors, iou_threshold=iou_threshold, force_match=True)
+    for image, anchor in (found >= 0).nonzero().tolist():
+        logits[image, anchor, 1 + int(labels[image, 0])] = 3.0
+        deltas[image, anchor] = encode(boxes[image, 0], anchors[anchor])
+    return logits, deltas
+
+
+def test_images_are_normalised_as_torchvision_does() -> None:
+    images = torch.randint(0, 256, (2, 3, 5, 7), dtype=torch.uint8)
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    wanted = normalize(images / 255, list(mean), list(std))
+    torch.testing.assert_close(normalise(images, mean, std), wanted, rtol=0, atol=1e-6)
+    ends = normalise(torch.tensor([0, 255], dtype=torch.uint8).expand(1, 3, 1, 2), (0.5,) * 3, (0.5,) * 3)
+    assert ends.flatten().tolist() == [-1, 1] * 3
+
+
+def test_boxes_go_back_to_each_images_own_size() -> None:
+    boxes = torch.tensor([[[8.0, 8.0, 48.0, 48.0]], [[20.0, 8.0, 44.0, 38.0]]])
+    empty = torch.zeros(2, 1)
+    found = to_original(
+        Detections(boxes, empty, empty.long(), empty[:, 0].long()),
+        input_hw=(64, 64),
+        original_hw=torch.tensor([[32, 128], [64, 64]]),
+    )
+    assert found.tolist() == [[[16, 4, 96, 24]], [[20, 8, 44, 38]]]  # x by 2, y by 1/2; unchanged
+
+
+def test_predictions_are_in_the_files_ids_and_pixels(task: DetectionTask) -> None:
+    outputs = outputs_that_find(task, BOXES, LABELS)
+    arrays = task.predict(outputs, batch())
+    best = [np.flatnonzero(arrays.image_ids == image)[0] for image in (70, 9)]
+    assert arrays.category_ids[best].tolist() == [7, 3]
+    np.testing.assert_allclose(arrays.boxes_xywh[best], [[16, 4, 80, 20], [20, 8, 24, 30]], atol=1e-3)
+    np.testing.assert_allclose(arrays.scores[best], torch.sigmoid(torch.tensor(3.0)).item(), rtol=1e-6)
+    assert max(np.bincount(arrays.image_ids)) <= 5  # evaluation.max_detections
+    numbers = task.score([arrays]).numbers
+    assert numbers["AP"] == numbers["AP50"] == numbers["AR1"] == 1.0
+
+
+def test_score_takes_batches_in_any_order_and_none(task: DetectionTask) -> None:
+    outputs = outputs_that_find(task, BOXES, LABELS)
+    parts = []
+    for image in (1, 0):
+        one = {key: value[image : image + 1] for key, value in batch().items()}
+        parts.append(task.predict((outputs[0][[image]], outputs[1][[image]]), one))
+    assert task.score(parts).numbers["AP"] == 1.0
+    nothing = task.score([])
+    assert nothing.numbers["AP"] == 0.0
+    assert "no detections on any of the 2 images" in (nothing.note or "")
+
+
+def test_padding_is_no_detection() -> None:
+    found = Detections(
+        torch.tensor([[[0.0, 0, 2, 3], [1, 1, 5, 9]], [[0, 0, 0, 0], [0, 0, 0, 0]]]),
+        torch.tensor([[0.9, 0.8], [0.0, 0.0]]),
+        torch.tensor([[1, 0], [-1, -1]]),
+        torch.tensor([2, 0]),
+    )
+    arrays = detection_arrays(found, found.boxes_xyxy, torch.tensor([70, 9]), CATEGORY_IDS)
+    assert arrays.image_ids.tolist() == [70, 70]
+    assert arrays.category_ids.tolist() == [7, 3]
+    assert arrays.boxes_xywh.tolist() == [[0, 0, 2, 3], [1, 1, 4, 8]]
+    none = detection_arrays(
+        Detections(*(each[:0] for each in found)), torch.zeros(0, 2, 4), torch.zeros(0), [3]
+    )
+    assert len(none) == 0
+
+
+def test_losses_are_those_of_the_matched_targets(task: DetectionTask) -> None:
+    torch.manual_seed(1)
+    anchors = task.network.anchors_xyxy
+    outputs = torch.randn(2, len(anchors), 3), torch.randn(2, len(anchors), 4)
+    parts = task.losses(outputs, batch())
+    targets = targets_of(
+        match(BOXES, LABELS, anchors, iou_threshold=0.5, force_match=True), BOXES, LABELS, anchors
+    )
+    class_loss, box_loss = focal_loss(*outputs, targets, alpha=0.75, gamma=2.0)
+    assert parts.keys() == {"class", "box"}
+    assert parts["class"].item() == pytest.approx(class_loss.item())
+    assert parts["box"].item() == pytest.approx(2.0 * box_loss.item())  # model.loss.box_weight
+    right = task.losses(outputs_that_find(task, BOXES, LABELS, iou_threshold=0.5), batch())
+    assert right["class"] < 0.1 * parts["class"]
+    assert right["box"] < 0.1 * parts["box"]
+
+
+@pytest.mark.parametrize("boxes_of_the_largest_image", [0, 3])
+@pytest.mark.parametrize("loss", ["focal", "multibox"])
+def test_batch_without_boxes_trains(
+    task: DetectionTask, tiny: Any, loss: str, boxes_of_the_largest_image: int
+) -> None:
+    section = tiny.load(tiny.data, f"model.loss={{type: {loss}}}").recipe.model.loss
+    task = DetectionTask(**{**vars(task), "losses_of": build_losses(section)})
+    empty = batch(
+        boxes_xyxy=torch.zeros(2, boxes_of_the_largest_image, 4),
+        labels=torch.full((2, boxes_of_the_largest_image), -1),
+    )
+    task.network.zero_grad()
+    parts = task.losses(task.network.train()(task.images(empty)), empty)
+    assert all(torch.isfinite(part) for part in parts.values())
+    sum(parts.values(), torch.zeros(())).backward()
+    lacking = [name for name, p in task.network.named_parameters() if p.grad is None]
+    assert not lacking
+    assert all(torch.isfinite(p.grad).all() for p in task.network.parameters() if p.grad is not None)
+
+
+def test_predictions_of_half_precision_are_decoded_in_full(task: DetectionTask) -> None:
+    outputs = outputs_that_find(task, BOXES, LABELS)
+    arrays = task.predict((outputs[0].bfloat16(), outputs[1].bfloat16()), batch())
+    assert arrays.scores.dtype == np.float64
+    assert task.score([arrays]).numbers["AP50"] == 1.0
+
+
+def test_network_has_nothing_but_its_weights_in_the_state(task: DetectionTask) -> None:
+    assert "anchors_xyxy" not in task.network.state_dict()
+    assert isinstance(task.network, nn.Module)
+    assert task.network.anchors_xyxy.shape[1] == 4
