@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import torch
 
 from dettoolkit import cli, commands
 from dettoolkit.runs import RANKS
+from dettoolkit.training.module import TrainingModule
 
 Errors = Callable[..., str]
 
@@ -112,9 +114,10 @@ def test_typos_of_a_recipe_are_told_all_at_once_without_torch(tiny: Any, tmp_pat
     assert ran.stdout == "2 False\n"
     assert ran.stderr.count("\n") == 4
     assert "error:\n" in ran.stderr
-    assert f"{recipe}:11: data.augmnet: " in ran.stderr
+    lines = recipe.read_text().splitlines()
+    assert f"{recipe}:{lines.index('  augmnet: none') + 1}: data.augmnet: " in ran.stderr
     assert "did you mean 'augment'?" in ran.stderr
-    assert f"{recipe}:16: trainer.max_epochs: " in ran.stderr
+    assert f"{recipe}:{lines.index('  max_epochs: two') + 1}: trainer.max_epochs: " in ran.stderr
     assert "override 1 'optim.lr=fast': optim.lr: " in ran.stderr
 
 
@@ -374,6 +377,22 @@ def test_interruption_is_no_error(
     monkeypatch.setattr(commands, "train", interrupted)
     assert cli.train([str(tiny.recipe)]) == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_interrupted_scoring_says_how_to_score(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TrainingModule, "validation_step", interrupted)
+    handler = signal.getsignal(signal.SIGINT)  # Lightning switches Ctrl-C off
+    try:
+        assert cli.evaluate([str(tiny_run), "--out", str(tmp_path / "out")]) == 130
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    hint = f"interrupted while scoring; to score it: tools/evaluate.py {tiny_run}/checkpoints/best.ckpt\n"
+    assert capsys.readouterr().err.endswith(hint)
 
 
 def test_only_the_first_process_reports(

@@ -412,7 +412,8 @@ class TestErrors:
         (tmp_path / "coco/train2017").mkdir(parents=True)
         (tmp_path / "coco/annotations").mkdir()
         (tmp_path / "coco/annotations/train.json").touch()
-        with pytest.raises(FileNotFoundError, match=r"is incomplete(?s:.*)json files there: annotations.train.json"):
+        listing = r"is incomplete(?s:.*)json files there: annotations.train.json"
+        with pytest.raises(FileNotFoundError, match=listing):
             check_root(tmp_path / "coco", expected=expected)
         check_root(tmp_path / "coco", expected=["train2017", "annotations/train.json"])
 

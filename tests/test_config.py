@@ -227,7 +227,7 @@ def test_override_values_are_yaml_1_2(write: Any) -> None:
         "model.anchors.aspect_ratios=[2, 3.5]",
         "trainer.ema={decay: 0.9}",
         "model.input_hw=[256, 512]",
-        "trainer.extra.limit_val_batches=0.5",
+        "trainer.extra.limit_train_batches=0.5",
         "data.train.annotations=a/b.yaml",
         "model.weights=torchvision:COCO_V1",
     ]
@@ -238,14 +238,14 @@ def test_override_values_are_yaml_1_2(write: Any) -> None:
     assert recipe.trainer.ema is not None
     assert recipe.trainer.ema.decay == 0.9
     assert recipe.model.input_hw == (256, 512)
-    assert recipe.trainer.extra == {"limit_val_batches": 0.5}
+    assert recipe.trainer.extra == {"limit_train_batches": 0.5}
     assert recipe.data.train.annotations == "a/b.yaml"
     assert recipe.data.train.images == "train2017"  # the rest of a section's default stays
     assert recipe.model.weights == "torchvision:COCO_V1"
 
 
 def test_null_unsets(write: Any) -> None:
-    text = SMALL + "  ema: {decay: 0.5}\n  extra: {limit_val_batches: 2}\nevaluation: {pictures: 3}\n"
+    text = SMALL + "  ema: {decay: 0.5}\n  extra: {limit_train_batches: 2}\nevaluation: {pictures: 3}\n"
     overlay = write("data: {batch_size: 7, workers: 1}\n", "o.yaml")
     extras = [
         overlay,
@@ -253,7 +253,7 @@ def test_null_unsets(write: Any) -> None:
         "trainer.max_epochs=null",
         "trainer.max_steps=9",
         "trainer.ema=null",
-        "trainer.extra.limit_val_batches=null",
+        "trainer.extra.limit_train_batches=null",
         "evaluation=null",
     ]
     resolved = load_recipe(write(text), extras)
@@ -381,7 +381,7 @@ def test_errors_of_all_layers_in_order(write: Any) -> None:
         ("model.anchors.mix_scale=1", "unknown key; did you mean 'min_scale' or 'max_scale'?"),
         ("backbone.width=2", "backbone: unknown key here; did you mean 'model.backbone'?"),
         ("trainer.batch_size=2", "unknown key here; did you mean 'data.batch_size'?"),
-        ("trainer.limit_val_batches=2", "did you mean 'trainer.extra.limit_val_batches'?"),
+        ("trainer.limit_train_batches=2", "did you mean 'trainer.extra.limit_train_batches'?"),
         ("trainer.accumulate_grad_batches=2", "did you mean 'trainer.accumulate'?"),
         ("model.loss.zzz=2", "unknown key; model.loss has type, alpha, gamma and box_weight"),
         ("zzz=2", "zzz: unknown key; the recipe has model, data, optim, trainer and evaluation"),
@@ -529,13 +529,13 @@ def test_trainer_extra_is_checked(write: Any) -> None:
     assert small(["trainer.extra.detect_anomaly=true"], write).recipe.trainer.extra == {
         "detect_anomaly": True
     }
-    assert refuse(write(SMALL), ["trainer.extra={limit_val_batchs: 2, logger: true, max_epochs: 3}"]) == [
+    assert refuse(write(SMALL), ["trainer.extra={limit_train_batchs: 2, logger: true, max_epochs: 3}"]) == [
         line.replace(
-            "ORIGIN", "override 1 'trainer.extra={limit_val_batchs: 2, logger: true, max_epochs: 3}'"
+            "ORIGIN", "override 1 'trainer.extra={limit_train_batchs: 2, logger: true, max_epochs: 3}'"
         )
         for line in [
-            "ORIGIN: trainer.extra.limit_val_batchs: no argument of Lightning's Trainer; "
-            "did you mean 'limit_val_batches'?",
+            "ORIGIN: trainer.extra.limit_train_batchs: no argument of Lightning's Trainer; "
+            "did you mean 'limit_train_batches'?",
             "ORIGIN: trainer.extra.logger: not to be set here: set trainer.loggers",
             "ORIGIN: trainer.extra.max_epochs: not to be set here: set trainer.max_epochs",
         ]
@@ -668,7 +668,7 @@ def test_edit_distance() -> None:
 
 
 def test_a_wrong_recipe_is_refused_without_heavy_imports(write: Any, record_property: Any) -> None:
-    name = write(SMALL.replace("max_epochs", "max_epoch") + "  extra: {limit_val_batchs: 1}\n")
+    name = write(SMALL.replace("max_epochs", "max_epoch") + "  extra: {limit_train_batchs: 1}\n")
     code = (
         "import sys\n"
         "from dettoolkit.config import RecipeError, load_recipe\n"
@@ -683,7 +683,7 @@ def test_a_wrong_recipe_is_refused_without_heavy_imports(write: Any, record_prop
     record_property("seconds", round(time.perf_counter() - start, 2))  # under 1 on a machine that is not busy
     assert done.stdout.splitlines() == [
         "r.yaml:13: trainer.max_epoch: unknown key; did you mean 'max_epochs'?",
-        "r.yaml:14: trainer.extra.limit_val_batchs: no argument of Lightning's Trainer; "
-        "did you mean 'limit_val_batches'?",
+        "r.yaml:14: trainer.extra.limit_train_batchs: no argument of Lightning's Trainer; "
+        "did you mean 'limit_train_batches'?",
         "[]",
     ]

@@ -143,6 +143,7 @@ def test_sigmoid_equals_the_plain_way(seed, changed):
 @pytest.mark.parametrize(("depth", "rounds", "block"), [(0.01, 0, 64), (0.1, 1, 1), (100.0, 3, 1 << 21)])
 def test_speed_settings_do_not_change_the_detections(monkeypatch, depth, rounds, block):
     monkeypatch.setattr(module, "FIRST_DEPTH", depth)
+    monkeypatch.setattr(module, "FIRST_CELLS", 0)
     monkeypatch.setattr(module, "ROUNDS", rounds)
     monkeypatch.setattr(module, "PAIRS_PER_BLOCK", block)
     for seed in range(3):

@@ -382,6 +382,20 @@ def test_longer_run_goes_on_with_the_longer_schedule(
     assert max(column(run, "loss")) == 7
 
 
+def test_run_resumed_in_its_last_epoch_is_validated_at_the_end(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = ("trainer={max_epochs: 3, val_every_epochs: 2, checkpoint_every_steps: 1}", QUICK)
+    kill(monkeypatch, 5, "training_step")
+    with pytest.raises(Killed):
+        tiny.train(tmp_path, *recipe)
+    run = the_run(tmp_path)
+    assert column(run, "AP").keys() == {3}
+    tiny.train(tmp_path, *recipe, resume=run)
+    assert column(run, "AP").keys() == {3, 5}
+    assert column(run, "loss").keys() == set(range(6))
+
+
 def test_steps_of_another_size_are_refused(tiny: Any, whole: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(whole, run)
@@ -474,7 +488,7 @@ class Averaged(lightning.LightningModule):
         return -self.weight.sum()
 
     def validation_step(self, batch: torch.Tensor, batch_idx: int) -> None:
-        self.validated.append(float(self.weight))
+        self.validated.append(self.weight.item())
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=1.0)
@@ -502,7 +516,7 @@ def test_average_is_the_one_computed_by_hand(warmup: int) -> None:
         wanted = step if step == 1 else decay * wanted + (1 - decay) * step
         history.append(wanted)
     assert module.validated == pytest.approx([history[2]] * 3 + [history[5]] * 3, rel=1e-5)
-    assert float(module.weight) == pytest.approx(history[5], rel=1e-5)  # left there for what follows
+    assert module.weight.item() == pytest.approx(history[5], rel=1e-5)  # left there for what follows
     assert float(module.mean) == pytest.approx(10 * history[5], rel=1e-5)
     assert int(module.count) == 6
 

@@ -21,12 +21,11 @@ from dettoolkit.detection.boxes import area, clip_to, decode
 
 Activation = Literal["sigmoid", "softmax"]
 
-# Default boxes of an image looked at first, per wanted detection, and the growth if too few survive.
-# Speed only: the detections are the same for any values. Chosen with benchmarks/postprocess.py.
-FIRST_DEPTH = 3
-DEEPER = 2
-# Rounds of NMS that take the best box of every group, before all that is left is compared pair by pair.
-ROUNDS = 5
+# Speed only, by benchmarks/postprocess.py; the detections are the same for any values.
+FIRST_DEPTH = 3  # default boxes of an image looked at first, per wanted detection
+FIRST_CELLS = 8192  # but at least so many cells of an image, which is everything where classes are few
+DEEPER = 2  # growth of the depth for images where too few boxes survive
+ROUNDS = 8  # of NMS that take each group's best box, before all pairs of what is left are compared
 # Pairs of boxes compared at once, at most: bounds the memory of NMS to about 200 MB.
 PAIRS_PER_BLOCK = 1 << 21
 
@@ -83,7 +82,7 @@ def postprocess(
     images, anchors, slots = ranks.shape
     found = peaks.new_full((images, max_detections), -1, dtype=torch.int64)  # cells
     pending = peaks.new_ones((images, 1), dtype=torch.bool)
-    depth = math.ceil(FIRST_DEPTH * max_detections)
+    depth = max(math.ceil(FIRST_DEPTH * max_detections), FIRST_CELLS // (slots - 1))
     while True:
         floor = _floor(peaks, least=least, depth=depth)  # (N, 1)
         cells, rank = _candidates(ranks, peaks, floor.masked_fill(~pending, torch.nan))

@@ -43,6 +43,11 @@ class ProgressBar(TQDMProgressBar):
         self._images = 0
         self._since = time.perf_counter()
 
+    def on_train_start(self, trainer: Trainer, *args: Any) -> None:
+        """Start the clock of a run that is resumed in mid-epoch."""
+        super().on_train_start(trainer, *args)
+        self._images, self._since = 0, time.perf_counter()
+
     def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:
         """Start the clock of this epoch."""
         super().on_train_epoch_start(trainer, *args)
@@ -121,8 +126,9 @@ class EndRun(Callback):
         self.max_epochs = max_epochs
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop at once when a resumed run has done its steps."""
+        """Look where a resumed run stands: Lightning starts no epoch that it only goes on with."""
         self._stop_when_done(trainer)
+        self.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let the last epoch end with a validation."""
@@ -146,6 +152,10 @@ class LogSpeed(Callback):
         self._images = 0
         self._waited = 0.0
         self._started = self._last_end = time.perf_counter()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clocks of a run that is resumed in mid-epoch."""
+        self.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clocks."""

@@ -159,7 +159,7 @@ class TrainingModule(LightningModule):
         path = self.run_dir / f"bad_batch_step{self.global_step}_rank{self.global_rank}.pt"
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save({key: _plain(value) for key, value in batch.items()}, path)
-        values = ", ".join(f"{name} {float(part):g}" for name, part in parts.items())
+        values = ", ".join(f"{name} {part.item():g}" for name, part in parts.items())
         raise NonFiniteLoss(
             f"{where}step {self.global_step}: the loss is not finite ({values}). Images of this batch: "
             f"{ids}. The batch is saved in {path}; open it with torch.load. If the data are in order, lower "
@@ -210,12 +210,13 @@ class TrainingModule(LightningModule):
     def _total_steps(self) -> int:
         """Count the optimiser steps of the whole run.
 
-        The trainer's own estimated_stepping_batches would make its loader now, before a resumed run's position
-        is known, and start the epoch anew.
+        The trainer's estimated_stepping_batches would set up its loader now, before a resumed run's position
+        is known, and begin the epoch anew.
         """
         if self.max_steps is not None:
             return self.max_steps
-        batches, limit = len(self.trainer.datamodule.train_dataloader()), self.trainer.limit_train_batches
+        batches = len(self.trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
+        limit = self.trainer.limit_train_batches
         batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
         return -(-batches // self.trainer.accumulate_grad_batches) * int(self.trainer.max_epochs or 0)
 
