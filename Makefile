@@ -2,6 +2,7 @@
 # Works with GNU make 3.81 (macOS) and a POSIX sh.
 
 PYTHON ?= python3
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -27,8 +28,9 @@ help:
 demo: setup
 	$(BIN)/python tools/demo.py
 
+# Two processes of one thread each: torch's threads would fight over the cores.
 test: lint
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)
 
 lint: setup
 	$(BIN)/ruff format --check .

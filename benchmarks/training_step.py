@@ -33,7 +33,7 @@ def steps(count: int, *, keep: bool) -> float:
     network = build.build_detector(recipe.model, num_classes=80, pretrained=False)
     classes = build.Classes([str(label) for label in range(80)], list(range(80)))
     task = build.build_task(recipe, network, classes=classes, ground_truth={})
-    network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.train().to(memory_format=torch.channels_last)
     corners = torch.rand(BATCH, 7, 2) * 200
     batch = {
         "images": torch.randint(0, 256, (BATCH, 3, *recipe.model.input_hw), dtype=torch.uint8),
@@ -47,7 +47,7 @@ def steps(count: int, *, keep: bool) -> float:
         images = task.images(batch).contiguous(memory_format=torch.channels_last)
         loss = torch.stack(list(task.losses(network(images), batch).values())).sum()
         optimiser.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimiser.step()
         speeds.append(BATCH / (_cpu_seconds() - before))
     return statistics.median(speeds[1:])

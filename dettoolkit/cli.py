@@ -15,6 +15,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,8 +29,43 @@ QUIET_WARNINGS = (
     ".*litlogger.*",
     ".*The dirpath has changed.*",
     ".*contains too few points.*",
+    ".*sync_dist=True.*",
 )
-OVERRIDES = "overlay files (*.yaml) and values (optim.lr=0.01), later ones win"
+# A checkpoint is scored on the machine at hand, not on the one it was trained on.
+HERE = (
+    "trainer.accelerator=auto",
+    "trainer.devices=auto",
+    "trainer.num_nodes=1",
+    "trainer.strategy=auto",
+)
+OVERRIDES = (
+    "overlay files and values, later ones win; a value is YAML (optim.lr=1e-2),\n"
+    "in quotes where the shell would read brackets ('model.input_hw=[256, 512]')"
+)
+USAGE = """usage: dettoolkit COMMAND ...   (each has --help)
+  train           train by a recipe, check it, or print it
+  evaluate        score a run, a checkpoint or a recipe's own weights
+  download-coco   fetch and unpack COCO 2017
+  --version       print the version"""
+TRAIN_EXAMPLES = """examples:
+  dettoolkit train ssdlite_mnv3_large data.root=data/coco
+  dettoolkit train ssdlite_mnv3_large finetune.yaml data.root=my_data --check
+  dettoolkit train ssdlite_scenes trainer.max_epochs=5
+"""
+EVALUATE_EXAMPLES = """examples:
+  dettoolkit evaluate runs/ssdlite_scenes/2026-01-31_12-00-00
+  dettoolkit evaluate last.ckpt --data other_data
+  dettoolkit evaluate ssdlite_mnv3_large_torchvision.yaml data.root=data/coco"""
+
+
+def shipped_names() -> str:
+    """List the recipes and overlays that are found by name."""
+    from dettoolkit.config.layers import shipped_folder
+
+    folder = shipped_folder()
+    recipes = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+    overlays = ", ".join(sorted(path.name for path in folder.glob("overlays/*.yaml")))
+    return f"shipped recipes: {recipes}\nshipped overlays: {overlays}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,7 +73,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = {"train": train, "evaluate": evaluate, "download-coco": download_coco}
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: dettoolkit {" + ",".join(commands) + "} ...   (each has --help)")
+        print(USAGE)
+        return 0
+    if arguments[0] == "--version":
+        print(f"dettoolkit {version('dettoolkit')}")
         return 0
     if arguments[0] not in commands:
         print(f"dettoolkit has no command '{arguments[0]}'; it has: {', '.join(commands)}", file=sys.stderr)
@@ -48,11 +87,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 def train(argv: Sequence[str] | None = None) -> int:
     """Train by a recipe, or check it, or print it."""
     parser = argparse.ArgumentParser(
-        prog="train", description="Train by a recipe.", formatter_class=argparse.RawTextHelpFormatter
+        prog="dettoolkit train",
+        usage="%(prog)s RECIPE [OVERLAY.yaml | key=value ...] [options]\n"
+        "       %(prog)s --resume RUN [key=value ...]",
+        description="Train by a recipe.",
+        epilog=TRAIN_EXAMPLES + shipped_names(),
+        formatter_class=argparse.RawTextHelpFormatter,
     )
-    parser.add_argument("recipe", nargs="?", help="a recipe's file, or the name of a shipped one")
+    parser.add_argument(
+        "recipe", nargs="?", help="a recipe's file, or a shipped one's name; left out with --resume"
+    )
     parser.add_argument("extras", nargs="*", help=OVERRIDES)
-    parser.add_argument("--resume", metavar="RUN", help="continue the run in this folder")
+    parser.add_argument(
+        "--resume", metavar="RUN", help="continue the run in this folder, runs/<recipe>/<time>"
+    )
     parser.add_argument(
         "--check", action="store_true", help="try recipe, data and one forward; train nothing"
     )
@@ -116,14 +164,24 @@ def _resume(run: Path, extras: Sequence[str]) -> int:
 
 def evaluate(argv: Sequence[str] | None = None) -> int:
     """Score a run, a checkpoint or a recipe's own weights."""
-    parser = argparse.ArgumentParser(prog="evaluate", description="Score a detector by COCO's rules.")
+    parser = argparse.ArgumentParser(
+        prog="dettoolkit evaluate",
+        usage="%(prog)s RUN | CHECKPOINT | RECIPE [OVERLAY.yaml | key=value ...] [options]",
+        description="Score a detector by COCO's rules, on the machine at hand.",
+        epilog=EVALUATE_EXAMPLES,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
     parser.add_argument(
         "source", help="a run's folder, a checkpoint, or a recipe whose model.weights are set"
     )
     parser.add_argument("extras", nargs="*", help=OVERRIDES)
-    parser.add_argument("--data", metavar="ROOT", help="another data set: short for data.root=ROOT")
     parser.add_argument(
-        "--out", metavar="DIR", help="folder for report and pictures (default: beside the run)"
+        "--data", metavar="ROOT", help="folder to use as data.root; data.val.* stay as in the recipe"
+    )
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help="folder for report and pictures (default: <run>/evaluation, evaluation_2 ...)",
     )
     parser.add_argument("--traceback", action="store_true", help="show where an error arose")
     options = parser.parse_intermixed_args(argv)
@@ -146,7 +204,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     if recipe is None:
         with stored_recipe(source) as config:
-            recipe = load_recipe(str(config), extras).recipe
+            recipe = load_recipe(str(config), [*HERE, *extras]).recipe
     _report(*commands.evaluate(source, recipe=recipe, out=out))
     return 0
 

@@ -77,7 +77,7 @@ def train(
     """
     last = checkpoint_of(resume, names=(LAST,)) if resume is not None else None
     steps_done = int(load_checkpoint(last)["global_step"]) if last is not None else 0  # type: ignore[call-overload]
-    run = prepare(name, recipe)
+    run = prepare(name, recipe, pretrained=resume is None)
     run_dir = resume if resume is not None else new_run_dir(Path(recipe.trainer.out), name)
     if is_first_process():
         logger.info("%s\nfolder    %s", summary(run), run_dir)

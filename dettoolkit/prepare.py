@@ -52,8 +52,11 @@ class Run:
         return None if np.all(self.val.annotations.iscrowd) else self.task.monitor
 
 
-def prepare(name: str, recipe: Recipe) -> Run:
-    """Load the data and build the network of a training; anything wrong shows here, before any work."""
+def prepare(name: str, recipe: Recipe, *, pretrained: bool = True) -> Run:
+    """Load the data and build the network of a training; anything wrong shows here, before any work.
+
+    Without `pretrained` the weights that the recipe starts from are not needed: a checkpoint brings its own.
+    """
     seed_everything(recipe.trainer.seed, workers=True, verbose=False)
     build_trainer(recipe.trainer, run_dir=None, callbacks=[])
     build.prepare_data(recipe.data)
@@ -61,7 +64,7 @@ def prepare(name: str, recipe: Recipe) -> Run:
     val_annotations = build.load_annotations(recipe.data, "val")
     classes = build.classes_of(train_annotations)
     scored = build.match_classes(classes, val_annotations, whose=str(train_annotations.path))
-    detector = build.build_detector(recipe.model, num_classes=len(classes.names), pretrained=True)
+    detector = build.build_detector(recipe.model, num_classes=len(classes.names), pretrained=pretrained)
     task = build.build_task(recipe, detector, classes=scored, ground_truth=val_annotations.evaluation_dict())
     run = Run(
         name,

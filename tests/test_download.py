@@ -410,7 +410,9 @@ def test_ctrl_c_stops_cleanly_and_the_next_run_goes_on(tmp_path, server):
     server.pause_s = 0.2
     root = tmp_path / "coco"
     code = (
-        "import sys, dettoolkit.download as d\n"
+        "import signal, sys, dettoolkit.download as d\n"
+        # A shell's background jobs, and so tests run by one, start with Ctrl-C ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"d.COCO_2017 = tuple(d.Archive(**row) for row in {[dataclasses.asdict(VAL)]!r})\n"
         "sys.exit(d.main())"
     )

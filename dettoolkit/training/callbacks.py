@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar, WeightAveraging
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from torch import Tensor
 
 
@@ -59,6 +61,27 @@ class ProgressBar(TQDMProgressBar):
         """Count the batch's images."""
         self._images += len(batch["images"]) * trainer.world_size
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def init_train_tqdm(self) -> Tqdm:
+        """Write to stderr, so that stdout holds results alone."""
+        return self._bar(self.train_description, position=0, leave=True)
+
+    def init_validation_tqdm(self) -> Tqdm:
+        """Write below the training's bar, if there is one."""
+        below = self.trainer.state.fn != "validate"
+        return self._bar(self.validation_description, position=int(below), leave=not below)
+
+    def _bar(self, description: str, *, position: int, leave: bool) -> Tqdm:
+        return Tqdm(
+            desc=description,
+            position=position,
+            disable=self.is_disabled,
+            leave=leave,
+            dynamic_ncols=True,
+            file=sys.stderr,
+            smoothing=0,
+            bar_format=self.BAR_FORMAT,
+        )
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Add the speed, drop Lightning's version number."""

@@ -120,6 +120,8 @@ class TrainingModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Give the loss of a batch, or stop the run if it is not finite."""
         images = len(batch["images"])
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self.log("lr", rate, prog_bar=True, batch_size=max(images, 1))
         if self._too_few(images):
             zero = torch.stack([parameter.sum() for parameter in self.network.parameters()]).sum() * 0
             self._stop_if_not_finite(zero, {}, batch)  # so that every process takes part in the decision
@@ -129,7 +131,6 @@ class TrainingModule(LightningModule):
         self._stop_if_not_finite(loss, parts, batch)
         self.log("loss", loss.detach(), prog_bar=True, batch_size=images)
         self.log_dict({f"loss/{name}": part.detach() for name, part in parts.items()}, batch_size=images)
-        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], prog_bar=True, batch_size=images)
         return loss
 
     def _too_few(self, images: int) -> bool:
