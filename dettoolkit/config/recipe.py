@@ -49,7 +49,8 @@ class SSDLiteHead(Section):
         [512, 256, 256, 128], description="Output channels of the extra stride-2 layers after C5."
     )
     init: Literal["truncated_normal", "normal"] = Field(
-        "truncated_normal", description="Distribution of the initial convolution kernels."
+        "truncated_normal",
+        description="Distribution of the initial kernels of backbone and extra layers; predictors: normal.",
     )
     init_std: PositiveFloat = Field(0.03, description="Standard deviation of the initial kernels.")
     class_bias: float = Field(
