@@ -141,7 +141,7 @@ def compare(make: Callable[[int], Predictions], repeats: int) -> None:
     mine, theirs = (statistics.median(column) for column in zip(*timed, strict=True))
     likely = [(batch[0].softmax(-1)[..., 1:] > 0.001).sum().item() / IMAGES for batch in batches]
     print(
-        f"{make.__name__:>9}: {statistics.mean(likely):6.0f} scores above 0.001 per image, ours {mine:.1f} ms, "
+        f"{make.__name__:>9}: {statistics.mean(likely):6.0f} scores > 0.001 per image, ours {mine:.1f} ms, "
         f"torchvision {theirs:.1f} ms, ratio {theirs / mine:.1f}, same detections: {agreed}"
     )
 

@@ -82,7 +82,10 @@ def test_unknown_command_names_the_known_ones(capsys: pytest.CaptureFixture[str]
     )
     for arguments in ([], ["--help"]):
         assert cli.main(arguments) == 0
-        assert "usage: dettoolkit {train,evaluate,download-coco}" in capsys.readouterr().out
+        printed = capsys.readouterr().out
+        assert all(f"\n  {name} " in printed for name in ("train", "evaluate", "download-coco"))
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("dettoolkit 0.")
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "download-coco"])

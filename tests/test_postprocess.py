@@ -9,6 +9,7 @@ from torchvision.models.detection.ssd import SSD
 from torchvision.ops import boxes as torchvision_boxes
 from torchvision.ops import nms
 
+from dettoolkit.detection import nms as nms_module
 from dettoolkit.detection import postprocess as module
 from dettoolkit.detection.anchors import default_boxes
 from dettoolkit.detection.boxes import clip_to, decode
@@ -140,12 +141,12 @@ def test_sigmoid_equals_the_plain_way(seed, changed):
     assert_same(found, sigmoids(logits - 1, deltas, **settings))
 
 
-@pytest.mark.parametrize(("depth", "rounds", "block"), [(0.01, 0, 64), (0.1, 1, 1), (100.0, 3, 1 << 21)])
+@pytest.mark.parametrize(("depth", "rounds", "block"), [(1, 0, 64), (1, 1, 1), (100, 3, 1 << 21)])
 def test_speed_settings_do_not_change_the_detections(monkeypatch, depth, rounds, block):
     monkeypatch.setattr(module, "FIRST_DEPTH", depth)
-    monkeypatch.setattr(module, "FIRST_CELLS", 0)
-    monkeypatch.setattr(module, "ROUNDS", rounds)
-    monkeypatch.setattr(module, "PAIRS_PER_BLOCK", block)
+    monkeypatch.setattr(module, "FIRST_CELLS", 1)
+    monkeypatch.setattr(nms_module, "ROUNDS", rounds)
+    monkeypatch.setattr(nms_module, "PAIRS_PER_BLOCK", block)
     for seed in range(3):
         logits, deltas = predictions(seed, noise=0.3, classes=5)
         logits[1] -= torch.arange(6) * 3.0  # images need different depths

@@ -12,22 +12,21 @@ D: most detections of an image. A cell is the number of an (image, default box, 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from dettoolkit.detection.boxes import area, clip_to, decode
+from dettoolkit.detection.boxes import clip_to, decode
+from dettoolkit.detection.nms import grouped_nms, place
 
 Activation = Literal["sigmoid", "softmax"]
 
 # Speed only, by benchmarks/postprocess.py; the detections are the same for any values.
-FIRST_DEPTH = 3  # default boxes of an image looked at first, per wanted detection
-FIRST_CELLS = 8192  # but at least so many cells of an image, which is everything where classes are few
+FIRST_DEPTH = 6  # candidates of an image looked at first, per wanted detection
+FIRST_CELLS = 16384  # but at least so many cells of an image, which is everything where classes are few
 DEEPER = 2  # growth of the depth for images where too few boxes survive
-ROUNDS = 8  # of NMS that take each group's best box, before all pairs of what is left are compared
-# Pairs of boxes compared at once, at most: bounds the memory of NMS to about 200 MB.
-PAIRS_PER_BLOCK = 1 << 21
 
 
 class Detections(NamedTuple):
@@ -75,32 +74,32 @@ def postprocess(
     """
     _check(class_logits, box_deltas, anchors_xyxy)
     ranks, least = _ranks(class_logits.float(), activation, score_threshold)
-    boxes = clip_to(decode(box_deltas.float(), anchors_xyxy), image_hw=input_hw)  # (N, A, 4)
-    peaks = ranks[..., 1:].amax(dim=-1)  # (N, A)
-    peaks = peaks.masked_fill(peaks.isnan() | boxes.isnan().any(dim=-1), -torch.inf)
-
     images, anchors, slots = ranks.shape
+    peaks = ranks[..., 1:].amax(dim=-1)  # (N, A)
+    peaks = peaks.masked_fill(peaks.isnan(), -torch.inf)
+
+    def boxes_of(cells: Tensor) -> Tensor:  # (C,) -> (C, 4)
+        row = cells // slots
+        deltas = box_deltas.flatten(0, 1).index_select(0, row).float()
+        return clip_to(decode(deltas, anchors_xyxy.index_select(0, row % anchors)), image_hw=input_hw)
+
     found = peaks.new_full((images, max_detections), -1, dtype=torch.int64)  # cells
     pending = peaks.new_ones((images, 1), dtype=torch.bool)
-    depth = max(math.ceil(FIRST_DEPTH * max_detections), FIRST_CELLS // (slots - 1))
+    depth = max(FIRST_DEPTH * max_detections, FIRST_CELLS // (slots - 1))
     while True:
-        floor = _floor(peaks, least=least, depth=depth)  # (N, 1)
-        cells, rank = _candidates(ranks, peaks, floor.masked_fill(~pending, torch.nan))
-        group = cells // (anchors * slots) * slots + cells % slots
-        entering = _entering(rank, group, candidates_per_class=candidates_per_class)
-        cells, rank = cells.index_select(0, entering), rank.index_select(0, entering)
-        entrants = boxes.flatten(0, 1).index_select(0, cells // slots)  # (C, 4)
-        stays = _nms(entrants, group.index_select(0, entering), nms_iou=nms_iou)
+        cells, rank, floor = _candidates(ranks, peaks, box_deltas, pending, least=least, depth=depth)
+        cells, rank, group = _entering(cells, rank, ranks.shape, candidates_per_class=candidates_per_class)
+        stays = grouped_nms(boxes_of(cells), group, nms_iou=nms_iou)
         cells, rank = cells.index_select(0, stays), rank.index_select(0, stays)
         cells = cells.index_select(0, _falling(rank, group=cells // (anchors * slots)))
         image = cells // (anchors * slots)
-        place = _place(image)
-        best = (place < max_detections).nonzero().squeeze(1)
-        found[image[best], place[best]] = cells[best]
+        column = place(image)
+        best = (column < max_detections).nonzero().squeeze(1)
+        found[image[best], column[best]] = cells[best]
         # What is below the floor can only matter where too few detections are above it.
         pending &= (floor > least) & (found[:, -1:] < 0)
         if not pending.any():
-            return _detections(found, ranks, boxes, activation)
+            return _detections(found, ranks, boxes_of, activation)
         depth *= DEEPER
 
 
@@ -134,22 +133,71 @@ def _logit(probability: float) -> float:
     return math.log(probability) - math.log1p(-probability) if probability < 1 else math.nan
 
 
-def _floor(peaks: Tensor, *, least: Tensor, depth: int) -> Tensor:
-    """Find a rank, (N, 1), that at least `depth` candidates of the image reach, but not below `least`."""
-    if depth >= peaks.shape[1]:
-        return least.expand(len(peaks), 1)
-    return peaks.topk(depth, dim=1, sorted=False).values.amin(dim=1, keepdim=True).maximum(least)
+def _candidates(
+    ranks: Tensor, peaks: Tensor, box_deltas: Tensor, pending: Tensor, *, least: Tensor, depth: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """List the best candidates, about `depth` or all, of each image that is pending.
 
+    Args:
+        ranks: (N, A, S).
+        peaks: (N, A), the best class's rank at each default box.
+        box_deltas: (N, A, 4); default boxes with a NaN have no candidates.
+        pending: bool (N, 1).
+        least: least rank of a candidate, 0-dimensional.
+        depth: how many to look for; a third is found at least, where there are as many.
 
-def _candidates(ranks: Tensor, peaks: Tensor, floor: Tensor) -> tuple[Tensor, Tensor]:
-    """List the cells, int64 (C,), and their ranks, of which (N, A, S) reach their image's floor (N, 1)."""
+    Returns:
+        cells int64 (C,), their ranks (C,), ordered by image, and the floor (N, 1) that they reach: there
+        are no others at or above it.
+    """
+    anchors, slots = ranks.shape[1:]
+    # Among the best candidates a default box has two or three, so the best third of them gives enough.
+    floor = _floor(peaks, least=least, depth=-(-depth // 3))
+    floor = floor.masked_fill(~pending, torch.nan)  # nothing compares with NaN
     rows = (peaks >= floor).flatten().nonzero().squeeze(1)  # (R,) of the N * A
+    broken = box_deltas.flatten(0, 1).index_select(0, rows).isnan().any(dim=1)
+    rows = rows.index_select(0, (~broken).nonzero().squeeze(1))
     values = ranks.flatten(0, 1).index_select(0, rows)  # (R, S)
     values[:, 0] = -torch.inf  # background
-    hits = (values >= floor.index_select(0, rows // peaks.shape[1])).flatten().nonzero().squeeze(1)
-    row = hits // ranks.shape[2]
-    cells = rows.sub_(torch.arange(len(rows), device=rows.device)).mul_(ranks.shape[2])
-    return hits + cells.index_select(0, row), values.flatten().index_select(0, hits)
+    hits = (values >= floor.index_select(0, rows // anchors)).flatten().nonzero().squeeze(1)  # of the R * S
+    rank = values.flatten().index_select(0, hits)
+    row = hits // slots
+    cells = rows.index_select(0, row).sub_(row).mul_(slots).add_(hits)
+
+    image = cells // (anchors * slots)
+    floor = _floor(_by_image(rank, image, images=len(peaks)), least=floor, depth=depth)
+    above = (rank >= floor.flatten().index_select(0, image)).nonzero().squeeze(1)
+    return cells.index_select(0, above), rank.index_select(0, above), floor
+
+
+def _floor(ranks: Tensor, *, least: Tensor, depth: int) -> Tensor:
+    """Find the rank that `depth` of each row of (N, any) reach, but not below `least`: (N, 1)."""
+    if depth >= ranks.shape[1]:
+        return least.expand(len(ranks), 1)
+    return ranks.topk(depth, dim=1, sorted=False).values.amin(dim=1, keepdim=True).maximum(least)
+
+
+def _by_image(rank: Tensor, image: Tensor, *, images: int) -> Tensor:
+    """Arrange ranks, (C,) ordered by image, in a row for each image: (N, most), padded with -inf."""
+    column = place(image)
+    most = int(column.max()) + 1 if len(column) else 0
+    padded = rank.new_full((images * most,), -torch.inf)
+    return padded.index_copy_(0, image * most + column, rank).view(images, most)
+
+
+def _entering(
+    cells: Tensor, rank: Tensor, shape: torch.Size, *, candidates_per_class: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Order by class of an image, then by falling rank, and take the best of each class.
+
+    Returns:
+        cells and ranks, as given, and the number of each one's group, a class of an image; (C,) each.
+    """
+    _, anchors, slots = shape
+    group = cells // (anchors * slots) * slots + cells % slots
+    order = _falling(rank, group=group)
+    order = order[place(group.index_select(0, order)) < candidates_per_class]
+    return cells.index_select(0, order), rank.index_select(0, order), group.index_select(0, order)
 
 
 def _falling(rank: Tensor, *, group: Tensor) -> Tensor:
@@ -160,100 +208,20 @@ def _falling(rank: Tensor, *, group: Tensor) -> Tensor:
     return ((group << 32) - rising).argsort(stable=True)
 
 
-def _place(group: Tensor) -> Tensor:
-    """Count each element's predecessors in its run of equal numbers, int64 (C,)."""
-    place = torch.arange(len(group), device=group.device)
-    return place - torch.where(_starts(group), place, 0).cummax(0).values
-
-
-def _starts(group: Tensor) -> Tensor:
-    """Mark the first of each run of equal numbers, bool (C,)."""
-    starts = torch.ones_like(group, dtype=torch.bool)
-    torch.ne(group[1:], group[:-1], out=starts[1:])
-    return starts
-
-
-def _entering(rank: Tensor, group: Tensor, *, candidates_per_class: int) -> Tensor:
-    """Order by group, then by falling rank, and take the best of each group: indices, int64 (C,)."""
-    order = _falling(rank, group=group)
-    return order[_place(group[order]) < candidates_per_class]
-
-
-def _nms(boxes: Tensor, group: Tensor, *, nms_iou: float) -> Tensor:
-    """Decide which boxes stay: those that no better box of their group that stays overlaps too much.
-
-    Args:
-        boxes: (C, 4) xyxy, group after group, the best of each group first.
-        group: int64 (C,).
-        nms_iou: IoU above which the weaker box goes.
-
-    Returns:
-        int64, their indices, in no order.
-    """
-    # One row for each coordinate and one for the area, so that arithmetic runs along contiguous memory.
-    rows = torch.cat((boxes.T, area(boxes).unsqueeze(0)))  # (5, C)
-    alive = torch.arange(len(boxes), device=boxes.device)
-    stays = []
-    for _ in range(ROUNDS):
-        # The best box left of each group stays and drops its neighbours, in all groups at once.
-        first = _starts(group)
-        leaders = first.nonzero().squeeze(1)
-        stays.append(alive.index_select(0, leaders))
-        leader = leaders.index_select(0, first.cumsum(0).sub_(1))
-        over = _overlap(rows.index_select(1, leader), rows, nms_iou=nms_iou)
-        rest = over.logical_or_(first).logical_not_().nonzero().squeeze(1)
-        alive, group = alive.index_select(0, rest), group.index_select(0, rest)
-        rows = rows.index_select(1, rest)
-    stays.append(alive[_undominated(rows, _place(group), nms_iou=nms_iou)])
-    return torch.cat(stays)
-
-
-def _undominated(rows: Tensor, place: Tensor, *, nms_iou: float) -> Tensor:
-    """Run NMS by comparing all pairs of a group: bool (C,). `place`, int64 (C,), is that in the group."""
-    better, weaker = [], []
-    longest = int(place.max()) + 1 if len(place) else 1
-    index = torch.arange(len(place), device=rows.device)
-    for block in torch.split(index, max(1, PAIRS_PER_BLOCK // longest)):
-        repeats = place[block]
-        later = block.repeat_interleave(repeats)  # each box once per better box of its group,
-        shift = (block - repeats.cumsum(0)).index_select(0, later - block[:1])
-        earlier = shift.add_(torch.arange(len(later), device=rows.device))  # which are those just before it
-        over = _overlap(rows.index_select(1, earlier), rows.index_select(1, later), nms_iou=nms_iou)
-        over = over.nonzero().squeeze(1)
-        better.append(earlier.index_select(0, over))
-        weaker.append(later.index_select(0, over))
-    drops, dropped = torch.cat(better), torch.cat(weaker)
-    stays = torch.ones(len(place), dtype=torch.bool, device=rows.device)
-    # Greedy NMS is the one fixed point: the first n boxes of every group are right after n rounds, and
-    # few rounds are needed, as many as the longest chain of boxes that drop one another.
-    while True:
-        now = torch.ones_like(stays)
-        now[dropped[stays[drops]]] = False
-        if torch.equal(now, stays):
-            return stays
-        stays = now
-
-
-def _overlap(first: Tensor, second: Tensor, *, nms_iou: float) -> Tensor:
-    """Say, bool (P,), which of two lists' boxes, (5, P) each as in `_nms`, overlap by more than an IoU."""
-    sides = torch.minimum(first[2:4], second[2:4]).sub_(torch.maximum(first[:2], second[:2])).clamp_(min=0)
-    inter = sides[0] * sides[1]
-    return inter / (first[4] + second[4]).sub_(inter) > nms_iou  # torchvision's formula, to the bit
-
-
-def _detections(found: Tensor, ranks: Tensor, boxes: Tensor, activation: Activation) -> Detections:
+def _detections(
+    found: Tensor, ranks: Tensor, boxes_of: Callable[[Tensor], Tensor], activation: Activation
+) -> Detections:
     """Look up the cells found, int64 (N, max_detections), -1 where there are no more."""
     there = found >= 0
     counts = there.sum(dim=1)
     most = int(counts.max()) if len(counts) else 0
-    found, there = found[:, :most].clamp(min=0), there[:, :most]
-    scores = ranks.flatten().index_select(0, found.flatten()).view_as(found)
+    cells, there = found[:, :most].clamp(min=0), there[:, :most]
+    scores = ranks.flatten().index_select(0, cells.flatten()).view_as(cells)
     scores = scores.sigmoid() if activation == "sigmoid" else scores
-    slots = ranks.shape[2]
-    boxes_xyxy = boxes.flatten(0, 1)[found // slots]  # (N, D, 4)
+    boxes = boxes_of(cells.flatten()).view(*cells.shape, 4)
     return Detections(
-        boxes_xyxy=boxes_xyxy.masked_fill(~there.unsqueeze(-1), 0.0),
+        boxes_xyxy=boxes.masked_fill(~there.unsqueeze(-1), 0.0),
         scores=scores.masked_fill(~there, 0.0),
-        labels=(found % slots - 1).masked_fill(~there, -1),
+        labels=(cells % ranks.shape[2] - 1).masked_fill(~there, -1),
         counts=counts,
     )
