@@ -69,7 +69,7 @@ class Anchors(Section):
     reduce_first_level: bool = Field(
         True, description="Three boxes on the first level (scale 0.1 among them), as in the paper."
     )
-    clip: bool = Field(False, description="Clip default boxes to the image.")
+    clip: bool = Field(False, description="Limit the widths and heights of default boxes to the input's.")
 
     @model_validator(mode="after")
     def _scales_rise(self) -> Self:

@@ -144,15 +144,15 @@ def _candidates(
         box_deltas: (N, A, 4); default boxes with a NaN have no candidates.
         pending: bool (N, 1).
         least: least rank of a candidate, 0-dimensional.
-        depth: how many to look for; a third is found at least, where there are as many.
+        depth: how many to look for; half as many are found at least, where there are as many.
 
     Returns:
         cells int64 (C,), their ranks (C,), ordered by image, and the floor (N, 1) that they reach: there
         are no others at or above it.
     """
     anchors, slots = ranks.shape[1:]
-    # Among the best candidates a default box has two or three, so the best third of them gives enough.
-    floor = _floor(peaks, least=least, depth=-(-depth // 3))
+    # Among the best candidates a default box has two or three, so those of the best half are enough.
+    floor = _floor(peaks, least=least, depth=-(-depth // 2))
     floor = floor.masked_fill(~pending, torch.nan)  # nothing compares with NaN
     rows = (peaks >= floor).flatten().nonzero().squeeze(1)  # (R,) of the N * A
     broken = box_deltas.flatten(0, 1).index_select(0, rows).isnan().any(dim=1)
