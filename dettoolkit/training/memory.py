@@ -13,7 +13,7 @@ def keep_freed_memory() -> bool:
     """Serve large blocks from the heap and keep it; say whether the system's malloc could be told so.
 
     Each step frees and takes the same hundreds of megabytes. By default glibc maps them anew every time, and
-    the system clears every page: a third of the time of a MobileNet step (docs/performance.md has figures).
+    the system clears every page: a quarter of a MobileNet step (benchmarks/training_step.py).
     """
     if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
         return False
