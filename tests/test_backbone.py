@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from random_weights import randomise
 from torch import nn
 from torchvision.models import mobilenet_v3_large, mobilenet_v3_small
 from torchvision.models.mobilenetv3 import _mobilenet_v3_conf
@@ -32,23 +33,6 @@ def build(network, *, width=1.0, tail="full", output_stride=32, norm_eps=1e-3, n
         norm_eps=norm_eps,
         norm_momentum=norm_momentum,
     ).eval()
-
-
-def randomise(module, seed=0):
-    """Draw everything, BN statistics too, so that no two tensors of one shape could be swapped unseen."""
-    generator = torch.Generator().manual_seed(seed)
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            fan = layer.weight[0].numel()
-            layer.weight.data.normal_(0, math.sqrt(2 / fan), generator=generator)
-            if layer.bias is not None:
-                layer.bias.data.normal_(0, 0.1, generator=generator)
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.running_mean.normal_(0, 0.2, generator=generator)
-            layer.running_var.uniform_(0.5, 2.0, generator=generator)
-            layer.weight.data.uniform_(0.5, 1.5, generator=generator)
-            layer.bias.data.normal_(0, 0.2, generator=generator)
-    return module.eval()
 
 
 def random_images(*shape, seed=1):

@@ -1,7 +1,6 @@
 """Pretrained weights: torchvision's give its numbers, differences are named, and nothing unsafe runs."""
 
 import logging
-import math
 import os
 import pickle
 import urllib.error
@@ -9,6 +8,7 @@ import urllib.error
 import pytest
 import torch
 import torchvision.models._api
+from random_weights import randomise
 from torch import nn
 from torchvision.models import (
     MobileNet_V3_Large_Weights,
@@ -38,22 +38,6 @@ def build(network, *, width=1.0, tail="full", output_stride=32):
         norm_eps=1e-3,
         norm_momentum=0.03,
     ).eval()
-
-
-def randomise(module, seed=0):
-    """Draw everything, BN statistics too, so that no two tensors of one shape could be swapped unseen."""
-    generator = torch.Generator().manual_seed(seed)
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            layer.weight.data.normal_(0, math.sqrt(2 / layer.weight[0].numel()), generator=generator)
-            if layer.bias is not None:
-                layer.bias.data.normal_(0, 0.1, generator=generator)
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.running_mean.normal_(0, 0.2, generator=generator)
-            layer.running_var.uniform_(0.5, 2.0, generator=generator)
-            layer.weight.data.uniform_(0.5, 1.5, generator=generator)
-            layer.bias.data.normal_(0, 0.2, generator=generator)
-    return module.eval()
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,9 @@
 """The whole detector: torchvision's numbers for its weights, the order of boxes, export, the start."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
+from random_weights import randomise
 from torch import nn
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 from torchvision.models.detection.image_list import ImageList
@@ -33,22 +32,6 @@ def model_of(recipe, *overrides):
 
 def detector_of(recipe, *overrides, num_classes=90, pretrained=False):
     return build_detector(model_of(recipe, *overrides), num_classes=num_classes, pretrained=pretrained)
-
-
-def randomise(module, seed=0):
-    """Draw everything, BN statistics too, so that no two tensors of one shape could be swapped unseen."""
-    generator = torch.Generator().manual_seed(seed)
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            layer.weight.data.normal_(0, math.sqrt(2 / layer.weight[0].numel()), generator=generator)
-            if layer.bias is not None:
-                layer.bias.data.normal_(0, 0.1, generator=generator)
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.running_mean.normal_(0, 0.2, generator=generator)
-            layer.running_var.uniform_(0.5, 2.0, generator=generator)
-            layer.weight.data.uniform_(0.5, 1.5, generator=generator)
-            layer.bias.data.normal_(0, 0.2, generator=generator)
-    return module.eval()
 
 
 def random_bytes(*shape, seed=1):
