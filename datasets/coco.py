@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypedDict
+from typing import Literal, Protocol, TypedDict
 
 import numpy as np
 import torch
@@ -26,9 +26,8 @@ from dettoolkit.datasets.problems import (
     Reason,
     clean_boxes,
 )
-
-if TYPE_CHECKING:
-    from dettoolkit.datasets.samplers import SampleKey
+from dettoolkit.datasets.samplers import SampleKey
+from dettoolkit.datasets.samples import BadImagePolicy, SkippedImage, sample_key, sample_seed
 
 __all__ = [
     "BadImageError",
@@ -65,15 +64,9 @@ class Sample(TypedDict):
     boxes_xyxy: Tensor  # float32 (m, 4) pixels at input size
     labels: Tensor  # int64 (m,) 0-based
     image_id: int  # the file's
+    file: str  # path of the image
     original_hw: tuple[int, int]  # of the image file
     problems: list[Problem]  # what is wrong with the image file
-
-
-class SkippedImage(NamedTuple):
-    """Stands for an image that could not be read, with data.on_bad_image=skip."""
-
-    reason: str  # "path: image id 7: reason"
-    input_hw: tuple[int, int]
 
 
 class Batch(TypedDict):
@@ -83,6 +76,7 @@ class Batch(TypedDict):
     boxes_xyxy: Tensor  # float32 (N, M, 4) pixels at input size, zeros beyond an image's boxes; M may be 0
     labels: Tensor  # int64 (N, M) 0-based, -1 beyond an image's boxes
     image_ids: Tensor  # int64 (N,) the file's
+    files: list[str]  # path of each image
     original_hw: Tensor  # int64 (N, 2) of the image files
     bad_images: list[str]  # "path: image id 7: reason" of each skipped image; record them in a BadImages
     problems: list[Problem]  # images of another size than the json says; record them in a ProblemReport
@@ -106,17 +100,15 @@ class CocoDetection(Dataset[Sample | SkippedImage]):
         Args:
             annotations: of the split.
             transform: see Transform.
-            on_bad_image: "error" raises BadImageError; "skip" yields a SkippedImage.
-            max_bad_images: with "skip", more than this in one process raise at once. Workers do not see each
-                other's, so the consumer of the batches counts as well (BadImages).
+            on_bad_image: see BadImagePolicy.
+            max_bad_images: see BadImagePolicy.
             drop_empty: leave out images without a usable box.
             seed: of the augmentation; with the epoch and the index it decides everything random.
         """
         self.annotations = annotations
         self.transform = transform
-        self.on_bad_image = on_bad_image
         self.seed = seed
-        self._bad = BadImages(max_bad_images)
+        self._policy = BadImagePolicy(on_bad_image=on_bad_image, max_bad_images=max_bad_images)
         self._dropped = drop_empty
         empty = annotations.empty
         self._rows = np.flatnonzero(~empty) if drop_empty else np.arange(len(annotations))
@@ -133,21 +125,21 @@ class CocoDetection(Dataset[Sample | SkippedImage]):
 
     def __getitem__(self, key: int | SampleKey) -> Sample | SkippedImage:
         """Read, transform and return one sample; a plain index means epoch 0."""
-        index, epoch = key if isinstance(key, tuple) else (int(key), 0)
-        row = int(self._rows[index])
+        key = sample_key(key)
+        row = int(self._rows[key.index])
         try:
             image = self._read(row)
         except BadImageError as error:
-            return self._refuse(row, error)
+            return self._policy.refuse(f"{self._where(row)}: {error}", self.transform.input_hw)
         hw = (image.shape[0], image.shape[1])
         boxes, labels = self._targets(row, hw)
-        seed = int(np.random.SeedSequence([self.seed, epoch, index]).generate_state(1)[0])
-        image, boxes, labels = self.transform(image, boxes, labels, seed)
+        image, boxes, labels = self.transform(image, boxes, labels, sample_seed(self.seed, key))
         return {
             "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
             "boxes_xyxy": torch.from_numpy(boxes),
             "labels": torch.from_numpy(labels),
             "image_id": int(self.annotations.image_ids[row]),
+            "file": str(self.annotations.image_path(row)),
             "original_hw": hw,
             "problems": self._size_differs(row, hw),
         }
@@ -190,15 +182,6 @@ class CocoDetection(Dataset[Sample | SkippedImage]):
         )
         return [Problem("size differs", int(self.annotations.image_ids[row]), None, text)]
 
-    def _refuse(self, row: int, error: BadImageError) -> SkippedImage:
-        reason = f"{self._where(row)}: {error}"
-        if self.on_bad_image == "error":
-            raise BadImageError(
-                f"{reason}. Repair or remove it, or skip such images with data.on_bad_image=skip"
-            )
-        self._bad.record([reason])
-        return SkippedImage(reason, self.transform.input_hw)
-
 
 def collate(samples: Sequence[Sample | SkippedImage]) -> Batch:
     """Stack samples into a batch; skipped images are left out and listed in bad_images.
@@ -226,6 +209,7 @@ def collate(samples: Sequence[Sample | SkippedImage]) -> Batch:
         "boxes_xyxy": boxes,
         "labels": labels,
         "image_ids": torch.tensor([each["image_id"] for each in good], dtype=torch.int64),
+        "files": [each["file"] for each in good],
         "original_hw": torch.tensor([each["original_hw"] for each in good], dtype=torch.int64).reshape(-1, 2),
         "bad_images": [each.reason for each in skipped],
         "problems": [problem for each in good for problem in each["problems"]],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -31,6 +32,21 @@ def read_image(path: Path, *, expected_hw: tuple[int, int] | None = None) -> NDA
     Raises:
         BadImageError: the file is missing, empty, cut short or not an image; the text is the reason only.
     """
+    data = read_whole(path)
+    image = np.asarray(decode(data, RAW), np.uint8)
+    if expected_hw is not None and image.shape[:2] == expected_hw[::-1] != expected_hw:
+        turned = np.asarray(decode(data, cv2.IMREAD_COLOR_RGB), np.uint8)
+        if turned.shape[:2] == expected_hw:
+            return turned
+    return image
+
+
+def read_whole(path: Path) -> bytes:
+    """Read the bytes of a JPEG, PNG or other image file that is all there.
+
+    Raises:
+        BadImageError: the file is missing, empty or cut short; the text is the reason only.
+    """
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -40,12 +56,7 @@ def read_image(path: Path, *, expected_hw: tuple[int, int] | None = None) -> NDA
     reason = damage(data)
     if reason is not None:
         raise BadImageError(reason)
-    image = _decode(data, RAW)
-    if expected_hw is not None and image.shape[:2] == expected_hw[::-1] != expected_hw:
-        turned = _decode(data, cv2.IMREAD_COLOR_RGB)
-        if turned.shape[:2] == expected_hw:
-            return turned
-    return image
+    return data
 
 
 def header_hw(path: Path) -> tuple[int, int] | None:
@@ -77,14 +88,15 @@ def damage(data: bytes) -> str | None:
     return None if whole else f"file is cut short or damaged ({len(data)} bytes, no end-of-image marker)"
 
 
-def _decode(data: bytes, flags: int) -> NDArray[np.uint8]:
+def decode(data: bytes, flags: int) -> NDArray[Any]:
+    """Decode an image with OpenCV's flags; raise BadImageError with the reason where that fails."""
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:  # for example more pixels than OpenCV's limit
         raise BadImageError(f"cannot be decoded: {str(error).strip()}") from None
     if image is None:
         raise BadImageError(f"cannot be decoded: not an image, or damaged (starts with {data[:16]!r})")
-    return np.asarray(image, np.uint8)
+    return np.asarray(image)
 
 
 def _jpeg_has_end(data: bytes) -> bool:

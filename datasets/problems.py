@@ -80,6 +80,10 @@ KINDS = {
     "size differs": "the size of the file is used; boxes are not rescaled",
     "area missing": "filled in as width x height",
     "iscrowd missing": "filled in as 0",
+    "image without label": "left out",
+    "label without image": "left out",
+    "nothing but void": "kept; it neither trains nor scores anything",
+    "label of another size": "scored at the label's size",
 }
 """Every kind of problem, with what is done about it."""
 
@@ -93,10 +97,14 @@ REASON_KINDS = {
 
 
 class Problem(NamedTuple):
-    """One thing found wrong; ids are the file's. No annotation id: the file has none, or it is the image."""
+    """One thing found wrong; ids are the file's, an image's is its index where the data set has no ids.
+
+    No annotation id: the file has none, or it is the image. No image id: it is about files beside the images
+    of the data set.
+    """
 
     kind: str
-    image_id: int
+    image_id: int | None
     annotation_id: int | None
     text: str
 
@@ -105,7 +113,7 @@ class _Group(NamedTuple):
     """Problems of one kind as arrays, so that a file full of them costs bytes, not Python objects."""
 
     kind: str
-    image_ids: NDArray[np.int64]
+    image_ids: NDArray[np.int64]  # NO_ID where there is none
     annotation_ids: NDArray[np.int64]  # NO_ID where there is none
     template: str
     values: NDArray[Any]  # (m, d) what the template is filled with
@@ -116,10 +124,10 @@ NO_ID = np.iinfo(np.int64).min
 
 
 class ProblemReport:
-    """Everything found wrong in one json, counted by kind and listed by image and annotation id."""
+    """Everything found wrong in a json or a folder, counted by kind and listed by image and annotation id."""
 
-    def __init__(self, path: Path, *, boxes: int) -> None:
-        """Start without problems; `boxes` in the file put their counts in proportion."""
+    def __init__(self, path: Path, *, boxes: int = 0) -> None:
+        """Start without problems; `boxes` in the file, if it has any, put their counts in proportion."""
         self.path = path
         self.boxes = boxes
         self._groups: list[_Group] = []
@@ -138,7 +146,7 @@ class ProblemReport:
 
         Args:
             kind: a key of KINDS.
-            image_ids: (m,).
+            image_ids: (m,), NO_ID where it is about no image of the data set.
             template: format string of one problem's text.
             values: (m, d), the d positional arguments of the template.
             annotation_ids: (m,), NO_ID where the file has none; None when about images.
@@ -157,13 +165,17 @@ class ProblemReport:
                 self._met.add(problem)
                 self.add(
                     problem.kind,
-                    image_ids=np.array([problem.image_id]),
-                    annotation_ids=np.array(
-                        [NO_ID if problem.annotation_id is None else problem.annotation_id]
-                    ),
+                    image_ids=_id_array(problem.image_id),
+                    annotation_ids=_id_array(problem.annotation_id),
                     template="{}",
                     values=np.array([[problem.text]], object),
                 )
+
+    def extend(self, other: ProblemReport) -> None:
+        """Add all that another report holds."""
+        self.boxes += other.boxes
+        self._groups.extend(other._groups)
+        self._met.update(other._met)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -180,16 +192,14 @@ class ProblemReport:
                 rows = zip(group.image_ids.tolist(), group.annotation_ids.tolist(), group.values, strict=True)
                 for image_id, annotation_id, values in rows:
                     text = group.template.format(*values.tolist())
-                    yield Problem(
-                        group.kind, image_id, None if annotation_id == NO_ID else annotation_id, text
-                    )
+                    yield Problem(group.kind, _id_or_none(image_id), _id_or_none(annotation_id), text)
 
     def summary(self, examples: int = 3) -> str:
         """Describe the problems in several lines: the file, each kind with its count, and the first few."""
         counts = self.counts
         if not counts:
             return f"{self.path}: no problems found"
-        lines = [f"{self.path}: {sum(counts.values())} problems (the file is not changed)"]
+        lines = [f"{self.path}: {sum(counts.values())} problems (nothing on disk is changed)"]
         for kind, count in counts.items():
             lines.append(f"  {kind}: {count} ({KINDS[kind]})")
             lines.extend(
@@ -222,7 +232,17 @@ class ProblemReport:
         )
 
 
+def _id_array(id_: int | None) -> NDArray[np.int64]:
+    return np.array([NO_ID if id_ is None else id_])
+
+
+def _id_or_none(id_: int) -> int | None:
+    return None if id_ == NO_ID else id_
+
+
 def _line(problem: Problem) -> str:
+    if problem.image_id is None:
+        return problem.text
     annotation = "" if problem.annotation_id is None else f", annotation id {problem.annotation_id}"
     return f"image id {problem.image_id}{annotation}: {problem.text}"
 

@@ -1,0 +1,286 @@
+"""Augmentation of segmentation samples: random scale and crop, flip, colour; and what goes without.
+
+(H, W) is a picture's size, (S, T) its size after scaling, (h, w) that of the crop. Labels are label maps as
+SegmentationDataset has them: uint8, VOID is ignored.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # as in augment.py, whichever is imported first
+
+import albumentations as A
+
+from dettoolkit.cityscapes import VOID
+from dettoolkit.datasets.augment import photometric_distortion, resize_image
+
+Image = NDArray[np.uint8]
+Labels = NDArray[np.uint8]
+
+TRIES = 10
+"""Crops drawn at most for one class not to fill too much of it, as mmsegmentation's RandomCrop does."""
+
+
+class Span(NamedTuple):
+    """Where a crop lies along one side of the scaled picture; `stop` is that side's end at most."""
+
+    start: int
+    stop: int
+
+
+Window = tuple[Span, Span]  # rows, columns
+
+
+def window_at(starts: Sequence[int], crop_hw: tuple[int, int], hw: tuple[int, int]) -> Window:
+    """Give the window of `crop_hw` that begins at (row, column) `starts`, as much of it as a picture has."""
+    rows, columns = (
+        Span(start, min(start + crop, side)) for start, crop, side in zip(starts, crop_hw, hw, strict=True)
+    )
+    return rows, columns
+
+
+def scaled_labels(labels: Labels, scaled_hw: tuple[int, int], window: Window) -> Labels:
+    """Scale labels (H, W) to (S, T) and give the window of it: the nearest pixel, half-pixel centres.
+
+    The pixel whose centre is nearest to where `resize_image` samples, so that labels stay on their picture
+    (OpenCV's INTER_NEAREST is shifted by up to half a pixel).
+    """
+    rows, columns = (
+        ((np.arange(*span) + 0.5) * side / scaled).astype(np.intp)
+        for span, side, scaled in zip(window, labels.shape, scaled_hw, strict=True)
+    )
+    window_of_labels: Labels = labels[rows].take(columns, axis=1)
+    return window_of_labels
+
+
+def scaled_image(image: Image, scaled_hw: tuple[int, int], window: Window) -> Image:
+    """Scale an image (H, W, 3) to (S, T) and give the window of it, without scaling all the rest.
+
+    Equal to the window of `resize_image(image, scaled_hw)`. The weights of interpolation repeat every
+    S / gcd(H, S) rows, so a part that begins and ends on such a border is scaled as it is in the whole; one
+    period more on each side keeps the part's edges out of the window. With a gcd of 1 the part is the whole.
+    """
+    (source_rows, scaled_rows), (source_columns, scaled_columns) = (
+        _whole_periods(span, side, scaled)
+        for span, side, scaled in zip(window, image.shape[:2], scaled_hw, strict=True)
+    )
+    part = image[slice(*source_rows), slice(*source_columns)]
+    scaled = resize_image(
+        part, (scaled_rows.stop - scaled_rows.start, scaled_columns.stop - scaled_columns.start)
+    )
+    rows, columns = (
+        slice(span.start - around.start, span.stop - around.start)
+        for span, around in zip(window, (scaled_rows, scaled_columns), strict=True)
+    )
+    return scaled[rows, columns]
+
+
+def _whole_periods(span: Span, side: int, scaled: int) -> tuple[Span, Span]:
+    """Widen a span of the scaled side to whole periods; give it in pixels of the source and scaled."""
+    repeats = math.gcd(side, scaled)
+    source_period, scaled_period = side // repeats, scaled // repeats
+    first = max(span.start // scaled_period - 1, 0)
+    last = min(-(-span.stop // scaled_period) + 1, repeats)
+    return Span(first * source_period, last * source_period), Span(
+        first * scaled_period, last * scaled_period
+    )
+
+
+def largest_share(labels: Labels) -> float:
+    """Give the share of the most frequent class among the pixels that are not void; 1 when all are void."""
+    counts = cv2.calcHist([labels], [0], None, [256], [0, 256])[:VOID]
+    total = counts.sum()
+    return float(counts.max() / total) if total else 1.0
+
+
+def pad(
+    pixels: NDArray[np.uint8], hw: tuple[int, int], fill: int | tuple[int, int, int]
+) -> NDArray[np.uint8]:
+    """Extend an image or label map right and below to at least `hw`, as DeepLab's input pipeline does."""
+    bottom, right = max(hw[0] - pixels.shape[0], 0), max(hw[1] - pixels.shape[1], 0)
+    if not bottom and not right:
+        return pixels
+    return np.asarray(
+        cv2.copyMakeBorder(pixels, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=fill), np.uint8
+    )
+
+
+class ScaleCrop(A.DualTransform):  # type: ignore[misc]
+    """Scale at random and cut out a crop, at random unless one class fills too much of it."""
+
+    _targets = (A.core.type_definitions.Targets.IMAGE, A.core.type_definitions.Targets.MASK)
+
+    def __init__(
+        self,
+        *,
+        crop_hw: tuple[int, int],
+        scale: tuple[float, float],
+        scale_step: float,
+        max_class_share: float,
+        fill: tuple[int, int, int],
+    ) -> None:
+        super().__init__(p=1)
+        self.crop_hw = crop_hw
+        self.scale = scale
+        self.scale_step = scale_step
+        self.max_class_share = max_class_share
+        self.fill = fill
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+        """Draw the scale and the window: (S, T), its two spans, and the labels (h, w) in it."""
+        factor = self._draw_scale()
+        height, width = params["shape"][:2]
+        scaled_hw = max(round(height * factor), 1), max(round(width * factor), 1)
+        spare = [max(side - crop, 0) for side, crop in zip(scaled_hw, self.crop_hw, strict=True)]
+        for _ in range(TRIES if any(spare) else 1):
+            starts = [int(self.random_generator.integers(each + 1)) for each in spare]
+            window = window_at(starts, self.crop_hw, scaled_hw)
+            labels = scaled_labels(data["mask"], scaled_hw, window)
+            if self.max_class_share >= 1 or largest_share(labels) <= self.max_class_share:
+                break
+        return {"scaled_hw": scaled_hw, "window": window, "labels": labels}
+
+    def apply(self, img: Image, scaled_hw: tuple[int, int], window: Window, **_: Any) -> Image:
+        """Give the window of the scaled image, padded."""
+        return pad(scaled_image(img, scaled_hw, window), self.crop_hw, self.fill)
+
+    def apply_to_mask(self, mask: Labels, labels: Labels, **_: Any) -> Labels:  # noqa: ARG002
+        """Give the same window of the labels, padded with VOID."""
+        return pad(labels, self.crop_hw, VOID)
+
+    def _draw_scale(self) -> float:
+        low, high = self.scale
+        if self.scale_step == 0:
+            return float(self.random_generator.uniform(low, high))
+        steps = math.floor((high - low) / self.scale_step + 1e-6)  # 1e-6: 0.3 / 0.1 is 2.9999999999999996
+        return low + self.scale_step * int(self.random_generator.integers(steps + 1))
+
+
+class SegmentationTransform:
+    """Augment and crop one sample; picklable, and a pure function of its arguments and the seed."""
+
+    moves_labels = True
+
+    def __init__(
+        self,
+        *,
+        crop_hw: tuple[int, int],
+        scale: tuple[float, float],
+        scale_step: float,
+        max_class_share: float,
+        flip: bool,
+        color: bool,
+        mean_fill: tuple[float, float, float],
+    ) -> None:
+        """Choose.
+
+        Args:
+            crop_hw: size of what comes out.
+            scale: least and largest factor of the image's size.
+            scale_step: factors are `scale[0]` and this much more each; 0 takes any between.
+            max_class_share: a crop of which one class has a larger share, among the pixels that are not void,
+                is drawn again, up to TRIES crops; the last is taken as it is. 1 takes the first.
+            flip: mirror half of the samples.
+            color: SSD's colour distortion.
+            mean_fill: RGB in [0, 1] of what is beyond the image: data.mean, so that it is about 0 for the
+                network.
+        """
+        if not (0 < scale[0] <= scale[1] and scale_step >= 0):
+            raise ValueError(
+                f"scale must be (least, largest) above 0 and scale_step not negative, got {scale} and "
+                f"{scale_step}: correct data.augment"
+            )
+        if not 0 < max_class_share <= 1:
+            raise ValueError(f"max_class_share must be above 0 and at most 1, got {max_class_share}")
+        self.input_hw = crop_hw
+        crop = ScaleCrop(
+            crop_hw=crop_hw,
+            scale=scale,
+            scale_step=scale_step,
+            max_class_share=max_class_share,
+            fill=_colour(mean_fill),
+        )
+        flips = [A.HorizontalFlip(p=0.5)] if flip else []
+        colours = photometric_distortion() if color else []
+        self._compose = A.Compose([crop, *flips, *colours], is_check_shapes=False)
+
+    def __call__(self, image: Image, labels: Labels, seed: int) -> tuple[Image, Labels]:
+        """Transform one sample.
+
+        Args:
+            image: uint8 (H, W, 3) RGB, not changed.
+            labels: uint8 (H, W), not changed.
+            seed: not negative; decides everything random.
+
+        Returns:
+            image (h, w, 3) and labels (h, w) at `crop_hw`.
+        """
+        _check_sample(image, labels)
+        # One generator for all, as in DetectionTransform.
+        rng = np.random.default_rng(seed)
+        self._compose.set_random_state(rng, random.Random(int(rng.integers(2**63))))
+        sample = self._compose(image=image, mask=labels)
+        return np.ascontiguousarray(sample["image"]), np.ascontiguousarray(sample["mask"])
+
+
+class CentreCrop:
+    """Cut out the middle of a sample, unscaled; a smaller one is padded right and below."""
+
+    moves_labels = True
+
+    def __init__(self, *, crop_hw: tuple[int, int], mean_fill: tuple[float, float, float]) -> None:
+        """Choose; as for SegmentationTransform."""
+        self.input_hw = crop_hw
+        self._fill = _colour(mean_fill)
+
+    def __call__(self, image: Image, labels: Labels, seed: int) -> tuple[Image, Labels]:  # noqa: ARG002
+        """Crop image (H, W, 3) and labels (H, W) to `crop_hw`."""
+        _check_sample(image, labels)
+        hw = labels.shape[0], labels.shape[1]
+        starts = [max(side - crop, 0) // 2 for side, crop in zip(hw, self.input_hw, strict=True)]
+        rows, columns = window_at(starts, self.input_hw, hw)
+        inside = slice(*rows), slice(*columns)
+        return pad(image[inside], self.input_hw, self._fill), pad(labels[inside], self.input_hw, VOID)
+
+
+class EvalTransform:
+    """Resize the image, or leave it; labels stay as in the file, for scores are measured there."""
+
+    moves_labels = False
+
+    def __init__(self, *, eval_hw: tuple[int, int] | None) -> None:
+        """Choose the size of the image; None keeps its own."""
+        self.input_hw = eval_hw
+
+    def __call__(self, image: Image, labels: Labels, seed: int) -> tuple[Image, Labels]:  # noqa: ARG002
+        """Map image (H, W, 3) to (h, w, 3)."""
+        if self.input_hw in (None, image.shape[:2]):
+            return image, labels
+        return resize_image(image, self.input_hw), labels
+
+
+def _colour(mean: tuple[float, float, float]) -> tuple[int, int, int]:
+    red, green, blue = (round(255 * value) for value in mean)
+    return red, green, blue
+
+
+def _check_sample(image: Image, labels: Labels) -> None:
+    """Raise ValueError unless the shapes and types are what a transform takes."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(
+            f"image must be uint8 (H, W, 3), got {image.dtype} {image.shape}: decode it to 8-bit RGB first"
+        )
+    if labels.dtype != np.uint8 or labels.shape != image.shape[:2]:
+        raise ValueError(
+            f"labels must be uint8 {image.shape[:2]} as the image, got {labels.dtype} {labels.shape}: read "
+            "them with label_files.read_labels"
+        )
