@@ -12,7 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from dettoolkit.evaluation.drawing import INK, PAPER, Picture, class_color, class_name, draw_boxes
+from dettoolkit.evaluation.drawing import (
+    INK,
+    PAPER,
+    Color,
+    Picture,
+    class_color,
+    class_name,
+    draw_boxes,
+)
 from dettoolkit.evaluation.fonts import fit_font
 
 __all__ = [
@@ -21,7 +29,9 @@ __all__ = [
     "batch_picture",
     "comparison_picture",
     "draw_boxes",
+    "fit_to_cell",
     "grid",
+    "in_rows",
     "save_picture",
 ]
 
@@ -69,7 +79,7 @@ def comparison_picture(
     """Draw ground truth and prediction of each item side by side, two items in a row; uint8 (H, W, 3)."""
     cells: list[Cell] = []
     for item in items:
-        scale, image = _fit(item.image)
+        scale, image = fit_to_cell(item.image)
         truth = draw_boxes(
             image, item.boxes_xyxy * scale, item.labels, class_names=class_names, crowds=item.crowds
         )
@@ -85,7 +95,7 @@ def comparison_picture(
     columns = 4 if len(items) > 1 else 2
     labels = [label for item in items for label in (*item.labels, *item.predicted_labels)]
     return grid(
-        _rows(cells, columns),
+        in_rows(cells, columns),
         title=title,
         column_titles=["ground truth", "prediction"] * (columns // 2),
         legend=_legend(labels, class_names),
@@ -110,12 +120,12 @@ def batch_picture(batch: Mapping[str, Any], class_names: Sequence[str], max_imag
         if len(cells) == max_images:
             break
         real = labels >= 0
-        scale, fitted = _fit(np.ascontiguousarray(image.transpose(1, 2, 0)))  # (3, H, W) -> (H, W, 3)
+        scale, fitted = fit_to_cell(np.ascontiguousarray(image.transpose(1, 2, 0)))  # (3, H, W) -> (H, W, 3)
         picture = draw_boxes(fitted, boxes[real] * scale, labels[real], class_names=class_names)
         cells.append(Cell(picture, f"image {image_id} · {_counted(int(real.sum()), 'box')}"))
         drawn.extend(labels[real])
     return grid(
-        _rows(cells, 4),
+        in_rows(cells, 4),
         title="Training images after augmentation, with their boxes",
         column_titles=[],
         legend=_legend(drawn, class_names),
@@ -128,6 +138,7 @@ def grid(
     title: str,
     column_titles: Sequence[str],
     legend: Sequence[tuple[str, int]],
+    colors: Mapping[int, Color] | None = None,
     group: int | None = None,
 ) -> Picture:
     """Lay images out in rows, captions below them, column titles above and a legend of classes at the foot.
@@ -137,6 +148,7 @@ def grid(
         title: a line at the top.
         column_titles: a word above each column, or none.
         legend: (text, label) for each class that is explained by its colour.
+        colors: the colour of each label of the legend; None: `class_color`'s.
         group: columns that belong together; groups stand further apart. None: all do.
 
     Returns:
@@ -158,7 +170,8 @@ def grid(
         for cell, left, width in zip(row, lefts, widths, strict=False):
             _paste(sheet, cell, (left, head + sum(row_high[:number])), width)
     for text, label, x, y in entries:
-        _legend_entry(pen, text, label, (MARGIN + x, head + sum(row_high) + y))
+        color = class_color(label) if colors is None else colors[label]
+        _legend_entry(pen, text, color, (MARGIN + x, head + sum(row_high) + y))
     return np.asarray(sheet)
 
 
@@ -194,14 +207,15 @@ def save_picture(path: Path, image: Picture) -> None:
         Image.fromarray(image).save(path, quality=90, subsampling=0)
 
 
-def _fit(image: Picture) -> tuple[float, Picture]:
-    """Scale an image to the cell; lines and letters drawn afterwards are alike on all."""
+def fit_to_cell(image: Picture) -> tuple[float, Picture]:
+    """Scale an image (H, W, 3) to the cell; lines and letters drawn afterwards are alike on all."""
     scale = min(CELL_HW[0] / image.shape[0], CELL_HW[1] / image.shape[1])
     size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
     return scale, np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
 
 
-def _rows(cells: list[Cell], columns: int) -> list[list[Cell]]:
+def in_rows(cells: list[Cell], columns: int) -> list[list[Cell]]:
+    """Break cells into rows, the last of which may be shorter."""
     return [cells[start : start + columns] for start in range(0, len(cells), columns)]
 
 
@@ -231,10 +245,10 @@ def _place_legend(
     return entries, round(y) + CAPTION_HIGH if entries else 0
 
 
-def _legend_entry(pen: ImageDraw.ImageDraw, text: str, label: int, place: tuple[float, float]) -> None:
+def _legend_entry(pen: ImageDraw.ImageDraw, text: str, color: Color, place: tuple[float, float]) -> None:
     x, y = place[0], place[1] + CAPTION_HIGH / 2
     half = CAPTION_SIZE / 2
-    pen.rounded_rectangle((x, y - half, x + CAPTION_SIZE, y + half), radius=3, fill=class_color(label))
+    pen.rounded_rectangle((x, y - half, x + CAPTION_SIZE, y + half), radius=3, fill=color)
     _text(pen, (x + 1.5 * CAPTION_SIZE, y), text, anchor="lm", fill=INK)
 
 

@@ -22,6 +22,14 @@ WORDS = {
     "ARl": "average recall, large objects",
 }
 
+SEGMENTATION_WORDS = {
+    "mIoU": "mean IoU of the classes",
+    "category mIoU": "mean IoU of the categories",
+    "pixel accuracy": "share of labelled pixels that are right",
+    "iIoU": "mean IoU of the classes, objects weighted to one size",
+    "category iIoU": "mean IoU of the categories, objects weighted to one size",
+}
+
 
 def results_table(
     numbers: Mapping[str, float],
@@ -49,7 +57,7 @@ def results_table(
     width = max([len("class"), *(_columns(entry[0]) for entry in per_class)])
     lines += ["", f"{'class':<{width}}  {'AP':>6}{'AP50':>8}{'AR100':>8}{'objects':>9}"]
     lines += [
-        f"{name}{' ' * (width - _columns(name))}  {_digits(ap)}  {_digits(ap50)}  {_digits(ar)}{objects:>9}"
+        f"{_padded(name, width)}  {_digits(ap)}  {_digits(ap50)}  {_digits(ar)}{objects:>9}"
         for name, ap, ap50, ar, objects in per_class
         if objects
     ]
@@ -57,6 +65,51 @@ def results_table(
     if absent:
         lines.append(f"{absent} class{'es' if absent > 1 else ''} without objects")
     return "\n".join([*lines, "", note] if note else lines)
+
+
+def segmentation_table(
+    numbers: Mapping[str, float],
+    per_class: Sequence[tuple[str, float, float, int, int]],
+    per_category: Sequence[tuple[str, float, float]],
+    note: str | None,
+) -> str:
+    """Write the numbers in words and a line for each class and category, aligned; "–" stands for undefined.
+
+    Classes in neither truth nor prediction are counted, not listed.
+
+    Args:
+        numbers: the five numbers by name.
+        per_class: (name, IoU, iIoU, pixels in the truth, pixels predicted) in the order of the lines.
+        per_category: (name, IoU, iIoU) in the order of the lines.
+        note: a sentence to put below, or None.
+    """
+    wide = max(len(name) for name in SEGMENTATION_WORDS)
+    lines = [f"{'number':<{wide}}{'value':>8}  what"]
+    lines += [
+        f"{name:<{wide}}  {_digits(value)}  {SEGMENTATION_WORDS[name]}" for name, value in numbers.items()
+    ]
+    total = max(1, sum(pixels for _, _, _, pixels, _ in per_class))
+    names = [entry[0] for entry in per_class] + [entry[0] for entry in per_category]
+    width = max([len("category"), *(_columns(name) for name in names)])
+    lines += ["", f"{'class':<{width}}  {'IoU':>6}{'iIoU':>8}{'pixels':>9}"]
+    lines += [
+        f"{_padded(name, width)}  {_digits(iou)}  {_digits(iiou)}{pixels / total:>9.2%}"
+        for name, iou, iiou, pixels, predicted in per_class
+        if pixels or predicted
+    ]
+    absent = sum(1 for _, _, _, pixels, predicted in per_class if not pixels and not predicted)
+    if absent:
+        lines.append(f"{absent} class{'es' if absent > 1 else ''} neither labelled nor predicted")
+    if per_category:
+        lines += ["", f"{'category':<{width}}  {'IoU':>6}{'iIoU':>8}"]
+        lines += [
+            f"{_padded(name, width)}  {_digits(iou)}  {_digits(iiou)}" for name, iou, iiou in per_category
+        ]
+    return "\n".join([*lines, "", note] if note else lines)
+
+
+def _padded(text: str, width: int) -> str:
+    return text + " " * (width - _columns(text))
 
 
 def _columns(text: str) -> int:
