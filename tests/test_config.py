@@ -464,7 +464,7 @@ def test_missing_keys_point_at_their_mapping(write: Any) -> None:
         "r.yaml:9: optim.lr: missing; it is needed: Learning rate for lr_batch_size images per step",
     ]
     assert refuse(write("\nmodel:\n")) == [
-        "r.yaml:2: data: missing; it is needed: Images and boxes, in COCO's format",
+        "r.yaml:2: data: missing; it is needed",
         "r.yaml:2: model: expected a mapping (key: value lines), got nothing (null)",
         "r.yaml:2: optim: missing; it is needed: The optimiser and its schedule",
         "r.yaml:2: trainer: missing; it is needed: How long, where and how the run trains",

@@ -95,7 +95,7 @@ def _resolve(
     """Check a merged recipe; without all its layers, only for what they cannot have put right."""
     keys = KeyCheck()
     cleaned = keys.clean(root)
-    result, found = validate(cleaned, keys.unset, complete=complete)
+    result, found = validate(cleaned, keys.unset, complete=complete, kind=keys.recipe)
     found = [*problems, *keys.problems, *found]
     if found or result is None:
         raise RecipeError(found)

@@ -24,8 +24,9 @@ from dettoolkit.config.errors import (
     show_got,
     show_value,
 )
-from dettoolkit.config.recipe import Recipe, Section
+from dettoolkit.config.recipe import Recipe
 from dettoolkit.config.schema import members, type_names
+from dettoolkit.config.sections import Section
 from dettoolkit.config.yaml12 import scalar_value
 
 _WANTED = {
@@ -67,14 +68,18 @@ _INCOMPLETE = frozenset({"missing", "union_tag_not_found", "value_error"})
 
 
 def validate(
-    root: Entry, unset: Mapping[str, Origin], *, complete: bool
+    root: Entry, unset: Mapping[str, Origin], *, complete: bool, kind: type[Recipe]
 ) -> tuple[Recipe | None, list[Problem]]:
     """Make a Recipe from a cleaned tree, or say everything that is wrong with it.
 
     `unset` tells which override or overlay took away a key that is now missing; when the tree is not
-    `complete`, nothing is said about missing keys and contradictions.
+    `complete`, nothing is said about missing keys and contradictions. `kind` is the task's kind of recipe;
+    Recipe itself where the task is not known: then little can be said of the data.
     """
-    recipe, errors = _errors(root)
+    recipe, errors = _errors(root, kind)
+    if kind is Recipe:
+        known = ("model", "optim", "trainer")
+        errors = [(p, d) for p, d in errors if d["loc"] == ("data",) or d["loc"][0] in known]
     if not complete:
         errors = [(place, detail) for place, detail in errors if detail["type"] not in _INCOMPLETE]
     problems: list[Problem] = []
@@ -90,19 +95,22 @@ def validate(
         problems += _union_problems(group, unset)
     if complete:
         problems += _hidden_contradictions(
-            root, [place for place, detail in errors if detail["type"] != "value_error"], unset
+            root, kind, [place for place, detail in errors if detail["type"] != "value_error"], unset
         )
     return recipe, problems
 
 
-def _errors(root: Entry) -> tuple[Recipe | None, list[tuple[_Place, ErrorDetails]]]:
+def _errors(root: Entry, kind: type[Recipe]) -> tuple[Recipe | None, list[tuple[_Place, ErrorDetails]]]:
     try:
-        return Recipe.model_validate(root.plain()), []
+        return kind.model_validate(root.plain()), []
     except ValidationError as error:
-        return None, [(_locate(root, detail["loc"]), detail) for detail in error.errors(include_url=False)]
+        details = error.errors(include_url=False)
+        return None, [(_locate(root, kind, detail["loc"]), detail) for detail in details]
 
 
-def _hidden_contradictions(root: Entry, wrong: list[_Place], unset: Mapping[str, Origin]) -> list[Problem]:
+def _hidden_contradictions(
+    root: Entry, kind: type[Recipe], wrong: list[_Place], unset: Mapping[str, Origin]
+) -> list[Problem]:
     """Find contradictions that pydantic does not look for in a section as long as a value in it is wrong.
 
     They are looked for without the wrong values; one that names such a key waits until its value is right.
@@ -113,7 +121,7 @@ def _hidden_contradictions(root: Entry, wrong: list[_Place], unset: Mapping[str,
         if place.entry is not None and place.keys:
             root = _without(root, place.keys)
     names = {place.keys[-1] for place in wrong if place.keys}
-    contradictions = [_problem(p, d, unset) for p, d in _errors(root)[1] if d["type"] == "value_error"]
+    contradictions = [_problem(p, d, unset) for p, d in _errors(root, kind)[1] if d["type"] == "value_error"]
     return [c for c in contradictions if not names & set(re.findall(r"\w+", c.text))]
 
 
@@ -127,9 +135,9 @@ def _without(entry: Entry, keys: Sequence[str]) -> Entry:
     return replace(entry, value=rest)
 
 
-def _locate(root: Entry, loc: Sequence[int | str]) -> _Place:
+def _locate(root: Entry, kind: type[Recipe], loc: Sequence[int | str]) -> _Place:
     """Follow pydantic's location, which also names the member of a union that was tried."""
-    annotation: Any = Recipe
+    annotation: Any = kind
     entry: Entry | None = root
     above, path, union, depth = root, "", "", 0
     field: FieldInfo | None = None

@@ -6,301 +6,45 @@ named as these fields.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import Field
 
-PositiveFloat = Annotated[float, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-SizeHW = Annotated[tuple[Annotated[int, Field(ge=32)], Annotated[int, Field(ge=32)]], Field(strict=False)]
-Triple = Annotated[tuple[float, float, float], Field(strict=False)]
-
-
-class Section(BaseModel):
-    """A mapping of the recipe: unknown keys and wrong types are errors."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-class Backbone(Section):
-    """The feature extractor."""
-
-    type: Literal["mobilenet_v3_large", "mobilenet_v3_small"] = Field(description="Network, by its table.")
-    width: PositiveFloat = Field(1.0, description="Width multiplier of every channel count.")
-    reduced_tail: bool = Field(
-        False,
-        description="Halve the last blocks: for detection the outputs of the C4-C5 blocks and C5 (the "
-        "paper's dagger), for segmentation the expansion of the C4 block too (RF2).",
-    )
-    output_stride: Literal[16, 32] = Field(32, description="Stride of C5; 16 dilates the last blocks.")
-    norm_eps: PositiveFloat = Field(0.001, description="Epsilon of batch normalisation.")
-    norm_momentum: Fraction = Field(0.01, description="Momentum of batch normalisation, PyTorch's sense.")
-    weights: str | None = Field(
-        None,
-        description="Pretrained weights of the backbone: a file, or 'torchvision:IMAGENET1K_V1' and the "
-        "like, fetched by torchvision. null starts from random weights.",
-    )
-
-
-class SSDLiteHead(Section):
-    """Extra layers and predictors of SSDLite."""
-
-    extra_channels: Annotated[list[PositiveInt], Field(min_length=1)] = Field(
-        [512, 256, 256, 128], description="Output channels of the extra stride-2 layers after C5."
-    )
-    init: Literal["truncated_normal", "normal"] = Field(
-        "truncated_normal",
-        description="Distribution of the initial kernels of backbone and extra layers; predictors: normal.",
-    )
-    init_std: PositiveFloat = Field(0.03, description="Standard deviation of the initial kernels.")
-    class_bias: float = Field(
-        0.0, description="Initial bias of the class logits; -4.6 makes every score start at 0.01."
-    )
-
-
-class Anchors(Section):
-    """Default boxes, as fractions of the input's sides."""
-
-    min_scale: Fraction = Field(0.2, description="Scale of the first level's boxes.")
-    max_scale: Fraction = Field(0.95, description="Scale of the last level's boxes.")
-    aspect_ratios: list[Annotated[float, Field(gt=1)]] = Field(
-        [2.0, 3.0], description="Aspect ratios; each stands for itself and its inverse."
-    )
-    reduce_first_level: bool = Field(
-        True, description="Three boxes on the first level (scale 0.1 among them), as in the paper."
-    )
-    clip: bool = Field(False, description="Limit the widths and heights of default boxes to the input's.")
-
-    @model_validator(mode="after")
-    def _scales_rise(self) -> Self:
-        if self.min_scale >= self.max_scale:
-            raise ValueError(
-                f"min_scale {self.min_scale} is not below max_scale {self.max_scale}: "
-                "the first level is meant for the smallest objects; swap them"
-            )
-        return self
-
-
-class Matcher(Section):
-    """Which default box learns which object."""
-
-    iou_threshold: Fraction = Field(0.5, description="Least IoU at which a default box takes an object.")
-    force_match: bool = Field(True, description="Give every object its best default box, whatever the IoU.")
-
-
-class FocalLoss(Section):
-    """Sigmoid focal loss and smooth L1, as TensorFlow has them."""
-
-    type: Literal["focal"]
-    alpha: Fraction = Field(0.75, description="Weight of the positives; negatives weigh 1 - alpha.")
-    gamma: Annotated[float, Field(ge=0)] = Field(2.0, description="Focusing exponent.")
-    box_weight: PositiveFloat = Field(1.0, description="Weight of the box loss.")
-
-
-class MultiboxLoss(Section):
-    """Softmax cross-entropy with hard negative mining and smooth L1, as torchvision has them."""
-
-    type: Literal["multibox"]
-    negatives_per_positive: PositiveFloat = Field(3.0, description="Hard negatives kept per positive.")
-    box_weight: PositiveFloat = Field(1.0, description="Weight of the box loss.")
-
-
-class Postprocess(Section):
-    """From raw predictions to detections."""
-
-    nms_iou: Fraction = Field(0.6, description="IoU above which the weaker box of a class is dropped.")
-    candidates_per_class: PositiveInt = Field(100, description="Best boxes of each class that enter NMS.")
-
-
-class SSDLiteModel(Section):
-    """An SSDLite detector."""
-
-    type: Literal["ssdlite"]
-    input_hw: SizeHW = Field((320, 320), description="Height and width that images are resized to.")
-    backbone: Backbone
-    head: SSDLiteHead = Field(default_factory=SSDLiteHead)  # type: ignore[arg-type]
-    anchors: Anchors = Field(default_factory=Anchors)  # type: ignore[arg-type]
-    matcher: Matcher = Field(default_factory=Matcher)  # type: ignore[arg-type]
-    loss: Annotated[FocalLoss | MultiboxLoss, Field(discriminator="type")]
-    postprocess: Postprocess = Field(default_factory=Postprocess)  # type: ignore[arg-type]
-    weights: str | None = Field(
-        None,
-        description="Weights of the whole detector to start from: a checkpoint or .pth file, or "
-        "'torchvision:COCO_V1'. A class head of another size is replaced, with a message.",
-    )
-
-    @model_validator(mode="after")
-    def _one_source_of_weights(self) -> Self:
-        if self.weights is not None and self.backbone.weights is not None:
-            raise ValueError(
-                "weights and backbone.weights are both set, but the first includes the backbone; "
-                "set one of them to null"
-            )
-        return self
-
-
-class CocoSplit(Section):
-    """One split of a COCO-format data set; paths are relative to data.root."""
-
-    images: str = Field(description="Folder of the images.")
-    annotations: str = Field(description="The COCO json.")
-
-
-class Scenes(Section):
-    """The generated street scenes."""
-
-    train_images: PositiveInt = Field(320, description="Scenes to train on.")
-    val_images: PositiveInt = Field(80, description="Held-out scenes.")
-    image_hw: SizeHW = Field((256, 512), description="Height and width of a scene.")
-    seed: int = Field(0, ge=0, description="Seed of the generator; the same seed gives the same files.")
-
-
-class DetectionData(Section):
-    """Images and boxes, in COCO's format."""
-
-    type: Literal["coco", "scenes"] = Field(
-        description="coco: files of yours. scenes: street scenes, generated at data.root when not there."
-    )
-    root: str = Field(description="Folder of the data set.")
-    train: CocoSplit = CocoSplit(images="train2017", annotations="annotations/instances_train2017.json")
-    val: CocoSplit = CocoSplit(images="val2017", annotations="annotations/instances_val2017.json")
-    scenes: Scenes = Field(default_factory=Scenes)  # type: ignore[arg-type]
-    label_map: Literal["contiguous", "ids"] = Field(
-        "contiguous",
-        description="contiguous: a class slot for each category of the file. ids: a slot for every id up "
-        "to the largest (91 with background for COCO), as TensorFlow and torchvision have it.",
-    )
-    mean: Triple = Field((0.5, 0.5, 0.5), description="Subtracted from RGB in [0, 1].")
-    std: Triple = Field((0.5, 0.5, 0.5), description="Divides RGB in [0, 1] after the mean.")
-    augment: Literal["ssdlite", "ssd", "none"] = Field(
-        "ssdlite",
-        description="ssdlite: IoU crop, flip. ssd: colour, zoom-out, IoU crop, flip. none: resize only.",
-    )
-    drop_empty: bool = Field(False, description="Leave images without boxes out of training.")
-    on_bad_image: Literal["error", "skip"] = Field(
-        "error", description="What an unreadable image does: stop, or be skipped, counted and listed."
-    )
-    max_bad_images: Annotated[int, Field(ge=0)] = Field(
-        100, description="With on_bad_image skip: more unreadable images than this stop the run."
-    )
-    batch_size: Annotated[int, Field(ge=2)] = Field(
-        32, description="Images per device and step; batch normalisation needs two."
-    )
-    workers: Annotated[int, Field(ge=0)] = Field(4, description="Loader processes per device.")
-
-    @model_validator(mode="after")
-    def _std_is_positive(self) -> Self:
-        if min(self.std) <= 0:
-            raise ValueError(f"std {self.std} must be positive: it divides the image")
-        return self
-
-
-class Schedule(Section):
-    """The learning rate over the steps of a run."""
-
-    type: Literal["cosine", "constant"] = Field("cosine", description="Shape after the warm-up.")
-    warmup_steps: Annotated[int, Field(ge=0)] = Field(0, description="Steps of linear warm-up.")
-    warmup_factor: Fraction = Field(1 / 3, description="First step's share of the full learning rate.")
-    final_factor: Fraction = Field(0.0, description="Last step's share of the full learning rate.")
-
-
-class Optim(Section):
-    """The optimiser and its schedule."""
-
-    type: Literal["sgd", "adamw"] = Field("sgd", description="Optimiser.")
-    lr: PositiveFloat = Field(description="Learning rate for lr_batch_size images per step.")
-    lr_batch_size: PositiveInt | None = Field(
-        None,
-        description="Images per step that lr is meant for; the rate is scaled linearly to the run's own "
-        "number (batch_size x devices x nodes x accumulate). null takes lr as it is.",
-    )
-    momentum: Fraction = Field(0.9, description="Momentum of SGD (first beta of AdamW).")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="Weight decay.")
-    decay_on: Literal["kernels", "all"] = Field(
-        "kernels", description="kernels: convolution kernels only, as TensorFlow. all: every parameter."
-    )
-    schedule: Schedule = Field(default_factory=Schedule)  # type: ignore[arg-type]
-
-
-class EMA(Section):
-    """Exponential moving average of the weights, used for validation and in checkpoints."""
-
-    decay: Annotated[float, Field(gt=0, lt=1)] = Field(0.9998, description="Decay per step.")
-    warmup_steps: Annotated[int, Field(ge=0)] = Field(
-        2000, description="The decay rises to its value over about this many steps, so short runs profit."
-    )
-
-
-class EarlyStopping(Section):
-    """Stop when the validation score no longer rises."""
-
-    patience: PositiveInt = Field(description="Validations without a gain before the run stops.")
-    min_delta: Annotated[float, Field(ge=0)] = Field(0.0, description="Least rise that counts as a gain.")
-
-
-class Loggers(Section):
-    """Where metrics go; the CSV file is always written."""
-
-    tensorboard: bool = Field(True, description="Write TensorBoard events.")
-    wandb: str | None = Field(None, description="Project of Weights & Biases (extra 'wandb').")
-    mlflow: str | None = Field(None, description="Experiment of MLflow (extra 'mlflow').")
-
-
-class Trainer(Section):
-    """How long, where and how the run trains."""
-
-    max_epochs: PositiveInt | None = Field(None, description="Length in epochs.")
-    max_steps: PositiveInt | None = Field(None, description="Length in optimiser steps.")
-    accelerator: str = Field("auto", description="Lightning's accelerator: auto, cpu, gpu, mps.")
-    devices: PositiveInt | Literal["auto"] | list[int] = Field("auto", description="Devices per node.")
-    num_nodes: PositiveInt = Field(1, description="Machines.")
-    strategy: str = Field("auto", description="Lightning's strategy: auto, ddp, ddp_spawn ...")
-    sync_batchnorm: bool = Field(False, description="Batch statistics over all processes.")
-    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = Field("32-true", description="Arithmetic.")
-    accumulate: PositiveInt = Field(1, description="Batches per optimiser step.")
-    gradient_clip: PositiveFloat | None = Field(None, description="Largest norm of the gradient.")
-    channels_last: bool = Field(True, description="Memory format that convolutions prefer.")
-    compile: bool = Field(False, description="torch.compile the network.")
-    seed: Annotated[int, Field(ge=0)] = Field(
-        0, description="Seed of weights, sample order and augmentation."
-    )
-    val_every_epochs: PositiveInt = Field(1, description="Epochs between validations.")
-    checkpoint_every_steps: PositiveInt | None = Field(
-        None, description="Also save last.ckpt every so many steps; null saves it at each epoch's end."
-    )
-    log_every_steps: PositiveInt = Field(50, description="Steps between lines of metrics.csv.")
-    early_stopping: EarlyStopping | None = Field(None, description="null trains to the end.")
-    ema: EMA | None = Field(None, description="null trains without an average.")
-    loggers: Loggers = Field(default_factory=Loggers)  # type: ignore[arg-type]
-    out: str = Field("runs", description="Folder of the runs; each gets <out>/<recipe>/<time>.")
-    extra: dict[str, Any] = Field(
-        default_factory=dict, description="More arguments of Lightning's Trainer, checked against it."
-    )
-
-    @model_validator(mode="after")
-    def _one_length(self) -> Self:
-        if (self.max_epochs is None) == (self.max_steps is None):
-            raise ValueError(
-                "set exactly one of max_epochs and max_steps (an override such as "
-                "trainer.max_steps=null unsets the other)"
-            )
-        return self
-
-
-class Evaluation(Section):
-    """What is scored and shown."""
-
-    score_threshold: Fraction = Field(1e-8, description="Least score of a detection that is scored.")
-    max_detections: PositiveInt = Field(100, description="Detections per image that are scored.")
-    pictures: Annotated[int, Field(ge=0)] = Field(16, description="Images in the picture grids.")
-    picture_threshold: Fraction = Field(0.3, description="Least score of a detection that is drawn.")
+from dettoolkit.config.detection import DetectionData, DetectionEvaluation, SSDLiteModel
+from dettoolkit.config.sections import Optim, Section, Trainer
+from dettoolkit.config.segmentation import LRASPPModel, RASPPModel, SegmentationData, SegmentationEvaluation
 
 
 class Recipe(Section):
-    """Everything about one run."""
+    """Everything about one run. The model's type decides the task, and so what data and evaluation are.
 
-    model: SSDLiteModel
-    data: DetectionData
+    `files` is the type of data that are files and not generated.
+    """
+
+    files: ClassVar[str]
+    model: Annotated[SSDLiteModel | LRASPPModel | RASPPModel, Field(discriminator="type")]
+    data: DetectionData | SegmentationData
     optim: Optim
     trainer: Trainer
-    evaluation: Evaluation = Field(default_factory=Evaluation)  # type: ignore[arg-type]
+    evaluation: DetectionEvaluation | SegmentationEvaluation
+
+
+class DetectionRecipe(Recipe):
+    """A detector and its data."""
+
+    files: ClassVar[str] = "coco"
+    model: SSDLiteModel
+    data: DetectionData
+    evaluation: DetectionEvaluation = Field(default_factory=DetectionEvaluation)  # type: ignore[arg-type]
+
+
+class SegmentationRecipe(Recipe):
+    """A segmentation model and its data."""
+
+    files: ClassVar[str] = "cityscapes"
+    model: Annotated[LRASPPModel | RASPPModel, Field(discriminator="type")]
+    data: SegmentationData
+    evaluation: SegmentationEvaluation = Field(default_factory=SegmentationEvaluation)  # type: ignore[arg-type]
+
+
+RECIPES: tuple[type[Recipe], ...] = (DetectionRecipe, SegmentationRecipe)

@@ -25,7 +25,8 @@ from dettoolkit.config.errors import (
     join_words,
     not_a_choice,
 )
-from dettoolkit.config.recipe import Recipe, Section, Trainer
+from dettoolkit.config.recipe import RECIPES, Recipe
+from dettoolkit.config.sections import Section, Trainer
 from dettoolkit.config.trainer_arguments import OWNED, trainer_arguments
 
 Sections = Sequence[type[Section]]
@@ -74,16 +75,25 @@ class KeyCheck:
     """Walk a merged recipe along the schema.
 
     ``problems`` holds the unknown keys; ``unset`` the dotted keys that a later layer set to null where the
-    schema has no null, so that their default applies, with the origin of the null.
+    schema has no null, so that their default applies, with the origin of the null; ``recipe`` the task's kind
+    of recipe, which the model's type decides: Recipe itself where that says nothing.
     """
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
         self.unset: dict[str, Origin] = {}
+        self.recipe: type[Recipe] = Recipe
 
     def clean(self, root: Entry) -> Entry:
         """Give the recipe without unknown keys, leftovers of another variant and keys that are unset."""
-        return self._section(root, "", [Recipe], [], None)
+        model = root.value.get("model") if isinstance(root.value, dict) else None
+        tag = _tag(model.value) if model is not None and isinstance(model.value, dict) else None
+        chosen = [recipe for recipe in RECIPES if tag and tag.value in _model_types(recipe)]
+        if not chosen or tag is None:
+            return self._section(root, "", RECIPES, [], None)
+        self.recipe = chosen[0]
+        others = [recipe for recipe in RECIPES if recipe not in chosen]
+        return self._section(root, "", chosen, others, tag.switched)
 
     def _section(
         self, entry: Entry, path: str, classes: Sections, others: Sections, switched: int | None
@@ -169,6 +179,24 @@ class KeyCheck:
                 continue
             self.problems.append(Problem(child.origin, f"{path}.{key}", text))
         return replace(entry, value=kept)
+
+
+def _model_types(recipe: type[Recipe]) -> list[str]:
+    """List the model types of a task."""
+    return [
+        name for section in sections(recipe.model_fields["model"].annotation) for name in type_names(section)
+    ]
+
+
+def _tag(model: dict[str, Entry]) -> Entry | None:
+    """Give the entry of the model's type, put right where it is misspelt."""
+    classes = sections(Recipe.model_fields["model"].annotation)
+    entry = model.get(_type_key(model, classes))
+    if entry is None or not isinstance(entry.value, str):
+        return None
+    names = [name for section in classes for name in type_names(section)]
+    near = [entry.value] if entry.value in names else closest(entry.value, names)
+    return replace(entry, value=near[0]) if len(near) == 1 else None
 
 
 def _fields(classes: Sections, key: str) -> list[FieldInfo]:

@@ -250,12 +250,19 @@ def write_flow(value: object) -> str:
 
 
 def write_lines(values: dict[str, object], indent: int = 0, path: str = "") -> Iterator[tuple[str, str]]:
-    """Write a mapping in block style: pairs of a line and the dotted key of its value ('' for none)."""
+    """Write a mapping in block style: pairs of a line and the dotted key of its value ('' for none).
+
+    A list of mappings has a line for each of them.
+    """
     for key, value in values.items():
         here = f"{path}.{key}" if path else key
         start = f"{' ' * indent}{write_scalar(key)}:"
         if isinstance(value, dict) and value:
             yield start, ""
             yield from write_lines(value, indent + 2, here)
+        elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+            yield start, here
+            for item in value:
+                yield f"{' ' * indent}  - {write_flow(item)}", ""
         else:
             yield f"{start} {write_flow(value)}", here

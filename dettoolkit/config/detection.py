@@ -1,0 +1,132 @@
+"""Sections of a detection recipe."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, PositiveInt, model_validator
+
+from dettoolkit.config.sections import Data, Fraction, Model, PositiveFloat, Section, SizeHW
+
+
+class SSDLiteHead(Section):
+    """Extra layers and predictors of SSDLite."""
+
+    extra_channels: Annotated[list[PositiveInt], Field(min_length=1)] = Field(
+        [512, 256, 256, 128], description="Output channels of the extra stride-2 layers after C5."
+    )
+    init: Literal["truncated_normal", "normal"] = Field(
+        "truncated_normal",
+        description="Distribution of the initial kernels of backbone and extra layers; predictors: normal.",
+    )
+    init_std: PositiveFloat = Field(0.03, description="Standard deviation of the initial kernels.")
+    class_bias: float = Field(
+        0.0, description="Initial bias of the class logits; -4.6 makes every score start at 0.01."
+    )
+
+
+class Anchors(Section):
+    """Default boxes, as fractions of the input's sides."""
+
+    min_scale: Fraction = Field(0.2, description="Scale of the first level's boxes.")
+    max_scale: Fraction = Field(0.95, description="Scale of the last level's boxes.")
+    aspect_ratios: list[Annotated[float, Field(gt=1)]] = Field(
+        [2.0, 3.0], description="Aspect ratios; each stands for itself and its inverse."
+    )
+    reduce_first_level: bool = Field(
+        True, description="Three boxes on the first level (scale 0.1 among them), as in the paper."
+    )
+    clip: bool = Field(False, description="Limit the widths and heights of default boxes to the input's.")
+
+    @model_validator(mode="after")
+    def _scales_rise(self) -> Self:
+        if self.min_scale >= self.max_scale:
+            raise ValueError(
+                f"min_scale {self.min_scale} is not below max_scale {self.max_scale}: "
+                "the first level is meant for the smallest objects; swap them"
+            )
+        return self
+
+
+class Matcher(Section):
+    """Which default box learns which object."""
+
+    iou_threshold: Fraction = Field(0.5, description="Least IoU at which a default box takes an object.")
+    force_match: bool = Field(True, description="Give every object its best default box, whatever the IoU.")
+
+
+class FocalLoss(Section):
+    """Sigmoid focal loss and smooth L1, as TensorFlow has them."""
+
+    type: Literal["focal"]
+    alpha: Fraction = Field(0.75, description="Weight of the positives; negatives weigh 1 - alpha.")
+    gamma: Annotated[float, Field(ge=0)] = Field(2.0, description="Focusing exponent.")
+    box_weight: PositiveFloat = Field(1.0, description="Weight of the box loss.")
+
+
+class MultiboxLoss(Section):
+    """Softmax cross-entropy with hard negative mining and smooth L1, as torchvision has them."""
+
+    type: Literal["multibox"]
+    negatives_per_positive: PositiveFloat = Field(3.0, description="Hard negatives kept per positive.")
+    box_weight: PositiveFloat = Field(1.0, description="Weight of the box loss.")
+
+
+class Postprocess(Section):
+    """From raw predictions to detections."""
+
+    nms_iou: Fraction = Field(0.6, description="IoU above which the weaker box of a class is dropped.")
+    candidates_per_class: PositiveInt = Field(100, description="Best boxes of each class that enter NMS.")
+
+
+class SSDLiteModel(Model):
+    """An SSDLite detector."""
+
+    type: Literal["ssdlite"]
+    input_hw: SizeHW = Field((320, 320), description="Height and width that images are resized to.")
+    head: SSDLiteHead = Field(default_factory=SSDLiteHead)  # type: ignore[arg-type]
+    anchors: Anchors = Field(default_factory=Anchors)  # type: ignore[arg-type]
+    matcher: Matcher = Field(default_factory=Matcher)  # type: ignore[arg-type]
+    loss: Annotated[FocalLoss | MultiboxLoss, Field(discriminator="type")]
+    postprocess: Postprocess = Field(default_factory=Postprocess)  # type: ignore[arg-type]
+    weights: str | None = Field(
+        None,
+        description="Weights of the whole detector to start from: a checkpoint or .pth file, or "
+        "'torchvision:COCO_V1'. A class head of another size is replaced, with a message.",
+    )
+
+
+class CocoSplit(Section):
+    """One split of a COCO-format data set; paths are relative to data.root."""
+
+    images: str = Field(description="Folder of the images.")
+    annotations: str = Field(description="The COCO json.")
+
+
+class DetectionData(Data):
+    """Images and boxes, in COCO's format."""
+
+    type: Literal["coco", "scenes"] = Field(
+        description="coco: files of yours. scenes: street scenes, generated at data.root when not there."
+    )
+    train: CocoSplit = CocoSplit(images="train2017", annotations="annotations/instances_train2017.json")
+    val: CocoSplit = CocoSplit(images="val2017", annotations="annotations/instances_val2017.json")
+    label_map: Literal["contiguous", "ids"] = Field(
+        "contiguous",
+        description="contiguous: a class slot for each category of the file. ids: a slot for every id up "
+        "to the largest (91 with background for COCO), as TensorFlow and torchvision have it.",
+    )
+    augment: Literal["ssdlite", "ssd", "none"] = Field(
+        "ssdlite",
+        description="ssdlite: IoU crop, flip. ssd: colour, zoom-out, IoU crop, flip. none: resize only.",
+    )
+    drop_empty: bool = Field(False, description="Leave images without boxes out of training.")
+
+
+class DetectionEvaluation(Section):
+    """What is scored and shown."""
+
+    score_threshold: Fraction = Field(1e-8, description="Least score of a detection that is scored.")
+    max_detections: PositiveInt = Field(100, description="Detections per image that are scored.")
+    pictures: Annotated[int, Field(ge=0)] = Field(16, description="Images in the picture grids.")
+    picture_threshold: Fraction = Field(0.3, description="Least score of a detection that is drawn.")

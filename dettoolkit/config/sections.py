@@ -1,0 +1,188 @@
+"""Sections of a recipe that every task has. Torch-free, as all of this package."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+PositiveFloat = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+SizeHW = Annotated[tuple[Annotated[int, Field(ge=32)], Annotated[int, Field(ge=32)]], Field(strict=False)]
+Triple = Annotated[tuple[float, float, float], Field(strict=False)]
+
+
+class Section(BaseModel):
+    """A mapping of the recipe: unknown keys and wrong types are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Backbone(Section):
+    """The feature extractor."""
+
+    type: Literal["mobilenet_v3_large", "mobilenet_v3_small"] = Field(description="Network, by its table.")
+    width: PositiveFloat = Field(1.0, description="Width multiplier of every channel count.")
+    reduced_tail: bool = Field(
+        False,
+        description="Halve the last blocks: for detection the outputs of the C4-C5 blocks and C5 (the "
+        "paper's dagger), for segmentation the expansion of the C4 block too (RF2).",
+    )
+    output_stride: Literal[16, 32] = Field(32, description="Stride of C5; 16 dilates the last blocks.")
+    dilate_c4: bool = Field(
+        False,
+        description="With output_stride 16, dilate the C4 block's depthwise convolution too, as torchvision "
+        "does; TensorFlow dilates only the blocks after it.",
+    )
+    norm_eps: PositiveFloat = Field(0.001, description="Epsilon of batch normalisation.")
+    norm_momentum: Fraction = Field(0.01, description="Momentum of batch normalisation, PyTorch's sense.")
+    weights: str | None = Field(
+        None,
+        description="Pretrained weights of the backbone: a file, or 'torchvision:IMAGENET1K_V1' and the "
+        "like, fetched by torchvision. null starts from random weights.",
+    )
+
+
+class Model(Section):
+    """What every model has."""
+
+    type: str
+    backbone: Backbone
+    weights: str | None
+
+    @model_validator(mode="after")
+    def _one_source_of_weights(self) -> Self:
+        if self.weights is not None and self.backbone.weights is not None:
+            raise ValueError(
+                "weights and backbone.weights are both set, but the first includes the backbone; "
+                "set one of them to null"
+            )
+        return self
+
+
+class Scenes(Section):
+    """The generated street scenes."""
+
+    train_images: PositiveInt = Field(320, description="Scenes to train on.")
+    val_images: PositiveInt = Field(80, description="Held-out scenes.")
+    image_hw: SizeHW = Field((256, 512), description="Height and width of a scene.")
+    seed: int = Field(0, ge=0, description="Seed of the generator; the same seed gives the same files.")
+
+
+class Data(Section):
+    """What the data of every task have."""
+
+    type: str
+    root: str = Field(description="Folder of the data set.")
+    scenes: Scenes = Field(default_factory=Scenes)  # type: ignore[arg-type]
+    mean: Triple = Field((0.5, 0.5, 0.5), description="Subtracted from RGB in [0, 1].")
+    std: Triple = Field((0.5, 0.5, 0.5), description="Divides RGB in [0, 1] after the mean.")
+    on_bad_image: Literal["error", "skip"] = Field(
+        "error", description="What an unreadable image does: stop, or be skipped, counted and listed."
+    )
+    max_bad_images: Annotated[int, Field(ge=0)] = Field(
+        100, description="With on_bad_image skip: more unreadable images than this stop the run."
+    )
+    batch_size: Annotated[int, Field(ge=2)] = Field(
+        32, description="Images per device and step; batch normalisation needs two."
+    )
+    workers: Annotated[int, Field(ge=0)] = Field(4, description="Loader processes per device.")
+
+    @model_validator(mode="after")
+    def _std_is_positive(self) -> Self:
+        if min(self.std) <= 0:
+            raise ValueError(f"std {self.std} must be positive: it divides the image")
+        return self
+
+
+class Schedule(Section):
+    """The learning rate over the steps of a run."""
+
+    type: Literal["cosine", "poly", "constant"] = Field("cosine", description="Shape after the warm-up.")
+    power: PositiveFloat = Field(0.9, description="Exponent of poly: (1 - progress) ** power.")
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(0, description="Steps of linear warm-up.")
+    warmup_factor: Fraction = Field(1 / 3, description="First step's share of the full learning rate.")
+    final_factor: Fraction = Field(0.0, description="Last step's share of the full learning rate.")
+
+
+class Optim(Section):
+    """The optimiser and its schedule."""
+
+    type: Literal["sgd", "adamw"] = Field("sgd", description="Optimiser.")
+    lr: PositiveFloat = Field(description="Learning rate for lr_batch_size images per step.")
+    lr_batch_size: PositiveInt | None = Field(
+        None,
+        description="Images per step that lr is meant for; the rate is scaled linearly to the run's own "
+        "number (batch_size x devices x nodes x accumulate). null takes lr as it is.",
+    )
+    momentum: Fraction = Field(0.9, description="Momentum of SGD (first beta of AdamW).")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="Weight decay.")
+    decay_on: Literal["kernels", "all"] = Field(
+        "kernels", description="kernels: convolution kernels only, as TensorFlow. all: every parameter."
+    )
+    schedule: Schedule = Field(default_factory=Schedule)  # type: ignore[arg-type]
+
+
+class EMA(Section):
+    """Exponential moving average of the weights, used for validation and in checkpoints."""
+
+    decay: Annotated[float, Field(gt=0, lt=1)] = Field(0.9998, description="Decay per step.")
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(
+        2000, description="The decay rises to its value over about this many steps, so short runs profit."
+    )
+
+
+class EarlyStopping(Section):
+    """Stop when the validation score no longer rises."""
+
+    patience: PositiveInt = Field(description="Validations without a gain before the run stops.")
+    min_delta: Annotated[float, Field(ge=0)] = Field(0.0, description="Least rise that counts as a gain.")
+
+
+class Loggers(Section):
+    """Where metrics go; the CSV file is always written."""
+
+    tensorboard: bool = Field(True, description="Write TensorBoard events.")
+    wandb: str | None = Field(None, description="Project of Weights & Biases (extra 'wandb').")
+    mlflow: str | None = Field(None, description="Experiment of MLflow (extra 'mlflow').")
+
+
+class Trainer(Section):
+    """How long, where and how the run trains."""
+
+    max_epochs: PositiveInt | None = Field(None, description="Length in epochs.")
+    max_steps: PositiveInt | None = Field(None, description="Length in optimiser steps.")
+    accelerator: str = Field("auto", description="Lightning's accelerator: auto, cpu, gpu, mps.")
+    devices: PositiveInt | Literal["auto"] | list[int] = Field("auto", description="Devices per node.")
+    num_nodes: PositiveInt = Field(1, description="Machines.")
+    strategy: str = Field("auto", description="Lightning's strategy: auto, ddp, ddp_spawn ...")
+    sync_batchnorm: bool = Field(False, description="Batch statistics over all processes.")
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = Field("32-true", description="Arithmetic.")
+    accumulate: PositiveInt = Field(1, description="Batches per optimiser step.")
+    gradient_clip: PositiveFloat | None = Field(None, description="Largest norm of the gradient.")
+    channels_last: bool = Field(True, description="Memory format that convolutions prefer.")
+    compile: bool = Field(False, description="torch.compile the network.")
+    seed: Annotated[int, Field(ge=0)] = Field(
+        0, description="Seed of weights, sample order and augmentation."
+    )
+    val_every_epochs: PositiveInt = Field(1, description="Epochs between validations.")
+    checkpoint_every_steps: PositiveInt | None = Field(
+        None, description="Also save last.ckpt every so many steps; null saves it at each epoch's end."
+    )
+    log_every_steps: PositiveInt = Field(50, description="Steps between lines of metrics.csv.")
+    early_stopping: EarlyStopping | None = Field(None, description="null trains to the end.")
+    ema: EMA | None = Field(None, description="null trains without an average.")
+    loggers: Loggers = Field(default_factory=Loggers)  # type: ignore[arg-type]
+    out: str = Field("runs", description="Folder of the runs; each gets <out>/<recipe>/<time>.")
+    extra: dict[str, Any] = Field(
+        default_factory=dict, description="More arguments of Lightning's Trainer, checked against it."
+    )
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.max_epochs is None) == (self.max_steps is None):
+            raise ValueError(
+                "set exactly one of max_epochs and max_steps (an override such as "
+                "trainer.max_steps=null unsets the other)"
+            )
+        return self

@@ -1,0 +1,202 @@
+"""Sections of a segmentation recipe."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, PositiveInt, model_validator
+
+from dettoolkit.config.sections import Data, Fraction, Model, PositiveFloat, Section, SizeHW
+
+Byte = Annotated[int, Field(ge=0, le=255)]
+LabelId = Annotated[int, Field(ge=0, le=65535)]
+
+
+class SegmentationHead(Section):
+    """What every segmentation head has."""
+
+    filters: PositiveInt = Field(128, description="Channels between C5 and the classes (F of Table 7).")
+    norm_eps: PositiveFloat | None = Field(
+        None, description="Epsilon of the head's batch normalisation; null takes the backbone's."
+    )
+    norm_momentum: Fraction | None = Field(
+        None, description="Momentum of the head's batch normalisation; null takes the backbone's."
+    )
+    init: Literal["truncated_normal", "normal"] = Field(
+        "truncated_normal", description="Distribution of the initial kernels of backbone and head."
+    )
+    init_std: PositiveFloat = Field(0.09, description="Standard deviation of the initial kernels.")
+
+
+class LRASPPHead(SegmentationHead):
+    """The Lite R-ASPP head."""
+
+    pool: Literal["fixed", "global"] = Field(
+        "fixed",
+        description="What the gate averages over: fixed is the paper's 49x49 window (25x25 at output stride "
+        "32), global the whole image. Both have the same weights.",
+    )
+    gate: Literal["hard_sigmoid", "sigmoid"] = Field("hard_sigmoid", description="The gate's activation.")
+    gate_bias: bool = Field(True, description="Bias of the gate's convolution; torchvision has none.")
+    low: Literal["depthwise", "output"] = Field(
+        "depthwise",
+        description="Low-level feature at stride 8. depthwise: of the last block there (TensorFlow). output: "
+        "of the first block there (torchvision).",
+    )
+
+
+class OHEM(Section):
+    """Online hard example mining (arXiv 1604.03540), by pixels."""
+
+    threshold: Fraction = Field(0.7, description="Pixels whose true class has a lower probability count.")
+    min_kept: Fraction = Field(0.0625, description="At least this share of the labelled pixels counts.")
+
+
+class CrossEntropy(Section):
+    """Cross-entropy over the labelled pixels."""
+
+    type: Literal["cross_entropy"] = Field("cross_entropy", description="Loss.")
+    class_weights: dict[str, PositiveFloat] | None = Field(
+        None, description="Weight of classes, by name; those not named weigh 1. null: all weigh 1."
+    )
+    ohem: OHEM | None = Field(None, description="Train on the hardest pixels only; null: on all.")
+
+
+class SegmentationModel(Model):
+    """What every segmentation model has."""
+
+    type: Literal["lraspp", "raspp"]
+    align_corners: bool = Field(
+        False,
+        description="How features are resized: true is TensorFlow's way, made for sizes of 8n + 1 pixels.",
+    )
+    loss: CrossEntropy = Field(default_factory=CrossEntropy)  # type: ignore[arg-type]
+    weights: str | None = Field(
+        None,
+        description="Weights of the whole model to start from: a checkpoint or .pth file, or "
+        "'torchvision:COCO_WITH_VOC_LABELS_V1'. Class convolutions of another size are replaced, "
+        "with a message.",
+    )
+
+
+class LRASPPModel(SegmentationModel):
+    """Lite R-ASPP."""
+
+    type: Literal["lraspp"]
+    head: LRASPPHead = Field(default_factory=LRASPPHead)  # type: ignore[arg-type]
+
+
+class RASPPModel(SegmentationModel):
+    """R-ASPP, the head of MobileNetV2 that the paper compares with."""
+
+    type: Literal["raspp"]
+    head: SegmentationHead = Field(default_factory=SegmentationHead)  # type: ignore[arg-type]
+
+
+class SegmentationSplit(Section):
+    """One split: a folder of images and a folder of labels; paths are relative to data.root."""
+
+    images: str = Field(description="Folder of the images.")
+    labels: str = Field(description="Folder of the label PNGs.")
+
+
+class LabelClass(Section):
+    """A class of one's own: what it is called, and which values of the label files mean it."""
+
+    name: str = Field(description="Name of the class.")
+    ids: Annotated[list[LabelId], Field(min_length=1)] = Field(
+        description="Values in the label files; the first is written into predictions."
+    )
+    color: Annotated[tuple[Byte, Byte, Byte], Field(strict=False)] | None = Field(
+        None, description="Red, green, blue in pictures; null chooses one."
+    )
+
+
+class SegmentationAugment(Section):
+    """Random changes of training images; each image is then cropped to data.crop_hw."""
+
+    scale: Annotated[tuple[PositiveFloat, PositiveFloat], Field(strict=False)] = Field(
+        (0.5, 2.0), description="Least and largest factor of the size."
+    )
+    scale_step: Annotated[float, Field(ge=0)] = Field(
+        0.25, description="Factors are this far apart; 0 takes any between."
+    )
+    max_class_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.75, description="A crop of which one class has a larger share is drawn again, up to ten times."
+    )
+    flip: bool = Field(True, description="Mirror half of the images.")
+    color: bool = Field(False, description="Change brightness, contrast, saturation and hue.")
+
+    @model_validator(mode="after")
+    def _scale_rises(self) -> Self:
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(f"scale {list(self.scale)} must be [least, largest]: swap them")
+        return self
+
+
+class SegmentationData(Data):
+    """Images and label maps."""
+
+    type: Literal["cityscapes", "folders", "scenes"] = Field(
+        description="cityscapes: the folder as it is downloaded. folders: any two folders of images and "
+        "index PNGs, with data.classes. scenes: street scenes, generated at data.root when not there."
+    )
+    train: SegmentationSplit = SegmentationSplit(images="leftImg8bit/train", labels="gtFine/train")
+    val: SegmentationSplit = SegmentationSplit(images="leftImg8bit/val", labels="gtFine/val")
+    extra: list[SegmentationSplit] = Field(
+        default_factory=list,
+        description="More to train on, such as {images: leftImg8bit/train_extra, "
+        "labels: gtCoarse/train_extra}.",
+    )
+    classes: Annotated[list[LabelClass], Field(min_length=1)] | None = Field(
+        None, description="The classes in order; null takes Cityscapes' 19."
+    )
+    ignore: list[LabelId] | None = Field(
+        None,
+        description="Values of the label files that no class owns: neither trained nor scored. With "
+        "Cityscapes' classes they are added to its own such labels; with classes of your own null means 255.",
+    )
+    crop_hw: SizeHW = Field((769, 769), description="Height and width of training crops.")
+    eval_hw: SizeHW | None = Field(
+        None, description="Size that images are resized to for validation; null keeps their own."
+    )
+    eval_batch_size: PositiveInt = Field(
+        1, description="Images per device in validation; more than one need a common size."
+    )
+    augment: SegmentationAugment | None = Field(
+        default_factory=SegmentationAugment,  # type: ignore[arg-type]
+        description="null: the middle of each image.",
+    )
+
+    @model_validator(mode="after")
+    def _folders_have_classes(self) -> Self:
+        if self.type == "folders" and self.classes is None:
+            raise ValueError(
+                "type folders needs classes, a list such as [{name: road, ids: [1]}, {name: car, "
+                "ids: [2, 3]}], in the order of the labels; values that belong to no class go to ignore"
+            )
+        return self
+
+
+class SegmentationEvaluation(Section):
+    """What is scored and shown."""
+
+    mode: Literal["whole", "slide"] = Field(
+        "whole", description="slide: overlapping windows, for images larger than memory."
+    )
+    window_hw: SizeHW = Field((769, 769), description="Height and width of a sliding window.")
+    stride_hw: SizeHW = Field((513, 513), description="Steps between windows, at most their size.")
+    scales: Annotated[list[PositiveFloat], Field(min_length=1)] = Field(
+        [1.0], description="Factors of the image's size; the answers are averaged."
+    )
+    flip: bool = Field(False, description="Average with the mirrored image's answer.")
+    pictures: Annotated[int, Field(ge=0)] = Field(16, description="Images in the picture grids.")
+
+    @model_validator(mode="after")
+    def _windows_meet(self) -> Self:
+        if self.mode == "slide" and any(s > w for s, w in zip(self.stride_hw, self.window_hw, strict=True)):
+            raise ValueError(
+                f"stride_hw {list(self.stride_hw)} is larger than window_hw {list(self.window_hw)}: pixels "
+                "between the windows would get no answer; make it at most the window's size"
+            )
+        return self
