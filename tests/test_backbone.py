@@ -19,17 +19,28 @@ NETWORKS = ("mobilenet_v3_large", "mobilenet_v3_small")
 BUILDERS = {"mobilenet_v3_large": mobilenet_v3_large, "mobilenet_v3_small": mobilenet_v3_small}
 TAILS = ("full", "detection", "segmentation")
 WIDTHS = (0.35, 0.75, 1.0, 1.25)
-# Where torchvision's `features` hold what heads tap: the row of C4, and the last row at stride 8.
+# Where torchvision's `features` hold what heads tap: the row of C4, and the first and last row at stride 8.
 C4_ROW = {"mobilenet_v3_large": 13, "mobilenet_v3_small": 9}
+LOW_FIRST_ROW = {"mobilenet_v3_large": 4, "mobilenet_v3_small": 2}
 LOW_ROW = {"mobilenet_v3_large": 6, "mobilenet_v3_small": 3}
 
 
-def build(network, *, width=1.0, tail="full", output_stride=32, norm_eps=1e-3, norm_momentum=0.03):
+def build(
+    network,
+    *,
+    width=1.0,
+    tail="full",
+    output_stride=32,
+    dilate_c4=False,
+    norm_eps=1e-3,
+    norm_momentum=0.03,
+):
     return MobileNetV3(
         network=network,
         width=width,
         tail=tail,
         output_stride=output_stride,
+        dilate_c4=dilate_c4,
         norm_eps=norm_eps,
         norm_momentum=norm_momentum,
     ).eval()
@@ -51,6 +62,7 @@ def taps_of_torchvision(network, features, images):
 
     low, c4 = features[LOW_ROW[network]], features[C4_ROW[network]]
     hooks = [
+        features[LOW_FIRST_ROW[network]].register_forward_hook(catch("low_first")),
         low.block[1].register_forward_hook(catch("low_depthwise")),
         low.register_forward_hook(catch("low")),
         c4.block[0].register_forward_hook(catch("c4")),
@@ -64,7 +76,7 @@ def taps_of_torchvision(network, features, images):
 
 
 def assert_same_taps(ours, theirs):
-    assert list(ours) == ["low_depthwise", "low", "c4", "c5"]
+    assert list(ours) == ["low_first", "low_depthwise", "low", "c4", "c5"]
     assert theirs.keys() == ours.keys()
     for name, expected in theirs.items():
         assert expected.std() > 0.01, f"{name} says nothing"
@@ -81,7 +93,13 @@ def test_channels_and_strides_are_those_of_the_features(network, tail, output_st
     for width in WIDTHS:
         backbone = build(network, width=width, tail=tail, output_stride=output_stride)
         assert backbone.channels.keys() == backbone.strides.keys()
-        assert backbone.strides == {"low_depthwise": 8, "low": 8, "c4": 16, "c5": output_stride}
+        assert backbone.strides == {
+            "low_first": 8,
+            "low_depthwise": 8,
+            "low": 8,
+            "c4": 16,
+            "c5": output_stride,
+        }
         for height, breadth in [(64, 64), (33, 1), (65, 97), (47, 80)]:
             with torch.no_grad():
                 features = backbone(random_images(1, 3, height, breadth))
@@ -185,7 +203,11 @@ def test_features_equal_torchvisions(network, reduced, dilated, width):
         )
     )
     backbone = build(
-        network, width=width, tail="detection" if reduced else "full", output_stride=16 if dilated else 32
+        network,
+        width=width,
+        tail="detection" if reduced else "full",
+        output_stride=16 if dilated else 32,
+        dilate_c4=True,  # which does nothing at an output stride of 32
     )
     state = translate_backbone(reference.state_dict(), backbone)
     report = load_weights(backbone, state, source="random", replaceable="nothing", remedy="")
@@ -221,21 +243,54 @@ def test_training_mode_equals_torchvisions_too(network):
 
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("tail", TAILS)
-def test_dilation_changes_c5_only(network, tail):
+@pytest.mark.parametrize("dilate_c4", [False, True])
+def test_dilation_changes_c5_only(network, tail, dilate_c4):
     plain = randomise(build(network, tail=tail, output_stride=32))
-    dilated = build(network, tail=tail, output_stride=16)
+    dilated = build(network, tail=tail, output_stride=16, dilate_c4=dilate_c4)
     dilated.load_state_dict(plain.state_dict())
     images = random_images(1, 3, 96, 65)
     with torch.no_grad():
         coarse, fine = plain(images), dilated(images)
-    for name in ("low_depthwise", "low", "c4"):
+    for name in ("low_first", "low_depthwise", "low", "c4"):
         assert torch.equal(coarse[name], fine[name])
     assert coarse["c5"].shape[2:] == (3, 3)
     assert fine["c5"].shape[2:] == fine["c4"].shape[2:] == (6, 5)
     kernels = [block.depthwise[0] for block in dilated.blocks]
+    # torchvision dilates from the C4 block on, TensorFlow after it.
+    first = C4_ROW[network] if dilate_c4 else C4_ROW[network] + 1
     assert [kernel.dilation[0] for kernel in kernels] == [
-        2 if row >= C4_ROW[network] else 1 for row in range(1, len(kernels) + 1)
+        2 if row >= first else 1 for row in range(1, len(kernels) + 1)
     ]
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("tail", TAILS)
+def test_tensorflows_dilation_computes_the_coarse_answer_and_those_between(network, tail):
+    """Atrous convolution only undoes the stride: every second cell of C5 is the coarse network's.
+
+    Squeeze-and-excite averages over more cells and has to go for that.
+    """
+    plain, dilated = (build(network, tail=tail, output_stride=stride) for stride in (32, 16))
+    for backbone in (plain, dilated):
+        for block in backbone.blocks:
+            block.squeeze = nn.Identity()
+    dilated.load_state_dict(randomise(plain).state_dict())
+    images = random_images(1, 3, 96, 160)
+    with torch.no_grad():
+        coarse, fine = plain(images)["c5"], dilated(images)["c5"]
+    torch.testing.assert_close(fine[:, :, ::2, ::2], coarse, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("network", "channels"), [("mobilenet_v3_large", 40), ("mobilenet_v3_small", 24)])
+def test_the_first_feature_at_stride_8_is_torchvisions_for_lraspp(network, channels):
+    backbone = build(network)
+    assert backbone.low_first_row == LOW_FIRST_ROW[network]
+    assert backbone.channels["low_first"] == channels
+    # torchvision's _lraspp_mobilenetv3: the blocks with stride, the stem and the last layer; the fourth
+    # from the end.
+    features = BUILDERS[network](weights=None).features
+    strided = [number for number, layer in enumerate(features) if getattr(layer, "_is_cn", False)]
+    assert [0, *strided, len(features) - 1][-4] == backbone.low_first_row
 
 
 def test_a_block_names_its_parts_as_torchvision_numbers_them():

@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.detection import SSDLite320_MobileNet_V3_Large_Weights
 
 from dettoolkit.backbones.mobilenet import MobileNetV3
-from dettoolkit.build import build_detector
+from dettoolkit.build.detection import build_detector
 from dettoolkit.complexity import count_conv_madds, count_parameters
 from dettoolkit.config import load_recipe
 
@@ -49,7 +49,13 @@ def test_the_torchvision_recipe_has_torchvisions_size():
 def test_segmentations_tail_has_the_size_of_table_7(network, printed):
     """Rows 8 and 11: the head (F = 128, 19 classes) is counted by hand, BN's scale and offset included."""
     backbone = MobileNetV3(
-        network=network, width=1.0, tail="segmentation", output_stride=16, norm_eps=1e-3, norm_momentum=0.01
+        network=network,
+        width=1.0,
+        tail="segmentation",
+        output_stride=16,
+        dilate_c4=False,
+        norm_eps=1e-3,
+        norm_momentum=0.01,
     )
     c5, low = backbone.channels["c5"], backbone.channels["low_depthwise"]
     branch = c5 * 128 + 2 * 128  # 1x1 convolution and BN

@@ -20,21 +20,23 @@ from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
 from dettoolkit.backbones.mobilenet import MobileNetV3
 from dettoolkit.backbones.pretrained import load_backbone, load_checkpoint, load_ssdlite, read_weights
-from dettoolkit.build import build_detector
+from dettoolkit.build.detection import build_detector
 from dettoolkit.config import load_recipe
 
 BUILDERS = {"mobilenet_v3_large": mobilenet_v3_large, "mobilenet_v3_small": mobilenet_v3_small}
 NETWORKS = tuple(BUILDERS)
+LOW_FIRST_ROW = {"mobilenet_v3_large": 4, "mobilenet_v3_small": 2}
 LOW_ROW = {"mobilenet_v3_large": 6, "mobilenet_v3_small": 3}
 C4_ROW = {"mobilenet_v3_large": 13, "mobilenet_v3_small": 9}
 
 
-def build(network, *, width=1.0, tail="full", output_stride=32):
+def build(network, *, width=1.0, tail="full", output_stride=32, dilate_c4=False):
     return MobileNetV3(
         network=network,
         width=width,
         tail=tail,
         output_stride=output_stride,
+        dilate_c4=dilate_c4,
         norm_eps=1e-3,
         norm_momentum=0.03,
     ).eval()
@@ -82,6 +84,7 @@ def taps_of_torchvision(network, features, images):
     with torch.no_grad():
         before = features[:low](images)
         return {
+            "low_first": features[: LOW_FIRST_ROW[network] + 1](images),
             "low_depthwise": features[low].block[:2](before),  # expansion and depthwise convolution
             "low": features[low](before),
             "c4": features[c4].block[0](features[:c4](images)),
@@ -129,7 +132,7 @@ def test_real_weights_give_torchvisions_features(network, file, surplus, images,
     loaded = theirs.load_state_dict(torch.load(path, weights_only=True), strict=False)
     assert not [key for key in loaded.missing_keys if key.startswith("features.")]
     for output_stride in (32, 16):
-        backbone = build(network, output_stride=output_stride)
+        backbone = build(network, output_stride=output_stride, dilate_c4=True)
         report = load_backbone(backbone, str(path), network=network)
         assert (len(report.missing), len(report.surplus), len(report.replaced)) == (0, surplus, 0)
         if output_stride == 32:
@@ -160,7 +163,7 @@ def test_a_reduced_tail_starts_fresh_from_a_full_one(classifiers, small_file, im
     with torch.no_grad():
         ours = backbone(images)
     theirs = taps_of_torchvision(network, classifiers[network].features, images)
-    for name in ("low_depthwise", "low", "c4"):  # before the tail nothing is lost
+    for name in ("low_first", "low_depthwise", "low", "c4"):  # before the tail nothing is lost
         torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=1e-5)
 
 

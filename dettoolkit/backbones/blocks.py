@@ -48,11 +48,17 @@ class BlockFeatures(NamedTuple):
 class InvertedResidual(nn.Module):
     """Expand by 1x1, filter depthwise, squeeze and excite, project by a linear 1x1; add the input if it fits.
 
-    No expansion convolution where the expansion equals the input (row 1 of both tables). A dilated block
-    keeps its input's size whatever the row's stride.
+    No expansion convolution where the expansion equals the input (row 1 of both tables).
+
+    Args:
+        in_channels: channels of the input.
+        row: the block's line of its table.
+        stride: of the depthwise convolution; the row's own, or 1 where the output stride ends the halving.
+        dilation: of the depthwise convolution.
+        norm: makes a normalisation of so many channels.
     """
 
-    def __init__(self, *, in_channels: int, row: Bneck, dilation: int, norm: Norm) -> None:
+    def __init__(self, *, in_channels: int, row: Bneck, stride: int, dilation: int, norm: Norm) -> None:
         super().__init__()
         activation = ACTIVATIONS[row.activation]
         self.adds_input = row.stride == 1 and in_channels == row.channels
@@ -65,7 +71,7 @@ class InvertedResidual(nn.Module):
             row.expansion,
             row.expansion,
             row.kernel,
-            stride=1 if dilation > 1 else row.stride,
+            stride=stride,
             dilation=dilation,
             groups=row.expansion,
             norm_layer=norm,

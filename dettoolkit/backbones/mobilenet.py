@@ -20,6 +20,7 @@ class MobileNetV3(nn.Module):
 
     `channels` and `strides` describe what `forward` returns, by name:
 
+    - `low_first`: block output of the first row at stride 8;
     - `low_depthwise`, `low`: depthwise output and block output of the last row at stride 8;
     - `c4`: the expansion output of bneck 13 (Large) or 9 (Small), stride 16 (paper, section 6.3);
     - `c5`: the last 1x1 convolution.
@@ -28,7 +29,10 @@ class MobileNetV3(nn.Module):
         network: name of the table.
         width: multiplier of every channel count (rounded to multiples of 8).
         tail: full; detection (the dagger of Table 6); segmentation (RF2 of Table 7).
-        output_stride: stride of C5; at 16 the C4 block and those after it are dilated by 2.
+        output_stride: stride of C5; at 16 the C4 block keeps the size and those after it are dilated by 2.
+        dilate_c4: dilate the C4 block's depthwise convolution by 2 as well if `output_stride` is 16.
+            TensorFlow dilates only what follows the stride it took away (slim's `mobilenet_base`),
+            torchvision the block itself too.
         norm_eps: epsilon of batch normalisation.
         norm_momentum: momentum of batch normalisation, in PyTorch's sense (1 - decay).
 
@@ -43,6 +47,7 @@ class MobileNetV3(nn.Module):
         width: float,
         tail: Tail,
         output_stride: int,
+        dilate_c4: bool,
         norm_eps: float,
         norm_momentum: float,
     ) -> None:
@@ -59,21 +64,31 @@ class MobileNetV3(nn.Module):
         blocks = []
         in_channels = table.stem_channels
         for number, row in enumerate(table.rows, start=1):
-            dilation = 2 if output_stride == 16 and number >= table.c4 else 1
-            blocks.append(InvertedResidual(in_channels=in_channels, row=row, dilation=dilation, norm=norm))
+            fine = output_stride == 16 and number >= table.c4
+            dilated = fine and (dilate_c4 or number > table.c4)
+            blocks.append(
+                InvertedResidual(
+                    in_channels=in_channels,
+                    row=row,
+                    stride=1 if fine else row.stride,
+                    dilation=2 if dilated else 1,
+                    norm=norm,
+                )
+            )
             in_channels = row.channels
         self.blocks = nn.ModuleList(blocks)
         self.row_parts = [block.parts() for block in blocks]
         self.last = convolution(in_channels, table.last_channels, 1)
 
-        self.c4_row, self.low_row = table.c4, table.low
+        self.c4_row, self.low_row, self.low_first_row = table.c4, table.low, table.low_first
         self.channels = {
+            "low_first": table.rows[table.low_first - 1].channels,
             "low_depthwise": table.rows[table.low - 1].expansion,
             "low": table.rows[table.low - 1].channels,
             "c4": table.rows[table.c4 - 1].expansion,
             "c5": table.last_channels,
         }
-        self.strides = {"low_depthwise": 8, "low": 8, "c4": 16, "c5": output_stride}
+        self.strides = {"low_first": 8, "low_depthwise": 8, "low": 8, "c4": 16, "c5": output_stride}
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Map images (N, 3, H, W), float, RGB, normalised, to the features of `channels` and `strides`.
@@ -84,6 +99,8 @@ class MobileNetV3(nn.Module):
         x = self.stem(images)
         for number, block in enumerate(self.blocks, start=1):
             expansion, depthwise, x = block(x)
+            if number == self.low_first_row:
+                features["low_first"] = x
             if number == self.low_row:
                 features["low_depthwise"], features["low"] = depthwise, x
             if number == self.c4_row:

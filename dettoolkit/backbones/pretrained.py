@@ -14,10 +14,17 @@ from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
 from dettoolkit.backbones.mobilenet import MobileNetV3
+from dettoolkit.backbones.translate import (
+    StateDict,
+    is_lraspp,
+    is_ssdlite,
+    translate_backbone,
+    translate_lraspp,
+    translate_ssdlite,
+)
 
 logger = logging.getLogger(__name__)
 
-StateDict = dict[str, Tensor]
 TORCHVISION = "torchvision:"
 
 
@@ -103,65 +110,6 @@ def _fetch(name: str, torchvision_model: str) -> StateDict:
     return state
 
 
-def translate_backbone(state: StateDict, backbone: MobileNetV3) -> StateDict:
-    """Rename torchvision's `features.*` of a MobileNetV3 to this backbone's names; leave other keys."""
-    rows = len(backbone.blocks)
-
-    def rename(match: re.Match[str]) -> str:
-        layer, rest = int(match[1]), match[2]
-        if layer == 0:
-            return f"stem.{rest}"
-        if layer > rows:
-            return f"last.{rest}" if layer == rows + 1 else match[0]
-        return _rename_block(rest, f"blocks.{layer - 1}", backbone.row_parts[layer - 1]) or match[0]
-
-    return {re.sub(r"^features\.(\d+)\.(.+)$", rename, key): value for key, value in state.items()}
-
-
-def _rename_block(rest: str, prefix: str, parts: list[str]) -> str | None:
-    """Turn `block.1.0.weight` into `<prefix>.<second part>.0.weight`."""
-    match = re.fullmatch(r"block\.(\d+)\.(.+)", rest)
-    if match is None or int(match[1]) >= len(parts):
-        return None
-    return f"{prefix}.{parts[int(match[1])]}.{match[2]}"
-
-
-def translate_ssdlite(state: StateDict, backbone: MobileNetV3) -> StateDict:
-    """Rename torchvision's `ssdlite320_mobilenet_v3_large` to a detector's `backbone.*` and `head.*`.
-
-    torchvision cuts the backbone in two inside the C4 row: `features.0` ends with that row's expansion,
-    `features.1` starts with the rest of the row.
-    """
-    plain: StateDict = {}
-    c4 = backbone.c4_row
-    for key, value in state.items():
-        match = re.fullmatch(r"backbone\.features\.([01])\.(\d+)\.(.+)", key)
-        if match is None:
-            plain[key] = value
-            continue
-        half, layer, rest = int(match[1]), int(match[2]), match[3]
-        if half == 0:
-            name = f"features.{c4}.block.0.{rest}" if layer == c4 else f"features.{layer}.{rest}"
-        elif layer == 0:
-            name = f"features.{c4}.block.{rest}"  # a slice of a Sequential keeps its numbers
-        else:
-            name = f"features.{c4 + layer}.{rest}"
-        plain[f"features:{name}"] = value
-    inner = {key.removeprefix("features:"): v for key, v in plain.items() if key.startswith("features:")}
-    result = {f"backbone.{key}": v for key, v in translate_backbone(inner, backbone).items()}
-    renames = (
-        (r"^backbone\.extra\.", "head.extras."),
-        (r"^head\.classification_head\.module_list\.", "head.class_predictors."),
-        (r"^head\.regression_head\.module_list\.", "head.box_predictors."),
-    )
-    for key, value in plain.items():
-        if not key.startswith("features:"):
-            for pattern, replacement in renames:
-                key = re.sub(pattern, replacement, key)
-            result[key] = value
-    return result
-
-
 @dataclass(frozen=True)
 class LoadReport:
     """What a load left out, by name: in the module only, in the file only, and of another shape."""
@@ -230,11 +178,14 @@ def load_backbone(backbone: MobileNetV3, source: str, *, network: str) -> LoadRe
     """Start a backbone from torchvision's classification weights or from a file.
 
     The rows from C4 on may have other sizes in the file: a reduced tail then starts fresh, with a message.
-    A detector's file, torchvision's or a checkpoint of ours, is understood too; its head is surplus.
+    The file of a whole network, torchvision's SSDLite or LR-ASPP or a checkpoint of ours, is understood
+    too; its head is surplus.
     """
     state = _network_of(read_weights(source, torchvision_model=network))
-    if any(key.startswith("backbone.features.") for key in state):
+    if is_ssdlite(state):
         state = translate_ssdlite(state, backbone)
+    elif is_lraspp(state):
+        state = translate_lraspp(state, backbone)
     else:
         state = translate_backbone(state, backbone)
     inner = {key.removeprefix("backbone."): value for key, value in state.items()}
@@ -254,7 +205,7 @@ def load_ssdlite(detector: nn.Module, backbone: MobileNetV3, source: str) -> Loa
     Class predictors of another size are replaced, with a message.
     """
     state = _network_of(read_weights(source, torchvision_model="ssdlite320_mobilenet_v3_large"))
-    if any(key.startswith("backbone.features.") for key in state):
+    if is_ssdlite(state):
         state = translate_ssdlite(state, backbone)
     return load_weights(
         detector,
@@ -263,6 +214,33 @@ def load_ssdlite(detector: nn.Module, backbone: MobileNetV3, source: str) -> Loa
         replaceable=r"head\.class_predictors\.\d+\.1\.",
         remedy="check model.backbone (type, width, reduced_tail), model.head.extra_channels and "
         "model.anchors against the network of that file; weights of a backbone alone go to "
+        "model.backbone.weights",
+    )
+
+
+def load_segmenter(segmenter: nn.Module, backbone: MobileNetV3, source: str) -> LoadReport:
+    """Start a whole segmenter from torchvision's LR-ASPP, or from a checkpoint or state dict of ours.
+
+    Class convolutions for another number of classes are replaced, with a message; for other features they
+    are refused as any tensor is. How the gate pools makes no difference to the weights.
+    """
+    state = _network_of(read_weights(source, torchvision_model="lraspp_mobilenet_v3_large"))
+    if is_lraspp(state):
+        state = translate_lraspp(state, backbone)
+    replaceable = [
+        re.escape(key)
+        for key, own in segmenter.state_dict().items()
+        if re.match(r"head\.(low_)?classifier\.", key)
+        and key in state
+        and state[key].shape[1:] == own.shape[1:]
+    ]
+    return load_weights(
+        segmenter,
+        state,
+        source=source,
+        replaceable=f"({'|'.join(replaceable)})$",
+        remedy="check model.type, model.backbone (type, width, reduced_tail) and model.head (filters, low, "
+        "gate_bias) against the network of that file; weights of a backbone alone go to "
         "model.backbone.weights",
     )
 

@@ -37,6 +37,11 @@ class Table:
     c4: int
     low: int
 
+    @property
+    def low_first(self) -> int:
+        """The first row at stride 8: the last one up to `low` that halves the size."""
+        return max(number for number, row in enumerate(self.rows[: self.low], start=1) if row.stride == 2)
+
 
 def _row(kernel: int, expansion: int, channels: int, squeeze: str, activation: str, stride: int) -> Bneck:
     """Write a row as the paper prints it: SE ticked or '-', NL as RE or HS."""

@@ -1,0 +1,103 @@
+"""Lite R-ASPP (Searching for MobileNetV3, arXiv 1905.02244, section 6.4 and figure 10).
+
+Details that the paper leaves open are those of TensorFlow's DeepLab (`research/deeplab/model.py`).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Literal, get_args
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops.misc import Conv2dNormActivation
+
+Pool = Literal["fixed", "global"]
+Gate = Literal["hard_sigmoid", "sigmoid"]
+
+GATES: dict[Gate, type[nn.Module]] = {"hard_sigmoid": nn.Hardsigmoid, "sigmoid": nn.Sigmoid}
+
+# Kernel and (vertical, horizontal) stride of the fixed pooling, in cells of C5, by C5's stride. At 16 the
+# paper's (figure 10); at 32 those of TensorFlow's released models: image_pooling_crop_size 769, so
+# (769 - 1) / 32 + 1 cells, and image_pooling_stride 4,5.
+WINDOWS = {16: (49, (16, 20)), 32: (25, (4, 5))}
+
+# Letters: N images, F filters, K classes, (H, W) the size of the low-level feature, (h, w) that of C5.
+
+
+class LRASPPHead(nn.Module):
+    """Predict classes from C5, gated by its averages, plus classes from a low-level feature at stride 8.
+
+    Args:
+        in_channels: channels of the low-level feature and of C5.
+        filters: channels between C5 and the classes.
+        num_classes: number of classes.
+        in_stride: stride of C5, which decides the window of the fixed pooling.
+        pool: what the gate averages over. fixed: windows of the paper's size, clipped to C5, so that it is
+            global on small images. global: all of C5. The weights are the same.
+        gate: the gate's activation.
+        gate_bias: whether the gate's convolution has a bias.
+        align_corners: how features are resized; True is TensorFlow's way.
+        norm_eps: epsilon of batch normalisation.
+        norm_momentum: momentum of batch normalisation.
+
+    Raises:
+        ValueError: an unknown pool or gate, or a stride whose window is not known.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: tuple[int, int],
+        filters: int,
+        num_classes: int,
+        in_stride: int,
+        pool: Pool,
+        gate: Gate,
+        gate_bias: bool,
+        align_corners: bool,
+        norm_eps: float,
+        norm_momentum: float,
+    ) -> None:
+        super().__init__()
+        for name, value, known in (
+            ("in_stride", in_stride, tuple(WINDOWS)),
+            ("pool", pool, get_args(Pool)),
+            ("gate", gate, get_args(Gate)),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
+        low_channels, channels = in_channels
+        norm = partial(nn.BatchNorm2d, eps=norm_eps, momentum=norm_momentum)
+        self.branch = Conv2dNormActivation(channels, filters, 1, norm_layer=norm, activation_layer=nn.ReLU)
+        self.gate = nn.Conv2d(channels, filters, 1, bias=gate_bias)
+        self.gate_activation = GATES[gate]()
+        self.classifier = nn.Conv2d(filters, num_classes, 1)
+        self.low_classifier = nn.Conv2d(low_channels, num_classes, 1)
+        self.window, self.window_stride = WINDOWS[in_stride]
+        self.pool = pool
+        self.align_corners = align_corners
+        self.num_classes = num_classes
+
+    def forward(self, low: Tensor, c5: Tensor) -> Tensor:
+        """Map the low-level feature (N, C, H, W) and C5 (N, C, h, w) to logits (N, K, H, W)."""
+        gate = self.gate_activation(self.gate(self._average(c5)))  # (N, F, windows down, windows across)
+        if gate.shape[2:] != (1, 1):  # a single window's is broadcast
+            gate = self._resize(gate, c5)
+        gated = self._resize(self.branch(c5) * gate, low)  # (N, F, H, W)
+        # The classes come after the resize: the other order gives the same logits, from fewer multiply-adds
+        # than Table 7 has.
+        logits: Tensor = self.classifier(gated) + self.low_classifier(low)
+        return logits
+
+    def _average(self, c5: Tensor) -> Tensor:
+        """Average C5 over windows: (N, C, windows down, windows across)."""
+        if self.pool == "global":
+            return c5.mean((2, 3), keepdim=True)  # a plain reduction, as in SqueezeExcite
+        height, width = c5.shape[2:]
+        kernel = (min(self.window, height), min(self.window, width))
+        return F.avg_pool2d(c5, kernel, self.window_stride)
+
+    def _resize(self, x: Tensor, like: Tensor) -> Tensor:
+        """Resize `x` bilinearly to the height and width of `like`."""
+        return F.interpolate(x, like.shape[2:], mode="bilinear", align_corners=self.align_corners)
