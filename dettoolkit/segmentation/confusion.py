@@ -1,0 +1,108 @@
+"""What was predicted on what, counted on the device: whole numbers, the same in any order of the images.
+
+H, W: a label map, N: images, K: classes, I: instances. `evaluation/segmentation_counts.py` counts the same
+from arrays and files.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dettoolkit.cityscapes import VOID
+from dettoolkit.evaluation.segmentation_counts import INSTANCE_STEP
+
+
+@torch.no_grad()
+def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Count pixels by label (row) and prediction (column); pixels whose label is 255 are left out.
+
+    Args:
+        predicted: uint8 or int64, any shape, 0 to K - 1 where there is a label.
+        labels: uint8, the same shape.
+        num_classes: K, at most 255.
+
+    Returns:
+        int64 (K, K).
+
+    Raises:
+        ValueError: sizes differ, or a label or prediction is no class.
+    """
+    if predicted.shape != labels.shape:
+        raise ValueError(
+            f"confusion_matrix wants predictions and labels of one size, got {tuple(predicted.shape)} and "
+            f"{tuple(labels.shape)}: predict at the size of the label file"
+        )
+    # One more column for what is no class. Few bins fit a GPU's shared memory, and int32 takes half as long
+    # as int64 on a CPU.
+    columns = num_classes + 1
+    if predicted.dtype != torch.uint8:
+        predicted = predicted.masked_fill(predicted < 0, num_classes)
+    index = labels.int().mul_(columns).add_(predicted.clamp(max=num_classes))
+    # Every value of a byte has its row, so that nothing is mistaken for something else.
+    table = torch.bincount(index.flatten(), minlength=(VOID + 1) * columns).view(-1, columns)[:VOID]
+    matrix = table[:num_classes, :num_classes]
+    if matrix.sum() != table.sum():
+        _complain(table, num_classes)
+    return matrix.clone()
+
+
+def _complain(table: Tensor, num_classes: int) -> None:
+    no_label = table[num_classes:].sum(dim=1).nonzero().flatten().tolist()
+    if no_label:
+        pixels = int(table[num_classes:].sum())
+        what = f"{pixels} pixels with labels such as {no_label[0] + num_classes}"
+    else:
+        what = f"{int(table[:, num_classes].sum())} pixels predicted as {num_classes} or more"
+    raise ValueError(
+        f"confusion_matrix wants 0 to {num_classes - 1}, and {VOID} for labels to leave out, got {what}: map "
+        "label ids to classes first, and build the network with the data set's number of classes"
+    )
+
+
+@torch.no_grad()
+def instance_counts(
+    predicted: Tensor, instances: Tensor, *, label_of_id: Tensor, category_of: Tensor
+) -> Tensor:
+    """Count the pixels of each labelled object, and those predicted as its class and as its category.
+
+    As Cityscapes' evalPixelLevelSemanticLabeling: instance ids are 1000 * label id + number; ids up to 1000
+    are no objects, nor are groups of them; all of an object's pixels count, whatever the label map says.
+
+    Args:
+        predicted: uint8 or int64 (H, W), 0 to 255; what is K or more is no class.
+        instances: int32 (H, W).
+        label_of_id: int64 (L,), the label of each label id, -1 for one that is not scored. Nor is an id of
+            L or more.
+        category_of: int64 (K,), the number of each label's category.
+
+    Returns:
+        int64 (I, 4): label, pixels, pixels predicted as that label, pixels predicted as any label of its
+        category. By rising instance id; I may be 0.
+
+    Raises:
+        ValueError: sizes differ.
+    """
+    if predicted.shape != instances.shape:
+        raise ValueError(
+            f"instance_counts wants predictions and instances of one size, got {tuple(predicted.shape)} and "
+            f"{tuple(instances.shape)}: check that the instance file belongs to the label file"
+        )
+    owners = F.pad(label_of_id, (0, 1), value=-1)  # (L + 1,): the last stands for all beyond
+    pixel = (instances.flatten() > INSTANCE_STEP).nonzero().squeeze(1)  # (P,)
+    ids = instances.flatten().index_select(0, pixel).long()
+    owner = owners.index_select(0, (ids // INSTANCE_STEP).clamp(max=len(label_of_id)))
+    scored = (owner >= 0).nonzero().squeeze(1)
+    ids, owner, pixel = (each.index_select(0, scored) for each in (ids, owner, pixel))
+    found = predicted.flatten().index_select(0, pixel).long()
+    categories = F.pad(category_of, (0, VOID + 1 - len(category_of)), value=-1)
+    related = categories.index_select(0, found) == categories.index_select(0, owner)
+    # 0: predicted as another category, 1: as the object's, 2: as its label, which is of that category.
+    degree = related.long() + (found == owner).long()
+    counts = torch.bincount(ids * 3 + degree)
+    counts = F.pad(counts, (0, -len(counts) % 3)).view(-1, 3)
+    present = counts.any(dim=1).nonzero().squeeze(1)  # (I,) instance ids
+    label = owners.index_select(0, present // INSTANCE_STEP)
+    other, category, own = counts.index_select(0, present).unbind(dim=1)
+    return torch.stack((label, other + category + own, own, category + own), dim=1)
