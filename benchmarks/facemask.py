@@ -180,7 +180,9 @@ def train_ours(options: argparse.Namespace) -> CocoResult:
     ]
     resolved = load_recipe("ssdlite_mnv3_large", extras)
     print("ours: tools/train.py ssdlite_mnv3_large " + " ".join(extras), flush=True)
-    return commands.train("facemask", resolved.recipe, config_yaml=resolved.to_yaml())[1]
+    score = commands.train("facemask", resolved.recipe, config_yaml=resolved.to_yaml())[1]
+    assert isinstance(score, CocoResult)
+    return score
 
 
 def main() -> int:

@@ -16,8 +16,9 @@ import sys
 
 import torch
 
-from dettoolkit import build
-from dettoolkit.config import load_recipe
+from dettoolkit.build import Classes
+from dettoolkit.build import detection as build
+from dettoolkit.config import DetectionRecipe, load_recipe
 from dettoolkit.training.memory import keep_freed_memory
 
 BATCH = 16
@@ -30,8 +31,9 @@ def steps(count: int, *, keep: bool) -> float:
     if keep and not keep_freed_memory():
         raise SystemExit("this system's malloc has no such settings (glibc on Linux has)")
     recipe = load_recipe("ssdlite_mnv3_large").recipe
+    assert isinstance(recipe, DetectionRecipe)
     network = build.build_detector(recipe.model, num_classes=80, pretrained=False)
-    classes = build.Classes([str(label) for label in range(80)], list(range(80)))
+    classes = Classes([str(label) for label in range(80)], list(range(80)))
     task = build.build_task(recipe, network, classes=classes, ground_truth={})
     network.train().to(memory_format=torch.channels_last)
     corners = torch.rand(BATCH, 7, 2) * 200

@@ -167,7 +167,7 @@ def evaluate(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="dettoolkit evaluate",
         usage="%(prog)s RUN | CHECKPOINT | RECIPE [OVERLAY.yaml | key=value ...] [options]",
-        description="Score a detector by COCO's rules, on the machine at hand.",
+        description="Score a detector by COCO's rules, a segmenter by Cityscapes', on the machine at hand.",
         epilog=EVALUATE_EXAMPLES,
         formatter_class=argparse.RawTextHelpFormatter,
     )
@@ -183,6 +183,12 @@ def evaluate(argv: Sequence[str] | None = None) -> int:
         metavar="DIR",
         help="folder for report and pictures (default: <run>/evaluation, evaluation_2 ...)",
     )
+    parser.add_argument(
+        "--write-predictions",
+        action="store_true",
+        help="write every prediction: a segmenter's as PNGs of label ids, named as Cityscapes' test\n"
+        "server wants them, into <out>/predictions (a detector's are always in predictions.json)",
+    )
     parser.add_argument("--traceback", action="store_true", help="show where an error arose")
     options = parser.parse_intermixed_args(argv)
     return _guarded(lambda: _evaluate(options), options.traceback)
@@ -191,21 +197,28 @@ def evaluate(argv: Sequence[str] | None = None) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     from dettoolkit.config import load_recipe
 
-    extras = list(options.extras)
-    if options.data is not None:
-        extras += ["data.type=coco", f"data.root={json.dumps(options.data)}"]
     source = Path(options.source)
     out = Path(options.out) if options.out is not None else None
+
+    def load(path: str, *first: str) -> Any:
+        extras = [*first, *options.extras]
+        if options.data is not None:
+            extras.append(f"data.root={json.dumps(options.data)}")
+            recipe = load_recipe(path, extras).recipe
+            if recipe.data.type == "scenes":  # what lies there is not to be generated
+                extras.append(f"data.type={recipe.files}")
+        return load_recipe(path, extras).recipe
+
     is_recipe = source.suffix in (".yaml", ".yml")
-    recipe = load_recipe(options.source, extras).recipe if is_recipe else None
+    recipe = load(options.source) if is_recipe else None
     _quiet()
     from dettoolkit import commands
     from dettoolkit.runs import stored_recipe
 
     if recipe is None:
         with stored_recipe(source) as config:
-            recipe = load_recipe(str(config), [*HERE, *extras]).recipe
-    _report(*commands.evaluate(source, recipe=recipe, out=out))
+            recipe = load(str(config), *HERE)
+    _report(*commands.evaluate(source, recipe=recipe, out=out, keep=options.write_predictions))
     return 0
 
 

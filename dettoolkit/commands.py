@@ -12,13 +12,10 @@ from lightning.pytorch import Callback, LightningDataModule, Trainer
 
 from dettoolkit import build
 from dettoolkit.backbones.pretrained import load_checkpoint, load_weights
+from dettoolkit.build import Run
 from dettoolkit.config import Recipe
-from dettoolkit.datasets.coco import BadImages, collate
 from dettoolkit.datasets.samplers import SampleKey
-from dettoolkit.detection.task import DetectionTask
-from dettoolkit.evaluation.coco import CocoResult, DetectionArrays
-from dettoolkit.gallery import write_predictions, write_training_batch
-from dettoolkit.prepare import Run, lightning_module, prepare, recorder, summary, write_problems
+from dettoolkit.prepare import lightning_module, prepare, recorder, summary, write_problems
 from dettoolkit.resume import keep_config
 from dettoolkit.runs import (
     CONFIG,
@@ -29,7 +26,7 @@ from dettoolkit.runs import (
     new_run_dir,
     read_checkpoint,
 )
-from dettoolkit.training.module import TrainingModule
+from dettoolkit.training.module import Score, Task, TrainingModule
 from dettoolkit.training.trainer import BEST, LAST, build_callbacks, build_trainer, progress_bar
 
 logger = logging.getLogger(__name__)
@@ -39,7 +36,7 @@ def check(name: str, recipe: Recipe) -> str:
     """Try everything short of training: data, first batch, one forward and its loss."""
     run = prepare(name, recipe)
     size = min(recipe.data.batch_size, len(run.train))
-    batch = collate([run.train[SampleKey(index, 0)] for index in range(size)])
+    batch = run.collate([run.train[SampleKey(index, 0)] for index in range(size)])
     if not len(batch["images"]):
         listing = "\n  ".join(batch["bad_images"])
         raise ValueError(f"none of the first {size} training images can be read:\n  {listing}")
@@ -47,20 +44,16 @@ def check(name: str, recipe: Recipe) -> str:
     with torch.no_grad():
         outputs = run.task.network(run.task.images(batch))
     losses = run.task.losses(outputs, batch)
-    logits, deltas = outputs
     lines = [
         summary(run),
-        f"batch     images {tuple(batch['images'].shape)}, {int((batch['labels'] >= 0).sum())} boxes",
-        f"outputs   class logits {tuple(logits.shape)}, box deltas {tuple(deltas.shape)}",
+        *run.batch_lines(batch, outputs),
         "loss      " + ", ".join(f"{part} {float(value):.4g}" for part, value in losses.items()),
         "all in order; nothing was trained",
     ]
     return "\n".join(lines)
 
 
-def train(
-    name: str, recipe: Recipe, *, config_yaml: str, resume: Path | None = None
-) -> tuple[Path, CocoResult]:
+def train(name: str, recipe: Recipe, *, config_yaml: str, resume: Path | None = None) -> tuple[Path, Score]:
     """Train by a recipe and score the best checkpoint.
 
     Args:
@@ -84,7 +77,7 @@ def train(
         if resume is None:
             (run_dir / CONFIG).write_text(config_yaml)
             write_problems(run, run_dir)
-            write_training_batch(run.train, run.classes, run_dir / "pictures", recipe.evaluation.pictures)
+            run.draw_training_batch(run_dir / "pictures")
         else:
             keep_config(run_dir / CONFIG, config_yaml)
     callbacks = [*build_callbacks(recipe.trainer, run_dir=run_dir, monitor=run.monitor), recorder(run)]
@@ -92,7 +85,7 @@ def train(
     module = lightning_module(run, trainer, run_dir)
     if recipe.trainer.compile:
         run.task.network.compile()
-    _fit(trainer, module, build.build_data_module(recipe, run.train, run.val), last)
+    _fit(trainer, module, build.build_data_module(run), last)
     if resume is not None and trainer.global_step == steps_done:
         logger.warning(
             "the run had its length of %d steps already: a longer trainer.max_epochs or trainer.max_steps "
@@ -135,7 +128,7 @@ def _list_bad_images(run: Run) -> None:
         )
 
 
-def _score_best(run: Run, run_dir: Path) -> CocoResult:
+def _score_best(run: Run, run_dir: Path) -> Score:
     """Score the best checkpoint once more and write report and pictures.
 
     All processes take part; the first one's weights are handed to the others before validation.
@@ -148,7 +141,7 @@ def _score_best(run: Run, run_dir: Path) -> CocoResult:
     return _evaluate(run, run_dir, what)
 
 
-def _load(task: DetectionTask, path: Path) -> None:
+def _load(task: Task, path: Path) -> None:
     _, state = read_checkpoint(path)
     load_weights(
         task.network,
@@ -159,14 +152,16 @@ def _load(task: DetectionTask, path: Path) -> None:
     )
 
 
-def _evaluate(run: Run, out: Path, what: str) -> CocoResult:
+def _evaluate(run: Run, out: Path, what: str, *, keep: bool = False) -> Score:
     recipe = run.recipe
     callbacks: list[Callback] = [recorder(run)]
     if recipe.trainer.extra.get("enable_progress_bar", True):
         callbacks.append(progress_bar())
     trainer = build_trainer(recipe.trainer, run_dir=None, callbacks=callbacks)
     module = lightning_module(run, trainer, out)
-    data = build.build_data_module(recipe, run.val, run.val)
+    if keep:
+        run.keep_predictions(lambda: module.run_dir / "predictions")  # all processes learn it from the first
+    data = build.build_data_module(run)
     started = time.perf_counter()
     try:
         trainer.validate(module, datamodule=data, verbose=False)
@@ -175,39 +170,25 @@ def _evaluate(run: Run, out: Path, what: str) -> CocoResult:
         raise Interrupted(f"interrupted while scoring; {hint}") from error
     logger.info("scored %d images in %.1f s", len(run.val), time.perf_counter() - started)
     result = module.score
-    if not isinstance(result, CocoResult):
-        raise TypeError(f"validation gave {type(result).__name__}, not a CocoResult")
+    if result is None:
+        raise RuntimeError("validation ended without a score")
     if trainer.is_global_zero:
-        what = f"{what} on {run.val.annotations.path}"
-        _write_evaluation(run, result, DetectionArrays.concatenate(module.predictions), out, what)
+        out.mkdir(parents=True, exist_ok=True)
+        report = {"what": f"{what} on {run.scored_on}", **result.to_json()}
+        (out / "evaluation.json").write_text(json.dumps(report, indent=1))
+        run.task.network.to(trainer.strategy.root_device)  # where Lightning took it from
+        run.write_predictions(result, module.predictions, out)
     return result
 
 
-def _write_evaluation(
-    run: Run, result: CocoResult, detections: DetectionArrays, out: Path, what: str
-) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    report = {"what": what, **result.to_json()}
-    (out / "evaluation.json").write_text(json.dumps(report, indent=1))
-    (out / "predictions.json").write_text(json.dumps(detections.to_results()))
-    evaluation = run.recipe.evaluation
-    write_predictions(
-        run.val,
-        run.scored_classes,
-        detections,
-        out / "pictures",
-        count=evaluation.pictures,
-        threshold=evaluation.picture_threshold,
-    )
-
-
-def evaluate(source: Path, *, recipe: Recipe, out: Path | None) -> tuple[Path, CocoResult]:
+def evaluate(source: Path, *, recipe: Recipe, out: Path | None, keep: bool = False) -> tuple[Path, Score]:
     """Score a checkpoint, a run's best checkpoint, or a recipe's own weights.
 
     Args:
         source: checkpoint or run's folder, or a recipe's file, whose model.weights are scored.
         recipe: the recipe by which to score; its data.val is the data set.
         out: folder for the report; None takes a new one beside the checkpoint.
+        keep: write every prediction to `<out>/predictions`, where the task does not anyway.
 
     Returns:
         The folder of the report, and the score.
@@ -226,22 +207,13 @@ def evaluate(source: Path, *, recipe: Recipe, out: Path | None) -> tuple[Path, C
     elif recipe.model.weights is None:
         raise ValueError(
             f"{source} names no weights to score: set model.weights to a checkpoint, a .pth file or "
-            "torchvision:COCO_V1, or give a run's folder instead of a recipe"
+            "'torchvision:DEFAULT', or give a run's folder instead of a recipe"
         )
-    build.prepare_data(recipe.data, ["val"])
-    annotations = build.load_annotations(recipe.data, "val")
-    own = own or build.classes_of(annotations)
     what = str(checkpoint or recipe.model.weights)
-    scored = build.match_classes(own, annotations, whose=what)
-    detector = build.build_detector(
-        recipe.model, num_classes=len(own.names), pretrained=checkpoint is None, exact=True
-    )
-    task = build.build_task(recipe, detector, classes=scored, ground_truth=annotations.evaluation_dict())
-    val = build.build_dataset(recipe, annotations, split="val")
-    run = Run(name, recipe, own, scored, task, val, val, BadImages(recipe.data.max_bad_images))
+    run = build.evaluation_run(name, recipe, own=own, what=what)
     if checkpoint is not None:
-        _load(task, checkpoint)
+        _load(run.task, checkpoint)
     out = out if out is not None else new_evaluation_dir(base)
-    result = _evaluate(run, out, what)
+    result = _evaluate(run, out, what, keep=keep)
     _list_bad_images(run)
     return out, result

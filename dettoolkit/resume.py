@@ -59,10 +59,11 @@ def describe_changes(changes: Mapping[str, tuple[Any, Any]], recipe: Recipe) -> 
         f"changed for the rest of the run: {key}: {before!r} -> {after!r}"
         for key, (before, after) in changes.items()
     ]
-    if recipe.optim.schedule.type == "cosine" and any(key in changes for key in LENGTHS):
+    shape = recipe.optim.schedule.type
+    if shape != "constant" and any(key in changes for key in LENGTHS):
         lines.append(
-            "the learning rate follows the cosine of the new length from here on: it jumps to that curve's "
-            "value at the present step"
+            f"the learning rate follows the {shape} curve of the new length from here on: it jumps to that "
+            "curve's value at the present step"
         )
     return lines
 

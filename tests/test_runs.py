@@ -190,7 +190,7 @@ def test_changes_are_told_with_their_effect_on_the_rate(tiny: Any) -> None:
     recipe = tiny.load(tiny.data).recipe
     longer = describe_changes({"trainer.max_epochs": (2, 5)}, recipe)
     assert longer[0] == "changed for the rest of the run: trainer.max_epochs: 2 -> 5"
-    assert "follows the cosine of the new length" in longer[1]
+    assert "follows the cosine curve of the new length" in longer[1]
     assert len(describe_changes({"data.workers": (0, 1)}, recipe)) == 1
     constant = tiny.load(tiny.data, "optim.schedule.type=constant").recipe
     assert len(describe_changes({"trainer.max_epochs": (2, 5)}, constant)) == 1

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from dettoolkit.build import build_detector
+from dettoolkit.build.detection import build_detector
 from dettoolkit.config import load_recipe
-from dettoolkit.config.recipe import Optim, Schedule
+from dettoolkit.config.sections import Optim, Schedule
 from dettoolkit.training.schedules import (
     build_optimiser,
     check_length,

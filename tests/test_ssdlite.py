@@ -8,14 +8,15 @@ from torch import nn
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 from torchvision.models.detection.image_list import ImageList
 
-from dettoolkit.build import build_detector, build_losses
+from dettoolkit.backbones.initialise import initialise
+from dettoolkit.build.detection import build_detector, build_losses
 from dettoolkit.config import load_recipe
 from dettoolkit.datasets.augment import resize_image
 from dettoolkit.detection.matching import match, targets_of
-from dettoolkit.detection.model import initialise, level_grids
+from dettoolkit.detection.model import level_grids
 from dettoolkit.detection.postprocess import postprocess
-from dettoolkit.detection.task import normalise
 from dettoolkit.heads.ssdlite import SSDLiteHead
+from dettoolkit.preprocessing import normalise
 
 RECIPES = (
     "ssdlite_mnv3_large",

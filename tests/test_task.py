@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.functional import normalize
 
-from dettoolkit.build import Classes, build_detector, build_losses, build_task
+from dettoolkit.build.detection import Classes, build_detector, build_losses, build_task
 from dettoolkit.detection.boxes import encode
 from dettoolkit.detection.losses import focal_loss
 from dettoolkit.detection.matching import match, targets_of
 from dettoolkit.detection.postprocess import Detections
-from dettoolkit.detection.task import DetectionTask, detection_arrays, normalise, to_original
+from dettoolkit.detection.task import DetectionTask, detection_arrays, to_original
+from dettoolkit.preprocessing import normalise
 
 CATEGORY_IDS = [3, 7]  # of labels 0 and 1
 TRUTH = {
@@ -83,7 +84,7 @@ def test_boxes_go_back_to_each_images_own_size() -> None:
 
 def test_predictions_are_in_the_files_ids_and_pixels(task: DetectionTask) -> None:
     outputs = outputs_that_find(task, BOXES, LABELS)
-    arrays = task.predict(outputs, batch())
+    arrays = task.predict(lambda _: outputs, batch())
     best = [np.flatnonzero(arrays.image_ids == image)[0] for image in (70, 9)]
     assert arrays.category_ids[best].tolist() == [7, 3]
     np.testing.assert_allclose(arrays.boxes_xywh[best], [[16, 4, 80, 20], [20, 8, 24, 30]], atol=1e-3)
@@ -98,7 +99,7 @@ def test_score_takes_batches_in_any_order_and_none(task: DetectionTask) -> None:
     parts = []
     for image in (1, 0):
         one = {key: value[image : image + 1] for key, value in batch().items()}
-        parts.append(task.predict((outputs[0][[image]], outputs[1][[image]]), one))
+        parts.append(task.predict(lambda _, image=image: (outputs[0][[image]], outputs[1][[image]]), one))
     assert task.score(parts).numbers["AP"] == 1.0
     nothing = task.score([])
     assert nothing.numbers["AP"] == 0.0
@@ -161,7 +162,7 @@ def test_batch_without_boxes_trains(
 
 def test_predictions_of_half_precision_are_decoded_in_full(task: DetectionTask) -> None:
     outputs = outputs_that_find(task, BOXES, LABELS)
-    arrays = task.predict((outputs[0].bfloat16(), outputs[1].bfloat16()), batch())
+    arrays = task.predict(lambda _: (outputs[0].bfloat16(), outputs[1].bfloat16()), batch())
     assert arrays.scores.dtype == np.float64
     assert task.score([arrays]).numbers["AP50"] == 1.0
 

@@ -368,7 +368,7 @@ def test_longer_run_goes_on_with_the_longer_schedule(
     assert cli_train(["--resume", str(run), "trainer.max_epochs=4", "trainer.log_every_steps=1"]) == 0
     out = capsys.readouterr().out
     assert "changed for the rest of the run: trainer.max_epochs: 3 -> 4\n" in out
-    assert "the learning rate follows the cosine of the new length" in out
+    assert "the learning rate follows the cosine curve of the new length" in out
     assert rows_of(run)[: len(before)] == before
     assert column(run, "loss").keys() == set(range(8))
     # One step of warm-up, then a cosine over 7 instead of 5.
@@ -532,7 +532,7 @@ def test_loss_that_is_not_finite_stops_the_run(
     arguments += ["optim.lr=1e30", f"trainer.precision={precision}"]
     assert cli_train(arguments) == 2
     error = capsys.readouterr().err
-    assert "error: step 1: the loss is not finite (class nan, box nan). Images of this batch: [" in error
+    assert "error:\nstep 1: the loss is not finite (class nan, box nan). The batch is saved in " in error
     assert "Traceback" not in error
     run = the_run(tmp_path)
     saved = run / "bad_batch_step1_rank0.pt"
@@ -541,7 +541,9 @@ def test_loss_that_is_not_finite_stops_the_run(
         in error
     )
     batch = torch.load(saved, weights_only=True)
-    assert str(batch["image_ids"].tolist()) in error
+    for file, image_id in zip(batch["files"], batch["image_ids"].tolist(), strict=True):
+        assert Path(file).is_file()
+        assert f"\n  {file} (id {image_id})" in error
     assert batch["images"].shape == (4, 3, 64, 64)
     assert batch["labels"].shape == batch["boxes_xyxy"].shape[:2]
 
@@ -551,9 +553,14 @@ def test_batch_with_problems_is_saved_as_plain_data(tiny: Any, tmp_path: Path) -
     trainer = build_trainer(run.recipe.trainer, run_dir=None, callbacks=[])
     module = commands.lightning_module(run, trainer, tmp_path)
     module._trainer = trainer
-    batch = {"image_ids": torch.tensor([4]), "problems": [Problem("size differs", 4, None, "text")]}
+    batch = {
+        "image_ids": torch.tensor([4]),
+        "files": ["a/4.png"],
+        "problems": [Problem("size differs", 4, None, "text")],
+    }
     with pytest.raises(
-        NonFiniteLoss, match=r"the loss is not finite \(class inf\). Images of this batch: \[4\]"
+        NonFiniteLoss,
+        match=r"the loss is not finite \(class inf\)(.|\n)*Images of this batch:\n  a/4.png \(id 4\)",
     ):
         module._stop_if_not_finite(torch.tensor(torch.inf), {"class": torch.tensor(torch.inf)}, batch)
     (saved,) = tmp_path.glob("*.pt")
@@ -629,7 +636,9 @@ def test_sets_too_small_for_the_processes_are_refused(tiny: Any, tmp_path: Path)
         global_rank, world_size = 1, 5
 
     run = prepare("tiny", tiny.load(tmp_path).recipe)
-    data = DataModule(train=run.val, val=run.val, collate=list, batch_size=4, workers=0, seed=0)
+    data = DataModule(
+        train=run.val, val=run.val, collate=list, batch_size=4, val_batch_size=4, workers=0, seed=0
+    )
     data.trainer = Trainer()  # type: ignore[assignment]
     with pytest.raises(
         ValueError, match=r"training set has 5 image\(s\) for 5 process\(es\), but batch norm"
@@ -657,8 +666,8 @@ def test_ids_of_the_validation_file_may_be_others(tiny: Any, tmp_path: Path) -> 
     _edit(data / "annotations" / "val.json", renumber)
     run = prepare("tiny", tiny.load(tmp_path, f"data.root={data}").recipe)
     assert run.classes.names == run.scored_classes.names == ["box", "bar"]
-    assert run.classes.category_ids == [3, 7]
-    assert run.scored_classes.category_ids == list(run.task.category_ids) == [47, 43]
+    assert run.classes.ids == [3, 7]
+    assert run.scored_classes.ids == list(run.task.category_ids) == [47, 43]
 
 
 # Several processes

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Run the main job on embedded data: generate scenes, train, evaluate, and say where the pictures are."""
+"""Run the main job on embedded data: generate scenes, train and evaluate both tasks, name the pictures."""
 
 from __future__ import annotations
 
@@ -10,32 +10,44 @@ from pathlib import Path
 from dettoolkit.cli import evaluate, train
 
 ROOT = Path(__file__).resolve().parents[1]
-RECIPE = ROOT / "configs" / "ssdlite_scenes.yaml"
+RECIPES = ("ssdlite_scenes", "lraspp_scenes")
+OUT = ROOT / "runs"
+
+
+def run_task(recipe: str) -> tuple[int, Path]:
+    """Train and evaluate as a user would, by the same two commands; give the status and the run."""
+    path = ROOT / "configs" / f"{recipe}.yaml"
+    data = f"data.root={ROOT / 'data' / 'scenes'}"
+    print(f"$ tools/train.py configs/{path.name}", flush=True)
+    status = train([str(path), data, f"trainer.out={OUT}"])
+    if status != 0:
+        return status, OUT
+    run = max((OUT / recipe).iterdir(), key=lambda folder: folder.stat().st_mtime)
+    print(f"\n$ tools/evaluate.py {run.relative_to(ROOT)}", flush=True)
+    return evaluate([str(run), data]), run
 
 
 def main() -> int:
-    """Train and evaluate as a user would, with the same two commands."""
+    """Run detection, then segmentation."""
     started = time.perf_counter()
-    out = ROOT / "runs"
-    data = f"data.root={ROOT / 'data' / 'scenes'}"
-    print(f"$ tools/train.py configs/{RECIPE.name}", flush=True)
-    status = train([str(RECIPE), data, f"trainer.out={out}"])
-    if status != 0:
-        return status
-    run = max((out / RECIPE.stem).iterdir(), key=lambda folder: folder.stat().st_mtime)
-    shown = run.relative_to(ROOT)
-    print(f"\n$ tools/evaluate.py {shown}", flush=True)
-    status = evaluate([str(run), data])
-    if status != 0:
-        return status
+    shown = []
+    for recipe in RECIPES:
+        status, run = run_task(recipe)
+        if status != 0:
+            return status
+        shown.append(run.relative_to(ROOT))
+        print(flush=True)
+    detection, segmentation = shown
     print(
-        f"\nDone in {(time.perf_counter() - started) / 60:.1f} minutes. Look at\n"
-        f"  {shown}/pictures/training_batch.jpg   what the detector was shown, with its ground truth\n"
-        f"  {shown}/pictures/predictions_1.jpg    what it finds in scenes it has not seen\n"
-        f"  {shown}/pictures/worst_1.jpg          where it fails most\n"
-        "The same for data of your own (COCO format: images and a json):\n"
+        f"Done in {(time.perf_counter() - started) / 60:.1f} minutes. Look at\n"
+        f"  {detection}/pictures/predictions_1.jpg     boxes found in scenes that the detector has not seen\n"
+        f"  {segmentation}/pictures/predictions_1.jpg      every pixel of such scenes, named\n"
+        "and beside them training_batch.jpg (what the network was shown) and worst_1.jpg (where it fails\n"
+        "most). The same for data of your own:\n"
         "  tools/train.py configs/ssdlite_mnv3_large.yaml configs/overlays/finetune.yaml data.root=my_data\n"
-        "  tools/evaluate.py runs/ssdlite_mnv3_large/<time>"
+        "  tools/train.py configs/lraspp_mnv3_large.yaml configs/overlays/finetune_segmentation.yaml \\\n"
+        "    data.root=my_cityscapes\n"
+        "  tools/evaluate.py runs/<recipe>/<time>"
     )
     return 0
 

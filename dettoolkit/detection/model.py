@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
@@ -48,22 +46,6 @@ class Detector(nn.Module):
         features = self.backbone(images)
         logits, deltas = self.head(features["c4"], features["c5"])
         return logits, deltas
-
-
-def initialise(module: nn.Module, *, init: Literal["truncated_normal", "normal"], std: float) -> None:
-    """Draw convolution kernels from N(0, std), zero their biases; BN starts as the identity.
-
-    TensorFlow cuts the normal off at two standard deviations; torchvision's SSDLite does not.
-    """
-    for layer in module.modules():
-        if not isinstance(layer, nn.Conv2d):
-            continue
-        if init == "truncated_normal":
-            nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
-        else:
-            nn.init.normal_(layer.weight, std=std)
-        if layer.bias is not None:
-            nn.init.zeros_(layer.bias)
 
 
 def set_class_bias(head: SSDLiteHead, bias: float) -> None:

@@ -7,24 +7,17 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from dettoolkit.detection.matching import Targets, targets_of
 from dettoolkit.detection.model import Detector
 from dettoolkit.detection.postprocess import Detections, postprocess
 from dettoolkit.evaluation.coco import CocoResult, DetectionArrays, evaluate_coco
+from dettoolkit.preprocessing import normalise
 
 Losses = Callable[[Tensor, Tensor, Targets], tuple[Tensor, Tensor]]
+Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
 Assigner = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Turn uint8 images (N, 3, H, W) into float32: RGB in [0, 1], less `mean`, over `std`."""
-    shape = (1, 3, 1, 1)
-    offset = torch.tensor(mean, dtype=torch.float32, device=images.device).view(shape) * 255
-    scale = torch.tensor(std, dtype=torch.float32, device=images.device).view(shape) * 255
-    return (images.float() - offset) / scale
 
 
 def to_original(detections: Detections, *, input_hw: tuple[int, int], original_hw: Tensor) -> Tensor:
@@ -75,9 +68,9 @@ class DetectionTask:
         class_loss, box_loss = self.losses_of(*outputs, targets_of(matched, boxes, labels, anchors))
         return {"class": class_loss, "box": self.box_weight * box_loss}
 
-    def predict(self, outputs: tuple[Tensor, Tensor], batch: Mapping[str, Any]) -> DetectionArrays:
-        """Decode a batch and give its detections in the original images' pixels."""
-        class_logits, box_deltas = outputs
+    def predict(self, forward: Forward, batch: Mapping[str, Any]) -> DetectionArrays:
+        """Run the network on a batch and give its detections in the original images' pixels."""
+        class_logits, box_deltas = forward(self.images(batch))
         found = postprocess(
             class_logits.float(),
             box_deltas.float(),

@@ -20,6 +20,7 @@ class DataModule(LightningDataModule):
         val: validation set.
         collate: makes a batch of samples.
         batch_size: images per process and step.
+        val_batch_size: images per process in validation.
         workers: loader processes per process; 0 loads in the training process.
         seed: of the sample order.
     """
@@ -31,14 +32,15 @@ class DataModule(LightningDataModule):
         val: Dataset[Any],
         collate: Callable[[Sequence[Any]], Any],
         batch_size: int,
+        val_batch_size: int,
         workers: int,
         seed: int,
     ) -> None:
         super().__init__()
         self.train, self.val = train, val
+        self.batch_size, self.val_batch_size = batch_size, val_batch_size
         self.seed = seed
         self.loading: dict[str, Any] = {
-            "batch_size": batch_size,
             "collate_fn": collate,
             "num_workers": workers,
             "worker_init_fn": worker_init,
@@ -68,11 +70,12 @@ class DataModule(LightningDataModule):
             seed=self.seed,
             rank=rank,
             world_size=world_size,
-            batch_size=self.loading["batch_size"],
+            batch_size=self.batch_size,
         )
         return ResumableLoader(
             self.train,
             sampler=sampler,
+            batch_size=self.batch_size,
             persistent_workers=self.loading["num_workers"] > 0,
             **self.loading,
         )
@@ -91,4 +94,4 @@ class DataModule(LightningDataModule):
                 "trainer.devices"
             )
         sampler = ExactSampler(size=images, rank=rank, world_size=world_size)
-        return DataLoader(self.val, sampler=sampler, **self.loading)
+        return DataLoader(self.val, sampler=sampler, batch_size=self.val_batch_size, **self.loading)

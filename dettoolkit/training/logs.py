@@ -9,7 +9,7 @@ from pathlib import Path
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
-from dettoolkit.config.recipe import Loggers
+from dettoolkit.config.sections import Loggers
 from dettoolkit.runs import is_first_process
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from dettoolkit.config.recipe import Optim
+from dettoolkit.config.sections import Optim
 from dettoolkit.training.schedules import (
     build_optimiser,
     check_length,
@@ -30,6 +30,12 @@ class Score(Protocol):
     @property
     def numbers(self) -> dict[str, float]:
         """Score by name, in [0, 1]; NaN where there was nothing to score."""
+
+    def table(self) -> str:
+        """Say it to people, in lines."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Give everything found, as plain data."""
 
 
 class Task(Protocol):
@@ -49,8 +55,11 @@ class Task(Protocol):
     def losses(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
         """Give the parts of the loss, which add up to it."""
 
-    def predict(self, outputs: Any, batch: Batch) -> Any:
-        """Give the batch's predictions as plain arrays on the host."""
+    def predict(self, forward: Callable[[Tensor], Any], batch: Batch) -> Any:
+        """Give the batch's predictions as plain arrays on the host.
+
+        `forward` runs the network on normalised images, as often as the task's way of inference asks.
+        """
 
     def score(self, predictions: Sequence[Any]) -> Score:
         """Score the predictions of the whole set, in any order."""
@@ -104,7 +113,10 @@ class TrainingModule(LightningModule):
 
     def forward(self, batch: Batch) -> Any:
         """Run the network on a batch's images."""
-        return self.network(self.task.images(batch).contiguous(memory_format=self.memory_format))
+        return self._run(self.task.images(batch))
+
+    def _run(self, images: Tensor) -> Any:
+        return self.network(images.contiguous(memory_format=self.memory_format))
 
     def on_train_start(self) -> None:
         """Leave each process its own BN statistics in training; validation takes the first one's.
@@ -151,7 +163,10 @@ class TrainingModule(LightningModule):
             anywhere = bad
         if not anywhere:
             return
-        ids = batch["image_ids"].tolist()
+        images = "\n  ".join(
+            f"{file} (id {id_})"
+            for file, id_ in zip(batch["files"], batch["image_ids"].tolist(), strict=True)
+        )
         where = f"process {self.global_rank}, " if self.trainer.world_size > 1 else ""
         if not bad:
             raise NonFiniteLoss(
@@ -162,9 +177,9 @@ class TrainingModule(LightningModule):
         torch.save({key: _plain(value) for key, value in batch.items()}, path)
         values = ", ".join(f"{name} {part.item():g}" for name, part in parts.items())
         raise NonFiniteLoss(
-            f"{where}step {self.global_step}: the loss is not finite ({values}). Images of this batch: "
-            f"{ids}. The batch is saved in {path}; open it with torch.load. If the data are in order, lower "
-            "optim.lr, lengthen the warm-up or set trainer.gradient_clip"
+            f"{where}step {self.global_step}: the loss is not finite ({values}). The batch is saved in "
+            f"{path}; open it with torch.load. If the data are in order, lower optim.lr, lengthen the "
+            f"warm-up or set trainer.gradient_clip. Images of this batch:\n  {images}"
         )
 
     def on_validation_epoch_start(self) -> None:
@@ -177,7 +192,7 @@ class TrainingModule(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect the predictions of a batch."""
         if len(batch["images"]):
-            self.predictions.append(self.task.predict(self(batch), batch))
+            self.predictions.append(self.task.predict(self._run, batch))
 
     def on_validation_epoch_end(self) -> None:
         """Score the whole set on the first process and log the numbers on all."""

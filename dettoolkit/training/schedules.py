@@ -8,14 +8,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from dettoolkit.config.recipe import Optim, Schedule
+from dettoolkit.config.sections import Optim, Schedule
 
 
 def rate_factor(step: int, *, total_steps: int, schedule: Schedule) -> float:
     """Give the share of the full learning rate at `step`, counted from 0.
 
-    A line from warmup_factor to 1 over the warm-up, then half a cosine from 1 to final_factor at the last
-    step, as TensorFlow's `cosine_decay_with_warmup`.
+    A line from warmup_factor to 1 over the warm-up. Then from 1 to final_factor at the end of the run: half a
+    cosine, as TensorFlow's `cosine_decay_with_warmup`, or (1 - progress) ** power, DeepLab's poly policy
+    (arXiv 1606.00915, section 4.1.1).
     """
     warmup = schedule.warmup_steps
     if step < warmup:
@@ -23,8 +24,11 @@ def rate_factor(step: int, *, total_steps: int, schedule: Schedule) -> float:
     if schedule.type == "constant":
         return 1.0
     progress = min(1.0, (step - warmup) / max(1, total_steps - warmup))
-    cosine = 0.5 * (1 + math.cos(math.pi * progress))
-    return schedule.final_factor + (1 - schedule.final_factor) * cosine
+    if schedule.type == "poly":
+        share = math.pow(1 - progress, schedule.power)
+    else:
+        share = 0.5 * (1 + math.cos(math.pi * progress))
+    return schedule.final_factor + (1 - schedule.final_factor) * share
 
 
 def check_length(schedule: Schedule, total_steps: int) -> None:

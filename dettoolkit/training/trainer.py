@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
-from dettoolkit.config import recipe
+from dettoolkit.config import sections
 from dettoolkit.training.callbacks import EMA, EndRun, LogSpeed, ProgressBar
 from dettoolkit.training.logs import build_loggers, require_loggers
 from dettoolkit.training.memory import keep_freed_memory
@@ -55,7 +55,7 @@ class Checkpoint(ModelCheckpoint):
         super().load_state_dict({**moved, "dirpath": self.dirpath, "best_k_models": best})
 
 
-def build_callbacks(section: recipe.Trainer, *, run_dir: Path, monitor: str | None) -> list[Callback]:
+def build_callbacks(section: sections.Trainer, *, run_dir: Path, monitor: str | None) -> list[Callback]:
     """Build checkpoints, progress bar, average and early stopping for a training run.
 
     Args:
@@ -99,7 +99,7 @@ def progress_bar() -> ProgressBar:
 
 
 def build_trainer(
-    section: recipe.Trainer, *, run_dir: Path | None, callbacks: Sequence[Callback], steps_done: int = 0
+    section: sections.Trainer, *, run_dir: Path | None, callbacks: Sequence[Callback], steps_done: int = 0
 ) -> Trainer:
     """Build the Trainer; without a run's folder it writes nothing (evaluation).
 

@@ -1,62 +1,153 @@
-"""Recipe to objects: the only module that knows every type."""
+"""Detection recipe to objects."""
 
 from __future__ import annotations
 
+import json
 import logging
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import lightning
-import torch
-import torchvision
+import numpy as np
 
-from dettoolkit.backbones.mobilenet import MobileNetV3
+from dettoolkit.backbones.initialise import initialise
 from dettoolkit.backbones.pretrained import load_backbone, load_ssdlite
-from dettoolkit.config import recipe as schema
-from dettoolkit.config import recipe_to_dict
+from dettoolkit.build.run import Classes, Run, Split, build_backbone, listing
+from dettoolkit.complexity import count_conv_madds, count_parameters
+from dettoolkit.config.detection import DetectionData, FocalLoss, MultiboxLoss, SSDLiteModel
+from dettoolkit.config.recipe import DetectionRecipe
 from dettoolkit.datasets.augment import build_transform
-from dettoolkit.datasets.coco import CocoAnnotations, CocoDetection, check_root, collate
+from dettoolkit.datasets.coco import BadImages, CocoAnnotations, CocoDetection, check_root, collate
 from dettoolkit.datasets.scenes import write_scenes
 from dettoolkit.detection.anchors import boxes_per_cell, default_boxes
+from dettoolkit.detection.gallery import draw_predictions, draw_training_batch
 from dettoolkit.detection.losses import focal_loss, multibox_loss
 from dettoolkit.detection.matching import match
-from dettoolkit.detection.model import Detector, initialise, level_grids, set_class_bias
+from dettoolkit.detection.model import Detector, level_grids, set_class_bias
 from dettoolkit.detection.task import DetectionTask, Losses
+from dettoolkit.evaluation.coco import DetectionArrays
 from dettoolkit.heads.ssdlite import SSDLiteHead
-from dettoolkit.training.data import DataModule
+from dettoolkit.training.module import Batch, Score
 
 logger = logging.getLogger(__name__)
 
-Split = Literal["train", "val"]
+
+@dataclass(kw_only=True)
+class DetectionRun(Run):
+    """A detector's run; see Run.
+
+    Attributes:
+        scored_classes: those of the network, with the category ids of the validation file.
+    """
+
+    recipe: DetectionRecipe
+    train: CocoDetection
+    val: CocoDetection
+    detection: DetectionTask
+    scored_classes: Classes
+
+    @property
+    def task(self) -> DetectionTask:
+        """Give what is trained and scored."""
+        return self.detection
+
+    @property
+    def monitor(self) -> str | None:
+        """Give the name of the score that says which checkpoint is best; None when there are no objects."""
+        return None if np.all(self.val.annotations.iscrowd) else self.task.monitor
+
+    def network_lines(self) -> list[str]:
+        """Describe the network in lines, with the figures that Table 6 prints."""
+        network = self.detection.network
+        height, width = self.recipe.model.input_hw
+        return [
+            f"ssdlite on {self.recipe.model.backbone.type}, {len(self.classes.names)} classes, "
+            f"{len(network.anchors_xyxy)} default boxes at {height}x{width}",
+            f"{count_parameters(network, norm_affine=False) / 1e6:.2f}M parameters without BN "
+            f"({count_parameters(network, norm_affine=True) / 1e6:.2f}M with), "
+            f"{count_conv_madds(network, (height, width)) / 1e9:.2f}B multiply-adds",
+        ]
+
+    def batch_lines(self, batch: Batch, outputs: Any) -> list[str]:
+        """Describe a batch's targets and the network's outputs."""
+        logits, deltas = outputs
+        return [
+            f"batch     images {tuple(batch['images'].shape)}, {int((batch['labels'] >= 0).sum())} boxes",
+            f"outputs   class logits {tuple(logits.shape)}, box deltas {tuple(deltas.shape)}",
+        ]
+
+    def draw_training_batch(self, folder: Path) -> None:
+        """Draw the ground truth of the first images as the network will see them."""
+        draw_training_batch(self.train, self.classes.names, folder, self.recipe.evaluation.pictures)
+
+    def write_predictions(self, score: Score, predictions: Sequence[Any], out: Path) -> None:  # noqa: ARG002
+        """Write the detections in COCO's results format, and pictures."""
+        detections = DetectionArrays.concatenate(predictions)
+        (out / "predictions.json").write_text(json.dumps(detections.to_results()))
+        evaluation = self.recipe.evaluation
+        draw_predictions(
+            self.val,
+            detections,
+            out / "pictures",
+            class_names=self.scored_classes.names,
+            category_ids=self.scored_classes.ids,
+            count=evaluation.pictures,
+            threshold=evaluation.picture_threshold,
+        )
 
 
-@dataclass(frozen=True)
-class Classes:
-    """The classes of a run: names by label, and the annotation file's id of each."""
+def training_run(name: str, recipe: DetectionRecipe, *, pretrained: bool) -> DetectionRun:
+    """Load the data and build the detector of a training."""
+    prepare_data(recipe.data)
+    train, val = (load_annotations(recipe.data, split) for split in ("train", "val"))
+    classes = classes_of(train)
+    scored = match_classes(classes, val, whose=str(train.path))
+    detector = build_detector(recipe.model, num_classes=len(classes.names), pretrained=pretrained)
+    return _assemble(name, recipe, detector, classes=classes, scored=scored, train=train, val=val)
 
-    names: list[str]
-    category_ids: list[int]
+
+def evaluation_run(name: str, recipe: DetectionRecipe, *, own: Classes | None, what: str) -> DetectionRun:
+    """Load the validation data and build the detector that is scored; see build.evaluation_run."""
+    prepare_data(recipe.data, ["val"])
+    val = load_annotations(recipe.data, "val")
+    classes = own or classes_of(val)
+    scored = match_classes(classes, val, whose=what)
+    detector = build_detector(
+        recipe.model, num_classes=len(classes.names), pretrained=own is None, exact=True
+    )
+    return _assemble(name, recipe, detector, classes=classes, scored=scored, train=None, val=val)
 
 
-def build_backbone(section: schema.Backbone, *, task: Literal["detection", "segmentation"]) -> MobileNetV3:
-    """Build the backbone with random weights; a reduced tail is the task's own."""
-    return MobileNetV3(
-        network=section.type,
-        width=section.width,
-        tail=task if section.reduced_tail else "full",
-        output_stride=section.output_stride,
-        norm_eps=section.norm_eps,
-        norm_momentum=section.norm_momentum,
+def _assemble(
+    name: str,
+    recipe: DetectionRecipe,
+    detector: Detector,
+    *,
+    classes: Classes,
+    scored: Classes,
+    train: CocoAnnotations | None,
+    val: CocoAnnotations,
+) -> DetectionRun:
+    val_set = build_dataset(recipe, val, split="val")
+    return DetectionRun(
+        name=name,
+        recipe=recipe,
+        classes=classes,
+        scored_classes=scored,
+        detection=build_task(recipe, detector, classes=scored, ground_truth=val.evaluation_dict()),
+        train=val_set if train is None else build_dataset(recipe, train, split="train"),
+        val=val_set,
+        scored_on=val.path,
+        problems={"train": (train or val).problems, "val": val.problems},
+        bad_images=BadImages(recipe.data.max_bad_images),
+        collate=collate,
     )
 
 
 def build_detector(
-    model: schema.SSDLiteModel, *, num_classes: int, pretrained: bool, exact: bool = False
+    model: SSDLiteModel, *, num_classes: int, pretrained: bool, exact: bool = False
 ) -> Detector:
     """Build the detector; with `pretrained`, start it from the weights that the recipe names.
 
@@ -104,14 +195,14 @@ def build_detector(
     return detector
 
 
-def build_losses(loss: schema.FocalLoss | schema.MultiboxLoss) -> Losses:
+def build_losses(loss: FocalLoss | MultiboxLoss) -> Losses:
     """Give the loss function of head outputs and targets."""
     if loss.type == "focal":
         return partial(focal_loss, alpha=loss.alpha, gamma=loss.gamma)
     return partial(multibox_loss, negatives_per_positive=loss.negatives_per_positive)
 
 
-def prepare_data(data: schema.DetectionData, splits: Sequence[Split] = ("train", "val")) -> None:
+def prepare_data(data: DetectionData, splits: Sequence[Split] = ("train", "val")) -> None:
     """Generate the scenes if the recipe asks for them; check that the splits are there.
 
     Raises:
@@ -125,7 +216,7 @@ def prepare_data(data: schema.DetectionData, splits: Sequence[Split] = ("train",
         check_root(Path(data.root), expected=list(dict.fromkeys(expected)))
 
 
-def load_annotations(data: schema.DetectionData, split: Split) -> CocoAnnotations:
+def load_annotations(data: DetectionData, split: Split) -> CocoAnnotations:
     """Read a split's annotations and report what is wrong with them."""
     section = data.train if split == "train" else data.val
     root = Path(data.root)
@@ -153,22 +244,17 @@ def match_classes(classes: Classes, annotations: CocoAnnotations, *, whose: str)
     wanted = [name for name in classes.names if name != "N/A"]
     if set(wanted) != set(ids):
         raise ValueError(
-            f"{whose} detects {len(wanted)} classes ({_listing(wanted)}), but {annotations.path} has "
-            f"{len(ids)} ({_listing(list(ids))}). Only in the first: "
-            f"{_listing(sorted(set(wanted) - set(ids)))}; only in the file: "
-            f"{_listing(sorted(set(ids) - set(wanted)))}. Score it on a file with its own "
+            f"{whose} detects {len(wanted)} classes ({listing(wanted)}), but {annotations.path} has "
+            f"{len(ids)} ({listing(list(ids))}). Only in the first: "
+            f"{listing(sorted(set(wanted) - set(ids)))}; only in the file: "
+            f"{listing(sorted(set(ids) - set(wanted)))}. Score it on a file with its own "
             "classes, or train on this one (model.weights starts from a checkpoint of other classes)"
         )
     unused = min([0, *ids.values()]) - 1  # an id that no category has
     return Classes(classes.names, [int(ids.get(name, unused)) for name in classes.names])
 
 
-def _listing(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:8])
-    return f"{shown} … {len(names) - 8} more" if len(names) > 8 else shown or "none"
-
-
-def build_dataset(recipe: schema.Recipe, annotations: CocoAnnotations, *, split: Split) -> CocoDetection:
+def build_dataset(recipe: DetectionRecipe, annotations: CocoAnnotations, *, split: Split) -> CocoDetection:
     """Build a split's data set; only training augments and may drop images without boxes."""
     data = recipe.data
     transform = build_transform(
@@ -184,20 +270,8 @@ def build_dataset(recipe: schema.Recipe, annotations: CocoAnnotations, *, split:
     )
 
 
-def build_data_module(recipe: schema.Recipe, train: CocoDetection, val: CocoDetection) -> DataModule:
-    """Build the loaders of a run."""
-    return DataModule(
-        train=train,
-        val=val,
-        collate=collate,
-        batch_size=recipe.data.batch_size,
-        workers=recipe.data.workers,
-        seed=recipe.trainer.seed,
-    )
-
-
 def build_task(
-    recipe: schema.Recipe, detector: Detector, *, classes: Classes, ground_truth: dict[str, Any]
+    recipe: DetectionRecipe, detector: Detector, *, classes: Classes, ground_truth: dict[str, Any]
 ) -> DetectionTask:
     """Compose network, losses, post-processing and evaluation."""
     model, evaluation = recipe.model, recipe.evaluation
@@ -214,23 +288,6 @@ def build_task(
         candidates_per_class=model.postprocess.candidates_per_class,
         score_threshold=evaluation.score_threshold,
         max_detections=evaluation.max_detections,
-        category_ids=classes.category_ids,
+        category_ids=classes.ids,
         ground_truth=ground_truth,
     )
-
-
-def describe(name: str, recipe: schema.Recipe, classes: Classes) -> dict[str, Any]:
-    """Describe a run in plain data: what its checkpoints carry besides weights."""
-    return {
-        "name": name,
-        "recipe": recipe_to_dict(recipe),
-        "class_names": classes.names,
-        "category_ids": classes.category_ids,
-        "versions": {
-            "dettoolkit": version("dettoolkit"),
-            "torch": str(torch.__version__),
-            "torchvision": str(torchvision.__version__),
-            "lightning": str(lightning.__version__),
-            "python": platform.python_version(),
-        },
-    }

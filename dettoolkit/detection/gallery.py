@@ -1,12 +1,12 @@
-"""Pictures of a run: what the network is shown, and what it answers."""
+"""Pictures of a detection run: what the network is shown, and what it answers."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from dettoolkit.build import Classes
 from dettoolkit.datasets.coco import CocoDetection, collate
 from dettoolkit.datasets.images import read_image
 from dettoolkit.datasets.problems import BadImageError
@@ -18,22 +18,23 @@ from dettoolkit.evaluation.worst import worst_images
 PER_PICTURE = 8  # images of a comparison, so that the picture still fits a screen
 
 
-def write_training_batch(train: CocoDetection, classes: Classes, folder: Path, count: int) -> None:
+def draw_training_batch(train: CocoDetection, class_names: Sequence[str], folder: Path, count: int) -> None:
     """Draw the ground truth of the first images as the network will see them, after augmentation."""
     if count == 0 or len(train) == 0:
         return
     rows = np.random.default_rng(0).permutation(len(train))[:count]
     batch = collate([train[SampleKey(int(row), 0)] for row in rows])
     folder.mkdir(parents=True, exist_ok=True)
-    save_picture(folder / "training_batch.jpg", batch_picture(batch, classes.names, count))
+    save_picture(folder / "training_batch.jpg", batch_picture(batch, class_names, count))
 
 
-def write_predictions(
+def draw_predictions(
     val: CocoDetection,
-    classes: Classes,
     detections: DetectionArrays,
     folder: Path,
     *,
+    class_names: Sequence[str],
+    category_ids: Sequence[int],
     count: int,
     threshold: float,
 ) -> None:
@@ -51,15 +52,15 @@ def write_predictions(
             items = [
                 item
                 for image in images[start : start + PER_PICTURE]
-                if (item := _compare(val, classes, detections, image, threshold)) is not None
+                if (item := _compare(val, category_ids, detections, image, threshold)) is not None
             ]
             if items:
-                picture = comparison_picture(items, classes.names)
+                picture = comparison_picture(items, class_names)
                 save_picture(folder / f"{name}_{page}.jpg", picture)
 
 
 def _compare(
-    val: CocoDetection, classes: Classes, detections: DetectionArrays, image_id: int, threshold: float
+    val: CocoDetection, ids: Sequence[int], detections: DetectionArrays, image_id: int, threshold: float
 ) -> ComparisonItem | None:
     annotations = val.annotations
     row = int(np.flatnonzero(annotations.image_ids == image_id)[0])
@@ -70,13 +71,13 @@ def _compare(
         return None
     mine = slice(int(annotations.offsets[row]), int(annotations.offsets[row + 1]))
     shown = (detections.image_ids == image_id) & (detections.scores >= threshold)
-    label_of = {category: label for label, category in enumerate(classes.category_ids)}
-    ids = np.asarray(annotations.category_ids)[annotations.labels[mine]]
+    label_of = {category: label for label, category in enumerate(ids)}
+    true_ids = np.asarray(annotations.category_ids)[annotations.labels[mine]]
     return ComparisonItem(
         image=image,
         title=path.name,
         boxes_xyxy=_corners(annotations.boxes_xywh[mine]),
-        labels=np.array([label_of.get(int(each), -1) for each in ids], np.int64),
+        labels=np.array([label_of.get(int(each), -1) for each in true_ids], np.int64),
         crowds=annotations.iscrowd[mine],
         predicted_boxes_xyxy=_corners(detections.boxes_xywh[shown]),
         predicted_labels=np.array([label_of[int(each)] for each in detections.category_ids[shown]], np.int64),
