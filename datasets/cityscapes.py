@@ -6,6 +6,7 @@ N images in a batch, (h, w) the size of an image as the network gets it, (H, W) 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NotRequired, Protocol, TypedDict, TypeVar
@@ -23,7 +24,7 @@ from dettoolkit.datasets.label_files import read_instances, read_labels
 from dettoolkit.datasets.problems import BadImageError, BadImages, Problem, ProblemReport
 from dettoolkit.datasets.samplers import SampleKey
 from dettoolkit.datasets.samples import BadImagePolicy, SkippedImage, sample_key, sample_seed
-from dettoolkit.datasets.segmentation_files import Layout, SegmentationFiles
+from dettoolkit.datasets.segmentation_files import SegmentationFiles
 
 __all__ = [
     "BadImageError",
@@ -39,9 +40,11 @@ __all__ = [
     "SegmentationFiles",
     "SkippedImage",
     "Transform",
-    "check_cityscapes_root",
     "collate",
 ]
+
+
+READERS = 4  # threads that read all label files; decoding leaves Python's lock
 
 
 class Transform(Protocol):
@@ -158,6 +161,25 @@ class SegmentationDataset(Dataset[Sample | SkippedImage]):
             sample["instances"] = torch.from_numpy(instances)
         return sample
 
+    def read_labels(self) -> None:
+        """Read every label file once and record what is wrong with it in `files.problems`.
+
+        Raises:
+            LabelError: as when samples are read.
+            BadImageError: likewise; files that are to be skipped are left to the run, which counts them.
+        """
+        with ThreadPoolExecutor(READERS) as readers:
+            for index, found in enumerate(readers.map(self._void_label, range(len(self)))):
+                if found:
+                    self.files.problems.record([self._nothing_but_void(index)])
+
+    def _void_label(self, index: int) -> bool:
+        try:
+            return bool((self._read_maps(index)[0] == VOID).all())
+        except BadImageError as error:
+            self._policy.refuse(str(error), (0, 0))
+            return False
+
     def _read_maps(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.int32] | None]:
         """Read labels and, where wanted, instances (H, W)."""
         path, instance_path = self.files.label_paths[index], self.files.instance_paths[index]
@@ -185,8 +207,11 @@ class SegmentationDataset(Dataset[Sample | SkippedImage]):
             text = _sizes(self.files.image_paths[index], image_hw, path, _hw(labels))
             problems.append(Problem("label of another size", index, None, text))
         if (labels == VOID).all():
-            problems.append(Problem("nothing but void", index, None, str(path)))
+            problems.append(self._nothing_but_void(index))
         return problems
+
+    def _nothing_but_void(self, index: int) -> Problem:
+        return Problem("nothing but void", index, None, str(self.files.label_paths[index]))
 
 
 Array = TypeVar("Array", bound=NDArray[Any])
@@ -260,39 +285,3 @@ def _stack(maps: Sequence[Tensor], *, fill: int) -> Tensor:
     for row, each in zip(stacked, maps, strict=True):
         row[: each.shape[0], : each.shape[1]] = each
     return stacked
-
-
-def check_cityscapes_root(root: Path, *, expected: Sequence[str], layout: Layout) -> None:
-    """Raise FileNotFoundError, saying how to get data, unless everything expected is under root.
-
-    Args:
-        root: data.root.
-        expected: folders of images and labels of the splits, relative to root.
-        layout: of SegmentationFiles.
-    """
-    missing = [each for each in expected if not (root / each).is_dir()]
-    if not missing:
-        return
-    listing = "\n".join(f"  {root / each}{'   (missing)' if each in missing else ''}" for each in expected)
-    found = _folders(root)
-    there = f"Folders there: {', '.join(found)}\n" if found else ""
-    own = "data.train.images=... data.train.labels=..., and the same for data.val"
-    if layout == "folders":
-        raise FileNotFoundError(
-            f"the data set at data.root={root} is incomplete. Expected:\n{listing}\n{there}"
-            f"Name the folders that are there by {own}"
-        )
-    raise FileNotFoundError(
-        f"no Cityscapes at data.root={root}. Expected:\n{listing}\n{there}"
-        "Cityscapes is 5,000 finely labelled photos of streets (1024 x 2048), free for research: register at "
-        "www.cityscapes-dataset.com, then pip install cityscapesscripts and csDownload "
-        "leftImg8bit_trainvaltest.zip gtFine_trainvaltest.zip (11 GB and 241 MB); unpack both in data.root\n"
-        "To try the embedded data instead: tools/train.py RECIPE configs/overlays/scenes.yaml\n"
-        f"For folders of your own: data.type=folders, {own}, and data.classes with the ids of each class"
-    )
-
-
-def _folders(root: Path) -> list[str]:
-    """Name some folders at most two levels below root."""
-    found = [each for pattern in ("*", "*/*") for each in root.glob(pattern) if each.is_dir()]
-    return sorted(each.relative_to(root).as_posix() for each in found if each.name[0] != ".")[:20]

@@ -55,7 +55,8 @@ TRAIN_EXAMPLES = """examples:
 EVALUATE_EXAMPLES = """examples:
   dettoolkit evaluate runs/ssdlite_scenes/2026-01-31_12-00-00
   dettoolkit evaluate last.ckpt --data other_data
-  dettoolkit evaluate ssdlite_mnv3_large_torchvision.yaml data.root=data/coco"""
+  dettoolkit evaluate ssdlite_mnv3_large_torchvision data.root=data/coco
+  dettoolkit evaluate runs/lraspp_mnv3_large/2026-01-31_12-00-00 evaluation.flip=true --write-predictions"""
 
 
 def shipped_names() -> str:
@@ -209,8 +210,10 @@ def _evaluate(options: argparse.Namespace) -> int:
                 extras.append(f"data.type={recipe.files}")
         return load_recipe(path, extras).recipe
 
+    if not source.exists() and not source.suffix and len(source.parts) == 1:
+        source = Path(f"{source}.yaml")  # a shipped recipe's name
     is_recipe = source.suffix in (".yaml", ".yml")
-    recipe = load(options.source) if is_recipe else None
+    recipe = load(str(source)) if is_recipe else None
     _quiet()
     from dettoolkit import commands
     from dettoolkit.runs import stored_recipe

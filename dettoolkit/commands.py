@@ -15,7 +15,15 @@ from dettoolkit.backbones.pretrained import load_checkpoint, load_weights
 from dettoolkit.build import Run
 from dettoolkit.config import Recipe
 from dettoolkit.datasets.samplers import SampleKey
-from dettoolkit.prepare import lightning_module, prepare, recorder, summary, write_problems
+from dettoolkit.prepare import (
+    count_problems,
+    lightning_module,
+    prepare,
+    recorder,
+    summary,
+    tell_problems,
+    write_problems,
+)
 from dettoolkit.resume import keep_config
 from dettoolkit.runs import (
     CONFIG,
@@ -33,8 +41,9 @@ logger = logging.getLogger(__name__)
 
 
 def check(name: str, recipe: Recipe) -> str:
-    """Try everything short of training: data, first batch, one forward and its loss."""
+    """Try everything short of training: all annotations, first batch, one forward and its loss."""
     run = prepare(name, recipe)
+    run.read_annotations(("train", "val"))
     size = min(recipe.data.batch_size, len(run.train))
     batch = run.collate([run.train[SampleKey(index, 0)] for index in range(size)])
     if not len(batch["images"]):
@@ -71,6 +80,7 @@ def train(name: str, recipe: Recipe, *, config_yaml: str, resume: Path | None = 
     last = checkpoint_of(resume, names=(LAST,)) if resume is not None else None
     steps_done = int(load_checkpoint(last)["global_step"]) if last is not None else 0  # type: ignore[call-overload]
     run = prepare(name, recipe, pretrained=resume is None)
+    told = count_problems(run)
     run_dir = resume if resume is not None else new_run_dir(Path(recipe.trainer.out), name)
     if is_first_process():
         logger.info("%s\nfolder    %s", summary(run), run_dir)
@@ -95,7 +105,7 @@ def train(name: str, recipe: Recipe, *, config_yaml: str, resume: Path | None = 
     result = _score_best(run, module.run_dir)
     if is_first_process():
         write_problems(run, module.run_dir)  # again, with what reading the images showed
-        _list_bad_images(run)
+        tell_problems(run, told)
     return module.run_dir, result
 
 
@@ -117,14 +127,6 @@ def _fit(trainer: Trainer, module: TrainingModule, data: LightningDataModule, la
             stopping.monitor,
             float(stopping.best_score),
             stopping.patience,
-        )
-
-
-def _list_bad_images(run: Run) -> None:
-    if run.bad_images.lines:
-        listing = "\n  ".join(run.bad_images.lines)
-        logger.warning(
-            "%d images could not be read and were skipped:\n  %s", len(run.bad_images.lines), listing
         )
 
 
@@ -213,7 +215,8 @@ def evaluate(source: Path, *, recipe: Recipe, out: Path | None, keep: bool = Fal
     run = build.evaluation_run(name, recipe, own=own, what=what)
     if checkpoint is not None:
         _load(run.task, checkpoint)
+    told = count_problems(run)
     out = out if out is not None else new_evaluation_dir(base)
     result = _evaluate(run, out, what, keep=keep)
-    _list_bad_images(run)
+    tell_problems(run, told)
     return out, result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from lightning.pytorch import Trainer, seed_everything
 
 from dettoolkit import build
 from dettoolkit.build import Run
+from dettoolkit.build.run import Split
 from dettoolkit.config import Recipe
 from dettoolkit.training.callbacks import RecordBadImages
 from dettoolkit.training.module import TrainingModule
@@ -27,10 +29,9 @@ def prepare(name: str, recipe: Recipe, *, pretrained: bool = True) -> Run:
     seed_everything(recipe.trainer.seed, workers=True, verbose=False)
     build_trainer(recipe.trainer, run_dir=None, callbacks=[])
     run = build.training_run(name, recipe, pretrained=pretrained)
+    run.read_annotations(("val",))  # those to train on are met at once, these after an epoch or ten
     if run.monitor is None:
-        logger.warning(
-            "%s has no objects: there is no score, and the last checkpoint counts as the best", run.scored_on
-        )
+        logger.warning("%s has nothing to score: the last checkpoint counts as the best", run.scored_on)
     return run
 
 
@@ -72,3 +73,22 @@ def write_problems(run: Run, run_dir: Path) -> None:
     problems: dict[str, Any] = {split: report.to_json() for split, report in run.problems.items()}
     problems["unreadable images"] = run.bad_images.lines
     (run_dir / "data_problems.json").write_text(json.dumps(problems, indent=1))
+
+
+def count_problems(run: Run) -> dict[Split, int]:
+    """Count what is known to be wrong with the data of each split; at first, what was told at loading."""
+    return {split: sum(report.counts.values()) for split, report in run.problems.items()}
+
+
+def tell_problems(run: Run, told: Mapping[Split, int]) -> None:
+    """Warn of what reading the images has shown: which were skipped, and problems beyond those told."""
+    if run.bad_images.lines:
+        listing = "\n  ".join(run.bad_images.lines)
+        logger.warning(
+            "%d images could not be read and were skipped:\n  %s", len(run.bad_images.lines), listing
+        )
+    reports = run.problems
+    for split, count in count_problems(run).items():
+        of_its_own = split == "val" or reports[split] is not reports["val"]  # an evaluation has one for both
+        if count > told[split] and of_its_own:
+            logger.warning("%s", reports[split].summary())

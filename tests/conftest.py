@@ -1,7 +1,10 @@
 """What every test may use: the repository, real data and weights where there are any, and tiny runs."""
 
 import json
+import logging
 import os
+import signal
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +45,33 @@ trainer:
 evaluation: {pictures: 2}
 """
 TINY_CLASSES = {3: "box", 7: "bar"}  # ids with gaps, as COCO's
+TINY_SEGMENTATION_RECIPE = """\
+model:
+  type: lraspp
+  backbone: {type: mobilenet_v3_small, width: 0.35, reduced_tail: true, output_stride: 16, norm_momentum: 0.1}
+  head: {filters: 32}
+data:
+  type: cityscapes
+  root: nowhere
+  crop_hw: [64, 64]
+  augment: null
+  batch_size: 4
+  workers: 0
+optim: {lr: 0.05, schedule: {type: poly, warmup_steps: 1}}
+trainer:
+  max_epochs: 2
+  accelerator: cpu
+  devices: 1
+  log_every_steps: 1
+  loggers: {tensorboard: false}
+  extra: {enable_progress_bar: false}
+evaluation: {pictures: 2}
+"""
+LEARN = (  # scores that tell, from random weights within seconds
+    "data.batch_size=8",
+    "optim={type: adamw, lr: 0.04, schedule: {type: poly, power: 0.9, warmup_steps: 5, warmup_factor: 0.2}}",
+    "trainer={max_epochs: 60, val_every_epochs: 30, ema: {decay: 0.5, warmup_steps: 1}}",
+)
 
 
 @pytest.fixture(scope="session")
@@ -68,6 +98,19 @@ def _folder(variable: str, name: str, content: str) -> Path:
     if not folder.is_dir():
         pytest.skip(f"no folder {folder}; set {variable} to the one that holds {content}")
     return folder.resolve()
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Take launchers' variables away, collect what is told, and let Ctrl-C work again afterwards."""
+    from dettoolkit.runs import RANKS
+
+    for name in RANKS:
+        monkeypatch.delenv(name, raising=False)
+    caplog.set_level(logging.INFO, logger="dettoolkit")
+    handler = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, handler)
 
 
 @dataclass(frozen=True)
@@ -124,6 +167,50 @@ def _write_image(folder: Path, number: int, content: dict[str, list[Any]]) -> No
     cv2.imwrite(str(folder / f"{number}.png"), image)
 
 
+@dataclass(frozen=True)
+class TinySegmentation(Tiny):
+    """As Tiny, with a segmenter and Cityscapes' 19 classes, of which the data have four.
+
+    Attributes:
+        recipe: the recipe's file, tiny.yaml; it names no data set.
+        data: Cityscapes' folders with 8 training images of 48 x 64 and 5 validation images, every other of
+            45 x 61; with instance files; not to be changed.
+    """
+
+    @staticmethod
+    def write(root: Path, *, train: int = 8, val: int = 5) -> Path:
+        """Write a data set like `data`, to be changed."""
+        for split, city, count in (("train", "aachen", train), ("val", "lindau", val)):
+            for number in range(1, count + 1):
+                odd = split == "val" and number % 2 == 0
+                _write_pair(root, f"{split}/{city}/{city}_{number:06d}_000019", (45, 61) if odd else (48, 64))
+        return root
+
+
+def _write_pair(root: Path, name: str, hw: tuple[int, int]) -> None:
+    """Write an image of sky above a road with two cars and a person, and its labels; void is at the left."""
+    rng = np.random.default_rng(list(name.encode()))
+    height, width = hw
+    instances = np.full(hw, 23, np.uint16)  # what is no object has its label id
+    instances[height // 2 :] = 7
+    for instance, (h, w) in ((26000, (9, 16)), (26001, (7, 12)), (24000, (18, 6))):
+        top, left = height // 2 - h + int(rng.integers(4, 12)), int(rng.integers(6, width - w))
+        instances[top : top + h, left : left + w] = instance
+    instances[:, :4] = 0
+    labels = np.where(instances < 1000, instances, instances // 1000).astype(np.uint8)
+    colors = np.zeros((256, 3), np.uint8)
+    colors[[0, 7, 23, 24, 26]] = [(90, 90, 90), (90, 40, 90), (200, 150, 60), (40, 20, 220), (140, 30, 0)]
+    image = colors[labels] + rng.integers(0, 20, (*hw, 3), np.uint8)
+    for folder, ending, pixels in (
+        ("leftImg8bit", "leftImg8bit", image),
+        ("gtFine", "gtFine_labelIds", labels),
+        ("gtFine", "gtFine_instanceIds", instances),
+    ):
+        path = root / folder / f"{name}_{ending}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), pixels)
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     """Return a tiny recipe with its data set."""
@@ -138,3 +225,19 @@ def tiny_run(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("tiny_run")
     ema = "trainer.ema={decay: 0.5, warmup_steps: 1}"
     return tiny.train(out, ema, "trainer.loggers.tensorboard=true")[0]
+
+
+@pytest.fixture(scope="session")
+def tiny_segmentation(tmp_path_factory: pytest.TempPathFactory) -> TinySegmentation:
+    """Return a tiny segmentation recipe with its data set."""
+    folder = tmp_path_factory.mktemp("tiny_segmentation")
+    (folder / "tiny.yaml").write_text(TINY_SEGMENTATION_RECIPE)
+    return TinySegmentation(folder / "tiny.yaml", TinySegmentation.write(folder / "cityscapes"))
+
+
+@pytest.fixture(scope="session")
+def tiny_segmentation_run(
+    tiny_segmentation: TinySegmentation, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Return the folder of a finished run of 60 epochs with a step each: it has learnt; not to be changed."""
+    return tiny_segmentation.train(tmp_path_factory.mktemp("tiny_segmentation_run"), *LEARN)[0]

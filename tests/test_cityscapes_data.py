@@ -28,7 +28,6 @@ from dettoolkit.datasets.cityscapes import (
     ProblemReport,
     SegmentationDataset,
     SegmentationFiles,
-    check_cityscapes_root,
     collate,
 )
 from dettoolkit.datasets.label_classes import UNKNOWN
@@ -37,6 +36,7 @@ from dettoolkit.datasets.problems import NO_ID
 from dettoolkit.datasets.samplers import EpochSampler, ResumableLoader, SampleKey, worker_init
 from dettoolkit.datasets.scenes import write_scenes
 from dettoolkit.datasets.segmentation_augment import CentreCrop, EvalTransform, SegmentationTransform
+from dettoolkit.datasets.segmentation_root import check_cityscapes_root
 
 HW = (24, 40)
 CROP_HW = (16, 20)
@@ -491,7 +491,7 @@ class TestSamples:
         assert len(data) == 3
         batch = collate([data[index] for index in (2, 0)])
         assert set(batch) == {
-            "images", "labels", "label_hw", "image_ids", "original_hw", "bad_images", "problems",
+            "images", "labels", "label_hw", "image_ids", "files", "original_hw", "bad_images", "problems",
         }  # fmt: skip
         assert (batch["images"].shape, batch["images"].dtype) == ((2, 3, *CROP_HW), torch.uint8)
         assert (batch["labels"].shape, batch["labels"].dtype) == ((2, *CROP_HW), torch.uint8)
@@ -730,7 +730,7 @@ class TestRoot:
             f"{tmp_path / 'none' / 'gtFine/val'}   (missing)",
             "www.cityscapes-dataset.com",
             "csDownload leftImg8bit_trainvaltest.zip gtFine_trainvaltest.zip",
-            "tools/train.py RECIPE configs/overlays/scenes.yaml",
+            "tools/train.py RECIPE configs/overlays/scenes_segmentation.yaml",
             "data.type=folders, data.train.images=... data.train.labels=...",
             "data.classes",
         ):

@@ -13,12 +13,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from command_line import Errors, refused
 
 from dettoolkit import cli, commands
 from dettoolkit.runs import RANKS
 from dettoolkit.training.module import TrainingModule
-
-Errors = Callable[..., str]
 
 
 @pytest.fixture(autouse=True)
@@ -54,14 +53,6 @@ def evaluate_error(capsys: pytest.CaptureFixture[str]) -> Errors:
         return refused(capsys)
 
     return run
-
-
-def refused(capsys: pytest.CaptureFixture[str]) -> str:
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert "error:" in captured.err
-    assert "Traceback" not in captured.err
-    return captured.err[captured.err.index("error:") :]
 
 
 def edited(root: Path, split: str, change: Callable[[dict[str, Any]], Any]) -> Path:

@@ -46,6 +46,31 @@ def test_final_factor_and_constant() -> None:
     assert rate_factor(9, total_steps=4, schedule=Schedule()) == 0.0  # steps beyond the end stay at it
 
 
+def test_poly_by_hand_and_as_torchs() -> None:
+    # (1 - step/4) ** 0.9: exp(0.9 * ln 0.75) = exp(-0.258914), exp(-0.623832), exp(-1.247665).
+    assert factors(Schedule(type="poly"), 4) == pytest.approx(
+        [1.0, 0.771889, 0.535887, 0.287175, 0], abs=1e-6
+    )
+    # After a warm-up of two steps the rest is the whole: 0.1 + 0.9 * (1 - k/3) ** 2 for k = 0 … 3.
+    schedule = Schedule(type="poly", power=2.0, warmup_steps=2, warmup_factor=0.5, final_factor=0.1)
+    assert factors(schedule, 5) == pytest.approx([0.5, 0.75, 1.0, 0.5, 0.2, 0.1])
+    assert rate_factor(9, total_steps=5, schedule=schedule) == pytest.approx(0.1)  # beyond the end
+    optimiser = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=1.0)
+    theirs = torch.optim.lr_scheduler.PolynomialLR(optimiser, total_iters=90, power=0.9)
+    for factor in factors(Schedule(type="poly", power=0.9), 90):
+        assert factor == pytest.approx(theirs.get_last_lr()[0], abs=1e-9)
+        optimiser.step()
+        theirs.step()
+
+
+def test_deeplabs_recipe_has_deeplabs_rates() -> None:
+    settings = load_recipe("lraspp_mnv3_large").recipe.optim
+    found = [
+        settings.lr * rate_factor(s, total_steps=90_000, schedule=settings.schedule) for s in (0, 45_000)
+    ]
+    assert found == pytest.approx([0.01, 0.01 * 0.535887], rel=1e-5)  # DeepLab's 0.01 and power of 0.9
+
+
 def test_paper_recipe_has_tensorflows_rates() -> None:
     settings = load_recipe("ssdlite_mnv3_large").recipe.optim
     total = 400_000

@@ -2,15 +2,9 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
 import math
-import os
 import shutil
-import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +16,17 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader
+from training_runs import (
+    SPEED,
+    Killed,
+    assert_same_run,
+    checkpoint,
+    column,
+    kill,
+    on_two_processes,
+    rows_of,
+    the_run,
+)
 
 from dettoolkit import commands
 from dettoolkit.cli import train as cli_train
@@ -29,71 +34,14 @@ from dettoolkit.config import load_recipe
 from dettoolkit.datasets.problems import BadImageError, Problem
 from dettoolkit.evaluation.coco import NUMBERS
 from dettoolkit.prepare import prepare
-from dettoolkit.runs import RANKS, Interrupted
+from dettoolkit.runs import Interrupted
 from dettoolkit.training.callbacks import EMA, RecordBadImages
 from dettoolkit.training.data import DataModule
-from dettoolkit.training.module import NonFiniteLoss, TrainingModule
+from dettoolkit.training.module import NonFiniteLoss
 from dettoolkit.training.trainer import Checkpoint, build_trainer
 
-SPEED = {"images_per_second", "data_wait_share"}
 QUICK = "evaluation.pictures=0"
-
-
-@pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Take launchers' variables away, collect what is told, and let Ctrl-C work again afterwards."""
-    for name in RANKS:
-        monkeypatch.delenv(name, raising=False)
-    caplog.set_level(logging.INFO, logger="dettoolkit")
-    handler = signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGINT, handler)
-
-
-class Killed(Exception):
-    """The power went."""
-
-
-def kill(monkeypatch: pytest.MonkeyPatch, at: int, hook: str, error: type[BaseException] = Killed) -> None:
-    """Let training die in `hook` of the TrainingModule when `at` optimiser steps are done; once."""
-    whole = getattr(TrainingModule, hook)
-
-    def dying(self: TrainingModule, *args: Any) -> Any:
-        if self.global_step == at:
-            monkeypatch.setattr(TrainingModule, hook, whole)
-            raise error
-        return whole(self, *args)
-
-    monkeypatch.setattr(TrainingModule, hook, dying)
-
-
-def rows_of(run: Path) -> list[dict[str, str]]:
-    """Read metrics.csv without the columns that differ from run to run."""
-    with (run / "metrics.csv").open(newline="") as file:
-        rows = [
-            {key: value for key, value in row.items() if key not in SPEED} for row in csv.DictReader(file)
-        ]
-    return [
-        row
-        for row in rows
-        if set(row) - {"epoch", "step"} and any(v for k, v in row.items() if k not in {"epoch", "step"})
-    ]
-
-
-def column(run: Path, name: str) -> dict[int, float]:
-    """Map steps to the values of a column."""
-    return {int(row["step"]): float(row[name]) for row in rows_of(run) if row.get(name)}
-
-
-def checkpoint(run: Path, name: str = "last") -> dict[str, Any]:
-    content: dict[str, Any] = torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
-    return content
-
-
-def the_run(out: Path) -> Path:
-    """Return the only run's folder."""
-    (run,) = (out / "tiny").iterdir()
-    return run
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 # A run's folder
@@ -280,14 +228,11 @@ def test_validation_without_objects_gives_no_score_and_no_trouble(
     data = tiny.write(tmp_path / "coco")
     _edit(data / "annotations" / "val.json", lambda content: content.update(annotations=[]))
     run, result = tiny.train(tmp_path / "runs", f"data.root={data}", QUICK)
-    assert (
-        "val.json has no objects: there is no score, and the last checkpoint counts as the best"
-        in caplog.text
-    )
+    assert "val.json has nothing to score: the last checkpoint counts as the best" in caplog.text
     assert checkpoint(run, "best")["global_step"] == 4
     assert math.isnan(result.numbers["AP"])
     assert json.loads((run / "evaluation.json").read_text())["numbers"]["AP"] is None
-    with pytest.raises(ValueError, match=r"early_stopping waits for a better score, but .* no objects"):
+    with pytest.raises(ValueError, match=r"early_stopping waits for a better score, but .* nothing to score"):
         tiny.train(tmp_path / "runs", f"data.root={data}", "trainer.early_stopping={patience: 2}")
 
 
@@ -330,13 +275,7 @@ def test_resumed_run_equals_one_that_was_never_interrupted(
     moved = tmp_path / "moved"
     shutil.copytree(killed, moved)
     _, result = tiny.train(tmp_path, *saving, resume=moved)
-    assert rows_of(moved) == rows_of(whole)
-    ours, theirs = checkpoint(moved), checkpoint(whole)
-    for part in ("state_dict", "current_model_state"):
-        assert ours[part].keys() == theirs[part].keys()
-        assert all(torch.equal(value, theirs[part][name]) for name, value in ours[part].items())
-    assert ours["optimizer_states"][0]["param_groups"] == theirs["optimizer_states"][0]["param_groups"]
-    assert ours["epoch"] == theirs["epoch"]
+    assert_same_run(moved, whole)
     assert result.numbers["AP"] == max(column(whole, "AP").values()) or math.isclose(
         result.numbers["AP"], max(column(whole, "AP").values()), abs_tol=1e-6
     )
@@ -672,33 +611,14 @@ def test_ids_of_the_validation_file_may_be_others(tiny: Any, tmp_path: Path) -> 
 
 # Several processes
 
-DRIVER = """\
-import sys
-from dettoolkit.cli import evaluate, train
-recipe, data, out = sys.argv[1:]
-two = ["trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=2"]
-status = train([recipe, f"data.root={data}", f"trainer.out={out}", "data.on_bad_image=skip", *two])
-if status == 0:
-    from pathlib import Path
-    status = evaluate([str(next(Path(out, "tiny").iterdir())), *two])
-sys.exit(status)
-"""
-
 
 @pytest.mark.timeout(600)  # three processes import torch, one after the other
 def test_two_processes_train_and_score_as_one(tiny: Any, tmp_path: Path) -> None:
     """7 training images and 5 to validate do not divide by 2; an image of the second process is damaged."""
     data = tiny.write(tmp_path / "coco", train=7)
     (data / "val" / "4.png").write_bytes(b"")
-    script, out = tmp_path / "driver.py", tmp_path / "runs"
-    script.write_text(DRIVER)
-    ran = subprocess.run(
-        [sys.executable, str(script), str(tiny.recipe), str(data), str(out)],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    out = tmp_path / "runs"
+    ran = on_two_processes(tiny.recipe, data, out)
     assert ran.returncode == 0, ran.stderr
     assert (
         ran.stdout.count("average precision, IoU 0.50 to 0.95") == 2

@@ -236,8 +236,11 @@ def _type_key(mapping: dict[str, Entry], classes: Sections) -> str:
 def _explain(key: str, path: str, chosen: Sections, others: Sections) -> tuple[list[str], str]:
     """Give the keys meant, and what to say about an unknown one."""
     names = list(dict.fromkeys(name for section in chosen for name in section.model_fields))
-    owners = [name for section in others if key in section.model_fields for name in type_names(section)]
+    having = [section for section in others if key in section.model_fields]
+    owners = [name for section in having for name in type_names(section)]
     mine = [name for section in chosen for name in type_names(section)]
+    if having and (not owners or set(owners) & set(mine)):
+        return [], "not a key with this model.type; with another it is"
     if owners and mine:
         types = join_words([repr(name) for name in owners])
         return [], f"a key of type {types}, not of {join_words([repr(name) for name in mine])}"

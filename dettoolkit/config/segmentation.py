@@ -169,6 +169,22 @@ class SegmentationData(Data):
     )
 
     @model_validator(mode="after")
+    def _each_id_has_one_meaning(self) -> Self:
+        owners: dict[int, str] = {}
+        for each in self.classes or []:
+            for value in each.ids:
+                if value in owners:
+                    raise ValueError(f"classes gives the id {value} to {owners[value]} and to {each.name}")
+                owners[value] = each.name
+        if both := sorted(owners.keys() & set(self.ignore or [])):
+            raise ValueError(
+                f"the id {both[0]} is {owners[both[0]]} in classes and also in ignore: remove one"
+            )
+        if len({each.name for each in self.classes or []}) < len(self.classes or []):
+            raise ValueError("two classes have the same name; one class may have several ids")
+        return self
+
+    @model_validator(mode="after")
     def _folders_have_classes(self) -> Self:
         if self.type == "folders" and self.classes is None:
             raise ValueError(

@@ -232,11 +232,11 @@ def _note(
         sentences.append(
             f"Predicted but in no label, so counted as IoU 0 as the official script does: {named}."
         )
-    if counts.without_instances:
+    if np.isnan(sizes).all():
+        sentences.append("None of the classes is one of Cityscapes' with instances: iIoU left out.")
+    elif counts.without_instances:
         absent = f"{counts.without_instances} of {images} images"
         sentences.append(f"Instance files absent for {absent}: iIoU left out.")
-    elif np.isnan(sizes).all():
-        sentences.append("None of the classes is one of Cityscapes' with instances: iIoU left out.")
     if categories is None:
         sentences.append("The classes have no categories: their figures left out.")
     return " ".join(sentences) or None

@@ -61,7 +61,7 @@ class SegmentationTask:
         """Run the network on a batch and give each image's labels, uint8 (H, W) of its label file's size."""
         images = self.images(batch)
         sizes: list[tuple[int, int]] = [(int(h), int(w)) for h, w in batch["label_hw"].tolist()]
-        if len(set(sizes)) <= 1:
+        if len(set(sizes)) == 1:
             return list(predict_labels(forward, images, out_hw=sizes[0], options=self.inference))
         return [
             predict_labels(forward, images[i : i + 1], out_hw=size, options=self.inference)[0]

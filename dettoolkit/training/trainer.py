@@ -84,8 +84,8 @@ def build_callbacks(section: sections.Trainer, *, run_dir: Path, monitor: str | 
         stopping = section.early_stopping
         if monitor is None:
             raise ValueError(
-                "trainer.early_stopping waits for a better score, but the validation set has no objects to "
-                "score: set trainer.early_stopping=null, or give data.val objects"
+                "trainer.early_stopping waits for a better score, but the validation set has nothing to "
+                "score: set trainer.early_stopping=null, or give data.val objects or labelled pixels"
             )
         callbacks.append(
             EarlyStopping(monitor, mode="max", patience=stopping.patience, min_delta=stopping.min_delta)

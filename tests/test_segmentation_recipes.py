@@ -1,0 +1,118 @@
+"""The shipped segmentation recipes: sizes as printed, overlays that fit, a step of each, their schema."""
+
+import pytest
+import torch
+from torchvision.models.segmentation import LRASPP_MobileNet_V3_Large_Weights
+
+from dettoolkit.build.segmenter import build_loss, build_segmenter
+from dettoolkit.complexity import count_conv_madds, count_parameters
+from dettoolkit.config import RecipeError, SegmentationRecipe, load_recipe
+
+RECIPES = ("lraspp_mnv3_large", "lraspp_mnv3_small", "lraspp_mnv3_large_torchvision", "lraspp_scenes")
+# Table 7, rows 8, 11, 7, 6 and 5: parameters in millions, multiply-adds in billions.
+TABLE_7 = [
+    ("lraspp_mnv3_large", (), "1.51", 9.74),
+    ("lraspp_mnv3_small", (), "0.47", 2.90),
+    ("lraspp_mnv3_large", ("model.head.filters=256",), "1.63", 10.33),
+    ("lraspp_mnv3_large", ("model.type=raspp", "model.head.filters=256"), "1.76", 11.24),
+    (
+        "lraspp_mnv3_large",
+        ("model.type=raspp", "model.head.filters=256", "model.backbone.reduced_tail=false"),
+        "3.60",
+        18.43,
+    ),
+    # Table 8's output stride 32; parameters are those of stride 16.
+    ("lraspp_mnv3_large", ("model.backbone.output_stride=32",), "1.51", 7.74),
+    ("lraspp_mnv3_small", ("model.backbone.output_stride=32",), "0.47", 2.06),
+]
+
+
+def recipe_of(name, *overrides):
+    recipe = load_recipe(name, overrides).recipe
+    assert isinstance(recipe, SegmentationRecipe)
+    return recipe
+
+
+def refused(name, *overrides):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(name, overrides)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "overrides", "parameters", "madds"), TABLE_7)
+def test_recipes_have_the_size_of_tables_7_and_8(name, overrides, parameters, madds):
+    with torch.device("meta"):
+        network = build_segmenter(recipe_of(name, *overrides).model, num_classes=19, pretrained=False)
+        assert f"{count_parameters(network, norm_affine=True) / 1e6:.2f}" == parameters
+        assert count_conv_madds(network, (1025, 2049)) / 1e9 == pytest.approx(madds, rel=0.05)
+
+
+def test_the_torchvision_recipe_has_torchvisions_size():
+    published = LRASPP_MobileNet_V3_Large_Weights.COCO_WITH_VOC_LABELS_V1.meta
+    recipe = recipe_of("lraspp_mnv3_large_torchvision")
+    names = ["__background__", *(each.name for each in recipe.data.classes[1:])]
+    assert names == published["categories"]
+    network = build_segmenter(recipe.model, num_classes=len(names), pretrained=False)
+    assert count_parameters(network, norm_affine=True) == published["num_params"] == 3_221_538
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_takes_a_step(name):
+    recipe = recipe_of(name)
+    network = build_segmenter(recipe.model, num_classes=5, pretrained=False).train()
+    loss_of = build_loss(recipe.model.loss, list("abcde"), align_corners=recipe.model.align_corners)
+    labels = torch.randint(0, 5, (2, 65, 97), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    loss = loss_of(network(torch.rand(2, 3, 65, 97)), labels)
+    assert torch.isfinite(loss)
+    loss.backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_overlays_fit_every_segmentation_recipe(name):
+    tuned = recipe_of(name, "finetune_segmentation.yaml", "camvid.yaml", "model.weights=null")
+    assert [each.name for each in tuned.data.classes][:2] == ["sky", "building"]
+    assert tuned.trainer.max_epochs == 50
+    scenes = recipe_of(name, "scenes_segmentation.yaml", "model.weights=null")
+    assert scenes.data.type == "scenes"
+    assert scenes.data.classes is None
+
+
+def test_the_models_type_decides_the_task():
+    assert "expected 'ssdlite', 'lraspp' or 'raspp', got 'unet'" in refused(
+        "lraspp_scenes", "model.type=unet"
+    )
+    assert "did you mean 'lraspp'?" in refused("lraspp_scenes", "model.type=lrasppp")
+    for name, override in (
+        ("ssdlite_mnv3_large", "data.crop_hw=[64, 64]"),
+        ("lraspp_scenes", "evaluation.picture_threshold=0.5"),
+        ("lraspp_scenes", "model.head.class_bias=-4.6"),
+    ):
+        key = override.partition("=")[0]
+        assert f"{key}: not a key with this model.type; with another it is" in refused(name, override)
+    assert "did you mean 'filters'?" in refused("lraspp_scenes", "model.head.filtres=64")
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("data={type: folders, classes: null}", "type folders needs classes, a list such as"),
+        ("evaluation={mode: slide, window_hw: [64, 64], stride_hw: [64, 65]}", "pixels between the windows"),
+        ("data.augment.scale=[2, 1]", "must be [least, largest]: swap them"),
+        (
+            "data.classes=[{name: road}]",
+            "data.classes[0].ids: missing; it is needed: Values in the label files",
+        ),
+        ("data.classes=[{name: road, ids: [1], colour: [1, 2, 3]}]", "did you mean 'color'?"),
+        ("model.loss.ohem.threshold=1.5", "model.loss.ohem.threshold: must be at most 1, got 1.5"),
+        ("model.backbone.output_stride=8", "expected 16 or 32, got 8"),
+    ],
+)
+def test_contradictions_and_wrong_values_are_told(override, sentence):
+    assert sentence in refused("lraspp_scenes", override)
+
+
+def test_one_source_of_weights():
+    both = ("model.weights=a.pth", "model.backbone.weights=b.pth")
+    for name in ("lraspp_scenes", "ssdlite_scenes"):
+        assert "set one of them to null" in refused(name, *both)
