@@ -25,7 +25,7 @@ from torchvision.models import mobilenet_v3_large
 from torchvision.models.segmentation.lraspp import LRASPP, _lraspp_mobilenetv3
 
 from dettoolkit import commands
-from dettoolkit.build.segmenter import build_segmenter
+from dettoolkit.builders.segmenter import build_segmenter
 from dettoolkit.config import Recipe, load_recipe
 
 OVERLAYS = ("finetune_segmentation.yaml", "camvid.yaml")
@@ -74,7 +74,7 @@ def train(name: str, options: argparse.Namespace) -> dict[str, dict[str, float]]
         return Peer(options.weights, num_classes)
 
     build = build_peer if name == "torchvision" else build_segmenter
-    with patch("dettoolkit.build.segmentation.build_segmenter", build):
+    with patch("dettoolkit.builders.segmentation.build_segmenter", build):
         resolved = resolve(options)
         run_dir, val = commands.train(f"camvid_{name}", resolved.recipe, config_yaml=resolved.to_yaml())
         test_recipe: Recipe = resolve(

@@ -17,7 +17,7 @@ import sys
 import torch
 
 from dettoolkit.build import Classes
-from dettoolkit.build import detection as build
+from dettoolkit.builders import detection as build
 from dettoolkit.config import DetectionRecipe, load_recipe
 from dettoolkit.training.memory import keep_freed_memory
 

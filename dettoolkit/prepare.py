@@ -12,7 +12,7 @@ from lightning.pytorch import Trainer, seed_everything
 
 from dettoolkit import build
 from dettoolkit.build import Run
-from dettoolkit.build.run import Split
+from dettoolkit.builders.run import Split
 from dettoolkit.config import Recipe
 from dettoolkit.training.callbacks import RecordBadImages
 from dettoolkit.training.module import TrainingModule

@@ -16,6 +16,7 @@ LAYERS = (
     ("backbones", "complexity", "config", "datasets", "evaluation", "heads", "preprocessing", "transfer"),
     ("detection", "download", "resume", "runs", "segmentation"),
     ("training",),
+    ("builders",),
     ("build",),
     ("prepare",),
     ("commands",),
@@ -29,7 +30,7 @@ FORBIDDEN = {
 }
 # Libraries that only some may import; all others may be imported anywhere but in config.
 ONLY_IN = {
-    "lightning": {"training", "build", "prepare", "commands"},
+    "lightning": {"training", "builders", "prepare", "commands"},
     "albumentations": {"datasets"},
     "pydantic": {"config"},
     "ruamel": {"config"},

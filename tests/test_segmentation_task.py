@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dettoolkit.build.run import Classes
-from dettoolkit.build.segmentation import (
+from dettoolkit.builders.run import Classes
+from dettoolkit.builders.segmentation import (
     build_task,
     categories_of,
     evaluation_run,
@@ -22,7 +22,7 @@ from dettoolkit.build.segmentation import (
     in_order_of,
     training_run,
 )
-from dettoolkit.build.segmenter import build_loss, build_segmenter
+from dettoolkit.builders.segmenter import build_loss, build_segmenter
 from dettoolkit.cityscapes import CLASSES, VOID
 from dettoolkit.config.segmentation import CrossEntropy
 from dettoolkit.datasets.label_classes import LabelClasses

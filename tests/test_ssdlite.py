@@ -9,7 +9,7 @@ from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 from torchvision.models.detection.image_list import ImageList
 
 from dettoolkit.backbones.initialise import initialise
-from dettoolkit.build.detection import build_detector, build_losses
+from dettoolkit.builders.detection import build_detector, build_losses
 from dettoolkit.config import load_recipe
 from dettoolkit.datasets.augment import resize_image
 from dettoolkit.detection.matching import match, targets_of

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.functional import normalize
 
-from dettoolkit.build.detection import Classes, build_detector, build_losses, build_task
+from dettoolkit.builders.detection import Classes, build_detector, build_losses, build_task
 from dettoolkit.detection.boxes import encode
 from dettoolkit.detection.losses import focal_loss
 from dettoolkit.detection.matching import match, targets_of

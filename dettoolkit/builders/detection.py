@@ -14,7 +14,7 @@ import numpy as np
 
 from dettoolkit.backbones.initialise import initialise
 from dettoolkit.backbones.pretrained import load_backbone, load_ssdlite
-from dettoolkit.build.run import Classes, Run, Split, build_backbone, listing
+from dettoolkit.builders.run import Classes, Run, Split, build_backbone, listing
 from dettoolkit.complexity import count_conv_madds, count_parameters
 from dettoolkit.config.detection import DetectionData, FocalLoss, MultiboxLoss, SSDLiteModel
 from dettoolkit.config.recipe import DetectionRecipe

@@ -1,0 +1,1 @@
+"""What build uses: a module for each task, and what their runs share."""

@@ -1,0 +1,144 @@
+"""What a command works with, whatever the task."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning
+import torch
+import torchvision
+
+from dettoolkit.backbones.mobilenet import MobileNetV3
+from dettoolkit.config import Recipe, recipe_to_dict
+from dettoolkit.config.sections import Backbone
+from dettoolkit.datasets.problems import BadImages, ProblemReport
+from dettoolkit.training.data import DataModule
+from dettoolkit.training.module import Batch, Score, Task
+
+Split = Literal["train", "val"]
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes of a run: names by label, and the id that the data's files have for each."""
+
+    names: list[str]
+    ids: list[int]
+
+
+@dataclass(kw_only=True)
+class Run:
+    """Data, network and task of a training or an evaluation; each task has its own kind.
+
+    Attributes:
+        name: the recipe's.
+        recipe: the run.
+        classes: of the network, as its training data has them; checkpoints carry them.
+        train: training set, indexed by SampleKey; of an evaluation, the validation set.
+        val: validation set.
+        scored_on: where the validation set's ground truth is, for people.
+        problems: what was found wrong with the data of each split.
+        bad_images: those that could not be read, counted over all processes.
+        collate: makes a batch of samples.
+    """
+
+    name: str
+    recipe: Recipe
+    classes: Classes
+    train: Any
+    val: Any
+    scored_on: Path
+    problems: dict[Split, ProblemReport]
+    bad_images: BadImages
+    collate: Callable[[Sequence[Any]], Any]
+
+    @property
+    def task(self) -> Task:
+        """Give what is trained and scored."""
+        raise NotImplementedError
+
+    @property
+    def monitor(self) -> str | None:
+        """Give the name of the score that says which checkpoint is best; None when nothing can be scored."""
+        return self.task.monitor
+
+    @property
+    def val_batch_size(self) -> int:
+        """Give the images per process in validation."""
+        return self.recipe.data.batch_size
+
+    def read_annotations(self, splits: Sequence[Split]) -> None:
+        """Read the annotations of some splits that are not read yet, so that what is wrong shows at once."""
+
+    def network_lines(self) -> list[str]:
+        """Describe the network in lines, with the figures that the paper's tables print."""
+        raise NotImplementedError
+
+    def batch_lines(self, batch: Batch, outputs: Any) -> list[str]:
+        """Describe a batch's targets and the network's outputs."""
+        raise NotImplementedError
+
+    def draw_training_batch(self, folder: Path) -> None:
+        """Draw ground truth as the network will see it, after augmentation."""
+        raise NotImplementedError
+
+    def keep_predictions(self, folder: Callable[[], Path]) -> None:
+        """From now on write every prediction of a validation to a folder, unless they are written anyway."""
+
+    def write_predictions(self, score: Score, predictions: Sequence[Any], out: Path) -> None:
+        """Write what was predicted on the validation set, and pictures of it."""
+        raise NotImplementedError
+
+
+def build_backbone(section: Backbone, *, task: Literal["detection", "segmentation"]) -> MobileNetV3:
+    """Build the backbone with random weights; a reduced tail is the task's own."""
+    return MobileNetV3(
+        network=section.type,
+        width=section.width,
+        tail=task if section.reduced_tail else "full",
+        output_stride=section.output_stride,
+        dilate_c4=section.dilate_c4,
+        norm_eps=section.norm_eps,
+        norm_momentum=section.norm_momentum,
+    )
+
+
+def build_data_module(run: Run) -> DataModule:
+    """Build the loaders of a run."""
+    return DataModule(
+        train=run.train,
+        val=run.val,
+        collate=run.collate,
+        batch_size=run.recipe.data.batch_size,
+        val_batch_size=run.val_batch_size,
+        workers=run.recipe.data.workers,
+        seed=run.recipe.trainer.seed,
+    )
+
+
+def describe(run: Run) -> dict[str, Any]:
+    """Describe a run in plain data: what its checkpoints carry besides weights."""
+    return {
+        "name": run.name,
+        "recipe": recipe_to_dict(run.recipe),
+        "class_names": run.classes.names,
+        "category_ids": run.classes.ids,
+        "versions": {
+            "dettoolkit": version("dettoolkit"),
+            "torch": str(torch.__version__),
+            "torchvision": str(torchvision.__version__),
+            "lightning": str(lightning.__version__),
+            "python": platform.python_version(),
+        },
+    }
+
+
+def listing(names: Sequence[str]) -> str:
+    """Name up to eight, and count the rest."""
+    shown = ", ".join(names[:8])
+    return f"{shown} … {len(names) - 8} more" if len(names) > 8 else shown or "none"
