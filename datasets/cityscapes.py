@@ -161,24 +161,29 @@ class SegmentationDataset(Dataset[Sample | SkippedImage]):
             sample["instances"] = torch.from_numpy(instances)
         return sample
 
-    def read_labels(self) -> None:
-        """Read every label file once and record what is wrong with it in `files.problems`.
+    def read_labels(self) -> set[tuple[int, int]]:
+        """Read every label file once, record what is wrong in `files.problems`, and give the sizes met.
 
         Raises:
             LabelError: as when samples are read.
             BadImageError: likewise; files that are to be skipped are left to the run, which counts them.
         """
+        sizes = set()
         with ThreadPoolExecutor(READERS) as readers:
-            for index, found in enumerate(readers.map(self._void_label, range(len(self)))):
-                if found:
+            for index, (hw, void) in enumerate(readers.map(self._look, range(len(self)))):
+                sizes |= {hw} if hw is not None else set()
+                if void:
                     self.files.problems.record([self._nothing_but_void(index)])
+        return sizes
 
-    def _void_label(self, index: int) -> bool:
+    def _look(self, index: int) -> tuple[tuple[int, int] | None, bool]:
+        """Give the size of a label map, None for one to be skipped, and whether it is nothing but void."""
         try:
-            return bool((self._read_maps(index)[0] == VOID).all())
+            labels, _ = self._read_maps(index)
         except BadImageError as error:
             self._policy.refuse(str(error), (0, 0))
-            return False
+            return None, False
+        return _hw(labels), bool((labels == VOID).all())
 
     def _read_maps(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.int32] | None]:
         """Read labels and, where wanted, instances (H, W)."""

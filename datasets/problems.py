@@ -199,7 +199,7 @@ class ProblemReport:
         counts = self.counts
         if not counts:
             return f"{self.path}: no problems found"
-        lines = [f"{self.path}: {sum(counts.values())} problems (nothing on disk is changed)"]
+        lines = [f"{self.path}: {plural(sum(counts.values()), 'problem')} (nothing on disk is changed)"]
         for kind, count in counts.items():
             lines.append(f"  {kind}: {count} ({KINDS[kind]})")
             lines.extend(
@@ -238,6 +238,11 @@ def _id_array(id_: int | None) -> NDArray[np.int64]:
 
 def _id_or_none(id_: int) -> int | None:
     return None if id_ == NO_ID else id_
+
+
+def plural(count: int, noun: str) -> str:
+    """Write a number and what it counts."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _line(problem: Problem) -> str:

@@ -32,12 +32,7 @@ QUIET_WARNINGS = (
     ".*sync_dist=True.*",
 )
 # A checkpoint is scored on the machine at hand, not on the one it was trained on.
-HERE = (
-    "trainer.accelerator=auto",
-    "trainer.devices=auto",
-    "trainer.num_nodes=1",
-    "trainer.strategy=auto",
-)
+HERE = {"accelerator": "auto", "devices": "auto", "num_nodes": 1, "strategy": "auto"}
 OVERRIDES = (
     "overlay files and values, later ones win; a value is YAML (optim.lr=1e-2),\n"
     "in quotes where the shell would read brackets ('model.input_hw=[256, 512]')"
@@ -197,12 +192,13 @@ def evaluate(argv: Sequence[str] | None = None) -> int:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from dettoolkit.config import load_recipe
+    from dettoolkit.config.layers import shipped_folder
 
     source = Path(options.source)
     out = Path(options.out) if options.out is not None else None
 
-    def load(path: str, *first: str) -> Any:
-        extras = [*first, *options.extras]
+    def load(path: str) -> Any:
+        extras = list(options.extras)
         if options.data is not None:
             extras.append(f"data.root={json.dumps(options.data)}")
             recipe = load_recipe(path, extras).recipe
@@ -210,8 +206,8 @@ def _evaluate(options: argparse.Namespace) -> int:
                 extras.append(f"data.type={recipe.files}")
         return load_recipe(path, extras).recipe
 
-    if not source.exists() and not source.suffix and len(source.parts) == 1:
-        source = Path(f"{source}.yaml")  # a shipped recipe's name
+    if not source.exists() and (shipped_folder() / f"{source}.yaml").is_file():
+        source = Path(f"{source}.yaml")
     is_recipe = source.suffix in (".yaml", ".yml")
     recipe = load(str(source)) if is_recipe else None
     _quiet()
@@ -219,8 +215,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     from dettoolkit.runs import stored_recipe
 
     if recipe is None:
-        with stored_recipe(source) as config:
-            recipe = load(str(config), *HERE)
+        with stored_recipe(source, trainer=HERE) as config:
+            recipe = load(str(config))
     _report(*commands.evaluate(source, recipe=recipe, out=out, keep=options.write_predictions))
     return 0
 

@@ -17,6 +17,7 @@ CHANGEABLE = (
     "data.root",
     "data.workers",
     "data.batch_size",
+    "data.eval_batch_size",
     "data.on_bad_image",
     "data.max_bad_images",
 )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from dettoolkit.backbones.pretrained import load_checkpoint
+from dettoolkit.config import RecipeError
 from dettoolkit.config.yaml12 import write_lines
 
 CONFIG = "config.yaml"
@@ -89,10 +91,18 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 @contextmanager
-def stored_recipe(run: Path) -> Iterator[Path]:
-    """Write the recipe that a run's checkpoint carries to a file, so that overrides can be laid over it."""
+def stored_recipe(run: Path, *, trainer: Mapping[str, Any] = MappingProxyType({})) -> Iterator[Path]:
+    """Write the recipe that a run's checkpoint carries to a file, so that overrides can be laid over it.
+
+    `trainer` replaces settings of that section: those of the machine at hand. A mistake in the recipe is told
+    as one of the run's.
+    """
     description, _ = read_checkpoint(checkpoint_of(run, names=("best", "last")))
+    recipe = {**description["recipe"], "trainer": {**description["recipe"]["trainer"], **trainer}}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{description['name']}.yaml"
-        path.write_text("".join(f"{line}\n" for line, _ in write_lines(description["recipe"])))
-        yield path
+        path.write_text("".join(f"{line}\n" for line, _ in write_lines(recipe)))
+        try:
+            yield path
+        except RecipeError as error:
+            raise RecipeError(error.relocated(str(path), f"recipe of {run}")) from None

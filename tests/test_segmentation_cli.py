@@ -386,3 +386,30 @@ def test_training_starts_from_a_run_of_other_classes(
     assert f"{best}: 4 tensors have another size in the file and start fresh: " in caplog.text
     for name in ("head.classifier.weight (19, 32, 1, 1) -> (3, ", "head.low_classifier.bias (19,) -> (3,)"):
         assert name in caplog.text
+
+
+def test_as_many_classes_of_other_names_are_told(
+    train_arguments: list[str], tiny_segmentation_run: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    best = tiny_segmentation_run / "checkpoints" / "best.ckpt"
+    others = ", ".join(f"{{name: class {label.id}, ids: [{label.id}]}}" for label in CLASSES)
+    ignored = "data.ignore=[0, 1, 2, 3, 4, 5, 6, 9, 10, 14, 15, 16, 18, 29, 30, 255]"
+    arguments = [f"model.weights={best}", f"data.classes=[{others}]", ignored, "--check"]
+    assert cli.main([*train_arguments, *arguments]) == 0
+    assert f"{best} was trained on the classes road, sidewalk, " in caplog.text
+    assert "its class layers are taken over for class 7, class 8, " in caplog.text
+
+
+def test_mistakes_in_a_runs_recipe_are_told_as_the_runs(
+    evaluate_error: Errors, tiny_segmentation_run: Path
+) -> None:
+    error = evaluate_error(tiny_segmentation_run, "evaluation.mode=slid")
+    assert "override 1 'evaluation.mode=slid': evaluation.mode: " in error
+    error = evaluate_error(tiny_segmentation_run, "evaluation.mode=slide", "evaluation.stride_hw=[999, 999]")
+    assert f"recipe of {tiny_segmentation_run}: evaluation: stride_hw [999, 999] is larger" in error
+
+
+def test_images_of_several_sizes_cannot_be_validated_together(train_error: Errors) -> None:
+    error = train_error("data.eval_batch_size=2")
+    assert "have different sizes (45x61, 48x64)" in error
+    assert "set data.eval_batch_size=1, or data.eval_hw" in error

@@ -166,12 +166,18 @@ def load_weights(
 def _refusal(source: str, missing: list[str], surplus: list[str], refused: list[str], total: int) -> str:
     lines = [f"{source} does not fit this network ({total} tensors):"]
     if missing:
-        lines.append(f"  missing in the file ({len(missing)}): {', '.join(missing)}")
+        lines.append(f"  missing in the file ({len(missing)}): {_some(missing)}")
     if surplus:
-        lines.append(f"  in the file only ({len(surplus)}): {', '.join(surplus)}")
+        lines.append(f"  in the file only ({len(surplus)}): {_some(surplus)}")
     if refused:
-        lines.append(f"  of another shape ({len(refused)}): {'; '.join(refused)}")
+        lines.append(f"  of another shape ({len(refused)}): {_some(refused, '; ')}")
     return "\n".join(lines)
+
+
+def _some(items: list[str], separator: str = ", ", most: int = 8) -> str:
+    """List the first few, and count the rest."""
+    shown = separator.join(items[:most])
+    return f"{shown} … and {len(items) - most} more" if len(items) > most else shown
 
 
 def load_backbone(backbone: MobileNetV3, source: str, *, network: str) -> LoadReport:

@@ -14,7 +14,7 @@ import numpy as np
 
 from dettoolkit.backbones.initialise import initialise
 from dettoolkit.backbones.pretrained import load_backbone, load_ssdlite
-from dettoolkit.builders.run import Classes, Run, Split, build_backbone, listing
+from dettoolkit.builders.run import Classes, Run, Split, build_backbone, listing, warn_of_other_classes
 from dettoolkit.complexity import count_conv_madds, count_parameters
 from dettoolkit.config.detection import DetectionData, FocalLoss, MultiboxLoss, SSDLiteModel
 from dettoolkit.config.recipe import DetectionRecipe
@@ -104,6 +104,8 @@ def training_run(name: str, recipe: DetectionRecipe, *, pretrained: bool) -> Det
     train, val = (load_annotations(recipe.data, split) for split in ("train", "val"))
     classes = classes_of(train)
     scored = match_classes(classes, val, whose=str(train.path))
+    if pretrained and recipe.model.weights is not None:
+        warn_of_other_classes(recipe.model.weights, classes.names)
     detector = build_detector(recipe.model, num_classes=len(classes.names), pretrained=pretrained)
     return _assemble(name, recipe, detector, classes=classes, scored=scored, train=train, val=val)
 

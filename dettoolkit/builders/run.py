@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,11 +15,14 @@ import torch
 import torchvision
 
 from dettoolkit.backbones.mobilenet import MobileNetV3
+from dettoolkit.backbones.pretrained import load_checkpoint
 from dettoolkit.config import Recipe, recipe_to_dict
 from dettoolkit.config.sections import Backbone
 from dettoolkit.datasets.problems import BadImages, ProblemReport
 from dettoolkit.training.data import DataModule
 from dettoolkit.training.module import Batch, Score, Task
+
+logger = logging.getLogger(__name__)
 
 Split = Literal["train", "val"]
 
@@ -142,3 +146,17 @@ def listing(names: Sequence[str]) -> str:
     """Name up to eight, and count the rest."""
     shown = ", ".join(names[:8])
     return f"{shown} … {len(names) - 8} more" if len(names) > 8 else shown or "none"
+
+
+def warn_of_other_classes(weights: str, names: Sequence[str]) -> None:
+    """Warn when a checkpoint of ours was trained on as many classes, but others, taken for these now."""
+    path = Path(weights)
+    description = load_checkpoint(path).get("dettoolkit") if path.is_file() else None
+    theirs = list(description["class_names"]) if isinstance(description, dict) else list(names)
+    if len(theirs) == len(names) and theirs != list(names):
+        logger.warning(
+            "%s was trained on the classes %s; its class layers are taken over for %s, in this order",
+            weights,
+            listing(theirs),
+            listing(names),
+        )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dettoolkit.builders.run import Classes, Run, Split, listing
+from dettoolkit.builders.run import Classes, Run, Split, listing, warn_of_other_classes
 from dettoolkit.builders.segmenter import build_loss, build_segmenter
 from dettoolkit.cityscapes import CLASSES
 from dettoolkit.complexity import count_conv_madds, count_parameters
@@ -65,7 +65,15 @@ class SegmentationRun(Run):
         for split in splits:
             problems = self.problems[split]
             known = problems.counts
-            (self.train if split == "train" else self.val).read_labels()
+            sizes = (self.train if split == "train" else self.val).read_labels()
+            data = self.recipe.data
+            if split == "val" and len(sizes) > 1 and data.eval_batch_size > 1 and data.eval_hw is None:
+                met = listing([f"{h}x{w}" for h, w in sorted(sizes)])
+                raise ValueError(
+                    f"the label files of {self.scored_on} have different sizes ({met}), so images that keep "
+                    f"theirs cannot be validated {data.eval_batch_size} at a time: set "
+                    "data.eval_batch_size=1, or data.eval_hw"
+                )
             if problems.counts != known:
                 logger.warning("%s", problems.summary())
 
@@ -191,7 +199,7 @@ def training_run(name: str, recipe: SegmentationRecipe, *, pretrained: bool) -> 
     prepare_data(data, [data.train, data.val, *data.extra])
     train = find_files(data, [data.train, *data.extra])
     val = in_order_of(train.classes.names, find_files(data, [data.val]), whose=str(train.path))
-    network = build_segmenter(recipe.model, num_classes=len(train.classes), pretrained=pretrained)
+    network = _build_network(recipe, train.classes, pretrained=pretrained)
     return _assemble(name, recipe, network, train=train, val=val)
 
 
@@ -203,8 +211,16 @@ def evaluation_run(
     val = find_files(recipe.data, [recipe.data.val])
     if own is not None:
         val = in_order_of(own.names, val, whose=what)
-    network = build_segmenter(recipe.model, num_classes=len(val.classes), pretrained=own is None, exact=True)
+    network = _build_network(recipe, val.classes, pretrained=own is None, exact=True)
     return _assemble(name, recipe, network, train=None, val=val)
+
+
+def _build_network(
+    recipe: SegmentationRecipe, classes: LabelClasses, *, pretrained: bool, exact: bool = False
+) -> Segmenter:
+    if pretrained and recipe.model.weights is not None:
+        warn_of_other_classes(recipe.model.weights, classes.names)
+    return build_segmenter(recipe.model, num_classes=len(classes), pretrained=pretrained, exact=exact)
 
 
 def _assemble(

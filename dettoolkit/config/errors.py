@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, order=True)
@@ -39,6 +40,14 @@ class RecipeError(ValueError):
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(sorted(set(problems)))
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    def relocated(self, file: str, name: str) -> list[Problem]:
+        """Give the problems with the lines of `file` told as being in `name`."""
+        pattern = re.compile(rf"^{re.escape(file)}(:\d+)?")
+        return [
+            replace(problem, origin=replace(problem.origin, text=pattern.sub(name, problem.origin.text)))
+            for problem in self.problems
+        ]
 
 
 def join_words(words: Sequence[str], last: str = "or") -> str:
