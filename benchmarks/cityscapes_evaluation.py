@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dettoolkit.cityscapes import CLASSES, VOID
+from dettoolkit.datasets.label_classes import LabelClasses
+from dettoolkit.datasets.label_files import read_instances, read_labels
 from dettoolkit.datasets.scene_render import draw_scene
 from dettoolkit.evaluation.cityscapes import SegmentationResult, evaluate_segmentation
 from dettoolkit.evaluation.label_ids import write_label_ids
@@ -111,6 +113,7 @@ def main() -> None:
     images = parser.parse_args().images
     ours = writing = reading = 0.0
     parts = []
+    classes = LabelClasses.cityscapes()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "gtFine").mkdir()
@@ -130,7 +133,7 @@ def main() -> None:
             write_label_ids(folder / "predictions", PurePath(f"{stem}_leftImg8bit.png"), predicted, IDS)
             writing += time.perf_counter() - start
             start = time.perf_counter()
-            _ = LABEL_OF_ID[np.asarray(Image.open(truth))], np.asarray(Image.open(objects))
+            read_labels(truth, classes), read_instances(objects)
             reading += time.perf_counter() - start
         start = time.perf_counter()
         result = score(parts)
