@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 def check(name: str, recipe: Recipe) -> str:
     """Try everything short of training: all annotations, first batch, one forward and its loss."""
     run = prepare(name, recipe)
-    run.read_annotations(("train", "val"))
+    run.read_annotations(("train",))  # those of val are read already
     size = min(recipe.data.batch_size, len(run.train))
     batch = run.collate([run.train[SampleKey(index, 0)] for index in range(size)])
     if not len(batch["images"]):
@@ -179,7 +179,7 @@ def _evaluate(run: Run, out: Path, what: str, *, keep: bool = False) -> Score:
         report = {"what": f"{what} on {run.scored_on}", **result.to_json()}
         (out / "evaluation.json").write_text(json.dumps(report, indent=1))
         run.task.network.to(trainer.strategy.root_device)  # where Lightning took it from
-        run.write_predictions(result, module.predictions, out)
+        run.write_predictions(module.predictions, out)
     return result
 
 

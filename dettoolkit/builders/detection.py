@@ -14,7 +14,15 @@ import numpy as np
 
 from dettoolkit.backbones.initialise import initialise
 from dettoolkit.backbones.pretrained import load_backbone, load_ssdlite
-from dettoolkit.builders.run import Classes, Run, Split, build_backbone, listing, warn_of_other_classes
+from dettoolkit.builders.run import (
+    Classes,
+    Run,
+    Split,
+    build_backbone,
+    listing,
+    refuse_replaced,
+    warn_of_other_classes,
+)
 from dettoolkit.complexity import count_conv_madds, count_parameters
 from dettoolkit.config.detection import DetectionData, FocalLoss, MultiboxLoss, SSDLiteModel
 from dettoolkit.config.recipe import DetectionRecipe
@@ -29,7 +37,7 @@ from dettoolkit.detection.model import Detector, level_grids, set_class_bias
 from dettoolkit.detection.task import DetectionTask, Losses
 from dettoolkit.evaluation.coco import DetectionArrays
 from dettoolkit.heads.ssdlite import SSDLiteHead
-from dettoolkit.training.module import Batch, Score
+from dettoolkit.training.module import Batch
 
 logger = logging.getLogger(__name__)
 
@@ -45,13 +53,8 @@ class DetectionRun(Run):
     recipe: DetectionRecipe
     train: CocoDetection
     val: CocoDetection
-    detection: DetectionTask
+    task: DetectionTask
     scored_classes: Classes
-
-    @property
-    def task(self) -> DetectionTask:
-        """Give what is trained and scored."""
-        return self.detection
 
     @property
     def monitor(self) -> str | None:
@@ -60,7 +63,7 @@ class DetectionRun(Run):
 
     def network_lines(self) -> list[str]:
         """Describe the network in lines, with the figures that Table 6 prints."""
-        network = self.detection.network
+        network = self.task.network
         height, width = self.recipe.model.input_hw
         return [
             f"ssdlite on {self.recipe.model.backbone.type}, {len(self.classes.names)} classes, "
@@ -82,7 +85,7 @@ class DetectionRun(Run):
         """Draw the ground truth of the first images as the network will see them."""
         draw_training_batch(self.train, self.classes.names, folder, self.recipe.evaluation.pictures)
 
-    def write_predictions(self, score: Score, predictions: Sequence[Any], out: Path) -> None:  # noqa: ARG002
+    def write_predictions(self, predictions: Sequence[Any], out: Path) -> None:
         """Write the detections in COCO's results format, and pictures."""
         detections = DetectionArrays.concatenate(predictions)
         (out / "predictions.json").write_text(json.dumps(detections.to_results()))
@@ -138,7 +141,7 @@ def _assemble(
         recipe=recipe,
         classes=classes,
         scored_classes=scored,
-        detection=build_task(recipe, detector, classes=scored, ground_truth=val.evaluation_dict()),
+        task=build_task(recipe, detector, classes=scored, ground_truth=val.evaluation_dict()),
         train=val_set if train is None else build_dataset(recipe, train, split="train"),
         val=val_set,
         scored_on=val.path,
@@ -188,12 +191,9 @@ def build_detector(
         load_backbone(backbone, model.backbone.weights, network=model.backbone.type)
     if pretrained and model.weights is not None:
         report = load_ssdlite(detector, backbone, model.weights)
-        if exact and report.replaced:
-            raise ValueError(
-                f"{model.weights} predicts another number of classes than the {num_classes} of the data set "
-                f"({len(report.replaced)} tensors of another size): score it on data of its own classes; "
-                "data.label_map=ids gives the 91 class slots of TensorFlow and torchvision"
-            )
+        if exact:
+            hint = "data.label_map=ids gives the 91 class slots of TensorFlow and torchvision"
+            refuse_replaced(report, model.weights, num_classes=num_classes, hint=hint)
     return detector
 
 

@@ -15,12 +15,12 @@ import torch
 import torchvision
 
 from dettoolkit.backbones.mobilenet import MobileNetV3
-from dettoolkit.backbones.pretrained import load_checkpoint
+from dettoolkit.backbones.pretrained import LoadReport, load_checkpoint
 from dettoolkit.config import Recipe, recipe_to_dict
 from dettoolkit.config.sections import Backbone
 from dettoolkit.datasets.problems import BadImages, ProblemReport
 from dettoolkit.training.data import DataModule
-from dettoolkit.training.module import Batch, Score, Task
+from dettoolkit.training.module import Batch, Task
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,7 @@ class Run:
         name: the recipe's.
         recipe: the run.
         classes: of the network, as its training data has them; checkpoints carry them.
+        task: what is trained and scored.
         train: training set, indexed by SampleKey; of an evaluation, the validation set.
         val: validation set.
         scored_on: where the validation set's ground truth is, for people.
@@ -54,17 +55,13 @@ class Run:
     name: str
     recipe: Recipe
     classes: Classes
+    task: Task
     train: Any
     val: Any
     scored_on: Path
     problems: dict[Split, ProblemReport]
     bad_images: BadImages
     collate: Callable[[Sequence[Any]], Any]
-
-    @property
-    def task(self) -> Task:
-        """Give what is trained and scored."""
-        raise NotImplementedError
 
     @property
     def monitor(self) -> str | None:
@@ -94,7 +91,7 @@ class Run:
     def keep_predictions(self, folder: Callable[[], Path]) -> None:
         """From now on write every prediction of a validation to a folder, unless they are written anyway."""
 
-    def write_predictions(self, score: Score, predictions: Sequence[Any], out: Path) -> None:
+    def write_predictions(self, predictions: Sequence[Any], out: Path) -> None:
         """Write what was predicted on the validation set, and pictures of it."""
         raise NotImplementedError
 
@@ -146,6 +143,19 @@ def listing(names: Sequence[str]) -> str:
     """Name up to eight, and count the rest."""
     shown = ", ".join(names[:8])
     return f"{shown} … {len(names) - 8} more" if len(names) > 8 else shown or "none"
+
+
+def refuse_replaced(report: LoadReport, weights: str, *, num_classes: int, hint: str) -> None:
+    """Refuse to score weights whose class layers had another size and would start fresh.
+
+    Raises:
+        ValueError: with the hint as its end.
+    """
+    if report.replaced:
+        raise ValueError(
+            f"{weights} predicts another number of classes than the {num_classes} of the data set "
+            f"({len(report.replaced)} tensors of another size): score it on data of its own classes; {hint}"
+        )
 
 
 def warn_of_other_classes(weights: str, names: Sequence[str]) -> None:

@@ -30,7 +30,7 @@ from dettoolkit.segmentation.gallery import draw_predictions, draw_training_batc
 from dettoolkit.segmentation.inference import InferenceOptions
 from dettoolkit.segmentation.model import Segmenter
 from dettoolkit.segmentation.task import SegmentationTask
-from dettoolkit.training.module import Batch, Score
+from dettoolkit.training.module import Batch
 
 logger = logging.getLogger(__name__)
 
@@ -42,12 +42,7 @@ class SegmentationRun(Run):
     recipe: SegmentationRecipe
     train: SegmentationDataset
     val: SegmentationDataset
-    segmentation: SegmentationTask
-
-    @property
-    def task(self) -> SegmentationTask:
-        """Give what is trained and scored."""
-        return self.segmentation
+    task: SegmentationTask
 
     @property
     def monitor(self) -> str | None:
@@ -79,7 +74,7 @@ class SegmentationRun(Run):
 
     def network_lines(self) -> list[str]:
         """Describe the network in lines, with the figures that Table 7 prints."""
-        model, network = self.recipe.model, self.segmentation.network
+        model, network = self.recipe.model, self.task.network
         height, width = self.recipe.data.eval_hw or self.recipe.data.crop_hw
         return [
             f"{model.type} on {model.backbone.type}, {len(self.classes.names)} classes, "
@@ -102,14 +97,12 @@ class SegmentationRun(Run):
 
     def draw_training_batch(self, folder: Path) -> None:
         """Draw the labels of the first images as the network will see them."""
-        draw_training_batch(self.train, self.segmentation.classes, folder, self.recipe.evaluation.pictures)
+        draw_training_batch(self.train, self.task.classes, folder, self.recipe.evaluation.pictures)
 
-    def write_predictions(self, score: Score, predictions: Sequence[Any], out: Path) -> None:  # noqa: ARG002
+    def write_predictions(self, predictions: Sequence[Any], out: Path) -> None:
         """Draw pictures: images spread over the set, and the worst ones."""
         counts = SegmentationCounts.concatenate(predictions, len(self.classes.names))
-        draw_predictions(
-            self.val, self.segmentation, counts, out / "pictures", count=self.recipe.evaluation.pictures
-        )
+        draw_predictions(self.val, self.task, counts, out / "pictures", count=self.recipe.evaluation.pictures)
 
     def keep_predictions(self, folder: Callable[[], Path]) -> None:
         """From now on write every prediction of a validation to a folder, as PNGs of label ids."""
@@ -117,9 +110,9 @@ class SegmentationRun(Run):
 
         def write(image_id: int, labels: NDArray[np.uint8]) -> None:
             image = self.val.files.image_paths[image_id].relative_to(root)
-            write_label_ids(folder(), image, labels, self.segmentation.classes.label_ids)
+            write_label_ids(folder(), image, labels, self.task.classes.label_ids)
 
-        self.segmentation.sink = write
+        self.task.sink = write
 
 
 def prepare_data(data: SegmentationData, splits: Sequence[SegmentationSplit]) -> None:
@@ -236,7 +229,7 @@ def _assemble(
         name=name,
         recipe=recipe,
         classes=Classes(list(val.classes.names), list(val.classes.label_ids)),
-        segmentation=build_task(recipe, network, val.classes),
+        task=build_task(recipe, network, val.classes),
         train=val_set if train is None else build_dataset(recipe, train, split="train"),
         val=val_set,
         scored_on=val.path,

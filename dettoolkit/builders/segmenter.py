@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dettoolkit.backbones.initialise import initialise
 from dettoolkit.backbones.pretrained import load_backbone, load_segmenter
-from dettoolkit.builders.run import build_backbone, listing
+from dettoolkit.builders.run import build_backbone, listing, refuse_replaced
 from dettoolkit.config.segmentation import CrossEntropy, LRASPPModel, RASPPModel
 from dettoolkit.heads.lraspp import LRASPPHead
 from dettoolkit.heads.raspp import RASPPHead
@@ -62,12 +62,9 @@ def build_segmenter(
         load_backbone(backbone, model.backbone.weights, network=model.backbone.type)
     if pretrained and model.weights is not None:
         report = load_segmenter(segmenter, backbone, model.weights)
-        if exact and report.replaced:
-            raise ValueError(
-                f"{model.weights} predicts another number of classes than the {num_classes} of the data set "
-                f"({len(report.replaced)} tensors of another size): score it on data of its own classes; "
-                "data.classes lists them in the order of the weights"
-            )
+        if exact:
+            hint = "data.classes lists them in the order of the weights"
+            refuse_replaced(report, model.weights, num_classes=num_classes, hint=hint)
     return segmenter
 
 
