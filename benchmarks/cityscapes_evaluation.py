@@ -17,6 +17,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
+import torch
 from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as script
 from numpy.typing import NDArray
 from PIL import Image
@@ -27,7 +28,8 @@ from dettoolkit.datasets.label_files import read_instances, read_labels
 from dettoolkit.datasets.scene_render import draw_scene
 from dettoolkit.evaluation.cityscapes import SegmentationResult, evaluate_segmentation
 from dettoolkit.evaluation.label_ids import write_label_ids
-from dettoolkit.evaluation.segmentation_counts import SegmentationCounts, count_image
+from dettoolkit.evaluation.segmentation_counts import SegmentationCounts
+from dettoolkit.segmentation.confusion import count_image
 
 HW = (1024, 2048)
 ENLARGED = 4  # drawing scenes at full size would take longer than the benchmark
@@ -61,11 +63,11 @@ def _enlarge(array: Array, factor: int) -> Array:
 
 def count(index: int, labels: Array, instances: Array, predicted: Array) -> SegmentationCounts:
     return count_image(
-        predicted,
-        labels,
+        torch.from_numpy(predicted),
+        torch.from_numpy(labels),
         num_classes=len(IDS),
         image_id=index,
-        instances=instances,
+        instances=torch.from_numpy(instances),
         label_ids=IDS,
         categories=CATEGORIES,
     )

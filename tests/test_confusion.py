@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as script
+from numpy_counts import count_image
 from PIL import Image
 
 from dettoolkit.cityscapes import CLASSES, LABELS, VOID
-from dettoolkit.evaluation.segmentation_counts import category_numbers, count_image
+from dettoolkit.evaluation.segmentation_counts import category_numbers
 from dettoolkit.segmentation.confusion import confusion_matrix, instance_counts
 
 IDS = [label.id for label in CLASSES]

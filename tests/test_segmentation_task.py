@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from numpy_counts import count_image
 from torch import Tensor
 
 from dettoolkit.builders.run import Classes
@@ -27,7 +28,7 @@ from dettoolkit.cityscapes import CLASSES, VOID
 from dettoolkit.config.segmentation import CrossEntropy
 from dettoolkit.datasets.label_classes import LabelClasses
 from dettoolkit.datasets.samplers import SampleKey
-from dettoolkit.evaluation.segmentation_counts import SegmentationCounts, count_image
+from dettoolkit.evaluation.segmentation_counts import SegmentationCounts
 from dettoolkit.segmentation.task import SegmentationTask
 
 ROAD, SKY, PERSON, CAR = (

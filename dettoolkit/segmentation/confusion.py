@@ -6,12 +6,62 @@ from arrays and files.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from dettoolkit.cityscapes import VOID
-from dettoolkit.evaluation.segmentation_counts import INSTANCE_STEP
+from dettoolkit.evaluation.segmentation_counts import (
+    INSTANCE_STEP,
+    SegmentationCounts,
+    category_numbers,
+    mean_iou,
+)
+
+
+def count_image(
+    predicted: Tensor,
+    labels: Tensor,
+    *,
+    num_classes: int,
+    image_id: int,
+    instances: Tensor | None,
+    label_ids: Sequence[int],
+    categories: Sequence[str] | None,
+) -> SegmentationCounts:
+    """Count one image, on its device.
+
+    Args:
+        predicted: uint8 or int64 (H, W), labels; they matter only where there is a label.
+        labels: uint8 (H, W), 0 to K - 1 and VOID.
+        num_classes: K, at most 255.
+        image_id: the image's number in its data set.
+        instances: int32 (H, W), Cityscapes' instance ids; None, or -1 in the first pixel, without a file.
+        label_ids: the label id of each class, for `instances`.
+        categories: the category of each class, or None: then each class is its own.
+
+    Raises:
+        ValueError: sizes differ, or a value is no label.
+    """
+    matrix = confusion_matrix(predicted, labels, num_classes).cpu().numpy()
+    rows = np.zeros((0, 5), np.int64)
+    present = instances is not None and not (instances.numel() and int(instances[0, 0]) < 0)
+    if instances is not None and present:
+        label_of_id = torch.full((max(label_ids) + 1,), -1, device=instances.device)
+        label_of_id[list(label_ids)] = torch.arange(num_classes, device=instances.device)
+        category_of = torch.from_numpy(category_numbers(categories, num_classes)).to(instances.device)
+        found = instance_counts(predicted, instances, label_of_id=label_of_id, category_of=category_of)
+        rows = np.insert(found.cpu().numpy(), 0, image_id, axis=1)
+    return SegmentationCounts(
+        matrix=matrix,
+        image_ids=np.array([image_id], np.int64),
+        image_scores=np.array([mean_iou(matrix)]),
+        instances=rows,
+        without_instances=int(not present),
+    )
 
 
 @torch.no_grad()

@@ -7,23 +7,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from dettoolkit.datasets.label_classes import LabelClasses
 from dettoolkit.evaluation.cityscapes import SegmentationResult, evaluate_segmentation
-from dettoolkit.evaluation.segmentation_counts import SegmentationCounts, category_numbers, mean_iou
+from dettoolkit.evaluation.segmentation_counts import SegmentationCounts
 from dettoolkit.preprocessing import normalise
-from dettoolkit.segmentation.confusion import confusion_matrix, instance_counts
+from dettoolkit.segmentation.confusion import count_image
 from dettoolkit.segmentation.inference import InferenceOptions, predict_labels
 from dettoolkit.segmentation.model import Segmenter
 
 Forward = Callable[[Tensor], Tensor]
 Losses = Callable[[Tensor, Tensor], Tensor]
 Sink = Callable[[int, NDArray[np.uint8]], None]
-
-LABEL_IDS = 1 << 16  # values that a label file of 16 bits can have
 
 
 @dataclass(kw_only=True)
@@ -80,37 +77,15 @@ class SegmentationTask:
         image_id = int(batch["image_ids"][row])
         if self.sink is not None:
             self.sink(image_id, predicted.cpu().numpy())
-        labels = batch["labels"][row, :height, :width]
-        matrix = confusion_matrix(predicted, labels, self.network.num_classes).cpu().numpy()
-        instances = batch["instances"][row, :height, :width] if "instances" in batch else None
-        present = instances is not None and int(instances[0, 0]) >= 0
-        rows = np.zeros((0, 5), np.int64)
-        if present and instances is not None:
-            found = instance_counts(
-                predicted,
-                instances,
-                label_of_id=self._label_of_id(predicted),
-                category_of=self._category_of(predicted),
-            )
-            rows = np.insert(found.cpu().numpy(), 0, image_id, axis=1)
-        return SegmentationCounts(
-            matrix=matrix,
-            image_ids=np.array([image_id], np.int64),
-            image_scores=np.array([mean_iou(matrix)]),
-            instances=rows,
-            without_instances=int(not present),
+        return count_image(
+            predicted,
+            batch["labels"][row, :height, :width],
+            num_classes=self.network.num_classes,
+            image_id=image_id,
+            instances=batch["instances"][row, :height, :width] if "instances" in batch else None,
+            label_ids=self.classes.label_ids,
+            categories=self.categories,
         )
-
-    def _label_of_id(self, like: Tensor) -> Tensor:
-        """Map the label ids of instance files to labels, -1 where there is no class."""
-        table = torch.full((LABEL_IDS,), -1, dtype=torch.int64, device=like.device)
-        ids = torch.tensor(self.classes.label_ids, device=like.device)
-        table[ids] = torch.arange(len(self.classes), device=like.device)
-        return table
-
-    def _category_of(self, like: Tensor) -> Tensor:
-        numbers = category_numbers(self.categories, len(self.classes))
-        return torch.from_numpy(np.asarray(numbers)).to(like.device)
 
     def score(self, predictions: Sequence[SegmentationCounts]) -> SegmentationResult:
         """Score what was counted on the whole validation set, as Cityscapes' official script does."""
