@@ -5,10 +5,24 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dettoolkit.segmentation.inference import InferenceOptions, full_logits, predict_labels
+from dettoolkit.segmentation import inference
+from dettoolkit.segmentation.inference import InferenceOptions, predict_labels
 
 CLASSES = 7
 SIZES = [(32, 48), (33, 47), (17, 90), (8, 8), (3, 5), (1, 1)]
+
+
+@torch.no_grad()
+def full_logits(forward, images, *, out_hw, options):
+    """Give what predict_labels takes the argmax of, (N, K, H, W): logits, or log mean probabilities."""
+    found = []
+    for image in images.unsqueeze(1):
+        if len(options.scales) == 1 and not options.flip:
+            (logits,) = inference._answers(forward, image, options)
+            found.append(inference._upsampled(logits, out_hw, options))
+        else:
+            found.append(inference._mean_probabilities(forward, image, out_hw, options).log())
+    return torch.cat(found)
 
 
 def options(**changes):

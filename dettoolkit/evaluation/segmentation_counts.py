@@ -8,14 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
-LabelMap = NDArray[Any]  # (H, W) of integers
 
 IMAGE, LABEL, PIXELS, HITS, CATEGORY_HITS = range(5)
 """The columns of SegmentationCounts.instances."""

@@ -86,31 +86,6 @@ def predict_labels(
     return labels
 
 
-@torch.no_grad()
-def full_logits(
-    forward: Forward, images: Tensor, *, out_hw: tuple[int, int], options: InferenceOptions
-) -> Tensor:
-    """Give the logits behind `predict_labels`, of the mean probabilities their logarithm.
-
-    Args:
-        forward: the network, in evaluation mode.
-        images: float (N, 3, h, w), normalised; N at least 1.
-        out_hw: size of the answer.
-        options: how an image is answered.
-
-    Returns:
-        float32 (N, K, H, W).
-    """
-    found = []
-    for image in images.unsqueeze(1):
-        if len(options.scales) == 1 and not options.flip:
-            (logits,) = _answers(forward, image, options)
-            found.append(_upsampled(logits, out_hw, options))
-        else:
-            found.append(_mean_probabilities(forward, image, out_hw, options).log())
-    return torch.cat(found)
-
-
 def _argmax_into(labels: Tensor, planes: Iterable[Tensor]) -> None:
     """Fill labels, uint8 (H, W), with the number of the highest plane, each (1, H, W)."""
     best = None
