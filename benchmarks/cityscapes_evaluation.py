@@ -2,7 +2,7 @@
 
 python benchmarks/cityscapes_evaluation.py [--images 100]
 
-Ours counts arrays in memory, as evaluation does with what the network gives out. The peer writes them as
+Ours counts as validation does, from what the network gives out in memory. The peer writes them as
 PNGs and runs cityscapesscripts' evalPixelLevelSemanticLabeling on them, with instances, as pip installs it
 (without its optional C part). Labels are generated scenes, enlarged to 1024 x 2048.
 """
@@ -113,6 +113,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=100)
     images = parser.parse_args().images
+    torch.set_num_threads(1)  # the script has one too
     ours = writing = reading = 0.0
     parts = []
     classes = LabelClasses.cityscapes()
