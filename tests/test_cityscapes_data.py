@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from dettoolkit import cli
+from dettoolkit.cli import errors
 from dettoolkit.datasets.cityscapes import (
     BadImageError,
     BadImages,
@@ -635,7 +635,7 @@ class TestSamples:
         data = dataset(load(root), on_bad_image="skip")
         with pytest.raises(LabelError, match=r"99 \(960 pixels\)") as caught:
             data[0]
-        assert cli._sentence(caught.value) == str(caught.value)  # no traceback
+        assert errors.sentence(caught.value) == str(caught.value)  # no traceback
 
     def test_image_turned_by_its_exif_orientation_fits_its_label(self, tmp_path):
         picture = Image.fromarray(np.repeat(pixels((40, 24), most=255)[..., None], 3, axis=2))

@@ -16,6 +16,8 @@ import torch
 from command_line import Errors, refused
 
 from dettoolkit import cli, commands
+from dettoolkit.cli import errors
+from dettoolkit.cli.training import report
 from dettoolkit.runs import RANKS
 from dettoolkit.training.module import TrainingModule
 
@@ -339,10 +341,10 @@ def test_defects_keep_their_traceback(tiny: Any, monkeypatch: pytest.MonkeyPatch
     # A call inside our code that fails is a defect too, though the innermost frame is ours.
     monkeypatch.setattr("dettoolkit.runs.datetime", None)
     with pytest.raises(AttributeError):
-        cli._guarded(lambda: commands.new_run_dir(Path("x"), "y"), False)  # type: ignore[arg-type, return-value]
+        errors.guarded(lambda: commands.new_run_dir(Path("x"), "y"), False)  # type: ignore[arg-type, return-value]
     monkeypatch.setattr("dettoolkit.resume.LENGTHS", ())
-    assert cli._sentence(raised_in(lambda: commands._load(None, Path("nowhere.ckpt")))) is not None  # type: ignore[arg-type]
-    assert cli._sentence(raised_in(lambda: commands.keep_config(Path("nowhere"), ""))) == (
+    assert errors.sentence(raised_in(lambda: commands._load(None, Path("nowhere.ckpt")))) is not None  # type: ignore[arg-type]
+    assert errors.sentence(raised_in(lambda: commands.keep_config(Path("nowhere"), ""))) == (
         "nowhere: No such file or directory"
     )
 
@@ -358,7 +360,7 @@ def raised_in(call: Callable[[], Any]) -> Exception:
 def test_memory_of_the_device_has_its_own_advice() -> None:
     error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
     assert (
-        cli._sentence(error) == "CUDA out of memory. Tried to allocate 2 GiB. Try a smaller data.batch_size"
+        errors.sentence(error) == "CUDA out of memory. Tried to allocate 2 GiB. Try a smaller data.batch_size"
     )
 
 
@@ -396,8 +398,8 @@ def test_only_the_first_process_reports(
         def table(self) -> str:
             return "the numbers"
 
-    cli._report(tiny_run, Score())
+    report(tiny_run, Score())
     assert capsys.readouterr().out == f"the numbers\n\nreport, checkpoints and pictures: {tiny_run}\n"
     monkeypatch.setenv("LOCAL_RANK", "1")
-    cli._report(tiny_run, Score())
+    report(tiny_run, Score())
     assert capsys.readouterr().out == ""

@@ -12,15 +12,28 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # What stands for itself below dettoolkit, lowest first. Each may import itself and the lines above its own.
 LAYERS = (
-    ("cityscapes",),
-    ("backbones", "complexity", "config", "datasets", "evaluation", "heads", "preprocessing", "transfer"),
+    ("cityscapes", "manifest"),
+    (
+        "backbones",
+        "complexity",
+        "config",
+        "datasets",
+        "engines",
+        "evaluation",
+        "heads",
+        "preprocessing",
+        "transfer",
+    ),
     ("detection", "download", "resume", "runs", "segmentation"),
-    ("training",),
+    ("inference", "training"),
     ("builders",),
-    ("build",),
+    ("build", "loading"),
+    ("export",),
     ("prepare",),
     ("commands",),
+    ("demo",),
     ("cli",),
+    ("",),  # the package itself, which gives `load` to users
 )
 LAYER_OF = {name: level for level, names in enumerate(LAYERS) for name in names}
 # Lower, and still nobody's business: training knows no task, and a download knows no recipe.

@@ -78,7 +78,7 @@ def test_the_wheel_holds_the_three_folders_and_the_recipes_and_nothing_else(repo
     wanted.add("dettoolkit/py.typed")
     assert names_in(wheel) == sorted(wanted)
     assert {
-        "dettoolkit/cli.py",
+        "dettoolkit/cli/__init__.py",
         "dettoolkit/heads/ssdlite.py",
         "dettoolkit/datasets/coco.py",
         "dettoolkit/configs/ssdlite_mnv3_large.yaml",

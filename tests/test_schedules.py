@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from dettoolkit.builders.detection import build_detector
+from dettoolkit.builders.detector import build_detector
 from dettoolkit.config import load_recipe
 from dettoolkit.config.sections import Optim, Schedule
 from dettoolkit.training.schedules import (

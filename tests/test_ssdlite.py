@@ -9,9 +9,9 @@ from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 from torchvision.models.detection.image_list import ImageList
 
 from dettoolkit.backbones.initialise import initialise
-from dettoolkit.builders.detection import build_detector, build_losses
+from dettoolkit.builders.detector import build_detector, build_losses
 from dettoolkit.config import load_recipe
-from dettoolkit.datasets.augment import resize_image
+from dettoolkit.datasets.images import resize_image
 from dettoolkit.detection.matching import match, targets_of
 from dettoolkit.detection.model import level_grids
 from dettoolkit.detection.postprocess import postprocess

@@ -12,31 +12,25 @@ from typing import Any
 
 import numpy as np
 
-from dettoolkit.backbones.initialise import initialise
-from dettoolkit.backbones.pretrained import load_backbone, load_ssdlite
+from dettoolkit.builders.detector import activation_of, build_detector, build_losses
 from dettoolkit.builders.run import (
     Classes,
     Run,
     Split,
-    build_backbone,
     listing,
-    refuse_replaced,
     warn_of_other_classes,
 )
 from dettoolkit.complexity import count_conv_madds, count_parameters
-from dettoolkit.config.detection import DetectionData, FocalLoss, MultiboxLoss, SSDLiteModel
+from dettoolkit.config.detection import DetectionData
 from dettoolkit.config.recipe import DetectionRecipe
 from dettoolkit.datasets.augment import build_transform
 from dettoolkit.datasets.coco import BadImages, CocoAnnotations, CocoDetection, check_root, collate
 from dettoolkit.datasets.scenes import write_scenes
-from dettoolkit.detection.anchors import boxes_per_cell, default_boxes
 from dettoolkit.detection.gallery import draw_predictions, draw_training_batch
-from dettoolkit.detection.losses import focal_loss, multibox_loss
 from dettoolkit.detection.matching import match
-from dettoolkit.detection.model import Detector, level_grids, set_class_bias
-from dettoolkit.detection.task import DetectionTask, Losses
+from dettoolkit.detection.model import Detector
+from dettoolkit.detection.task import DetectionTask
 from dettoolkit.evaluation.coco import DetectionArrays
-from dettoolkit.heads.ssdlite import SSDLiteHead
 from dettoolkit.training.module import Batch
 
 logger = logging.getLogger(__name__)
@@ -151,59 +145,6 @@ def _assemble(
     )
 
 
-def build_detector(
-    model: SSDLiteModel, *, num_classes: int, pretrained: bool, exact: bool = False
-) -> Detector:
-    """Build the detector; with `pretrained`, start it from the weights that the recipe names.
-
-    Raises:
-        ValueError: with `exact`, weights of another number of classes; without, their predictors start fresh.
-    """
-    backbone = build_backbone(model.backbone, task="detection")
-    levels = 2 + len(model.head.extra_channels)
-    anchors = model.anchors
-    cells = boxes_per_cell(
-        levels=levels, aspect_ratios=anchors.aspect_ratios, reduce_first_level=anchors.reduce_first_level
-    )
-    head = SSDLiteHead(
-        in_channels=(backbone.channels["c4"], backbone.channels["c5"]),
-        extra_channels=model.head.extra_channels,
-        boxes_per_cell=cells,
-        num_classes=num_classes,
-        norm_eps=model.backbone.norm_eps,
-        norm_momentum=model.backbone.norm_momentum,
-    )
-    grids = level_grids(
-        input_hw=model.input_hw,
-        strides=(backbone.strides["c4"], backbone.strides["c5"]),
-        extra_levels=len(model.head.extra_channels),
-    )
-    boxes = default_boxes(input_hw=model.input_hw, grids_hw=grids, **anchors.model_dump())
-    detector = Detector(backbone=backbone, head=head, anchors_xyxy=boxes)
-    # TensorFlow's config overrides the backbone's own initialisation too
-    # (override_base_feature_extractor_hyperparams).
-    initialise(detector, init=model.head.init, std=model.head.init_std)
-    # The same config gives the predictors a plain normal (box_predictor: random_normal_initializer).
-    for predictors in (head.class_predictors, head.box_predictors):
-        initialise(predictors, init="normal", std=model.head.init_std)
-    set_class_bias(head, model.head.class_bias)
-    if pretrained and model.backbone.weights is not None:
-        load_backbone(backbone, model.backbone.weights, network=model.backbone.type)
-    if pretrained and model.weights is not None:
-        report = load_ssdlite(detector, backbone, model.weights)
-        if exact:
-            hint = "data.label_map=ids gives the 91 class slots of TensorFlow and torchvision"
-            refuse_replaced(report, model.weights, num_classes=num_classes, hint=hint)
-    return detector
-
-
-def build_losses(loss: FocalLoss | MultiboxLoss) -> Losses:
-    """Give the loss function of head outputs and targets."""
-    if loss.type == "focal":
-        return partial(focal_loss, alpha=loss.alpha, gamma=loss.gamma)
-    return partial(multibox_loss, negatives_per_positive=loss.negatives_per_positive)
-
-
 def prepare_data(data: DetectionData, splits: Sequence[Split] = ("train", "val")) -> None:
     """Generate the scenes if the recipe asks for them; check that the splits are there.
 
@@ -280,7 +221,7 @@ def build_task(
     return DetectionTask(
         network=detector,
         losses_of=build_losses(model.loss),
-        activation="sigmoid" if model.loss.type == "focal" else "softmax",
+        activation=activation_of(model.loss),
         box_weight=model.loss.box_weight,
         assign=partial(match, **model.matcher.model_dump()),
         mean=recipe.data.mean,

@@ -1,0 +1,44 @@
+"""`dettoolkit train|evaluate|predict|export|export-demo|download-coco`; tools/ call the same functions.
+
+Nothing heavy is imported before it is needed: a wrong recipe is refused without loading torch.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from dettoolkit.cli.evaluating import evaluate
+from dettoolkit.cli.training import train
+
+__all__ = ["download_coco", "evaluate", "main", "train"]
+
+USAGE = """usage: dettoolkit COMMAND ...   (each has --help)
+  train           train by a recipe, check it, or print it
+  evaluate        score a run, a checkpoint or a recipe's own weights
+  download-coco   fetch and unpack COCO 2017
+  --version       print the version"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand and give its exit status."""
+    commands = {"train": train, "evaluate": evaluate, "download-coco": download_coco}
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    if arguments[0] == "--version":
+        print(f"dettoolkit {version('dettoolkit')}")
+        return 0
+    if arguments[0] not in commands:
+        print(f"dettoolkit has no command '{arguments[0]}'; it has: {', '.join(commands)}", file=sys.stderr)
+        return 2
+    return commands[arguments[0]](arguments[1:])
+
+
+def download_coco(argv: Sequence[str] | None = None) -> int:
+    """Fetch and unpack COCO 2017."""
+    from dettoolkit.download import main as download
+
+    return download(argv, prog="dettoolkit download-coco")

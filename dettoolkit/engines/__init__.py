@@ -1,0 +1,87 @@
+"""Runtimes: each opens a model file and runs it, and knows nothing of what the answers mean.
+
+A module for each format, with `open_engine(path, threads=...)` and `read_manifest(path)`. Libraries are
+imported when a file of their format is opened, so that each is needed by those only who use it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from dettoolkit.manifest import Manifest
+
+# Endings of the files that can be opened, the module of each, and the format's name and extra.
+FORMATS = {
+    ".onnx": "onnx",
+    ".xml": "openvino",
+    ".pte": "executorch",
+    ".tflite": "litert",
+    ".pt2": "pt2",
+}
+
+
+class Engine(Protocol):
+    """A network that is ready to run.
+
+    `device` is where its inputs are wanted and its outputs are.
+    """
+
+    device: torch.device
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Run on images, of the kind and size that the model's manifest says, and give all outputs."""
+        ...
+
+
+def open_engine(path: Path, *, threads: int | None = None) -> Engine:
+    """Open an exported file in its own runtime.
+
+    Args:
+        path: the file; its ending says the format.
+        threads: that the runtime may use; None leaves it to the runtime.
+
+    Raises:
+        ModuleNotFoundError: the runtime is not installed; the message says how to get it.
+        ValueError: the file cannot be opened.
+    """
+    engine: Engine = module_of(path).open_engine(path, threads=threads)
+    return engine
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read an exported file's description of itself, without its network.
+
+    Raises:
+        ManifestError: there is none; other tools' files have none.
+    """
+    manifest: Manifest = module_of(path).read_manifest(path)
+    return manifest
+
+
+def module_of(path: Path) -> ModuleType:
+    """Give the module of a file's format.
+
+    Raises:
+        ValueError: no format has this ending.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise ValueError(
+            f"{path}: files that end in '{path.suffix}' are of no format that dettoolkit exports "
+            f"({', '.join(FORMATS)}): give a run's folder, a checkpoint or an exported file"
+        )
+    return import_module(f"dettoolkit.engines.{FORMATS[path.suffix.lower()]}")
+
+
+def missing(extra: str, error: ModuleNotFoundError) -> ModuleNotFoundError:
+    """Say which extra brings a module that is not there."""
+    return ModuleNotFoundError(
+        f"this needs the Python package '{error.name}', which is not installed: "
+        f"pip install 'dettoolkit[{extra}]'",
+        name=error.name,
+    )
