@@ -18,6 +18,7 @@ import torch
 
 from dettoolkit.build import Classes
 from dettoolkit.builders import detection as build
+from dettoolkit.builders.detector import build_detector
 from dettoolkit.config import DetectionRecipe, load_recipe
 from dettoolkit.training.memory import keep_freed_memory
 
@@ -32,7 +33,7 @@ def steps(count: int, *, keep: bool) -> float:
         raise SystemExit("this system's malloc has no such settings (glibc on Linux has)")
     recipe = load_recipe("ssdlite_mnv3_large").recipe
     assert isinstance(recipe, DetectionRecipe)
-    network = build.build_detector(recipe.model, num_classes=80, pretrained=False)
+    network = build_detector(recipe.model, num_classes=80, pretrained=False)
     classes = Classes([str(label) for label in range(80)], list(range(80)))
     task = build.build_task(recipe, network, classes=classes, ground_truth={})
     network.train().to(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""Augmentation of detection samples: the SSDLite and SSD presets, and the one resize used everywhere.
+"""Augmentation of detection samples: the SSDLite and SSD presets.
 
 Letters: t = trials, m = boxes. Boxes travel through albumentations as fractions of the image, one row
 (x1, y1, x2, y2, index) per box, without its bbox processor: that would round to float32, refuse boxes that
@@ -20,6 +20,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else the import asks t
 
 import albumentations as A
 
+from dettoolkit.datasets.images import resize_image
 from dettoolkit.datasets.problems import Reason, clean_boxes
 
 Image = NDArray[np.uint8]
@@ -38,16 +39,6 @@ CONTRAST = SATURATION = (0.5, 1.5)
 HUE = (-0.05, 0.05)
 ZOOM_OUT = (1.0, 4.0)
 ZOOM_FILL = (123, 117, 104)  # mean_value of the same file, here RGB; also torchvision's detection reference
-
-
-def resize_image(image: Image, input_hw: tuple[int, int]) -> Image:
-    """Resize `image` (H, W, 3) to `input_hw`: bilinear, half-pixel centres, no antialias.
-
-    The one resize of training, evaluation and prediction. Equals torch's `interpolate(mode="bilinear",
-    align_corners=False)` up to rounding; the result (h, w, 3) is contiguous.
-    """
-    size_wh = input_hw[::-1]
-    return np.asarray(cv2.resize(np.ascontiguousarray(image), size_wh, interpolation=cv2.INTER_LINEAR))
 
 
 def candidate_crops(hw: tuple[int, int], rng: np.random.Generator) -> NDArray[np.int64]:

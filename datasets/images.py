@@ -1,4 +1,4 @@
-"""Reading image files as RGB, with damaged files told apart from whole ones."""
+"""Reading image files as RGB, with damaged files told apart from whole ones, and the one resize."""
 
 from __future__ import annotations
 
@@ -57,6 +57,16 @@ def read_whole(path: Path) -> bytes:
     if reason is not None:
         raise BadImageError(reason)
     return data
+
+
+def resize_image(image: NDArray[np.uint8], input_hw: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resize `image` (H, W, 3) to `input_hw`: bilinear, half-pixel centres, no antialias.
+
+    The one resize of training, evaluation and prediction. Equals torch's `interpolate(mode="bilinear",
+    align_corners=False)` up to rounding; the result (h, w, 3) is contiguous.
+    """
+    size_wh = input_hw[::-1]
+    return np.asarray(cv2.resize(np.ascontiguousarray(image), size_wh, interpolation=cv2.INTER_LINEAR))
 
 
 def header_hw(path: Path) -> tuple[int, int] | None:

@@ -21,7 +21,8 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # as in augment.py, whic
 import albumentations as A
 
 from dettoolkit.cityscapes import VOID
-from dettoolkit.datasets.augment import photometric_distortion, resize_image
+from dettoolkit.datasets.augment import photometric_distortion
+from dettoolkit.datasets.images import resize_image
 
 Image = NDArray[np.uint8]
 Labels = NDArray[np.uint8]

@@ -241,3 +241,9 @@ def tiny_segmentation_run(
 ) -> Path:
     """Return the folder of a finished run of 60 epochs with a step each: it has learnt; not to be changed."""
     return tiny_segmentation.train(tmp_path_factory.mktemp("tiny_segmentation_run"), *LEARN)[0]
+
+
+@pytest.fixture(scope="session")
+def tiny_learnt_run(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a finished run of 60 epochs with a step each: it finds boxes; not to be changed."""
+    return tiny.train(tmp_path_factory.mktemp("tiny_learnt_run"), *LEARN)[0]

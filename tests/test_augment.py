@@ -15,7 +15,8 @@ from torchvision.ops import box_iou
 from torchvision.transforms import v2
 
 from dettoolkit.datasets import augment
-from dettoolkit.datasets.augment import build_transform, resize_image, sample_crop
+from dettoolkit.datasets.augment import build_transform, sample_crop
+from dettoolkit.datasets.images import resize_image
 
 Preset = Literal["none", "ssdlite", "ssd"]
 PRESETS: list[Preset] = ["none", "ssdlite", "ssd"]

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from dettoolkit.datasets import segmentation_augment
-from dettoolkit.datasets.augment import resize_image
+from dettoolkit.datasets.images import resize_image
 from dettoolkit.datasets.segmentation_augment import (
     CentreCrop,
     EvalTransform,

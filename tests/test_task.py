@@ -14,8 +14,8 @@ from dettoolkit.builders.run import Classes
 from dettoolkit.detection.boxes import encode
 from dettoolkit.detection.losses import focal_loss
 from dettoolkit.detection.matching import match, targets_of
-from dettoolkit.detection.postprocess import Detections
-from dettoolkit.detection.task import DetectionTask, detection_arrays, to_original
+from dettoolkit.detection.postprocess import Detections, to_original
+from dettoolkit.detection.task import DetectionTask, detection_arrays
 from dettoolkit.preprocessing import normalise
 
 CATEGORY_IDS = [3, 7]  # of labels 0 and 1

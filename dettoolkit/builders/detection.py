@@ -13,13 +13,8 @@ from typing import Any
 import numpy as np
 
 from dettoolkit.builders.detector import activation_of, build_detector, build_losses
-from dettoolkit.builders.run import (
-    Classes,
-    Run,
-    Split,
-    listing,
-    warn_of_other_classes,
-)
+from dettoolkit.builders.network import listing
+from dettoolkit.builders.run import Classes, Run, Split, warn_of_other_classes
 from dettoolkit.complexity import count_conv_madds, count_parameters
 from dettoolkit.config.detection import DetectionData
 from dettoolkit.config.recipe import DetectionRecipe

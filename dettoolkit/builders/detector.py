@@ -8,7 +8,7 @@ from typing import Any
 
 from dettoolkit.backbones.initialise import initialise
 from dettoolkit.backbones.pretrained import load_backbone, load_ssdlite
-from dettoolkit.builders.run import build_backbone, refuse_replaced
+from dettoolkit.builders.network import build_backbone, refuse_replaced
 from dettoolkit.config.detection import FocalLoss, MultiboxLoss, SSDLiteModel
 from dettoolkit.detection.anchors import boxes_per_cell, default_boxes
 from dettoolkit.detection.losses import focal_loss, multibox_loss

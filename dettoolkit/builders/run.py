@@ -14,10 +14,9 @@ import lightning
 import torch
 import torchvision
 
-from dettoolkit.backbones.mobilenet import MobileNetV3
-from dettoolkit.backbones.pretrained import LoadReport, load_checkpoint
+from dettoolkit.backbones.pretrained import load_checkpoint
+from dettoolkit.builders.network import listing
 from dettoolkit.config import Recipe, recipe_to_dict
-from dettoolkit.config.sections import Backbone
 from dettoolkit.datasets.problems import BadImages, ProblemReport
 from dettoolkit.training.data import DataModule
 from dettoolkit.training.module import Batch, Task
@@ -96,19 +95,6 @@ class Run:
         raise NotImplementedError
 
 
-def build_backbone(section: Backbone, *, task: Literal["detection", "segmentation"]) -> MobileNetV3:
-    """Build the backbone with random weights; a reduced tail is the task's own."""
-    return MobileNetV3(
-        network=section.type,
-        width=section.width,
-        tail=task if section.reduced_tail else "full",
-        output_stride=section.output_stride,
-        dilate_c4=section.dilate_c4,
-        norm_eps=section.norm_eps,
-        norm_momentum=section.norm_momentum,
-    )
-
-
 def build_data_module(run: Run) -> DataModule:
     """Build the loaders of a run."""
     return DataModule(
@@ -137,25 +123,6 @@ def describe(run: Run) -> dict[str, Any]:
             "python": platform.python_version(),
         },
     }
-
-
-def listing(names: Sequence[str]) -> str:
-    """Name up to eight, and count the rest."""
-    shown = ", ".join(names[:8])
-    return f"{shown} … {len(names) - 8} more" if len(names) > 8 else shown or "none"
-
-
-def refuse_replaced(report: LoadReport, weights: str, *, num_classes: int, hint: str) -> None:
-    """Refuse to score weights whose class layers had another size and would start fresh.
-
-    Raises:
-        ValueError: with the hint as its end.
-    """
-    if report.replaced:
-        raise ValueError(
-            f"{weights} predicts another number of classes than the {num_classes} of the data set "
-            f"({len(report.replaced)} tensors of another size): score it on data of its own classes; {hint}"
-        )
 
 
 def warn_of_other_classes(weights: str, names: Sequence[str]) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dettoolkit.builders.run import Classes, Run, Split, listing, warn_of_other_classes
+from dettoolkit.builders.network import listing
+from dettoolkit.builders.run import Classes, Run, Split, warn_of_other_classes
 from dettoolkit.builders.segmenter import build_loss, build_segmenter
 from dettoolkit.cityscapes import CLASSES
 from dettoolkit.complexity import count_conv_madds, count_parameters

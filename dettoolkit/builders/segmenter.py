@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dettoolkit.backbones.initialise import initialise
 from dettoolkit.backbones.pretrained import load_backbone, load_segmenter
-from dettoolkit.builders.run import build_backbone, listing, refuse_replaced
+from dettoolkit.builders.network import build_backbone, listing, refuse_replaced
 from dettoolkit.config.segmentation import CrossEntropy, LRASPPModel, RASPPModel
 from dettoolkit.heads.lraspp import LRASPPHead
 from dettoolkit.heads.raspp import RASPPHead

@@ -103,6 +103,12 @@ def postprocess(
         depth *= DEEPER
 
 
+def to_original(detections: Detections, *, input_hw: tuple[int, int], original_hw: Tensor) -> Tensor:
+    """Scale boxes (N, D, 4) from the input to the original images; `original_hw` is (N, 2)."""
+    ratio = original_hw.to(detections.boxes_xyxy) / detections.boxes_xyxy.new_tensor(input_hw)  # (N, 2)
+    return detections.boxes_xyxy * ratio.flip(1).repeat(1, 2).unsqueeze(1)  # x by width, y by height
+
+
 def _check(class_logits: Tensor, box_deltas: Tensor, anchors_xyxy: Tensor) -> None:
     images, anchors, slots = class_logits.shape if class_logits.dim() == 3 else (-1, -1, -1)
     fits = box_deltas.shape == (images, anchors, 4) and anchors_xyxy.shape == (anchors, 4)

@@ -11,19 +11,13 @@ from torch import Tensor
 
 from dettoolkit.detection.matching import Targets, targets_of
 from dettoolkit.detection.model import Detector
-from dettoolkit.detection.postprocess import Detections, postprocess
+from dettoolkit.detection.postprocess import Detections, postprocess, to_original
 from dettoolkit.evaluation.coco import CocoResult, DetectionArrays, evaluate_coco
 from dettoolkit.preprocessing import normalise
 
 Losses = Callable[[Tensor, Tensor, Targets], tuple[Tensor, Tensor]]
 Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
 Assigner = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-def to_original(detections: Detections, *, input_hw: tuple[int, int], original_hw: Tensor) -> Tensor:
-    """Scale boxes (N, D, 4) from the input to the original images; `original_hw` is (N, 2)."""
-    ratio = original_hw.to(detections.boxes_xyxy) / detections.boxes_xyxy.new_tensor(input_hw)  # (N, 2)
-    return detections.boxes_xyxy * ratio.flip(1).repeat(1, 2).unsqueeze(1)  # x by width, y by height
 
 
 @dataclass(kw_only=True)

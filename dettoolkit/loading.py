@@ -1,0 +1,70 @@
+"""`load`: a trained or an exported model, ready to be called on images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from dettoolkit.backbones.pretrained import load_weights
+from dettoolkit.builders.deploy import build_network, manifest_of
+from dettoolkit.config import Recipe, load_recipe
+from dettoolkit.engines import FORMATS, open_engine, read_manifest
+from dettoolkit.engines.network import NetworkEngine
+from dettoolkit.inference.predictor import Predictor
+from dettoolkit.manifest import Manifest
+from dettoolkit.runs import checkpoint_of, read_checkpoint, stored_recipe
+
+
+def load(model: str | Path, *, device: str | None = None, threads: int | None = None) -> Predictor:
+    """Load a model: a run's folder, a checkpoint of ours, or an exported file.
+
+    Args:
+        model: its path. Of a run's folder the best checkpoint is taken.
+        device: where PyTorch runs a checkpoint, such as "cpu" or "cuda:1"; None takes a GPU if there is one.
+        threads: that an exported file's runtime may use; None leaves it to the runtime. PyTorch's are set by
+            `torch.set_num_threads`.
+
+    Raises:
+        FileNotFoundError: neither a checkpoint nor a run's folder with one.
+        ModuleNotFoundError: the runtime of an exported file is not installed; the message names the extra.
+        ValueError: a file that does not say what it is.
+    """
+    path = Path(model).expanduser()
+    if path.suffix.lower() in FORMATS:
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path} does not exist: give an exported file, a checkpoint or a run's folder"
+            )
+        manifest = read_manifest(path)
+        if device not in (None, "cpu"):
+            raise ValueError(f"{path} runs on the CPU here: leave device={device!r} out")
+        return Predictor(manifest, open_engine(path, threads=threads), source=str(path))
+    manifest, network = open_checkpoint(path)
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Predictor(manifest, NetworkEngine(network, torch.device(device)), source=str(path))
+
+
+def open_checkpoint(path: Path, recipe: Recipe | None = None) -> tuple[Manifest, nn.Module]:
+    """Build the network of a run's folder or a checkpoint, load its weights and describe it.
+
+    Args:
+        path: the folder, of which the best checkpoint is taken, or the file.
+        recipe: in the place of the one that the checkpoint carries; None takes that.
+    """
+    checkpoint = checkpoint_of(path, names=("best", "last"))
+    description, state = read_checkpoint(checkpoint)
+    if recipe is None:
+        with stored_recipe(checkpoint) as config:
+            recipe = load_recipe(str(config)).recipe
+    network = build_network(recipe, num_classes=len(description["class_names"]))
+    load_weights(
+        network,
+        {key.removeprefix("network."): value for key, value in state.items()},
+        source=str(checkpoint),
+        replaceable="(?!)",  # nothing
+        remedy="a checkpoint is loaded with its own model section: overrides must not change its tensors",
+    )
+    return manifest_of(recipe, network, description), network

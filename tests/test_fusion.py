@@ -1,0 +1,47 @@
+"""Fused networks against the networks themselves."""
+
+import pytest
+import torch
+from random_weights import randomise
+from torch import nn
+
+from dettoolkit.builders.deploy import build_network
+from dettoolkit.config import load_recipe
+from dettoolkit.engines.fusion import fused
+from dettoolkit.engines.network import NetworkEngine
+
+RECIPES = ["ssdlite_mnv3_large", "ssdlite_mnv3_large_torchvision", "lraspp_mnv3_large", "lraspp_mnv3_small"]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_network_gives_the_same_without_its_normalisation(name):
+    network = randomise(build_network(load_recipe(name).recipe, num_classes=5))
+    state = {key: value.clone() for key, value in network.state_dict().items()}
+    images = torch.randn(2, 3, 96, 128, generator=torch.Generator().manual_seed(1))
+    engine = NetworkEngine(network, torch.device("cpu"))
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in engine.network.modules())
+    with torch.no_grad():
+        wanted = network(images)
+    for mine, theirs in zip(engine(images), [wanted] if name.startswith("lraspp") else wanted, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4 * float(theirs.std()))
+    assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
+
+
+def test_a_network_in_training_is_left_so():
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).train()
+    copy = fused(network)
+    assert network.training
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    assert not any(module.training for module in copy.modules())
+    images = torch.randn(2, 3, 5, 5)
+    torch.testing.assert_close(copy(images), network.eval()(images))
+
+
+def test_normalisation_of_anything_else_stays():
+    for network in (
+        nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU(), nn.BatchNorm2d(3)),
+        nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1)),
+        nn.ModuleList([nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)]),  # in no order that is known
+    ):
+        randomise(network)
+        assert sum(isinstance(module, nn.BatchNorm2d) for module in fused(network).modules()) == 1

@@ -1,0 +1,165 @@
+"""`load`: folders, checkpoints and exported files become predictors; all else is refused with a reason."""
+
+import dataclasses
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import dettoolkit
+from dettoolkit import engines, loading
+from dettoolkit.loading import load, open_checkpoint
+from dettoolkit.manifest import ExportFacts, ManifestError, from_json
+from dettoolkit.runs import read_checkpoint
+
+
+def test_a_folder_and_its_checkpoint_give_the_same(tiny_run):
+    folder, file = load(tiny_run), load(str(tiny_run / "checkpoints" / "best.ckpt"))
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    first, second = (model(image, threshold=0) for model in (folder, file))
+    assert len(first) > 10
+    np.testing.assert_array_equal(first.boxes_xyxy, second.boxes_xyxy)
+    assert folder.source == str(tiny_run)
+
+
+def test_the_network_has_the_checkpoint_s_weights(tiny_run):
+    manifest, network = open_checkpoint(tiny_run)
+    description, state = read_checkpoint(tiny_run / "checkpoints" / "best.ckpt")
+    own = network.state_dict()
+    assert own
+    for name, values in own.items():
+        assert torch.equal(values, state[f"network.{name}"]), name
+    assert list(manifest.class_names) == description["class_names"]
+    assert manifest.class_ids == (3, 7)
+    assert manifest.input_hw == (64, 64)
+
+
+@pytest.mark.parametrize("run", ["tiny_run", "tiny_segmentation_run"])
+def test_a_manifest_survives_being_written(run, request):
+    manifest, _ = open_checkpoint(request.getfixturevalue(run))
+    again = from_json(manifest.to_json(), source="here")
+    assert again.to_json() == manifest.to_json()
+    assert again.segmentation == manifest.segmentation
+    assert (again.input_hw, again.class_ids) == (manifest.input_hw, manifest.class_ids)
+
+
+def test_a_recipe_in_the_place_of_the_stored_one(tiny, tiny_run, tmp_path):
+    recipe = tiny.load(tmp_path, "evaluation.score_threshold=0.2", "model.postprocess.nms_iou=0.3").recipe
+    manifest, _ = open_checkpoint(tiny_run, recipe)
+    assert manifest.detection.score_threshold == 0.2
+    assert manifest.detection.nms_iou == 0.3
+    other = tiny.load(tmp_path, "model.backbone.width=0.5").recipe
+    with pytest.raises(ValueError, match="overrides must not change its tensors"):
+        open_checkpoint(tiny_run, other)
+
+
+def test_anchors_of_the_manifest_are_those_of_the_network(tiny_run):
+    from dettoolkit.detection.anchors import default_boxes
+
+    manifest, network = open_checkpoint(tiny_run)
+    facts = from_json(manifest.to_json(), source="").detection
+    boxes = default_boxes(input_hw=manifest.input_hw, **facts.anchors)
+    assert torch.equal(boxes, network.anchors_xyxy)
+
+
+def test_what_is_not_there_is_named(tmp_path, tiny_run):
+    with pytest.raises(FileNotFoundError, match="neither a checkpoint nor a run's folder"):
+        load(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"runs with checkpoints: .*tiny"):
+        load(tiny_run.parent)
+    with pytest.raises(FileNotFoundError, match=r"model.onnx does not exist: give an exported file"):
+        load(tmp_path / "model.onnx")
+
+
+def test_a_bare_state_dict_is_refused(tmp_path):
+    torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match="holds no dettoolkit run: its recipe and class names are missing"):
+        load(tmp_path / "weights.pth")
+
+
+def test_an_image_is_no_model(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "photo.png")
+    with pytest.raises(ValueError, match=r"photo.png"):
+        load(tmp_path / "photo.png")
+
+
+class FakeFormat:
+    """An engine's module whose files hold a manifest and nothing else."""
+
+    threads = None
+
+    def read_manifest(self, path):
+        return from_json(path.read_text(), source=str(path))
+
+    def open_engine(self, path, *, threads):
+        self.threads = threads
+        return self
+
+    device = torch.device("cpu")
+
+    def __call__(self, images):
+        boxes = torch.tensor([[[0.0, 0.0, 32.0, 64.0]]]).repeat(len(images), 1, 1)
+        one = torch.ones(len(images), 1)
+        return boxes, one, one.long(), one[:, 0].long()
+
+
+@pytest.fixture
+def exported(monkeypatch, tiny_run, tmp_path):
+    module = FakeFormat()
+    monkeypatch.setattr(engines, "module_of", lambda path: module)
+    manifest, _ = open_checkpoint(tiny_run)
+    facts = ExportFacts(format="onnx", postprocessing=True)
+    path = tmp_path / "model.onnx"
+    path.write_text(dataclasses.replace(manifest, export=facts).to_json())
+    return path, module
+
+
+def test_an_exported_file_runs_in_its_own_runtime(exported):
+    path, module = exported
+    model = load(path, threads=2)
+    assert module.threads == 2
+    found = model(np.zeros((128, 32, 3), np.uint8))
+    assert found.boxes_xyxy.tolist() == [[0, 0, 16, 128]]  # of an input of 64 x 64
+    assert found.names == ("bar",)
+    assert load(path, device="cpu").manifest.export.format == "onnx"
+
+
+def test_an_exported_file_stays_on_the_cpu(exported):
+    with pytest.raises(ValueError, match="runs on the CPU here: leave device='cuda' out"):
+        load(exported[0], device="cuda")
+
+
+def test_a_file_of_another_tool_is_refused(exported):
+    exported[0].write_text("{}")
+    with pytest.raises(ManifestError, match=r"model.onnx holds no description that dettoolkit can read"):
+        load(exported[0])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("run", ["tiny_run", "tiny_segmentation_run"])
+def test_a_gpu_gives_the_same(run, request):
+    folder = request.getfixturevalue(run)
+    image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    here, there = (load(folder, device=device) for device in ("cpu", "cuda"))
+    assert load(folder).engine.device.type == "cuda"
+    (first,), (second,) = (model.predict_batch([image], threshold=0) for model in (here, there))
+    if here.task == "segmentation":
+        assert (first.labels == second.labels).mean() > 0.99
+    else:
+        np.testing.assert_allclose(first.scores[:5], second.scores[:5], atol=1e-2)
+
+
+def test_the_package_gives_load_and_imports_nothing_before_it_is_asked(tmp_path):
+    code = (
+        "import sys, dettoolkit; print('torch' in sys.modules); dettoolkit.load; "
+        "print('torch' in sys.modules, *({'lightning', 'albumentations'} & sys.modules.keys()))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.split() == ["False", "True"]
+    assert dettoolkit.load is loading.load
+    with pytest.raises(AttributeError, match="has no attribute 'lode'"):
+        dettoolkit.lode  # noqa: B018
