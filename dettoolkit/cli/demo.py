@@ -1,0 +1,144 @@
+"""`dettoolkit export-demo`."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from dettoolkit.cli.errors import guarded, quiet
+from dettoolkit.cli.evaluating import HERE
+from dettoolkit.cli.training import OVERRIDES
+
+EXAMPLES = """examples:
+  dettoolkit export-demo runs/lraspp_scenes/2026-01-31_12-00-00 --out demo
+  dettoolkit export-demo --serve demo
+  dettoolkit export-demo model.onnx --out demo --images my_pictures --serve"""
+
+
+def export_demo(argv: Sequence[str] | None = None) -> int:
+    """Make a page that runs a model in the browser, or serve one."""
+    options = _parser().parse_intermixed_args(argv)
+    return guarded(lambda: _export_demo(options), options.traceback)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dettoolkit export-demo",
+        usage="%(prog)s RUN | CHECKPOINT | FILE.onnx [key=value ...] --out DIR [options]\n"
+        "       %(prog)s --serve DIR",
+        description="Make a folder with a web page that runs a model in the browser. Any server that gives\n"
+        "out files will do, and the page asks no other for anything.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    add = parser.add_argument
+    add("model", nargs="?", metavar="RUN", help=MODEL_HELP)
+    add("extras", nargs="*", help=OVERRIDES)
+    add("--out", metavar="DIR", type=Path, help="folder to write; it must not exist yet")
+    add("--images", metavar="PATH", type=Path, help=IMAGES_HELP)
+    add("--samples", metavar="N", type=_count, default=6, help="pictures to offer (default: 6)")
+    add("--title", help="heading of the page")
+    add("--int8", action="store_true", help="quantise the model to 8 bits")
+    add("--size", nargs=2, type=int, metavar=("H", "W"), help=SIZE_HELP)
+    add("--ort-web", metavar="PATH", type=Path, help=ORT_WEB_HELP)
+    add("--serve", nargs="?", const=True, metavar="DIR", help=SERVE_HELP)
+    add("--port", type=int, default=8000, help="of --serve (default: 8000)")
+    add("--traceback", action="store_true", help="show where an error arose")
+    return parser
+
+
+MODEL_HELP = (
+    "a run's folder or a checkpoint, which is exported; or an ONNX file that was exported with\n"
+    "--preprocessing --postprocessing"
+)
+IMAGES_HELP = (
+    "pictures to offer and to prove the export on: a folder, a pattern or a file\n"
+    "(default: the run's validation set)"
+)
+SIZE_HELP = (
+    "the network's input, of a segmenter that keeps its images' size\n(default: that of the first image)"
+)
+ORT_WEB_HELP = "npm's archive of onnxruntime-web, or its folder (default: npm fetches it once)"
+SERVE_HELP = "show the page on this computer, until Ctrl-C; with threads, which other servers may not give"
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"wanted a number of pictures, 0 or more, got '{text}'")
+    return int(text)
+
+
+def _export_demo(options: argparse.Namespace) -> int:
+    served = Path(options.serve) if isinstance(options.serve, str) else options.out
+    if options.model is None and options.serve is None:
+        raise ValueError("name a run with --out DIR for a new demo, or --serve DIR for one that is there")
+    if options.model is None and served is None:
+        raise ValueError("name the demo's folder: --serve DIR")
+    if options.model is not None:
+        if options.out is None:
+            raise ValueError("name the folder to write: --out DIR")
+        _make(options)
+        served = options.out
+    if options.serve is not None:
+        _serve(served, options.port)
+    return 0
+
+
+def _make(options: argparse.Namespace) -> None:
+    from dettoolkit.demo.builder import build_demo, check_free, check_model, choose_samples
+    from dettoolkit.demo.ort_web import read_files
+    from dettoolkit.engines import read_manifest
+
+    check_free(options.out)
+    quiet()
+    read_files(options.ort_web)  # before the export, which takes longer
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(options.model)
+        if model.suffix.lower() != ".onnx":
+            model = _export(options, Path(folder) / "model.onnx")
+        elif options.extras or options.int8 or options.size:
+            raise ValueError(f"{model} is exported already: key=value, --int8 and --size are for a run")
+        manifest = read_manifest(model)
+        check_model(model, manifest)
+        samples = choose_samples(manifest, options.images, options.samples)
+        build_demo(model, options.out, samples=samples, runtime=options.ort_web, title=options.title)
+    size = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())
+    print(f"demo: {options.out} ({size / 1e6:.0f} MB; a visitor's browser loads the part it needs)")
+    if options.serve is None:
+        print(f"see it: dettoolkit export-demo --serve {options.out}")
+
+
+def _export(options: argparse.Namespace, out: Path) -> Path:
+    from dettoolkit.config import load_recipe
+    from dettoolkit.export.command import export
+    from dettoolkit.export.request import Request
+    from dettoolkit.runs import stored_recipe
+
+    source = Path(options.model)
+    request = Request(
+        format="onnx",
+        precision="int8" if options.int8 else "float32",
+        batch=1,
+        preprocessing=True,
+        postprocessing=True,
+        input_hw=tuple(options.size) if options.size else None,
+        images=options.images,
+    )
+    with stored_recipe(source, trainer=HERE) as config:
+        recipe = load_recipe(str(config), options.extras).recipe
+    done = export(source, out, request, recipe=recipe)
+    print(f"{done.report.table()}\n")
+    return done.path
+
+
+def _serve(folder: Path, port: int) -> None:
+    from dettoolkit.demo.server import address, make_server
+
+    with make_server(folder, port) as server:
+        print(f"{folder} is at {address(server)}  (Ctrl-C ends it)", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print()

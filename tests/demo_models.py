@@ -1,0 +1,99 @@
+"""Models for the demo's page, written by hand: what they answer is known without running them."""
+
+from pathlib import Path
+
+import numpy as np
+
+from dettoolkit.manifest import DetectionFacts, ExportFacts, Manifest, SegmentationFacts
+
+COLORS = ((200, 40, 30), (20, 160, 60), (40, 70, 210))
+SEGMENTER_CLASSES = ("reddish", "greenish", "bluish")
+DETECTOR_CLASSES = ("cup", "traffic light")
+# In shares of width and height, best first; and one that pads.
+BOXES = np.array(
+    [[0.5, 0.25, 0.9, 0.75], [0.1, 0.1, 0.3, 0.9], [0.6, 0.8, 0.7, 0.95], [0, 0, 0, 0]], np.float32
+)
+SCORES = np.array([0.9, 0.6, 0.3, 0], np.float32)
+LABELS = np.array([1, 0, 1, -1], np.int64)
+
+
+def manifest_of(task: str, **export) -> Manifest:
+    facts = {"format": "onnx", "batch": 1, "preprocessing": True, "postprocessing": True} | export
+    detection = DetectionFacts(
+        activation="sigmoid",
+        score_threshold=0.05,
+        nms_iou=0.6,
+        candidates_per_class=100,
+        max_detections=100,
+        shown_threshold=0.4,
+        anchors={},
+    )
+    segments = task == "segmentation"
+    names = SEGMENTER_CLASSES if segments else DETECTOR_CLASSES
+    return Manifest(
+        name=f"handmade_{task}",
+        class_names=names,
+        class_ids=tuple(range(len(names))),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        input_hw=(64, 96),
+        recipe={"data": {"root": "nowhere", "val": {"images": "val"}}},
+        versions={},
+        detection=None if segments else detection,
+        segmentation=SegmentationFacts(align_corners=False, colors=COLORS) if segments else None,
+        export=ExportFacts(**facts),
+    )
+
+
+def write_segmenter(path: Path, **export) -> Path:
+    """Write a model that names each pixel after its strongest channel, the first of equals."""
+    from onnx import TensorProto, helper
+
+    nodes = [
+        helper.make_node("Cast", ["images"], ["numbers"], to=TensorProto.FLOAT),
+        helper.make_node("ArgMax", ["numbers"], ["strongest"], axis=3, keepdims=0),
+        helper.make_node("Cast", ["strongest"], ["labels"], to=TensorProto.UINT8),
+    ]
+    outputs = [helper.make_tensor_value_info("labels", TensorProto.UINT8, [1, "H", "W"])]
+    return _write(path, nodes, outputs, [], manifest_of("segmentation", **export))
+
+
+def write_detector(path: Path, **export) -> Path:
+    """Write a model that finds BOXES in whatever it is shown."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    constants = {
+        "shares": BOXES[None],
+        "scores_in": SCORES[None],
+        "labels_in": LABELS[None],
+        "counts_in": np.array([3], np.int64),
+        "order": np.array([2, 1, 2, 1], np.int64),  # width, height, width, height
+    }
+    nodes = [
+        helper.make_node("Shape", ["images"], ["shape"]),
+        helper.make_node("Gather", ["shape", "order"], ["size"]),
+        helper.make_node("Cast", ["size"], ["size_float"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["shares", "size_float"], ["boxes_xyxy"]),
+        *(helper.make_node("Identity", [f"{name}_in"], [name]) for name in ("scores", "labels", "counts")),
+    ]
+    outputs = [
+        helper.make_tensor_value_info("boxes_xyxy", TensorProto.FLOAT, [1, 4, 4]),
+        helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 4]),
+        helper.make_tensor_value_info("labels", TensorProto.INT64, [1, 4]),
+        helper.make_tensor_value_info("counts", TensorProto.INT64, [1]),
+    ]
+    weights = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    return _write(path, nodes, outputs, weights, manifest_of("detection", **export))
+
+
+def _write(path, nodes, outputs, weights, manifest) -> Path:
+    import onnx
+    from onnx import TensorProto, helper
+
+    images = helper.make_tensor_value_info("images", TensorProto.UINT8, [1, "H", "W", 3])
+    graph = helper.make_graph(nodes, "handmade", [images], outputs, weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    helper.set_model_props(model, {"dettoolkit": manifest.to_json()})
+    onnx.checker.check_model(model, full_check=True)
+    path.write_bytes(model.SerializeToString())
+    return path
