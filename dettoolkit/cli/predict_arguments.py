@@ -1,0 +1,115 @@
+"""What `dettoolkit predict` can be told."""
+
+from __future__ import annotations
+
+import argparse
+
+USAGE = """%(prog)s MODEL SOURCE... [options]
+       %(prog)s --resume DIR [--shard I/N]
+       %(prog)s --merge DIR [--save coco,csv,parquet]"""
+EXAMPLES = """examples:
+  dettoolkit predict runs/ssdlite_scenes/2026-01-31_12-00-00 photo.jpg
+  dettoolkit predict model.onnx photos/ 'more/**/*.png' --threshold 0.4 --save pictures,csv
+  dettoolkit predict model.onnx clip.mp4 --every 2
+  dettoolkit predict model.onnx webcam --limit 500
+  dettoolkit predict best.ckpt val2017/ --annotations instances_val2017.json --threshold 0 --save coco
+  dettoolkit predict model.onnx photos/ --resume fleet --shard 1/8     the same command begins and goes on"""
+
+
+def arguments() -> argparse.ArgumentParser:
+    """Make the parser."""
+    parser = argparse.ArgumentParser(
+        prog="dettoolkit predict",
+        usage=USAGE,
+        description="Find objects, or the class of each pixel, in images, videos or a camera's pictures.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    add = parser.add_argument
+    add("model", nargs="?", metavar="MODEL", help="a run's folder, a checkpoint, or an exported file")
+    add(
+        "sources",
+        nargs="*",
+        metavar="SOURCE",
+        help="images, videos, folders (with all below them), patterns in quotes, lists (.txt, a path\n"
+        "a line), webcam, webcam:1, rtsp://..., s3://bucket/folder",
+    )
+    _results(parser.add_argument_group("results"))
+    _machine(parser.add_argument_group("machine"))
+    _fleet(parser.add_argument_group("very many images"))
+    add("--traceback", action="store_true", help="show where an error arose")
+    return parser
+
+
+def _results(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--out", metavar="DIR", help="new folder for the results (default: runs/predictions/<time>)")
+    add(
+        "--save",
+        metavar="LIST",
+        help="of pictures, masks, crops, json, csv, coco, parquet, with commas between; results.jsonl\n"
+        "is always written (default: pictures, and a segmenter's masks; with --resume or --shard json)",
+    )
+    add("--threshold", type=float, metavar="T", help="least score (default: the recipe's picture_threshold)")
+    add("--classes", metavar="NAMES", help="keep these classes only, with commas between")
+    add("--every", type=_count, metavar="N", help="of a video, take the first of each N frames")
+    add("--limit", type=_count, metavar="N", help="take at most N images, and N frames of each video")
+    add(
+        "--annotations",
+        metavar="FILE",
+        help="COCO json whose image ids the results get, by file name; for scoring, with --threshold 0",
+    )
+    add("--strict", action="store_true", help="exit with 1 if any image could not be read")
+
+
+def _machine(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "--batch-size",
+        type=_count,
+        metavar="N",
+        help="images that go through the network at once (default: 1)",
+    )
+    add(
+        "--device",
+        metavar="D",
+        help="cpu, cuda, cuda:1 ... for a checkpoint (default: a GPU if there is one)",
+    )
+    add("--threads", type=_count, metavar="N", help="threads of the network's runtime")
+    add(
+        "--workers",
+        type=_count,
+        default=2,
+        metavar="N",
+        help="threads that read images (default: %(default)s)",
+    )
+
+
+def _fleet(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--resume", metavar="DIR", help="go on in this folder with what is not done; begin if it is new")
+    add(
+        "--shard",
+        type=_shard,
+        metavar="I/N",
+        help="only the I-th of N parts; N processes may share one folder",
+    )
+    add("--merge", metavar="DIR", help="make tables of a folder whose shards are all finished")
+
+
+def names(text: str | None) -> tuple[str, ...] | None:
+    """Break a list at its commas."""
+    return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: wanted a number, 1 or more")
+    return int(text)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    number, slash, of = text.partition("/")
+    if not (slash and number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise argparse.ArgumentTypeError(f"{text}: wanted I/N with I from 1 to N, such as 1/8")
+    return int(number), int(of)

@@ -1,0 +1,119 @@
+"""How far a prediction job is, on a terminal or in a log, and what came of it."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dettoolkit.inference.pipeline import Outcome
+
+NAMED = 10  # images, unreadable ones and classes that are named at the end
+LOG_SECONDS = 30  # between lines of progress where there is no terminal
+
+
+class Tally:
+    """Count what a job finds, and show how far it is.
+
+    Args:
+        count: counts all images of the job, done or not; called in a thread, since a listing can take long.
+        done: images that were done before.
+    """
+
+    def __init__(self, count: Callable[[], int] | None, *, done: int) -> None:
+        self.images, self.seconds, self.done = 0, 0.0, done
+        self.unreadable = 0
+        self.problems: list[str] = []  # the first of them
+        self.lines: list[str] = []  # what was found in each of the first images
+        self.found: Counter[str] = Counter()  # objects, or shares summed over images
+        self.segments = False
+        self._total: int | None = None
+        self._count = count
+
+    def follow(self, outcomes: Iterable[Outcome]) -> None:
+        """Take all outcomes, showing progress."""
+        from tqdm import tqdm
+
+        terminal = sys.stderr.isatty()
+        if self._count is not None:
+            threading.Thread(target=self._set_total, daemon=True).start()
+        start = logged = time.monotonic()
+        # Nothing is shown before the first image, whose loading is not the model's speed.
+        with tqdm(initial=self.done, unit=" images", disable=not terminal, smoothing=0.1, leave=False) as bar:
+            try:
+                for outcome in outcomes:
+                    self._add(outcome)
+                    bar.total = self._total
+                    bar.set_postfix_str(
+                        f"{self.unreadable} unreadable" if self.unreadable else "", refresh=False
+                    )
+                    bar.update()
+                    self.seconds = time.monotonic() - start
+                    if not terminal and time.monotonic() - logged >= LOG_SECONDS:
+                        logged = time.monotonic()
+                        print(self._progress(), file=sys.stderr, flush=True)
+            finally:
+                self.seconds = time.monotonic() - start
+
+    def report(self) -> Iterator[str]:
+        """Say what came of it, line by line."""
+        if self.images <= NAMED:
+            yield from self.lines
+        readable = self.images - self.unreadable
+        speed = f" ({readable / self.seconds:.1f} images/s)" if readable and self.seconds else ""
+        before = f", {self.done} were done before" if self.done else ""
+        noun = "image" if self.images == 1 else "images"
+        yield f"{self.images} {noun} in {self.seconds:.1f} s{speed}{before}"
+        if readable:
+            yield f"found {self._summary(readable)}"
+        if self.unreadable:
+            yield f"{self.unreadable} could not be read:"
+            yield from (f"  {problem}" for problem in self.problems)
+            if self.unreadable > len(self.problems):
+                yield "  ... all have an 'error' in results.jsonl"
+
+    def _add(self, outcome: Outcome) -> None:
+        from dettoolkit.inference.predictions import DetectionPrediction, SegmentationPrediction
+
+        self.images += 1
+        prediction = outcome.prediction
+        if prediction is None:
+            self.unreadable += 1
+            if len(self.problems) < NAMED:
+                self.problems.append(str(outcome.problem))
+            return
+        own: Counter[str] = Counter()
+        if isinstance(prediction, DetectionPrediction):
+            own.update(prediction.names)
+            text = ", ".join(f"{count} {name}" for name, count in own.most_common())
+        elif isinstance(prediction, SegmentationPrediction):
+            self.segments = True
+            own.update(prediction.shares)
+            text = ", ".join(f"{name} {share:.1%}" for name, share in own.most_common())
+        self.found.update(own)
+        if len(self.lines) < NAMED:
+            self.lines.append(f"{outcome.item.name}: {text or 'nothing'}")
+
+    def _summary(self, readable: int) -> str:
+        best = self.found.most_common(NAMED)
+        more = f", {len(self.found) - NAMED} more" if len(self.found) > NAMED else ""
+        if self.segments:
+            return ", ".join(f"{name} {share / readable:.1%}" for name, share in best) + more
+        return (", ".join(f"{count} {name}" for name, count in best) or "nothing") + more
+
+    def _progress(self) -> str:
+        of = f" of {self._total}" if self._total is not None else ""
+        return (
+            f"{self.done + self.images}{of} images, {self.images / self.seconds:.1f} a second, "
+            f"{self.unreadable} unreadable"
+        )
+
+    def _set_total(self) -> None:
+        # What goes wrong in a listing is told where its images are predicted; here only a total is missing.
+        with suppress(Exception):
+            self._total = self._count() if self._count is not None else None

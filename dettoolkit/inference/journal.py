@@ -1,0 +1,121 @@
+"""The record of a prediction job: a line of JSON for each image, appended and never changed.
+
+What a line says is done: it is written after the image's pictures. A process that is killed
+leaves at most a torn last line, which is cut off when the job goes on.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+if sys.platform != "win32":  # which has no such lock: there one must not start two processes on one file
+    import fcntl
+
+Record = dict[str, Any]
+
+
+class Journal:
+    """Append records to a file that only this process writes.
+
+    Args:
+        path: the file; made where there is none.
+
+    Attributes:
+        done: names of the images that had a line when it was opened. They are all that is held in memory.
+        unreadable: how many of those could not be read.
+
+    Raises:
+        BlockingIOError: another process is writing it.
+        ValueError: a line before the last is no record.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: BinaryIO = path.open("a+b")
+        try:
+            self._lock()
+            self.done, self.unreadable = self._recover()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        """Give itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the file, and let others write it."""
+        self._file.close()
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Append a record and hand it to the operating system at once."""
+        self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+        self._file.flush()
+
+    def _lock(self) -> None:
+        if sys.platform != "win32":
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BlockingIOError(
+                    f"another process is writing {self.path}: let it finish, or give each its own --shard"
+                ) from None
+
+    def _recover(self) -> tuple[set[str], int]:
+        """Cut off a torn end, and the last video's frames: its annotated file is made as a whole."""
+        self._file.seek(0)
+        position, end = 0, 0  # behind the last whole line, and behind what is kept
+        done, pending, video = set[str](), list[Record](), None
+        unreadable = 0
+        for number, line in enumerate(self._file, start=1):
+            record = _parse(line)
+            if record is None:
+                if self._file.read(1):
+                    raise ValueError(
+                        f"{self.path}, line {number}: this is no record, and others follow; take the line "
+                        "out and go on: its image is predicted again"
+                    )
+                break
+            if video is None or record.get("video") != video:  # what was pending is finished
+                done.update(each["name"] for each in pending)
+                unreadable += sum("error" in each for each in pending)
+                pending, end, video = [], position, record.get("video")
+            pending.append({key: record[key] for key in ("name", "error") if key in record})
+            position += len(line)
+        if video is None:
+            done.update(each["name"] for each in pending)
+            unreadable += sum("error" in each for each in pending)
+            end = position
+        self._file.truncate(end)
+        return done, unreadable
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """Yield a journal's records; a torn last line is left out."""
+    with path.open("rb") as file:
+        for line in file:
+            record = _parse(line)
+            if record is not None:
+                yield record
+
+
+def merge_records(paths: Sequence[Path]) -> Iterator[Record]:
+    """Yield the records of several journals in the order of their images' listing, without holding them."""
+    return heapq.merge(*map(read_records, paths), key=lambda record: int(record["index"]))
+
+
+def _parse(line: bytes) -> Record | None:
+    """Read a whole line; None for a torn one."""
+    try:
+        record = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and "name" in record else None

@@ -1,0 +1,105 @@
+"""Prediction by Ray Data, when one machine is not enough. Needs no import of ray itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from dettoolkit.datasets.problems import BadImageError
+from dettoolkit.inference import buckets
+from dettoolkit.inference.images import as_rgb, read_upright
+from dettoolkit.inference.journal import Record
+from dettoolkit.inference.records import found_in
+from dettoolkit.inference.sources import Pixels
+from dettoolkit.inference.tables import arrow_table
+from dettoolkit.loading import load
+
+IMAGES = ("bytes", "image", "path")  # columns that hold images, the first that is there is taken
+
+
+class BatchPredictor:
+    """Predict on batches of a Ray data set; a class for `map_batches`.
+
+        found = images.map_batches(
+            BatchPredictor,
+            fn_constructor_kwargs={"model": "model.onnx", "threads": 4},
+            compute=ray.data.ActorPoolStrategy(size=8),
+            num_cpus=4,
+            batch_size=32,
+        )
+
+    Each worker loads the model once. An image that cannot be read is a row with an `error`.
+
+    Args:
+        model: as `dettoolkit.load` takes it; a path that every worker can read.
+        threshold: of a detector, the least score; None takes the model's own.
+        device: as `dettoolkit.load` takes it.
+        threads: of the network's runtime; best the worker's `num_cpus`.
+        at_once: images that go through the network at once.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        threshold: float | None = None,
+        device: str | None = None,
+        threads: int | None = None,
+        at_once: int = 1,
+    ) -> None:
+        self.predictor = load(model, device=device, threads=threads)
+        self.threshold, self.at_once = threshold, at_once
+
+    def __call__(self, batch: Mapping[str, NDArray[Any]]) -> Any:
+        """Predict on a batch.
+
+        Args:
+            batch: columns, of which one holds the images: `bytes` of image files (as `read_binary_files`
+                gives), `image` (uint8 arrays, as `read_images` gives) or `path` (files, or addresses that
+                fsspec reads). A batch with images of one column has others too, such as their paths.
+
+        Returns:
+            a `pyarrow.Table`: the columns of `dettoolkit predict --save parquet`, but for the name, and those
+            that came, but for bytes and pixels.
+
+        Raises:
+            ValueError: no column holds images.
+        """
+        column = next((name for name in IMAGES if name in batch), None)
+        if column is None:
+            raise ValueError(
+                f"a batch has the columns {', '.join(batch)}: wanted one of {', '.join(IMAGES)} with images"
+            )
+        records: list[Record] = []
+        for start in range(0, len(batch[column]), self.at_once):
+            values = batch[column][start : start + self.at_once]
+            records += self._predict([_read(value) for value in values])
+        table = arrow_table(records, self.predictor.task).drop_columns("name")
+        for name in batch:
+            if name not in ("bytes", "image"):
+                table = table.append_column(name, [batch[name].tolist()])
+        return table
+
+    def _predict(self, images: Sequence[Pixels | str]) -> Iterator[Record]:
+        readable = [image for image in images if not isinstance(image, str)]
+        answers = iter(self.predictor.predict_batch(readable, threshold=self.threshold) if readable else ())
+        for image in images:
+            if isinstance(image, str):
+                yield {"error": image}
+            else:
+                yield found_in(self.predictor.prediction(image, next(answers)), masks=True)
+
+
+def _read(value: object) -> Pixels | str:
+    """Read an image, or say why it cannot be read."""
+    try:
+        if isinstance(value, bytes):
+            return buckets.decode_file(value)
+        if isinstance(value, str):
+            return buckets.read(value) if "://" in value else read_upright(Path(value))
+        return as_rgb(value)[1]
+    except BadImageError as error:
+        return str(error)

@@ -1,0 +1,334 @@
+"""Jobs: stopped and gone on with, divided into shards, they come to what one uninterrupted job comes to."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fake_predictor import IDS, NAMES, FakePredictor, write_images, write_video
+
+from dettoolkit.inference.jobs import Job, Shard, enter_folder, fingerprint, read_job
+from dettoolkit.inference.journal import Journal, merge_records, read_records
+from dettoolkit.inference.running import Run, write_tables
+from dettoolkit.inference.sources import Sources
+from dettoolkit.inference.video import count_frames
+
+WHOLE = Shard(1, 1)
+
+
+def job_of(*sources, task="detection", **changes):
+    job = Job(
+        model="m.onnx",
+        fingerprint="1",
+        task=task,
+        class_names=NAMES,
+        class_ids=IDS,
+        sources=tuple(str(each) for each in sources),
+        save=("json",),
+        threshold=None if task == "segmentation" else 0.0,
+        classes=None,
+        every=1,
+        limit=None,
+        annotations=None,
+        shards=1,
+    )
+    return replace(job, **changes)
+
+
+def run(job, folder, shard=WHOLE, *, predictor=None, resume=False, batch_size=2):
+    """Run a shard, to its end or to the predictor's breaking off."""
+    predictor = predictor or FakePredictor(job.task)
+    again = enter_folder(folder, job, shard, resume=resume)
+    with Run(job, folder, shard, again=again) as share, suppress(KeyboardInterrupt):
+        list(share.predict(predictor, batch_size=batch_size, workers=2))
+    return predictor
+
+
+def content(folder):
+    """Give every file's bytes, the time in the summaries left out."""
+    found = {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+    return {name: data for name, data in found.items() if not name.startswith("summary")}
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = write_images(tmp_path / "in", [f"{n % 3}/{n}.png" for n in range(23)])
+    (folder / "1" / "bad.png").write_bytes(b"")
+    return folder
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+@pytest.mark.parametrize("stop", [0, 1, 7, 22])
+def test_stopped_and_gone_on_with_comes_to_the_same(images, tmp_path, task, stop):
+    kinds = ("pictures", "coco", "csv") + (("masks",) if task == "segmentation" else ("crops",))
+    job = job_of(images, task=task, save=kinds)
+    for name, stops in (("whole", []), ("parts", [stop, 3])):
+        for count in stops:
+            run(job, tmp_path / name, predictor=FakePredictor(task, fail_after=count), resume=True)
+        if stops:
+            with (tmp_path / name / "results.jsonl").open("ab") as journal:
+                journal.write(b'{"name": "0/0.png", "ind')  # a torn line of a process that was killed
+        run(job, tmp_path / name, resume=True)
+        write_tables(tmp_path / name, job, job.save)
+    assert content(tmp_path / "parts") == content(tmp_path / "whole")
+    records = list(read_records(tmp_path / "whole" / "results.jsonl"))
+    assert len(records) == 24
+    assert [record["name"] for record in records if "error" in record] == ["1/bad.png"]
+
+
+def test_what_is_done_is_not_predicted_again(images, tmp_path):
+    job = job_of(images)
+    run(job, tmp_path / "out", predictor=FakePredictor(fail_after=10))
+    done = len(list(read_records(tmp_path / "out/results.jsonl")))
+    assert 8 <= done <= 12
+    rest = run(job, tmp_path / "out", resume=True)
+    assert sum(rest.batches) == 24 - 1 - done  # one cannot be read
+    assert run(job, tmp_path / "out", resume=True).batches == []
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert (summary["images"], summary["unreadable"]) == (24, 1)
+
+
+def test_images_that_came_later_are_predicted_too(images, tmp_path):
+    job = job_of(images)
+    run(job, tmp_path / "out")
+    write_images(images, ["0/00.png", "9/new.png"])
+    assert sum(run(job, tmp_path / "out", resume=True).batches) == 2
+
+
+def test_an_image_that_is_given_twice_is_predicted_once(images, tmp_path):
+    job = job_of(images / "0", images / "0" / "3.png", images / "0" / "0.png", save=("pictures",))
+    assert sum(run(job, tmp_path / "out").batches) == 8
+
+
+KILLED = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from test_jobs import FakePredictor, job_of, run
+class Slow(FakePredictor):
+    def predict_batch(self, images, **options):
+        time.sleep(0.05)
+        return super().predict_batch(images, **options)
+run(job_of(sys.argv[2], save=("pictures", "json")), Path(sys.argv[3]), predictor=Slow(), batch_size=1)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX's")
+def test_a_killed_process_loses_nothing(images, tmp_path):
+    killed = tmp_path / "killed"
+    arguments = [str(Path(__file__).parent), str(images), str(killed)]
+    process = subprocess.Popen([sys.executable, "-c", KILLED, *arguments])
+    journal = killed / "results.jsonl"
+    deadline = time.monotonic() + 120
+    while not (journal.exists() and journal.read_bytes().count(b"\n") >= 5):
+        assert process.poll() is None, "it ended by itself"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = journal.read_bytes()
+    assert 5 <= kept.count(b"\n") < 24
+    job = job_of(images, save=("pictures", "json"))
+    run(job, killed, resume=True)
+    assert journal.read_bytes().startswith(kept[: kept.rindex(b"\n") + 1])
+    run(job, tmp_path / "whole")
+    parts = {name: data for name, data in content(killed).items() if ".part" not in name}
+    assert parts == content(tmp_path / "whole")
+
+
+def test_shards_are_the_whole(images, tmp_path):
+    kinds = ("csv", "coco")
+    job = job_of(images, save=kinds)
+    run(job, tmp_path / "whole")
+    write_tables(tmp_path / "whole", job, kinds)
+    divided = replace(job, shards=3)
+    folder = tmp_path / "shards"
+    for number in (2, 3):
+        run(divided, folder, Shard(number, 3))
+    with pytest.raises(
+        FileNotFoundError, match=r"not finished is shard 1/3: .*--resume .*shards --shard 1/3"
+    ):
+        write_tables(folder, divided, kinds)
+    run(divided, folder, Shard(1, 3), predictor=FakePredictor(fail_after=2))
+    with pytest.raises(FileNotFoundError, match="not finished is shard 1/3"):
+        write_tables(folder, divided, kinds)
+    run(divided, folder, Shard(1, 3), resume=True)
+    write_tables(folder, divided, kinds)
+    for name in ("results.csv", "coco.json", "coco_images.json"):
+        assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    parts = [folder / f"results-{number}-of-3.jsonl" for number in (1, 2, 3)]
+    assert list(merge_records(parts)) == list(read_records(tmp_path / "whole" / "results.jsonl"))
+    assert all(len(list(read_records(part))) >= 3 for part in parts)
+
+
+def test_a_shard_is_the_images_own_whatever_else_is_there():
+    names = [f"folder/{number:012d}.jpg" for number in range(8000)]
+    shards = [Shard(number, 8) for number in range(1, 9)]
+    owners = [[shard.number for shard in shards if shard.has(name)] for name in names]
+    assert all(len(each) == 1 for each in owners)
+    sizes = Counter(owner for (owner,) in owners)
+    assert max(sizes.values()) < 1.15 * min(sizes.values())
+    assert [Shard(n, 8).has("a.jpg") for n in range(1, 9)].index(True) == 1  # it must never change
+    for number, of in ((0, 3), (4, 3)):
+        with pytest.raises(ValueError, match="wanted i/n with i from 1 to n"):
+            Shard(number, of)
+
+
+def test_limit_counts_images_and_frames_before_shards(images, tmp_path):
+    write_video(images / "0" / "clip.mp4", 9)
+    job = job_of(images, limit=12, every=2)
+    names = [item.name for _, item in job.items(Sources(job.sources), WHOLE, set())]
+    assert len(names) == 11 + 5
+    assert job.count(Sources(job.sources), WHOLE) == 16
+    job = replace(job, limit=3)
+    assert job.count(Sources(job.sources), WHOLE) == 3
+    parts = [[item.name for _, item in job.items(Sources(job.sources), Shard(n, 2), set())] for n in (1, 2)]
+    assert sorted(parts[0] + parts[1]) == sorted(names[:3])
+
+
+def test_a_video_is_made_as_a_whole(tmp_path):
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        write_video(tmp_path / "in" / name, 6)
+    job = job_of(tmp_path / "in", save=("pictures",))
+    run(job, tmp_path / "parts", predictor=FakePredictor(fail_after=9), batch_size=1)  # in the second
+    assert len(list(read_records(tmp_path / "parts/results.jsonl"))) == 9
+    run(job, tmp_path / "parts", resume=True)
+    run(job, tmp_path / "whole")
+    assert [count_frames(tmp_path / "parts/pictures" / name) for name in ("a.mp4", "b.mp4", "c.mp4")] == [
+        6
+    ] * 3
+    same = "results.jsonl"
+    assert (tmp_path / "parts" / same).read_bytes() == (tmp_path / "whole" / same).read_bytes()
+
+
+def test_stop_ends_what_has_no_end(images, tmp_path):
+    job = job_of(images, save=("csv",))
+    enter_folder(tmp_path / "out", job, WHOLE, resume=False)
+    with Run(job, tmp_path / "out", WHOLE, again=False) as share:
+        outcomes = share.predict(FakePredictor(), batch_size=1, workers=1)
+        next(outcomes)
+        share.stop()
+        rest = list(outcomes)
+    assert len(rest) < 6
+    assert json.loads((tmp_path / "out/summary.json").read_text())["images"] == 1 + len(rest) == share.done
+
+
+def test_two_processes_do_not_share_a_file(tmp_path):
+    with Journal(tmp_path / "results.jsonl") as journal:
+        journal.write({"name": "1.png", "index": 0})
+        with pytest.raises(BlockingIOError, match=r"another process is writing .*results\.jsonl: let it"):
+            Journal(tmp_path / "results.jsonl")
+    with Journal(tmp_path / "results.jsonl") as journal:
+        assert journal.done == {"1.png"}
+
+
+@pytest.mark.parametrize("torn", [b"", b"{", b'{"name": "2.png", "index": 1}', b"\0" * 40, b"\n"])
+def test_a_torn_end_is_cut_off(tmp_path, torn):
+    path = tmp_path / "results.jsonl"
+    path.write_bytes(b'{"name": "1.png", "index": 0}\n' + torn)
+    assert [record["name"] for record in read_records(path)] == ["1.png"]
+    with Journal(path) as journal:
+        assert journal.done == {"1.png"}
+        journal.write({"name": "2.png", "index": 1})
+    assert [record["name"] for record in read_records(path)] == ["1.png", "2.png"]
+
+
+def test_damage_in_the_middle_is_told_and_nothing_is_cut(tmp_path):
+    path = tmp_path / "results.jsonl"
+    path.write_bytes(b'{"name": "1.png", "index": 0}\n{broken\n{"name": "3.png", "index": 2}\n')
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"results\.jsonl, line 2: this is no record, and others follow"):
+        Journal(path)
+    assert path.read_bytes() == before
+
+
+def test_a_folder_is_one_jobs(images, tmp_path):
+    job, out = job_of(images), tmp_path / "out"
+    run(job, out)
+    assert read_job(out) == job
+    with pytest.raises(FileExistsError, match=r"has results already: go on with --resume .*out"):
+        run(job, out)
+    with pytest.raises(
+        ValueError, match=r"holds another job: threshold is 0\.5, there 0\.0\. Give a new folder"
+    ):
+        run(replace(job, threshold=0.5), out, resume=True)
+    with pytest.raises(ValueError, match="another job: fingerprint is '2', there '1'"):
+        run(replace(job, fingerprint="2", model="moved.onnx"), out, resume=True)
+    run(replace(job, model="moved.onnx"), out, resume=True)
+    with pytest.raises(FileExistsError, match="has files already, of no prediction job"):
+        run(job, images)
+    (out / "job.json").write_text('{"model": 3}')
+    with pytest.raises(ValueError, match="describes no prediction job that this version knows"):
+        read_job(out)
+    assert read_job(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"save": ("pictures", "gif")}, "cannot save 'gif': choose of pictures, masks, crops, json"),
+        (
+            {"save": ("masks",)},
+            "'masks' cannot be saved, since the model does detection: choose of pictures, crops, json",
+        ),
+        (
+            {"save": ("crops",), "task": "segmentation"},
+            "'crops' cannot be saved, since the model does segmentation",
+        ),
+        ({"classes": ("box", "dog")}, "no class 'dog': the model has box, bar, none"),
+        ({"classes": ("box",), "task": "segmentation"}, "classes are chosen of a detector"),
+    ],
+)
+def test_a_job_that_cannot_be_is_refused_before_it_begins(changes, text):
+    with pytest.raises(ValueError, match=text):
+        job_of("x", **changes)
+
+
+def test_only_some_classes(images, tmp_path):
+    run(job_of(images, classes=("bar",)), tmp_path / "out")
+    found = [
+        each for record in read_records(tmp_path / "out/results.jsonl") for each in record.get("objects", ())
+    ]
+    assert found
+    assert {each["name"] for each in found} == {"bar"}
+
+
+def test_batches_are_full_though_some_images_cannot_be_read(images, tmp_path):
+    assert run(job_of(images), tmp_path / "out", batch_size=5).batches == [5, 5, 5, 5, 3]
+
+
+def test_nothing_readable(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/1.jpg").write_bytes(b"x")
+    job = job_of(tmp_path / "in", save=("pictures", "coco"))
+    assert run(job, tmp_path / "out").batches == []
+    write_tables(tmp_path / "out", job, job.save)
+    assert json.loads((tmp_path / "out/coco.json").read_text()) == []
+
+
+def test_a_segmenters_tables_need_masks_in_its_records(images, tmp_path):
+    job = job_of(images, task="segmentation", save=("pictures",))
+    run(job, tmp_path / "out")
+    write_tables(tmp_path / "out", job, ["csv"])
+    with pytest.raises(
+        ValueError, match=r"has no masks in its results\.jsonl: predict again with --save coco"
+    ):
+        write_tables(tmp_path / "out", job, ["coco"])
+
+
+def test_fingerprint_is_of_what_the_file_holds(tmp_path):
+    (tmp_path / "a.onnx").write_bytes(b"1")
+    (tmp_path / "b.onnx").write_bytes(b"1")
+    (tmp_path / "c.xml").write_bytes(b"1")
+    (tmp_path / "c.bin").write_bytes(b"2")  # OpenVINO's weights
+    prints = [fingerprint(tmp_path / name) for name in ("a.onnx", "b.onnx", "c.xml")]
+    assert prints[0] == prints[1] != prints[2]

@@ -1,0 +1,200 @@
+"""`dettoolkit predict` with trained models: what comes out, and what a person is told."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from command_line import refused
+from fake_predictor import write_video
+from PIL import Image
+
+from dettoolkit.cli.predicting import predict
+
+
+def files(folder):
+    found = (path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file())
+    return sorted(found)
+
+
+def run(*arguments):
+    return predict([*map(str, arguments), "--device", "cpu"])
+
+
+@pytest.fixture
+def errors(capsys):
+    """Run a command that is to be refused and give the sentences of its error."""
+
+    def told(*arguments):
+        capsys.readouterr()
+        assert run(*arguments) == 2
+        return refused(capsys)
+
+    return told
+
+
+def test_a_folder_by_a_detector(tiny, tiny_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(tiny_run, tiny.data / "val", "--threshold", 0.01) == 0
+    (out,) = Path("runs/predictions").iterdir()
+    pictures = [f"pictures/{number}.png" for number in range(1, 6)]
+    assert files(out) == ["job.json", *pictures, "results.jsonl", "summary.json"]
+    assert cv2.imread(str(out / "pictures/1.png")).shape == (48, 64, 3)
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith("1.png: ")
+    assert told[5].startswith("5 images in ")
+    assert told[-1] == f"results: {out}"
+
+
+def test_coco_results_are_those_of_the_evaluation(tiny, tiny_run, tmp_path):
+    annotations = tiny.data / "annotations/val.json"
+    given = ["--annotations", annotations, "--threshold", 0, "--save", "coco,csv", "--out", tmp_path / "out"]
+    assert run(tiny_run, tiny.data / "val", *given) == 0
+    results = json.loads((tmp_path / "out/coco.json").read_text())
+    wanted = json.loads((tiny_run / "predictions.json").read_text())
+
+    def order(each):
+        return each["image_id"], -each["score"], each["category_id"], each["bbox"]
+
+    assert len(results) == len(wanted) > 0
+    for ours, theirs in zip(sorted(results, key=order), sorted(wanted, key=order), strict=True):
+        assert (ours["image_id"], ours["category_id"]) == (theirs["image_id"], theirs["category_id"])
+        assert ours["score"] == pytest.approx(theirs["score"], abs=1e-5)
+        assert ours["bbox"] == pytest.approx(theirs["bbox"], abs=1e-2)
+    with (tmp_path / "out/results.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == len(results)
+
+
+def test_a_segmenter_writes_label_ids(tiny_segmentation, tiny_segmentation_run, tmp_path, capsys):
+    images = tiny_segmentation.data / "leftImg8bit/val"
+    assert run(tiny_segmentation_run, images, "--out", tmp_path / "out") == 0
+    names = [f"lindau/lindau_{number:06d}_000019_leftImg8bit.png" for number in range(1, 6)]
+    assert files(tmp_path / "out/masks") == names
+    assert files(tmp_path / "out/pictures") == names
+    right, count = 0, 0
+    for name in names:
+        truth = tiny_segmentation.data / "gtFine/val" / name.replace("leftImg8bit", "gtFine_labelIds")
+        labels, mask = (np.asarray(Image.open(path)) for path in (truth, tmp_path / "out/masks" / name))
+        right, count = right + int((mask == labels)[labels > 0].sum()), count + int((labels > 0).sum())
+    assert right / count > 0.6  # it has learnt these pictures
+    assert "%" in capsys.readouterr().out
+
+
+def test_a_video_and_a_folder_with_damage(tiny, tiny_run, tmp_path, capsys):
+    folder = tmp_path / "in"
+    write_video(folder / "clip.mp4", 4, hw=(48, 64))
+    (folder / "a.jpg").write_bytes(b"\xff\xd8\xff")
+    given = [tiny_run, folder, "--threshold", 0.01, "--out"]
+    assert run(*given, tmp_path / "out") == 0
+    assert files(tmp_path / "out/pictures") == ["clip.mp4"]
+    told = capsys.readouterr().out
+    assert "1 could not be read:\n" in told
+    assert f"{folder / 'a.jpg'}: file is cut short or damaged" in told
+    assert run(*given, tmp_path / "strict", "--strict") == 1
+    assert run(tiny_run, folder / "a.jpg", "--out", tmp_path / "none") == 1
+
+
+def test_shards_and_merge(tiny, tiny_run, tmp_path, capsys):
+    given = [tiny_run, tiny.data / "train", "--threshold", 0.01]
+    assert run(*given, "--save", "json,coco", "--out", tmp_path / "whole") == 0
+    for number in (1, 2):
+        assert run(*given, "--resume", tmp_path / "out", "--shard", f"{number}/2", "--save", "json,coco") == 0
+    told = capsys.readouterr()
+    assert f"when both shards are done: dettoolkit predict --merge {tmp_path / 'out'}" in told.out
+    assert "beginning in" in told.err
+    assert predict(["--merge", str(tmp_path / "out")]) == 0
+    name = "coco.json"
+    assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert f"written: {tmp_path / 'out' / name}" in capsys.readouterr().out
+    assert predict(["--resume", str(tmp_path / "out"), "--shard", "2/2", "--device", "cpu"]) == 0
+    assert "0 images" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+def test_a_schedulers_signal_says_how_to_go_on(tiny, tiny_run, tmp_path):
+    write_video(tmp_path / "in/long.mp4", 3000)
+    out = tmp_path / "out"
+    command = "import sys; from dettoolkit.cli.predicting import predict; sys.exit(predict())"
+    given = [tiny_run, tmp_path / "in", "--resume", out, "--device", "cpu", "--threads", 1]
+    process = subprocess.Popen(
+        [sys.executable, "-c", command, *map(str, given)], stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 200
+    while not ((out / "results.jsonl").exists() and (out / "results.jsonl").stat().st_size > 500):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    told = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert "Traceback" not in told
+    assert f"go on with: dettoolkit predict --resume {out}\n" in told
+    assert not (out / "summary.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (["{run}", "nowhere.jpg"], "nowhere.jpg does not exist: give an image"),
+        (["nowhere.ckpt", "{image}"], "nowhere.ckpt"),
+        (["nowhere.onnx", "{image}"], "nowhere.onnx does not exist"),
+        (["{run}", "{image}", "--threshold", "50"], "--threshold 50.0: wanted a score from 0 to 1"),
+        (
+            ["{run}", "{image}", "--save", "pictures,masks"],
+            "'masks' cannot be saved, since the model does detection",
+        ),
+        (["{run}", "{image}", "--save", "png"], "cannot save 'png': choose of pictures, masks"),
+        (["{run}", "{image}", "--classes", "dog"], "no class 'dog': the model has box, bar"),
+        (["{run}", "{image}", "--annotations", "nowhere.json"], "nowhere.json: No such file"),
+        (["{run}", "foo://bucket/x"], "foo://bucket/x cannot be read: Protocol not known: foo"),
+        (["{run}", "webcam", "--resume", "x"], "a camera or a stream is predicted once, as a whole"),
+        (["--merge", "nowhere"], "nowhere holds no prediction job"),
+    ],
+)
+def test_errors_are_sentences(tiny, tiny_run, tmp_path, monkeypatch, errors, given, text):
+    monkeypatch.chdir(tmp_path)
+    image = tiny.data / "val/1.png"
+    assert text in errors(*(each.format(run=tiny_run, image=image) for each in given))
+    assert not Path("runs").exists()  # nothing is begun that cannot be done
+    assert not Path("x").exists()
+
+
+def test_a_device_that_is_not_there(tiny, tiny_run, capsys):
+    for device, text in (("cuda:99", "PyTorch sees "), ("gpu", "--device gpu: wanted cpu, cuda")):
+        assert predict([str(tiny_run), str(tiny.data / "val/1.png"), "--device", device]) == 2
+        assert text in refused(capsys)
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ([], "give a model and what to predict on"),
+        (["model.onnx"], "give a model and what to predict on"),
+        (["--resume", "nowhere"], "nowhere holds no job to go on with: give a model"),
+        (["m", "s", "--shard", "4/3"], "4/3: wanted I/N with I from 1 to N, such as 1/8"),
+        (["m", "s", "--batch-size", "0"], "0: wanted a number, 1 or more"),
+        (["m", "s", "--resume", "a", "--out", "b"], "--resume names the folder already"),
+        (["m", "s", "--merge", "a"], "--merge DIR goes alone"),
+    ],
+)
+def test_wrong_usage_is_told_before_anything_is_loaded(given, text, capsys):
+    with pytest.raises(SystemExit):
+        predict(given)
+    assert text in capsys.readouterr().err
+
+
+def test_another_job_in_the_folder_is_refused(tiny, tiny_run, tmp_path, errors):
+    given = [tiny_run, tiny.data / "val", "--limit", 2]
+    assert run(*given, "--out", tmp_path / "out") == 0
+    assert "has results already: go on with --resume" in errors(*given, "--out", tmp_path / "out")
+    assert "limit is 3, there 2" in errors(*given[:2], "--limit", 3, "--resume", tmp_path / "out")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/file").write_text("mine")
+    assert "has files already, of no prediction job" in errors(*given, "--out", tmp_path / "other")

@@ -1,0 +1,227 @@
+"""Files of results: pictures, videos, label maps, cut-outs, and the tables made of records."""
+
+import csv
+import json
+
+import cv2
+import numpy as np
+import pytest
+from fake_predictor import IDS, NAMES, FakePredictor, write_images, write_video
+from PIL import Image
+from pycocotools import mask as coder
+from pycocotools.coco import COCO
+
+from dettoolkit.inference import tables
+from dettoolkit.inference.records import found_in
+from dettoolkit.inference.sources import Sources, open_found
+from dettoolkit.inference.writers import Crops, Masks, Pictures
+
+CATEGORIES = dict(zip(IDS, NAMES, strict=True))
+
+
+def predicted(folder, task="detection", **options):
+    """Give the items of a folder with their predictions."""
+    predictor = FakePredictor(task)
+    for found in Sources([str(folder)]):
+        for item in open_found(found, **options):
+            image = item.read()
+            yield item, predictor.prediction(image, predictor.predict_batch([image])[0], path=item.path)
+
+
+def write(writer, pairs):
+    for item, prediction in pairs:
+        writer.write(item, prediction)
+    writer.close()
+
+
+def files(folder):
+    return sorted(each.relative_to(folder).as_posix() for each in folder.rglob("*") if each.is_file())
+
+
+@pytest.fixture
+def images(tmp_path):
+    return write_images(tmp_path / "in", ["0.png", "1.jpg", "a/2.bmp", "a/3.png"])
+
+
+def test_pictures_keep_names_and_folders(images, tmp_path):
+    write(Pictures(tmp_path / "out", again=False, every=1), predicted(images))
+    assert files(tmp_path / "out") == ["0.png", "1.jpg", "a/2.bmp.jpg", "a/3.png"]
+    assert np.array_equal(cv2.imread(str(tmp_path / "out/0.png")), cv2.imread(str(images / "0.png")))
+    shown = cv2.imread(str(tmp_path / "out/a/3.png"))
+    assert shown.shape == (20, 24, 3)
+    assert not np.array_equal(shown, cv2.imread(str(images / "a/3.png")))
+
+
+@pytest.mark.parametrize(("every", "frames"), [(1, 9), (4, 3)])
+def test_a_video_becomes_a_video_of_the_same_length(tmp_path, every, frames):
+    folder = write_video(tmp_path / "in/a/clip.mp4", 9, fps=12.0).parents[1]
+    write_video(folder / "b/other.avi.mp4", 2)
+    write(Pictures(tmp_path / "out", again=False, every=every), predicted(folder, every=every))
+    assert files(tmp_path / "out") == ["a/clip.mp4", "b/other.avi.mp4"]
+    capture = cv2.VideoCapture(str(tmp_path / "out/a/clip.mp4"))
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == frames
+    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(12.0 / every)
+
+
+def test_label_maps_have_the_data_sets_ids(images, tmp_path):
+    pairs = list(predicted(images, "segmentation"))
+    write(Masks(tmp_path / "out", again=False), pairs)
+    assert files(tmp_path / "out") == ["0.png", "1.png", "a/2.png", "a/3.png"]
+    for (item, prediction), name in zip(pairs, ("0", "1", "a/2", "a/3"), strict=True):
+        assert item.name.startswith(name)
+        with Image.open(tmp_path / f"out/{name}.png") as png:
+            assert np.array_equal(np.asarray(png), np.array(IDS)[prediction.labels])  # 300: of 16 bits
+
+
+def test_objects_are_cut_out(images, tmp_path):
+    write(Crops(tmp_path / "out", again=False), predicted(images))
+    assert files(tmp_path / "out") == [
+        "bar/a/2.bmp_2.jpg",
+        "bar/a/3.png_2.jpg",
+        "box/1.jpg_1.jpg",
+        "box/a/2.bmp_1.jpg",
+        "box/a/3.png_1.jpg",
+        "box/a/3.png_3.jpg",
+    ]
+    assert cv2.imread(str(tmp_path / "out/box/1.jpg_1.jpg")).shape == (10, 8, 3)  # 1.25..9 by 2..12
+
+
+@pytest.mark.parametrize("kind", ["pictures", "masks", "crops"])
+def test_nothing_is_overwritten_but_by_the_same_job(images, tmp_path, kind):
+    task = "segmentation" if kind == "masks" else "detection"
+    make = {
+        "pictures": lambda again: Pictures(tmp_path / "out", again=again, every=1),
+        "masks": lambda again: Masks(tmp_path / "out", again=again),
+        "crops": lambda again: Crops(tmp_path / "out", again=again),
+    }[kind]
+    write(make(False), predicted(images, task))
+    before = files(tmp_path / "out")
+    with pytest.raises(FileExistsError, match="exists already: two images have the same name"):
+        write(make(False), predicted(images, task))
+    (tmp_path / "out" / ".0.part.png").write_bytes(b"of a process that was killed")
+    write(make(True), predicted(images, task))
+    assert [name for name in files(tmp_path / "out") if not name.startswith(".")] == before
+
+
+def test_each_kind_is_of_its_task(images, tmp_path):
+    with pytest.raises(TypeError, match="masks are a segmenter's"):
+        write(Masks(tmp_path / "out", again=False), predicted(images))
+    with pytest.raises(TypeError, match="crops are a detector's"):
+        write(Crops(tmp_path / "out", again=False), predicted(images, "segmentation"))
+
+
+def records(images, task="detection"):
+    return [
+        {"name": item.name, "index": index, **found_in(prediction, masks=True)}
+        for index, (item, prediction) in enumerate(predicted(images, task))
+    ] + [{"name": "bad.png", "index": 9, "error": "file is empty"}]
+
+
+def test_csv(images, tmp_path):
+    tables.write_csv(tmp_path / "results.csv", records(images), "detection")
+    with (tmp_path / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["name"], row["class"]) for row in rows] == [
+        ("1.jpg", "box"),
+        ("a/2.bmp", "box"),
+        ("a/2.bmp", "bar"),
+        ("a/3.png", "box"),
+        ("a/3.png", "bar"),
+        ("a/3.png", "box"),
+    ]
+    assert rows[2] == {
+        "name": "a/2.bmp",
+        "class": "bar",
+        "class_id": "7",
+        "score": str(float(np.float32(0.3))),
+        "left": "2.25",
+        "top": "3.0",
+        "right": "10.0",
+        "bottom": "13.0",
+    }
+    tables.write_csv(tmp_path / "classes.csv", records(images, "segmentation"), "segmentation")
+    with (tmp_path / "classes.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows[0] == {"name": "0.png", "class": "box", "class_id": "3", "pixels": "240", "share": "0.5"}
+
+
+def test_coco_is_what_pycocotools_reads(images, tmp_path, capsys):
+    assert tables.write_coco(tmp_path / "coco.json", records(images), CATEGORIES) == 0
+    truth = COCO(str(tmp_path / "coco_images.json"))
+    results = truth.loadRes(str(tmp_path / "coco.json"))
+    assert [image["file_name"] for image in truth.dataset["images"]] == [
+        "0.png",
+        "1.jpg",
+        "a/2.bmp",
+        "a/3.png",
+    ]
+    assert [len(results.getAnnIds(imgIds=[id_])) for id_ in (1, 2, 3, 4)] == [0, 1, 2, 3]
+    assert results.anns[1]["bbox"] == [1.25, 2.0, 7.75, 10.0]
+    assert [category["id"] for category in truth.dataset["categories"]] == list(IDS)
+    capsys.readouterr()
+
+
+def test_coco_masks_of_a_segmenter(images, tmp_path):
+    pairs = list(predicted(images, "segmentation"))
+    tables.write_coco(tmp_path / "coco.json", records(images, "segmentation"), CATEGORIES)
+    results = json.loads((tmp_path / "coco.json").read_text())
+    assert len(results) == 8
+    for result in results:
+        labels = pairs[result["image_id"] - 1][1].labels
+        mask = coder.decode(result["segmentation"]).astype(bool)
+        assert np.array_equal(mask, labels == IDS.index(result["category_id"]))
+
+
+def test_coco_with_the_ids_of_an_annotation_file(images, tmp_path):
+    listed = [
+        {**record, "image_id": id_}
+        for record, id_ in zip(records(images), (10, None, 30, 40, 50), strict=True)
+    ]
+    assert tables.write_coco(tmp_path / "coco.json", listed, CATEGORIES) == 1
+    results = json.loads((tmp_path / "coco.json").read_text())
+    assert [result["image_id"] for result in results] == [30, 30, 40, 40, 40]
+
+
+def test_tables_of_nothing(tmp_path):
+    tables.write_csv(tmp_path / "results.csv", [], "segmentation")
+    assert (tmp_path / "results.csv").read_text() == "name,class,class_id,pixels,share\n"
+    tables.write_coco(tmp_path / "coco.json", [{"name": "x", "index": 0, "error": "bad"}], CATEGORIES)
+    assert json.loads((tmp_path / "coco.json").read_text()) == []
+    assert json.loads((tmp_path / "coco_images.json").read_text())["images"] == []
+
+
+def test_an_error_leaves_neither_a_part_nor_a_table(tmp_path):
+    def broken():
+        yield {"name": "x", "index": 0, "error": "bad"}
+        raise OSError("disk on fire")
+
+    with pytest.raises(OSError, match="on fire"):
+        tables.write_coco(tmp_path / "coco.json", broken(), CATEGORIES)
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_parquet(images, tmp_path, task, monkeypatch):
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+    monkeypatch.setattr(tables, "ROWS", 2)  # several row groups, the last with an unreadable image only
+    tables.write_parquet(tmp_path / "results.parquet", records(images, task), task)
+    rows = parquet.read_table(tmp_path / "results.parquet").to_pylist()
+    assert [row["name"] for row in rows] == ["0.png", "1.jpg", "a/2.bmp", "a/3.png", "bad.png"]
+    assert (rows[4]["error"], rows[4]["class_names"], rows[4]["height"]) == ("file is empty", [], None)
+    if task == "detection":
+        assert rows[0]["boxes_xyxy"] == []
+        assert rows[2]["class_ids"] == [3, 7]
+        assert rows[2]["boxes_xyxy"][1] == [2.25, 3.0, 10.0, 13.0]
+    else:
+        mask = coder.decode({"size": [20, 24], "counts": rows[0]["rle"][0]})
+        assert mask[:, :12].all()
+        assert rows[0]["pixels"] == [240, 240]
+
+
+def test_parquet_without_pyarrow_names_the_extra(monkeypatch):
+    def missing(name):
+        raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+
+    monkeypatch.setattr(tables, "import_module", missing)
+    with pytest.raises(ModuleNotFoundError, match=r"'pyarrow'.*pip install 'dettoolkit\[parquet\]'"):
+        tables.import_arrow()
