@@ -12,12 +12,24 @@ UNFINISHED := $(VENV)/.unfinished
 # Seconds without a byte before uv gives a download up; its own 30 is short for packages of 500 MB.
 export UV_HTTP_TIMEOUT ?= 300
 
-.PHONY: help setup demo test lint format clean
+# Runtimes and libraries that want other versions of the same packages: an environment each, named after its
+# extra, and the tests that are skipped without it.
+EXPORTS := .venv-exports
+RUNTIMES := openvino executorch litert ray supervision
+TESTS_openvino := tests/test_export_openvino.py
+TESTS_executorch := tests/test_export_executorch.py
+TESTS_litert := tests/test_export_litert.py
+TESTS_ray := tests/test_ray.py
+TESTS_supervision := tests/test_predictions.py
+EXPORTS_READY := $(RUNTIMES:%=$(EXPORTS)/%/.ready)
+
+.PHONY: help setup demo test test-exports $(RUNTIMES:%=test-%) lint format clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo     set up, train on generated street scenes, evaluate, draw pictures (minutes, no GPU needed)"
 	@echo "make test     set up, then ruff, mypy and pytest"
+	@echo "make test-exports   the tests of each runtime in an environment of its own; test-openvino is one of them"
 	@echo "make lint     ruff and mypy only"
 	@echo "make format   format the code and apply ruff's safe fixes"
 	@echo "make clean    remove caches and build folders; never runs/, data/ or .venv"
@@ -31,6 +43,11 @@ demo: setup
 # Two processes of one thread each: torch's threads would fight over the cores.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)
+
+test-exports: $(RUNTIMES:%=test-%)
+
+$(RUNTIMES:%=test-%): test-%: $(EXPORTS)/%/.ready
+	OMP_NUM_THREADS=1 $(EXPORTS)/$*/bin/python -m pytest -rs $(TESTS_$*)
 
 lint: setup
 	$(BIN)/ruff format --check .
@@ -67,7 +84,14 @@ $(READY): pyproject.toml
 	@mv $(UNFINISHED) $(READY)
 	@echo "set-up: done"
 
+# The mark comes last, so what was interrupted is made again from the start.
+$(EXPORTS_READY): $(EXPORTS)/%/.ready: pyproject.toml $(READY)
+	@echo "set-up: making an environment for $* in $(@D), once: about 6 GB on disk"
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(@D)
+	$(BIN)/uv pip install --python $(@D)/bin/python --editable '.[dev,$*]'
+	@touch $@
+
 clean:
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .coverage build dist *.egg-info
-	find . \( -path ./$(VENV) -o -path ./runs -o -path ./data -o -path ./.git \) -prune \
+	find . \( -path ./$(VENV) -o -path ./$(EXPORTS) -o -path ./runs -o -path ./data -o -path ./.git \) -prune \
 		-o -type d -name __pycache__ -exec rm -rf {} +

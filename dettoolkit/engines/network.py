@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dettoolkit.engines.fusion import fused
+from dettoolkit.engines.fusion import fused, with_products
 
 
 class NetworkEngine:
     """Run a network on a device, in evaluation mode and without gradients.
 
-    Batch normalisation is folded and pixels' channels lie together, which changes outputs by rounding only;
-    on a CPU it takes 0.6 of the time.
+    The network is rewritten (see `fusion`) and channels lie together, which changes outputs by rounding only;
+    on a CPU it takes about 0.7 of the time.
 
     Args:
         network: left as it is; a copy is run.
@@ -20,7 +20,7 @@ class NetworkEngine:
     """
 
     def __init__(self, network: nn.Module, device: torch.device) -> None:
-        self.network = fused(network).to(device).to(memory_format=torch.channels_last)
+        self.network = with_products(fused(network)).to(device).to(memory_format=torch.channels_last)
         self.device = device
 
     @torch.inference_mode()

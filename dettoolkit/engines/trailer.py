@@ -1,0 +1,51 @@
+"""A manifest behind the last byte of a model file, as a zip archive.
+
+For formats whose own place for notes is missing (ExecuTorch), or is this very one (TensorFlow Lite's metadata
+are such an archive). Their runtimes read a file from its beginning and do not see it; `unzip` does.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+from dettoolkit.manifest import Manifest, ManifestError, from_json
+
+ENTRY = "dettoolkit.json"
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read the manifest behind a model file.
+
+    Raises:
+        ManifestError: there is none; other tools' files have none.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            text = archive.read(ENTRY).decode()
+    except (zipfile.BadZipFile, KeyError, UnicodeDecodeError):
+        raise ManifestError(
+            f"{path} holds no description by dettoolkit: it was exported by something else, or it was cut "
+            "short; export the run with 'dettoolkit export'"
+        ) from None
+    return from_json(text, source=str(path))
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Put a manifest behind a model file, in the place of the one that is there."""
+    end = _end_of_model(path)
+    if end is not None:
+        with path.open("r+b") as file:
+            file.truncate(end)
+    with zipfile.ZipFile(path, "a") as archive:
+        # A ZipInfo of its own carries no time, so the same model gives the same bytes.
+        archive.writestr(zipfile.ZipInfo(ENTRY), manifest.to_json())
+
+
+def _end_of_model(path: Path) -> int | None:
+    """Say where the archive begins; None where there is none of ours."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.getinfo(ENTRY).header_offset
+    except (zipfile.BadZipFile, KeyError):
+        return None

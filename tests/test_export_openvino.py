@@ -1,0 +1,178 @@
+"""Files for OpenVINO against PyTorch."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny_exports import (
+    TASKS,
+    assert_close,
+    assert_same_answer,
+    normalised,
+    picture,
+    reference,
+    tiny_model,
+)
+
+from dettoolkit.engines.openvino import library
+
+try:
+    library()
+except ModuleNotFoundError:
+    pytest.skip("OpenVINO is not installed: make test-exports", allow_module_level=True)
+
+from dettoolkit import load
+from dettoolkit.engines import open_engine, read_manifest
+from dettoolkit.export import openvino as converter
+from dettoolkit.export.command import export
+from dettoolkit.export.request import Request
+from dettoolkit.manifest import ManifestError
+
+each_task = pytest.mark.parametrize("task", TASKS)
+
+
+@pytest.fixture(scope="module")
+def models(tiny, tiny_segmentation, tmp_path_factory):
+    """Return for each task and kind of file (raw, whole) the network, the manifest and the file.
+
+    Raw files take a normalised image; whole ones any number of images as they are, and give answers.
+    """
+    kinds = {"raw": {}, "whole": {"batch": None, "preprocessing": True, "postprocessing": True}}
+    made = {}
+    for task, fixture in zip(TASKS, (tiny, tiny_segmentation), strict=True):
+        for kind, wishes in kinds.items():
+            folder = tmp_path_factory.mktemp(task)
+            network, manifest = tiny_model(fixture, folder, format="openvino", **wishes)
+            converter.convert(network, manifest, folder / "model.xml")
+            made[task, kind] = (network, manifest, folder / "model.xml")
+    return made
+
+
+@each_task
+def test_outputs_are_pytorchs(models, task):
+    network, _, path = models[task, "raw"]
+    for threads in (None, 1, 2):
+        engine = open_engine(path, threads=threads)
+        images = normalised(seed=threads or 0)
+        with torch.inference_mode():
+            expected = network(images)
+        first = engine(images)
+        assert_close(first, expected)
+        assert_close(engine(images.to(memory_format=torch.channels_last)), expected)
+        engine(torch.zeros_like(images))
+        assert_close(first, expected)  # not overwritten by the next answer
+
+
+def test_weights_are_not_rounded(models):
+    network, _, path = models["detection", "raw"]
+    weights = sum(each.numel() for each in network.parameters()) * 4
+    # Batch normalisation is folded into the convolutions, which leaves a little less.
+    assert path.with_suffix(".bin").stat().st_size > 0.9 * weights
+
+
+@each_task
+@pytest.mark.parametrize("kind", ["raw", "whole"])
+def test_answers_are_pytorchs(models, task, kind):
+    network, manifest, path = models[task, kind]
+    image = picture((64, 64))  # not resized, which may differ by one of 255 when it is inside
+    expected = reference(network, manifest).predict_batch([image], threshold=None)
+    assert_same_answer(load(path).predict_batch([image], threshold=None)[0], expected[0])
+
+
+@pytest.mark.parametrize("hw", [(48, 80), (131, 70)])
+def test_images_of_other_sizes_several_at_once(models, hw):
+    path = models["segmentation", "whole"][2]
+    network, manifest, _ = models["segmentation", "raw"]
+    images = [picture(hw, seed) for seed in range(3)]
+    expected = reference(network, manifest).predict_batch(images, threshold=None)
+    (labels,) = open_engine(path)(torch.from_numpy(np.stack(images)))
+    assert labels.dtype == torch.uint8
+    assert labels.shape == (3, *hw)
+    for ours, theirs in zip(labels.numpy(), expected, strict=True):
+        assert (ours == theirs.labels).mean() > 0.97  # of random weights, whose borders are everywhere
+
+
+def test_nothing_found_is_an_answer_too(tiny, models, tmp_path):
+    (answer,) = load(models["detection", "raw"][2]).predict_batch([picture()], threshold=1.0)
+    assert answer.boxes_xyxy.shape == (0, 4)
+    network, manifest = tiny_model(tiny, tmp_path, format="openvino", preprocessing=True, postprocessing=True)
+    nothing = replace(manifest, detection=replace(manifest.detection, score_threshold=1.0))
+    converter.convert(network, nothing, tmp_path / "model.xml")
+    boxes, scores, labels, counts = open_engine(tmp_path / "model.xml")(torch.from_numpy(picture())[None])
+    assert counts.tolist() == [0]
+    assert set(labels.flatten().tolist()) == {-1}
+    assert not boxes.any()
+    assert not scores.any()
+
+
+@each_task
+def test_the_manifest_is_replaced_and_all_else_stays(models, task, tmp_path):
+    _, manifest, original = models[task, "raw"]
+    path = tmp_path / "copy.xml"
+    for source, place in zip(converter.files_of(original), converter.files_of(path), strict=True):
+        place.write_bytes(source.read_bytes())
+    assert read_manifest(path).to_json() == manifest.to_json()
+    note = '<"&> ä\n\t' * 99
+    stamped = replace(manifest, export=replace(manifest.export, parity={"share": 1.0, "note": note}))
+    converter.stamp(path, stamped)
+    assert read_manifest(path).to_json() == stamped.to_json()
+    assert path.with_suffix(".bin").read_bytes() == original.with_suffix(".bin").read_bytes()
+    for ours, theirs in zip(
+        open_engine(path)(normalised()), open_engine(original)(normalised()), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_files_that_are_none_are_refused(models, tmp_path):
+    path = tmp_path / "broken.xml"
+    path.write_text("<net")
+    with pytest.raises(ManifestError, match=r"broken\.xml is not an OpenVINO file"):
+        load(path)
+    path.write_text("<net/>")
+    with pytest.raises(ManifestError, match="exported by something else"):
+        load(path)
+    with pytest.raises(ValueError, match=r"broken\.bin, is not beside it"):
+        open_engine(path)
+    path.with_suffix(".bin").touch()
+    with pytest.raises(ValueError, match=r"OpenVINO cannot open .*broken\.xml"):
+        open_engine(path)
+
+
+def test_files_that_exist_are_kept(models, tmp_path):
+    network, manifest, path = models["segmentation", "raw"]
+    before = path.read_bytes()
+    with pytest.raises(FileExistsError):
+        converter.convert(network, manifest, path)
+    assert path.read_bytes() == before
+
+
+def test_int8_is_refused(models, tmp_path):
+    network, manifest, _ = models["segmentation", "raw"]
+    wish = replace(manifest, export=replace(manifest.export, precision="int8"))
+    with pytest.raises(ValueError, match="made in float32 only"):
+        converter.convert(network, wish, tmp_path / "model.xml")
+
+
+def test_nothing_is_reported_to_anybody(models, tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from dettoolkit import load\n"
+        "load(sys.argv[1])\n"
+        "print([name for name, module in sys.modules.items() if 'openvino_telemetry' in name and module])"
+    )
+    home = {"HOME": str(tmp_path), "PATH": "", "NO_ALBUMENTATIONS_UPDATE": "1"}
+    command = [sys.executable, "-c", code, str(models["detection", "raw"][2])]
+    ran = subprocess.run(command, capture_output=True, text=True, env=home)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.strip() == "[]"
+    assert not (tmp_path / "intel").exists()  # where it keeps a number by which it knows the user
+
+
+def test_a_trained_run_goes_through_the_gate(tiny_segmentation_run, tmp_path):
+    done = export(tiny_segmentation_run, tmp_path / "model.xml", Request(format="openvino"))
+    assert {each.name for each in tmp_path.iterdir()} == {"model.xml", "model.bin", done.report_path.name}
+    manifest = load(done.path).manifest
+    assert manifest.export.format == "openvino"
+    assert manifest.export.parity

@@ -1,0 +1,71 @@
+import zipfile
+from dataclasses import replace
+
+import pytest
+from tiny_exports import tiny_model
+
+from dettoolkit.engines import read_manifest
+from dettoolkit.engines.trailer import ENTRY, write_manifest
+from dettoolkit.manifest import ManifestError
+
+MODEL = bytes(range(256)) * 9
+each_ending = pytest.mark.parametrize("ending", [".pte", ".tflite"])
+
+
+@pytest.fixture
+def manifest(tiny, tmp_path):
+    return tiny_model(tiny, tmp_path, format="litert")[1]
+
+
+@each_ending
+def test_a_manifest_stands_behind_the_model_and_can_be_replaced(manifest, ending, tmp_path):
+    path = tmp_path / f"model{ending}"
+    path.write_bytes(MODEL)
+    write_manifest(path, manifest)
+    once = path.read_bytes()
+    assert once.startswith(MODEL)
+    assert read_manifest(path).to_json() == manifest.to_json()
+
+    longer = replace(manifest, export=replace(manifest.export, parity={"share": 0.1, "text": "ä" * 999}))
+    for other in (longer, manifest):
+        write_manifest(path, other)
+        assert path.read_bytes().startswith(MODEL)
+        assert read_manifest(path).to_json() == other.to_json()
+    assert path.read_bytes() == once  # neither growing nor dated
+
+
+def test_it_is_an_archive_that_others_can_read(manifest, tmp_path):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(MODEL)
+    write_manifest(path, manifest)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
+        assert archive.namelist() == [ENTRY]
+
+
+def test_other_files_say_so(manifest, tmp_path):
+    path = tmp_path / "model.tflite"
+    for content in (b"", MODEL):
+        path.write_bytes(content)
+        with pytest.raises(ManifestError, match=r"model\.tflite holds no description by dettoolkit"):
+            read_manifest(path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("labels.txt", "cat\ndog\n")  # as TensorFlow Lite's own metadata
+    with pytest.raises(ManifestError, match="exported by something else"):
+        read_manifest(path)
+    path.write_bytes(MODEL)
+    write_manifest(path, manifest)
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(ManifestError, match="cut short"):
+        read_manifest(path)
+
+
+def test_anothers_archive_is_left_as_it_is(manifest, tmp_path):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(MODEL)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("labels.txt", "cat\ndog\n")
+    write_manifest(path, manifest)
+    assert read_manifest(path).to_json() == manifest.to_json()
+    with zipfile.ZipFile(path) as archive:
+        assert archive.read("labels.txt") == b"cat\ndog\n"
