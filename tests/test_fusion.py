@@ -7,7 +7,7 @@ from torch import nn
 
 from dettoolkit.builders.deploy import build_network
 from dettoolkit.config import load_recipe
-from dettoolkit.engines.fusion import fused
+from dettoolkit.engines.fusion import Pointwise, fused, with_products
 from dettoolkit.engines.network import NetworkEngine
 
 RECIPES = ["ssdlite_mnv3_large", "ssdlite_mnv3_large_torchvision", "lraspp_mnv3_large", "lraspp_mnv3_small"]
@@ -35,6 +35,23 @@ def test_a_network_in_training_is_left_so():
     assert not any(module.training for module in copy.modules())
     images = torch.randn(2, 3, 5, 5)
     torch.testing.assert_close(copy(images), network.eval()(images))
+
+
+def test_only_plain_1x1_convolutions_become_products():
+    convolutions = [
+        nn.Conv2d(4, 6, 1),
+        nn.Conv2d(4, 6, 1, bias=False),
+        nn.Conv2d(4, 6, 1, stride=2),
+        nn.Conv2d(4, 6, 1, padding=1),
+        nn.Conv2d(4, 6, 1, groups=2),
+        nn.Conv2d(4, 6, (1, 3)),
+    ]
+    images = torch.randn(2, 4, 5, 7)
+    for number, convolution in enumerate(convolutions):
+        network = nn.Sequential(convolution, nn.ReLU())
+        copy = with_products(fused(network))
+        assert isinstance(copy[0], Pointwise) == (number < 2)
+        torch.testing.assert_close(copy(images), network(images))
 
 
 def test_normalisation_of_anything_else_stays():

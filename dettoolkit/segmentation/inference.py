@@ -6,7 +6,7 @@ time, so that neither memory nor a single label depends on the size of a batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from typing import Literal
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dettoolkit.cityscapes import VOID
+from dettoolkit.segmentation.upsampling import first_highest, upsampled_labels
 
 Forward = Callable[[Tensor], Tensor]  # images (1, 3, h, w) to logits (1, K, any, any)
 
@@ -74,31 +74,13 @@ def predict_labels(
         ValueError: more classes than uint8 holds beside void.
     """
     labels = images.new_zeros((len(images), *out_hw), dtype=torch.uint8)
-    planes: Iterable[Tensor]
     for image, answer in zip(images.unsqueeze(1), labels, strict=True):
         if len(options.scales) == 1 and not options.flip:
             (logits,) = _answers(forward, image, options)
-            # Class by class: the upsampled logits of all would be 160 MB for 19 classes of 1024 x 2048.
-            planes = (_upsampled(logits[:, k : k + 1], out_hw, options)[0] for k in range(logits.shape[1]))
+            answer.copy_(upsampled_labels(logits[0], out_hw, align_corners=options.align_corners))
         else:
-            planes = _mean_probabilities(forward, image, out_hw, options).unbind(dim=1)
-        _argmax_into(answer, planes)
+            answer.copy_(first_highest(_mean_probabilities(forward, image, out_hw, options)[0]))
     return labels
-
-
-def _argmax_into(labels: Tensor, planes: Iterable[Tensor]) -> None:
-    """Fill labels, uint8 (H, W), with the number of the highest plane, each (1, H, W)."""
-    best = None
-    for label, plane in enumerate(planes):
-        if label >= VOID:
-            raise ValueError(f"predict_labels wants at most {VOID} classes, which leaves {VOID} for void")
-        scores = plane.view_as(labels)
-        if best is None:
-            best = scores.clone()
-            labels.zero_()
-        else:
-            labels.masked_fill_(scores > best, label)
-            torch.maximum(best, scores, out=best)
 
 
 def _mean_probabilities(

@@ -1,0 +1,98 @@
+"""From coarse logits to fine labels, without the fine logits.
+
+Bilinear interpolation is a mean of two neighbours, first along rows, then along columns. Where two vertical
+neighbours have the same best class, so has every pixel between them: of each neighbour, that class is at
+least as high as any other, so its mean is too. Only pixels whose neighbours disagree need the logits of all
+classes; they are few, along the borders of regions.
+
+K: classes; (h, w) the logits' size, (H, W) that of the answer; P: pixels whose neighbours disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dettoolkit.cityscapes import VOID
+
+
+def upsampled_labels(logits: Tensor, out_hw: tuple[int, int], *, align_corners: bool) -> Tensor:
+    """Give the argmax of bilinearly upsampled logits, the first class where equal.
+
+    The same as upsampling every class and comparing, but for pixels where two classes differ by no more than
+    rounding does.
+
+    Args:
+        logits: float32 (K, h, w), K from 1 to VOID.
+        out_hw: (H, W).
+        align_corners: as of torch's interpolate.
+
+    Returns:
+        uint8 (H, W).
+    """
+    height, width = out_hw
+    if not len(logits):
+        raise ValueError("predict_labels wants logits of at least one class, got none")
+    across = logits.contiguous()  # (K, h, W), in a moment
+    if logits.shape[2] != width:
+        size_hw = (logits.shape[1], width)
+        across = F.interpolate(across[None], size_hw, mode="bilinear", align_corners=align_corners)[0]
+    best = first_highest(across)  # (h, W)
+    above, below, share = _neighbours(logits.shape[1], height, align_corners=align_corners)
+    above, below, share = (each.to(logits.device) for each in (above, below, share))
+    labels = best.index_select(0, above)  # (H, W)
+    disputed = (labels != best.index_select(0, below)).flatten().nonzero().squeeze(1)  # (P,)
+    row = disputed // width
+    column = disputed - row * width
+    upper, lower = above[row] * width + column, below[row] * width + column
+    share = share[row]
+    rest = 1 - share
+    planes = (
+        (plane.index_select(0, upper) * rest).addcmul_(plane.index_select(0, lower), share)
+        for plane in across.flatten(1)
+    )
+    labels.view(-1)[disputed] = first_highest(planes)
+    return labels
+
+
+def first_highest(planes: Iterable[Tensor]) -> Tensor:
+    """Give the number of the highest of planes of one shape, the first where equal: uint8 of that shape.
+
+    One plane after another, so that a generator need not hold them all.
+
+    Raises:
+        ValueError: more planes than uint8 holds beside void.
+    """
+    best = labels = None
+    for label, scores in enumerate(planes):
+        if label >= VOID:
+            raise ValueError(f"predict_labels wants at most {VOID} classes, which leaves {VOID} for void")
+        if best is None or labels is None:
+            best, labels = scores.clone(), torch.zeros_like(scores, dtype=torch.uint8)
+        else:
+            labels.masked_fill_(scores > best, label)
+            torch.maximum(best, scores, out=best)
+    if labels is None:
+        raise ValueError("predict_labels wants logits of at least one class, got none")
+    return labels
+
+
+def _neighbours(length: int, out_length: int, *, align_corners: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Say between which of `length` samples each of `out_length` lies, as torch's interpolate has it.
+
+    Returns:
+        numbers of the samples before and after, int64, the same where it falls on one, and the share of the
+        second, float32; each (out_length,).
+    """
+    steps = torch.arange(out_length, dtype=torch.float32)
+    if align_corners:
+        place = steps * (torch.tensor(length - 1.0) / max(out_length - 1, 1))
+    else:
+        place = ((steps + 0.5) * (torch.tensor(float(length)) / out_length) - 0.5).clamp(min=0)
+    before = place.long().clamp(max=length - 1)
+    share = (place - before).clamp(0, 1)
+    after = torch.where(share > 0, before + 1, before).clamp(max=length - 1)
+    return before, after, share
