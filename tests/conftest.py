@@ -245,5 +245,5 @@ def tiny_segmentation_run(
 
 @pytest.fixture(scope="session")
 def tiny_learnt_run(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a finished run of 60 epochs with a step each: it finds boxes; not to be changed."""
+    """Return the folder of a run of 60 epochs with a step each: it finds boxes; not to be changed."""
     return tiny.train(tmp_path_factory.mktemp("tiny_learnt_run"), *LEARN)[0]

@@ -28,7 +28,7 @@ LAYERS = (
     ("inference", "training"),
     ("builders",),
     ("build", "loading"),
-    ("export",),
+    ("export", "ray"),
     ("prepare",),
     ("commands",),
     ("demo",),

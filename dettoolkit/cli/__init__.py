@@ -9,21 +9,34 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
+from dettoolkit.cli.demo import export_demo
 from dettoolkit.cli.evaluating import evaluate
+from dettoolkit.cli.exporting import export
+from dettoolkit.cli.predicting import predict
 from dettoolkit.cli.training import train
 
-__all__ = ["download_coco", "evaluate", "main", "train"]
+__all__ = ["download_coco", "evaluate", "export", "export_demo", "main", "predict", "train"]
 
 USAGE = """usage: dettoolkit COMMAND ...   (each has --help)
   train           train by a recipe, check it, or print it
   evaluate        score a run, a checkpoint or a recipe's own weights
+  predict         find objects, or each pixel's class, in images and videos
+  export          write a model for another runtime, if it agrees with PyTorch
+  export-demo     make a web page that runs a model in the browser
   download-coco   fetch and unpack COCO 2017
   --version       print the version"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand and give its exit status."""
-    commands = {"train": train, "evaluate": evaluate, "download-coco": download_coco}
+    commands = {
+        "train": train,
+        "evaluate": evaluate,
+        "predict": predict,
+        "export": export,
+        "export-demo": export_demo,
+        "download-coco": download_coco,
+    }
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)

@@ -86,8 +86,8 @@ def _take_images(graph: ir.Graph, manifest: Manifest) -> tuple[ir.Value, ir.Valu
         planes,
         None,
         None,
-        g.integers(*input_hw(manifest)),
-        axes=[2, 3],
+        # All four sizes: ONNX Runtime 1.31 moves transposes through a Resize with axes, and then fails on it.
+        g.op("Concat", g.size(images, 0), g.integers(3, *input_hw(manifest)), axis=0),
         mode="linear",
         coordinate_transformation_mode="half_pixel",
     )

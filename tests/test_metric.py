@@ -1,0 +1,71 @@
+"""mAP and mIoU of a predictor are those that `tools/evaluate.py` gives for the same checkpoint."""
+
+import json
+
+import pytest
+
+from dettoolkit import load
+from dettoolkit.config import load_recipe
+from dettoolkit.export.metric import score, sources_of, validation_run
+from dettoolkit.runs import stored_recipe
+
+
+def recipe_of(run, *overrides):
+    with stored_recipe(run) as config:
+        return load_recipe(str(config), overrides).recipe
+
+
+def evaluated(run):
+    return json.loads((run / "evaluation.json").read_text())["numbers"]
+
+
+@pytest.fixture
+def model(request):
+    run = request.getfixturevalue(request.param)
+    return run, load(run, device="cpu")
+
+
+@pytest.mark.parametrize("model", ["tiny_run", "tiny_segmentation_run"], indirect=True)
+def test_the_score_is_the_evaluations(model):
+    run, predictor = model
+    data = validation_run(recipe_of(run), predictor.manifest, what=str(run))
+    name, value = score(predictor, data)
+    assert name == {"detection": "AP", "segmentation": "mIoU"}[predictor.task]
+    assert value == pytest.approx(evaluated(run)[name], abs=1e-9)
+    assert len(sources_of(data.val, predictor.task)) == 5
+
+
+@pytest.mark.parametrize("model", ["tiny_segmentation_run"], indirect=True)
+def test_labels_of_another_size_than_their_image_are_scored(model, tmp_path, tiny_segmentation):
+    import cv2
+
+    run, predictor = model
+    root = tiny_segmentation.write(tmp_path / "data")
+    for path in (root / "leftImg8bit" / "val").rglob("*.png"):
+        image = cv2.imread(str(path))
+        cv2.imwrite(str(path), cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST))
+    data = validation_run(recipe_of(run, f"data.root={root}"), predictor.manifest, what=str(run))
+    assert 0 < score(predictor, data)[1] <= 1
+
+
+@pytest.mark.parametrize("model", ["tiny_run"], indirect=True)
+def test_unreadable_images_are_refused_or_passed_over_as_the_recipe_says(model, tmp_path, tiny):
+    run, predictor = model
+    root = tiny.write(tmp_path / "data")
+    (root / "val" / "2.png").write_bytes(b"broken")
+    data = validation_run(recipe_of(run, f"data.root={root}"), predictor.manifest, what=str(run))
+    with pytest.raises(ValueError, match=r"2\.png"):
+        score(predictor, data)
+    recipe = recipe_of(run, f"data.root={root}", "data.on_bad_image=skip")
+    skipping = validation_run(recipe, predictor.manifest, what=str(run))
+    assert score(predictor, skipping)[0] == "AP"
+
+
+@pytest.mark.parametrize("model", ["tiny_run"], indirect=True)
+def test_data_of_other_classes_is_refused(model, tmp_path, tiny):
+    run, predictor = model
+    root = tiny.write(tmp_path / "data")
+    file = root / "annotations" / "val.json"
+    file.write_text(file.read_text().replace('"name": "bar"', '"name": "rod"'))
+    with pytest.raises(ValueError, match="rod"):
+        validation_run(recipe_of(run, f"data.root={root}"), predictor.manifest, what=str(run))
