@@ -1,7 +1,7 @@
 """ONNX files in 8 bits, with the layers that cannot bear it in float32.
 
-Convolutions and what lies between them are done on whole numbers: weights signed with a scale for each
-channel, activations unsigned with a scale for each tensor, found on real images. A scale for a whole weight
+Convolutions are done on whole numbers: weights signed with a scale for each channel, activations unsigned with
+a scale for each tensor, found on real images. A scale for a whole weight
 tensor, as is usual elsewhere, costs MobileNetV3 several times as much: the channels of its depthwise
 convolutions differ by orders of magnitude.
 """
@@ -29,8 +29,10 @@ from dettoolkit.export.parity import Image, network_input
 from dettoolkit.manifest import Manifest
 
 CALIBRATION_IMAGES = 64
-OPERATORS = ("Conv", "Add", "Mul", "ReduceMean", "AveragePool", "Relu", "Clip", "HardSigmoid", "HardSwish")
-"""What is done in 8 bits: convolutions, and what is between them."""
+
+OPERATORS = ("Conv", "Relu", "Clip")
+"""What is done in 8 bits: convolutions, with the clipping of their output. ONNX Runtime has no 8-bit kernels for
+hard-swish and hard-sigmoid, and additions and products between them cost more accuracy than they save time."""
 
 AROUND = ("preprocess", "postprocess")
 """Names of nodes begin so where they do not belong to the network: they stay as they are."""
