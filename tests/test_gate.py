@@ -287,12 +287,6 @@ def test_a_good_detector_is_written(attempt, tiny_learnt_run):
     assert figures["detections"] == 0
 
 
-def test_a_model_that_learnt_nothing_cannot_be_compared(attempt, tiny_run):
-    with pytest.raises(GateError, match="same for every image"):
-        attempt(tiny_run, batch=None)
-    assert list(attempt.folder.iterdir()) == []
-
-
 def shift_the_mean(proto):
     """Break the constant that normalising subtracts."""
     for tensor in proto.graph.initializer:

@@ -211,6 +211,7 @@ class Report:
                 if values is not None
             },
             **({} if self.sizes is None else {"bytes": self.sizes[0], "weights_bytes": self.sizes[1]}),
+            "float_layers": [] if self.manifest.export is None else list(self.manifest.export.float_layers),
             "notes": list(self.notes),
             "failures": self.failures,
         }

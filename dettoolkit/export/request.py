@@ -159,7 +159,7 @@ def notes_on(described: Manifest, manifest: Manifest) -> tuple[str, ...]:
         )
     if manifest.export is not None and manifest.export.precision == "int8":
         notes.append(
-            "sums of 8-bit products may be cut off on x86 processors without VNNI: for such, export on one"
+            "x86 processors without VNNI may cut 8-bit sums off: for use on such a one, export on it"
         )
     return tuple(notes)
 
