@@ -198,7 +198,8 @@ def compare(
         ratio = statistics.median(spent[reference]) / median
         pairs = zip(answers[reference], answers[name], strict=True)
         same, all_ = (sum(counts) for counts in zip(*(agree(*pair) for pair in pairs), strict=True))
-        print(f"{name:24}{median:7.1f} ms {least:7.1f} ms {ratio:10.1f} {same / max(all_, 1):24.4f}")
+        agreement = f"{same / max(all_, 1):.4f} of {all_}"
+        print(f"{name:24}{median:7.1f} ms {least:7.1f} ms {ratio:10.1f} {agreement:>28}")
 
 
 def main() -> None:

@@ -15,6 +15,13 @@ VERSION = 1
 
 SizeHW = tuple[int, int]
 
+INPUT = "images"
+"""Name of an exported file's input."""
+RAW = {"detection": ("class_logits", "box_deltas"), "segmentation": ("logits",)}
+"""Names of a network's outputs, in their order."""
+FINAL = {"detection": ("boxes_xyxy", "scores", "labels", "counts"), "segmentation": ("labels",)}
+"""Names of the outputs of a file with post-processing inside; see ExportFacts."""
+
 
 class ManifestError(ValueError):
     """A file that does not say what it is, or says it in a way that this version does not know."""

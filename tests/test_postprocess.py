@@ -145,6 +145,7 @@ def test_sigmoid_equals_the_plain_way(seed, changed):
 def test_speed_settings_do_not_change_the_detections(monkeypatch, depth, rounds, block):
     monkeypatch.setattr(module, "FIRST_DEPTH", depth)
     monkeypatch.setattr(module, "FIRST_CELLS", 1)
+    monkeypatch.setattr(nms_module, "FEW", 0)
     monkeypatch.setattr(nms_module, "ROUNDS", rounds)
     monkeypatch.setattr(nms_module, "PAIRS_PER_BLOCK", block)
     for seed in range(3):

@@ -12,6 +12,7 @@ from dettoolkit.detection.boxes import area
 
 # Speed only, by benchmarks/postprocess.py; the outcome is the same for any values.
 ROUNDS = 8  # that take each group's best box, before all pairs of what is left are compared
+FEW = 4096  # boxes that are compared in pairs at once, without such rounds
 PAIRS_PER_BLOCK = 1 << 21  # compared at once, at most: bounds the memory to about 200 MB
 
 
@@ -32,7 +33,7 @@ def grouped_nms(boxes_xyxy: Tensor, group: Tensor, *, nms_iou: float) -> Tensor:
     rows = torch.cat((boxes_xyxy.T, area(boxes_xyxy).unsqueeze(0)))  # (5, C)
     alive = torch.arange(len(group), device=group.device)
     stays = []
-    for _ in range(ROUNDS):
+    for _ in range(ROUNDS if len(group) > FEW else 0):
         # The best box left of each group stays and drops its neighbours, in all groups at once.
         first = starts(group)
         leaders = first.nonzero().squeeze(1)

@@ -17,7 +17,7 @@ from dettoolkit.inference.answers import Answer, DetectionAnswer, DetectionAnswe
 from dettoolkit.inference.images import as_rgb, batches, sources_of
 from dettoolkit.inference.predictions import DetectionPrediction, Prediction, SegmentationPrediction
 from dettoolkit.manifest import Manifest
-from dettoolkit.preprocessing import normalise
+from dettoolkit.preprocessing import normalise, normalise_on_cpu
 
 
 class Predictor:
@@ -191,6 +191,8 @@ class Predictor:
             image if size is None or image.shape[:2] == tuple(size) else resize_image(image, size)
             for image in images
         ]
+        if self.engine.device.type == "cpu":
+            return torch.from_numpy(normalise_on_cpu(fitted, self.manifest.mean, self.manifest.std))
         pixels = torch.from_numpy(np.stack(fitted)).to(self.engine.device)  # (N, h, w, 3)
         return normalise(pixels.permute(0, 3, 1, 2).contiguous(), self.manifest.mean, self.manifest.std)
 

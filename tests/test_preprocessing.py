@@ -1,0 +1,26 @@
+"""The two ways to normalise give the same bits."""
+
+import numpy as np
+import pytest
+import torch
+
+from dettoolkit.preprocessing import normalise, normalise_on_cpu
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@pytest.mark.parametrize(("mean", "std"), [IMAGENET, ((0.5,) * 3, (0.5,) * 3), ((0.0,) * 3, (1.0,) * 3)])
+@pytest.mark.parametrize("count", [1, 3])
+def test_on_a_cpu_the_same_to_the_bit(mean, std, count):
+    every_value = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+    images = [np.roll(every_value, shift, axis=0) for shift in range(count)]
+    found = normalise_on_cpu(images, mean, std)
+    assert found.flags.c_contiguous and found.dtype == np.float32
+    wanted = normalise(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2), mean, std)
+    assert np.array_equal(found, wanted.numpy())
+
+
+def test_by_hand():
+    found = normalise_on_cpu([np.full((2, 1, 3), 255, np.uint8)], (0.5, 0.0, 0.25), (0.5, 1.0, 0.25))
+    assert found.shape == (1, 3, 2, 1)
+    assert found[0, :, 0, 0].tolist() == [1.0, 1.0, 3.0]
