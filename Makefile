@@ -17,8 +17,8 @@ export UV_HTTP_TIMEOUT ?= 300
 EXPORTS := .venv-exports
 RUNTIMES := openvino executorch litert ray supervision
 TESTS_openvino := tests/test_export_openvino.py
-TESTS_executorch := tests/test_export_executorch.py
-TESTS_litert := tests/test_export_litert.py
+TESTS_executorch := tests/test_export_fixed.py tests/test_export_executorch.py
+TESTS_litert := tests/test_export_fixed.py tests/test_export_litert.py
 TESTS_ray := tests/test_ray.py
 TESTS_supervision := tests/test_predictions.py
 EXPORTS_READY := $(RUNTIMES:%=$(EXPORTS)/%/.ready)

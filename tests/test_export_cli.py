@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from dettoolkit.cli.exporting import export
+from dettoolkit.engines import read_manifest
 
 pytest.importorskip("onnx", reason="exporting to ONNX needs the extra onnx")
 pytest.importorskip("onnxruntime", reason="running ONNX files needs the extra onnx")
@@ -43,6 +44,13 @@ def test_the_file_is_loaded_in_three_lines(exported, tiny_segmentation):
     model = load(exported)
     assert model.manifest.input_hw == (32, 48)
     assert model(image).labels.shape == model(image).hw
+
+
+def test_the_file_tells_no_folder_of_the_machine(exported, tiny_segmentation):
+    recipe = read_manifest(exported).recipe
+    assert recipe["data"]["root"] == tiny_segmentation.data.name
+    assert recipe["data"]["val"]["images"] == "leftImg8bit/val"
+    assert str(tiny_segmentation.data.parent).encode() not in exported.read_bytes()
 
 
 def test_what_exists_is_not_overwritten(exported, tiny_segmentation_run, capsys):

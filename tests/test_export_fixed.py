@@ -1,18 +1,111 @@
-"""Files of fixed shapes: what is refused, with and without their libraries."""
+"""Files of fixed shapes against PyTorch, and what is refused, with and without their libraries."""
 
 import sys
 from dataclasses import replace
 from importlib import import_module
 
 import pytest
-from tiny_exports import tiny_model
+import torch
+from tiny_exports import (
+    TASKS,
+    assert_close,
+    assert_same_answer,
+    convert_both,
+    normalised,
+    picture,
+    reference,
+    tiny_model,
+)
 
-from dettoolkit.engines import open_engine
+from dettoolkit import load
+from dettoolkit.engines import open_engine, read_manifest
 from dettoolkit.engines.trailer import write_manifest
+from dettoolkit.export.command import export
+from dettoolkit.export.request import Request
 
 RUNTIMES = {"executorch": "ExecuTorch", "litert": "LiteRT"}
 ENDINGS = {"executorch": ".pte", "litert": ".tflite"}
+CONVERTERS = {"executorch": "executorch", "litert": "litert_torch"}
 each_format = pytest.mark.parametrize("format", RUNTIMES)
+each_task = pytest.mark.parametrize("task", TASKS)
+
+
+@pytest.fixture(scope="module", params=RUNTIMES)
+def format(request):
+    """Name a format whose converter is installed."""
+    name = CONVERTERS[request.param]
+    pytest.importorskip(name, reason=f"{RUNTIMES[request.param]} is not installed: make test-exports")
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def models(format, tiny, tiny_segmentation, tmp_path_factory):
+    """Return for each task the network, the manifest and the file."""
+    return convert_both(tiny, tiny_segmentation, tmp_path_factory, format=format, ending=ENDINGS[format])
+
+
+@each_task
+def test_outputs_are_pytorchs(models, task):
+    network, _, path = models[task]
+    engine = open_engine(path)
+    for seed in range(3):
+        images = normalised(seed=seed)
+        with torch.inference_mode():
+            expected = network(images)
+        first = engine(images)
+        assert_close(first, expected)
+        # Strides that are not those of the memory's order; the runtimes do not look at them.
+        assert_close(engine(images.to(memory_format=torch.channels_last)), expected)
+        engine(torch.zeros_like(images))
+        assert_close(first, expected)  # not overwritten by the next answer
+
+
+@each_task
+def test_answers_are_pytorchs(models, task):
+    network, manifest, path = models[task]
+    expected = reference(network, manifest).predict_batch([picture()], threshold=None)
+    assert_same_answer(load(path).predict_batch([picture()], threshold=None)[0], expected[0])
+
+
+def test_nothing_found_is_an_answer_too(models):
+    (answer,) = load(models["detection"][2]).predict_batch([picture()], threshold=1.0)
+    assert answer.boxes_xyxy.shape == (0, 4)
+
+
+@each_task
+def test_the_manifest_is_replaced_and_all_else_stays(format, models, task, tmp_path):
+    _, manifest, original = models[task]
+    path = tmp_path / original.name
+    path.write_bytes(original.read_bytes())
+    assert read_manifest(path).to_json() == manifest.to_json()
+    stamped = replace(manifest, export=replace(manifest.export, parity={"share": 1.0, "note": "x" * 5000}))
+    import_module(f"dettoolkit.export.{format}").stamp(path, stamped)
+    assert read_manifest(path).to_json() == stamped.to_json()
+    copied, written = (open_engine(each)(normalised()) for each in (path, original))
+    for ours, theirs in zip(copied, written, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_images_of_another_size_are_refused(models):
+    engine = open_engine(models["detection"][2])
+    for images in (normalised(batch=2), normalised()[..., :32]):
+        with pytest.raises(ValueError, match=r"takes images \(1, 3, 64, 64\), got"):
+            engine(images)
+
+
+def test_a_file_that_exists_is_kept(format, models):
+    network, manifest, path = models["segmentation"]
+    before = path.read_bytes()
+    with pytest.raises(FileExistsError):
+        import_module(f"dettoolkit.export.{format}").convert(network, manifest, path)
+    assert path.read_bytes() == before
+
+
+def test_a_trained_run_goes_through_the_gate(format, tiny_segmentation_run, tmp_path):
+    done = export(tiny_segmentation_run, tmp_path / f"model{ENDINGS[format]}", Request(format=format))
+    manifest = load(done.path).manifest
+    assert manifest.export.format == format
+    assert manifest.export.parity
 
 
 @each_format

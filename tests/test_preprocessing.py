@@ -15,7 +15,8 @@ def test_on_a_cpu_the_same_to_the_bit(mean, std, count):
     every_value = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
     images = [np.roll(every_value, shift, axis=0) for shift in range(count)]
     found = normalise_on_cpu(images, mean, std)
-    assert found.flags.c_contiguous and found.dtype == np.float32
+    assert found.flags.c_contiguous
+    assert found.dtype == np.float32
     wanted = normalise(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2), mean, std)
     assert np.array_equal(found, wanted.numpy())
 

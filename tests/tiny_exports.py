@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 
 import numpy as np
 import torch
@@ -32,6 +33,18 @@ def tiny_model(fixture, folder, *, format, **wishes):
     described = {"name": "tiny", "class_names": names, "category_ids": range(len(names)), "versions": {}}
     export = ExportFacts(format=format, **{"batch": 1, **wishes})
     return network, replace(manifest_of(recipe, network, described), input_hw=INPUT_HW, export=export)
+
+
+def convert_both(tiny, tiny_segmentation, tmp_path_factory, *, format, ending):
+    """Convert a tiny network of each task: the network, the manifest and the file, by task."""
+    converter = import_module(f"dettoolkit.export.{format}")
+    made = {}
+    for task, fixture in zip(TASKS, (tiny, tiny_segmentation), strict=True):
+        folder = tmp_path_factory.mktemp(task)
+        network, manifest = tiny_model(fixture, folder, format=format)
+        converter.convert(network, manifest, folder / f"model{ending}")
+        made[task] = (network, manifest, folder / f"model{ending}")
+    return made
 
 
 def reference(network, manifest):

@@ -95,14 +95,20 @@ def _make(options: argparse.Namespace) -> None:
     quiet()
     read_files(options.ort_web)  # before the export, which takes longer
     with tempfile.TemporaryDirectory() as folder:
-        model = Path(options.model)
+        model, images = Path(options.model), options.images
         if model.suffix.lower() != ".onnx":
-            model = _export(options, Path(folder) / "model.onnx")
+            model, validation = _export(options, Path(folder) / "model.onnx")
+            images = images or validation
         elif options.extras or options.int8 or options.size:
             raise ValueError(f"{model} is exported already: key=value, --int8 and --size are for a run")
         manifest = read_manifest(model)
         check_model(model, manifest)
-        samples = choose_samples(manifest, options.images, options.samples)
+        if images is None and options.samples:
+            raise ValueError(
+                f"{model} does not say where pictures are: name a folder of them with --images, or give "
+                "--samples 0"
+            )
+        samples = choose_samples(images, options.samples) if options.samples else []
         build_demo(model, options.out, samples=samples, runtime=options.ort_web, title=options.title)
     size = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())
     print(f"demo: {options.out} ({size / 1e6:.0f} MB; a visitor's browser loads the part it needs)")
@@ -110,7 +116,8 @@ def _make(options: argparse.Namespace) -> None:
         print(f"see it: dettoolkit export-demo --serve {options.out}")
 
 
-def _export(options: argparse.Namespace, out: Path) -> Path:
+def _export(options: argparse.Namespace, out: Path) -> tuple[Path, Path]:
+    """Export the run; give the file, and the folder of the validation images."""
     from dettoolkit.config import load_recipe
     from dettoolkit.export.command import export
     from dettoolkit.export.request import Request
@@ -130,7 +137,7 @@ def _export(options: argparse.Namespace, out: Path) -> Path:
         recipe = load_recipe(str(config), options.extras).recipe
     done = export(source, out, request, recipe=recipe)
     print(f"{done.report.table()}\n")
-    return done.path
+    return done.path, Path(recipe.data.root) / recipe.data.val.images
 
 
 def _serve(folder: Path, port: int) -> None:

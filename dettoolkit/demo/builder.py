@@ -104,28 +104,13 @@ def check_model(model: Path, manifest: Manifest) -> None:
         )
 
 
-def choose_samples(manifest: Manifest, images: Path | None, count: int) -> list[Path]:
-    """Choose pictures, spread evenly over the validation set, or over a folder, a pattern or a file.
-
-    Args:
-        manifest: of the model; its recipe says where the validation set is.
-        images: in the place of that; None takes it.
-        count: pictures at most.
+def choose_samples(images: Path, count: int) -> list[Path]:
+    """Choose `count` pictures at most, spread evenly over a folder, a pattern or a file.
 
     Raises:
-        FileNotFoundError: there are none; the message says how to name others.
+        FileNotFoundError: there is no such file or folder.
         ValueError: a folder without images.
     """
-    if count == 0:
-        return []
-    if images is None:
-        data = manifest.recipe["data"]
-        images = Path(data["root"]) / data["val"]["images"]
-        if not images.is_dir():
-            raise FileNotFoundError(
-                f"the validation images of the run's recipe are not there ({images}): name a folder of "
-                "pictures with --images"
-            )
     found = sources_of(images)
     paths = [images] if found is None else [Path(str(each)) for each in found]
     count = min(count, len(paths))

@@ -11,9 +11,7 @@ from torch import Tensor
 
 from dettoolkit.engines import missing
 from dettoolkit.engines.trailer import read_manifest as read_manifest
-
-INPUT = "images"
-RAW = {"detection": ("class_logits", "box_deltas"), "segmentation": ("logits",)}
+from dettoolkit.manifest import INPUT, RAW
 
 
 class LitertEngine:

@@ -8,7 +8,7 @@ from torch import nn
 
 from dettoolkit.engines import missing
 from dettoolkit.engines.trailer import write_manifest
-from dettoolkit.export.fixed import refuse_flexible, refuse_taken
+from dettoolkit.export.fixed import refuse_flexible
 from dettoolkit.export.graph import capture
 from dettoolkit.manifest import Manifest
 
@@ -25,8 +25,7 @@ def convert(network: nn.Module, manifest: Manifest, path: Path) -> None:
         ModuleNotFoundError: executorch is not installed.
         ValueError: what the manifest asks for cannot be in a file.
     """
-    refuse_flexible(manifest, runtime="ExecuTorch")
-    refuse_taken(path)
+    refuse_flexible(manifest, path, runtime="ExecuTorch")
     try:
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower

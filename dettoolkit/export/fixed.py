@@ -8,16 +8,19 @@ from dettoolkit.export.graph import facts, refuse_unlike
 from dettoolkit.manifest import Manifest
 
 
-def refuse_flexible(manifest: Manifest, *, runtime: str) -> None:
+def refuse_flexible(manifest: Manifest, path: Path, *, runtime: str) -> None:
     """Refuse wishes that a file of fixed shapes and plain operators cannot fulfil.
 
     Args:
         manifest: says what is wanted.
+        path: of the file.
         runtime: its name, for people.
 
     Raises:
+        FileExistsError: there is such a file.
         ValueError: any batch size, pre- or post-processing inside, int8; or see `graph.refuse_unlike`.
     """
+    refuse_taken(path)
     export = facts(manifest)
     others = "the formats onnx and openvino can"
     if export.batch is None:

@@ -10,11 +10,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from dettoolkit.engines.fusion import fused
-from dettoolkit.manifest import ExportFacts, Manifest, SizeHW
-
-INPUT = "images"
-RAW = {"detection": ("class_logits", "box_deltas"), "segmentation": ("logits",)}
-FINAL = {"detection": ("boxes_xyxy", "scores", "labels", "counts"), "segmentation": ("labels",)}
+from dettoolkit.manifest import FINAL, RAW, ExportFacts, Manifest, SizeHW
 
 
 def output_names(manifest: Manifest) -> tuple[str, ...]:

@@ -8,11 +8,10 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from dettoolkit.engines import missing
-from dettoolkit.engines.litert import INPUT
 from dettoolkit.engines.trailer import write_manifest
-from dettoolkit.export.fixed import refuse_flexible, refuse_taken
+from dettoolkit.export.fixed import refuse_flexible
 from dettoolkit.export.graph import example_images, output_names, still
-from dettoolkit.manifest import Manifest
+from dettoolkit.manifest import INPUT, Manifest
 
 
 class NamedOutputs(nn.Module):
@@ -43,8 +42,7 @@ def convert(network: nn.Module, manifest: Manifest, path: Path) -> None:
         ModuleNotFoundError: litert-torch is not installed.
         ValueError: what the manifest asks for cannot be in a file.
     """
-    refuse_flexible(manifest, runtime="LiteRT")
-    refuse_taken(path)
+    refuse_flexible(manifest, path, runtime="LiteRT")
     try:
         import litert_torch
     except ModuleNotFoundError as error:

@@ -14,11 +14,11 @@ import torch
 from torch import nn
 
 from dettoolkit.engines.onnx import METADATA_KEY
-from dettoolkit.export.graph import INPUT, RAW, capture, facts, input_hw, output_names
+from dettoolkit.export.graph import capture, facts, input_hw, output_names
 from dettoolkit.export.onnx_labels import label_map
 from dettoolkit.export.onnx_nodes import Nodes
 from dettoolkit.export.onnx_postprocess import detections, scaled
-from dettoolkit.manifest import Manifest
+from dettoolkit.manifest import INPUT, RAW, Manifest
 
 OPSET = 20
 

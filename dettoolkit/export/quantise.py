@@ -23,9 +23,8 @@ from onnxruntime.quantization.calibrate import TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from dettoolkit.export.calibrate import Feed, find_ranges, open_session
-from dettoolkit.export.graph import INPUT, RAW
 from dettoolkit.export.parity import Image, network_input
-from dettoolkit.manifest import Manifest
+from dettoolkit.manifest import INPUT, RAW, Manifest
 
 CALIBRATION_IMAGES = 64
 

@@ -121,6 +121,7 @@ def manifest_for(described: Manifest, request: Request, *, first_hw: SizeHW) -> 
         raise ValueError("a segmenter has no scores: leave --score-threshold out")
     return replace(
         described,
+        recipe=_portable(described.recipe),
         input_hw=request.input_hw or input_hw or first_hw,
         detection=detection,
         export=ExportFacts(
@@ -131,6 +132,15 @@ def manifest_for(described: Manifest, request: Request, *, first_hw: SizeHW) -> 
             postprocessing=request.postprocessing,
         ),
     )
+
+
+def _portable(value: Any) -> Any:
+    """Take the folders of the machine that exports out of a recipe: of absolute paths the name stays."""
+    if isinstance(value, Mapping):
+        return {key: _portable(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_portable(each) for each in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def _thresholded(facts: DetectionFacts, request: Request) -> DetectionFacts:

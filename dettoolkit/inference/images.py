@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Iterable, Iterator
 from os import PathLike
@@ -85,9 +86,7 @@ def sources_of(source: object) -> Iterable[object] | None:
 
 def _files(path: Path) -> list[Path] | None:
     if path.is_dir():
-        below = (each.relative_to(path) for each in path.rglob("*") if each.suffix.lower() in ENDINGS)
-        shown = (each for each in below if not any(part.startswith(".") for part in each.parts))
-        found = [path / each for each in sorted(shown, key=_by_folder) if (path / each).is_file()]
+        found = list(files_below(path, ENDINGS))
         if not found:
             raise ValueError(f"{path} holds no images, that is no files that end in {', '.join(ENDINGS)}")
         return found
@@ -108,16 +107,38 @@ def _files(path: Path) -> list[Path] | None:
     return sorted(matching, key=natural)
 
 
+def files_below(
+    folder: Path, endings: tuple[str, ...], *, skip: Path | None = None, above: tuple[Path, ...] = ()
+) -> Iterator[Path]:
+    """Yield the files of a folder and of all below it, in order, reading one folder after the other.
+
+    Args:
+        folder: hidden files and folders in it, whose names begin with a dot, are left out.
+        endings: in small letters, of the files that are wanted.
+        skip: a resolved path of a folder that is left out.
+        above: resolved paths of the folders that it is in: a link to one of them is not followed for ever.
+    """
+    resolved = folder.resolve()
+    if resolved == skip or resolved in above:
+        return
+    with os.scandir(folder) as entries:
+        found = sorted(
+            ((natural(Path(each.name)), each) for each in entries if not each.name.startswith(".")),
+            key=lambda pair: pair[0],
+        )
+    for _, entry in found:
+        if entry.is_dir():
+            yield from files_below(Path(entry.path), endings, skip=skip, above=(*above, resolved))
+        elif entry.name.lower().endswith(endings) and entry.is_file():
+            yield Path(entry.path)
+
+
 def natural(path: Path) -> list[tuple[bool, int, str]]:
     """Give the key by which paths are sorted as people do: numbers by their value."""
     return [
         (not part.isdecimal(), int(part) if part.isdecimal() else 0, part)
         for part in re.split(r"(\d+)", path.as_posix())
     ]
-
-
-def _by_folder(path: Path) -> list[list[tuple[bool, int, str]]]:
-    return [natural(Path(part)) for part in path.parts]
 
 
 def _decoded(data: bytes) -> Pixels:

@@ -58,9 +58,6 @@ class Shard:
         return f"{stem}{ending}" if self.of == 1 else f"{stem}-{self.number}-of-{self.of}{ending}"
 
 
-WHOLE = Shard(1, 1)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """All that decides a job's results.

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from dettoolkit.datasets.problems import BadImageError
 from dettoolkit.inference import buckets
 from dettoolkit.inference.images import ENDINGS as IMAGES
-from dettoolkit.inference.images import natural, read_upright
+from dettoolkit.inference.images import files_below, natural, read_upright
 from dettoolkit.inference.video import ENDINGS as VIDEOS
 from dettoolkit.inference.video import Frame, is_live, read_frames
 
@@ -112,7 +112,7 @@ class Sources:
 
     def _files(self, path: Path) -> Iterator[Path]:
         if path.is_dir():
-            yield from files_below(path, skip=self._skip)
+            yield from files_below(path, IMAGES + VIDEOS, skip=self._skip)
         elif path.suffix.lower() == ".txt" and path.is_file():
             yield from _listed(path)
         elif path.exists():
@@ -145,29 +145,6 @@ class Sources:
                 "are given by their names"
             )
         return FileNotFoundError(f"{given} does not exist: {HINT}")
-
-
-def files_below(folder: Path, *, skip: Path | None = None, above: tuple[Path, ...] = ()) -> Iterator[Path]:
-    """Yield the images and videos of a folder and of all below it, reading one folder after the other.
-
-    Args:
-        folder: hidden files and folders in it, whose names begin with a dot, are left out.
-        skip: a resolved path of a folder that is left out.
-        above: resolved paths of the folders that it is in: a link to one of them is not followed for ever.
-    """
-    resolved = folder.resolve()
-    if resolved == skip or resolved in above:
-        return
-    with os.scandir(folder) as entries:
-        found = sorted(
-            ((natural(Path(each.name)), each) for each in entries if not each.name.startswith(".")),
-            key=lambda pair: pair[0],
-        )
-    for _, entry in found:
-        if entry.is_dir():
-            yield from files_below(Path(entry.path), skip=skip, above=(*above, resolved))
-        elif entry.name.lower().endswith(IMAGES + VIDEOS):
-            yield Path(entry.path)
 
 
 def open_found(found: Found, *, every: int = 1) -> Iterator[Item]:

@@ -69,8 +69,8 @@ class Pictures:
         return VideoFile(path, fps=item.frame.fps / self.every)
 
 
-class Masks:
-    """Write label maps as PNGs of the data's own label ids, in the images' own sub-folders.
+class _FileByFile:
+    """Holds nothing open between one image and the next.
 
     Args:
         folder: where to.
@@ -79,6 +79,13 @@ class Masks:
 
     def __init__(self, folder: Path, *, again: bool) -> None:
         self.folder, self.again = folder, again
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class Masks(_FileByFile):
+    """Write label maps as PNGs of the data's own label ids, in the images' own sub-folders."""
 
     def write(self, item: Item, prediction: Prediction) -> None:
         """Write a label map."""
@@ -87,20 +94,9 @@ class Masks:
         path = (self.folder / item.name).with_suffix(".png")
         _whole(path, prediction.to_png, again=self.again)
 
-    def close(self) -> None:
-        """Nothing is open."""
 
-
-class Crops:
-    """Cut each object out of its image: <class>/<image>_<number>.jpg, the surest object first.
-
-    Args:
-        folder: where to.
-        again: as of `Pictures`.
-    """
-
-    def __init__(self, folder: Path, *, again: bool) -> None:
-        self.folder, self.again = folder, again
+class Crops(_FileByFile):
+    """Cut each object out of its image: <class>/<image>_<number>.jpg, the surest object first."""
 
     def write(self, item: Item, prediction: Prediction) -> None:
         """Write the objects of an image; those narrower than a pixel are left out."""
@@ -117,9 +113,6 @@ class Crops:
                 save_picture(path, crop)
 
             _whole(self.folder / name, save, again=self.again)
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 def _ending(name: str, known: tuple[str, ...], added: str) -> str:
