@@ -14,6 +14,7 @@ from typing import Any
 from dettoolkit.backbones.pretrained import load_checkpoint
 from dettoolkit.config import RecipeError
 from dettoolkit.config.yaml12 import write_lines
+from dettoolkit.engines import FORMATS
 
 CONFIG = "config.yaml"
 
@@ -59,8 +60,14 @@ def checkpoint_of(run: Path, *, names: tuple[str, ...]) -> Path:
 
     Raises:
         FileNotFoundError: there is none; the message lists the runs near by.
+        ValueError: an exported file.
     """
     if run.is_file():
+        if run.suffix.lower() in FORMATS:
+            raise ValueError(
+                f"{run} is an exported file, and a checkpoint is wanted: give the run that it was made from. "
+                "What the file itself scores is measured by 'dettoolkit export RUN --metric'"
+            )
         return run
     for name in names:
         path = run / "checkpoints" / f"{name}.ckpt"

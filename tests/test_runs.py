@@ -89,6 +89,14 @@ def test_path_that_is_no_run_lists_the_runs(tmp_path: Path, monkeypatch: pytest.
         checkpoint_of(Path("runs/tiny/2026-01-01_10-00-00"), names=("best",))
 
 
+@pytest.mark.parametrize("ending", [".onnx", ".tflite", ".XML"])
+def test_an_exported_file_is_no_checkpoint(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"model{ending}"
+    path.write_bytes(b"model")
+    with pytest.raises(ValueError, match=r"is an exported file, .* give the run that it was made from"):
+        checkpoint_of(path, names=("best",))
+
+
 def test_checkpoint_describes_itself(tiny_run: Path, tiny: Any) -> None:
     path = tiny_run / "checkpoints" / "best.ckpt"
     content = torch.load(path, weights_only=True)
