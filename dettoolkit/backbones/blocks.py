@@ -8,11 +8,16 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torchvision.ops.misc import Conv2dNormActivation
 
-from dettoolkit.backbones.tables import Activation, Bneck, make_divisible
+from dettoolkit.backbones.tables import Activation, Bneck, Gate
 
 Norm = Callable[[int], nn.Module]
 
-ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu": nn.ReLU, "hardswish": nn.Hardswish}
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "relu6": nn.ReLU6,
+    "hardswish": nn.Hardswish,
+}
+GATES: dict[Gate, type[nn.Module]] = {"hard_sigmoid": nn.Hardsigmoid, "sigmoid": nn.Sigmoid}
 
 
 class SqueezeExcite(nn.Module):
@@ -21,14 +26,12 @@ class SqueezeExcite(nn.Module):
     The mean is a plain reduction rather than adaptive pooling, which several converters lack.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, squeezed: int, gate: Gate) -> None:
         super().__init__()
-        # A quarter of the expansion (section 5.3), rounded as TensorFlow does.
-        squeezed = make_divisible(channels // 4)
         self.fc1 = nn.Conv2d(channels, squeezed, 1)
         self.fc2 = nn.Conv2d(squeezed, channels, 1)
         self.relu = nn.ReLU(inplace=True)
-        self.gate = nn.Hardsigmoid(inplace=True)
+        self.gate = GATES[gate]()
 
     def forward(self, x: Tensor) -> Tensor:
         """Gate `x` (N, C, H, W) by (N, C, 1, 1) factors in [0, 1]; the shape stays."""
@@ -55,13 +58,25 @@ class InvertedResidual(nn.Module):
         row: the block's line of its table.
         stride: of the depthwise convolution; the row's own, or 1 where the output stride ends the halving.
         dilation: of the depthwise convolution.
+        squeezed: channels between squeeze and excitation.
+        gate: activation of the excitation.
         norm: makes a normalisation of so many channels.
     """
 
-    def __init__(self, *, in_channels: int, row: Bneck, stride: int, dilation: int, norm: Norm) -> None:
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        row: Bneck,
+        stride: int,
+        dilation: int,
+        squeezed: int,
+        gate: Gate,
+        norm: Norm,
+    ) -> None:
         super().__init__()
         activation = ACTIVATIONS[row.activation]
-        self.adds_input = row.stride == 1 and in_channels == row.channels
+        self.adds_input = row.linear and row.stride == 1 and in_channels == row.channels
         self.expand = (
             Conv2dNormActivation(in_channels, row.expansion, 1, norm_layer=norm, activation_layer=activation)
             if row.expansion != in_channels
@@ -77,9 +92,15 @@ class InvertedResidual(nn.Module):
             norm_layer=norm,
             activation_layer=activation,
         )
-        self.squeeze = SqueezeExcite(row.expansion) if row.squeeze else nn.Identity()
+        self.squeeze = (
+            SqueezeExcite(row.expansion, squeezed=squeezed, gate=gate) if row.squeeze else nn.Identity()
+        )
         self.project = Conv2dNormActivation(
-            row.expansion, row.channels, 1, norm_layer=norm, activation_layer=None
+            row.expansion,
+            row.channels,
+            1,
+            norm_layer=norm,
+            activation_layer=None if row.linear else activation,
         )
 
     def forward(self, x: Tensor) -> BlockFeatures:

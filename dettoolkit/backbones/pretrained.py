@@ -13,12 +13,14 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
-from dettoolkit.backbones.mobilenet import MobileNetV3
+from dettoolkit.backbones.mobilenet import MobileNet
 from dettoolkit.backbones.translate import (
     StateDict,
+    is_classifier,
     is_lraspp,
     is_ssdlite,
     translate_backbone,
+    translate_classifier,
     translate_lraspp,
     translate_ssdlite,
 )
@@ -26,6 +28,8 @@ from dettoolkit.backbones.translate import (
 logger = logging.getLogger(__name__)
 
 TORCHVISION = "torchvision:"
+# Where torchvision's name of a network is another; at width 1.0, the only one fetched by name.
+TORCHVISION_NAMES = {"mnasnet_b1": "mnasnet1_0"}
 
 
 def read_weights(source: str, *, torchvision_model: str) -> StateDict:
@@ -43,6 +47,8 @@ def read_weights(source: str, *, torchvision_model: str) -> StateDict:
     if source.startswith(TORCHVISION):
         return _fetch(source.removeprefix(TORCHVISION), torchvision_model)
     path = Path(source)
+    if found := sorted(path.glob("checkpoints/*.ckpt")):
+        raise FileNotFoundError(f"{path} is a run's folder, not a file: give its checkpoint, {found[0]}")
     if not path.is_file():
         raise FileNotFoundError(
             f"no weights at {path}: give a .pth or .ckpt file, or 'torchvision:DEFAULT' to fetch "
@@ -92,7 +98,13 @@ def _reason(error: Exception) -> str:
 
 
 def _fetch(name: str, torchvision_model: str) -> StateDict:
-    weights = get_model_weights(torchvision_model)
+    try:
+        weights = get_model_weights(torchvision_model)
+    except ValueError:
+        raise ValueError(
+            f"torchvision has no {torchvision_model}, so '{TORCHVISION}{name}' names nothing: give a "
+            "file, or train the backbone with a recipe of type classifier"
+        ) from None
     if name not in weights.__members__:
         raise ValueError(
             f"torchvision has no weights '{name}' for {torchvision_model}; it has {list(weights.__members__)}"
@@ -180,14 +192,14 @@ def _some(items: list[str], separator: str = ", ", most: int = 8) -> str:
     return f"{shown} … and {len(items) - most} more" if len(items) > most else shown
 
 
-def load_backbone(backbone: MobileNetV3, source: str, *, network: str) -> LoadReport:
+def load_backbone(backbone: MobileNet, source: str, *, network: str) -> LoadReport:
     """Start a backbone from torchvision's classification weights or from a file.
 
     The rows from C4 on may have other sizes in the file: a reduced tail then starts fresh, with a message.
     The file of a whole network, torchvision's SSDLite or LR-ASPP or a checkpoint of ours, is understood
     too; its head is surplus.
     """
-    state = _network_of(read_weights(source, torchvision_model=network))
+    state = _network_of(read_weights(source, torchvision_model=TORCHVISION_NAMES.get(network, network)))
     if is_ssdlite(state):
         state = translate_ssdlite(state, backbone)
     elif is_lraspp(state):
@@ -205,7 +217,25 @@ def load_backbone(backbone: MobileNetV3, source: str, *, network: str) -> LoadRe
     )
 
 
-def load_ssdlite(detector: nn.Module, backbone: MobileNetV3, source: str) -> LoadReport:
+def load_classifier(classifier: nn.Module, backbone: MobileNet, source: str, *, network: str) -> LoadReport:
+    """Start a whole classifier from torchvision's network, or from a checkpoint or state dict of ours.
+
+    A class layer of another size is replaced, with a message.
+    """
+    state = _network_of(read_weights(source, torchvision_model=TORCHVISION_NAMES.get(network, network)))
+    if is_classifier(state):
+        state = translate_classifier(state, backbone)
+    return load_weights(
+        classifier,
+        state,
+        source=source,
+        replaceable=r"head\.classifier\.",
+        remedy="check model.backbone (type, width) and model.head.scale_hidden against the network of that "
+        "file; weights of a backbone alone go to model.backbone.weights",
+    )
+
+
+def load_ssdlite(detector: nn.Module, backbone: MobileNet, source: str) -> LoadReport:
     """Start a whole detector from torchvision's SSDLite, or from a checkpoint or state dict of ours.
 
     Class predictors of another size are replaced, with a message.
@@ -224,7 +254,7 @@ def load_ssdlite(detector: nn.Module, backbone: MobileNetV3, source: str) -> Loa
     )
 
 
-def load_segmenter(segmenter: nn.Module, backbone: MobileNetV3, source: str) -> LoadReport:
+def load_segmenter(segmenter: nn.Module, backbone: MobileNet, source: str) -> LoadReport:
     """Start a whole segmenter from torchvision's LR-ASPP, or from a checkpoint or state dict of ours.
 
     Class convolutions for another number of classes are replaced, with a message; for other features they
