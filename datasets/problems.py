@@ -84,6 +84,9 @@ KINDS = {
     "label without image": "left out",
     "nothing but void": "kept; it neither trains nor scores anything",
     "label of another size": "scored at the label's size",
+    "image of no class": "left out",
+    "file is no image": "left out",
+    "class without images": "kept; nothing of it is learnt or scored",
 }
 """Every kind of problem, with what is done about it."""
 

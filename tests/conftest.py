@@ -67,10 +67,37 @@ trainer:
   extra: {enable_progress_bar: false}
 evaluation: {pictures: 2}
 """
+TINY_CLASSIFICATION_RECIPE = """\
+model:
+  type: classifier
+  backbone: {type: mobilenet_v3_small, width: 0.35, norm_momentum: 0.1}
+  head: {dropout: 0.1}
+data:
+  type: image_folder
+  root: nowhere
+  input_hw: [64, 64]
+  eval_resize: 64
+  augment: null
+  batch_size: 6
+  workers: 0
+optim: {lr: 0.05, schedule: {warmup_steps: 1}}
+trainer:
+  max_epochs: 2
+  accelerator: cpu
+  devices: 1
+  log_every_steps: 1
+  loggers: {tensorboard: false}
+  extra: {enable_progress_bar: false}
+evaluation: {pictures: 4}
+"""
 LEARN = (  # scores that tell, from random weights within seconds
     "data.batch_size=8",
     "optim={type: adamw, lr: 0.04, schedule: {type: poly, power: 0.9, warmup_steps: 5, warmup_factor: 0.2}}",
     "trainer={max_epochs: 60, val_every_epochs: 30, ema: {decay: 0.5, warmup_steps: 1}}",
+)
+LEARN_CLASSES = (
+    "optim={type: adamw, lr: 0.01, schedule: {warmup_steps: 5, warmup_factor: 0.2}}",
+    "trainer={max_epochs: 30, val_every_epochs: 15, ema: {decay: 0.5, warmup_steps: 1}}",
 )
 
 
@@ -211,6 +238,40 @@ def _write_pair(root: Path, name: str, hw: tuple[int, int]) -> None:
         cv2.imwrite(str(path), pixels)
 
 
+@dataclass(frozen=True)
+class TinyClassification(Tiny):
+    """As Tiny, with a classifier.
+
+    Attributes:
+        recipe: the recipe's file, tiny.yaml; it names no data set.
+        data: folders of the classes bar, box and disc, with 4 training images of 48 x 64 each, and 3, 3 and
+            1 validation images; not to be changed.
+    """
+
+    @staticmethod
+    def write(root: Path, *, train: int = 4, val: int = 3) -> Path:
+        """Write a data set like `data`, to be changed."""
+        for split, count in (("train", train), ("val", val)):
+            for label, kind in enumerate(("bar", "box", "disc")):
+                for number in range(1, (1 if (split, kind) == ("val", "disc") else count) + 1):
+                    _write_shape(root / split / kind / f"{number}.png", kind, [len(split), label, number])
+        return root
+
+
+def _write_shape(path: Path, kind: str, seed: list[int]) -> None:
+    """Write an image of 48 x 64 with one shape."""
+    rng = np.random.default_rng(seed)
+    image = np.full((48, 64, 3), 90, np.uint8) + rng.integers(0, 20, (48, 64, 3), np.uint8)
+    x, y = int(rng.integers(10, 22)), int(rng.integers(2, 18))
+    if kind == "disc":
+        cv2.circle(image, (x + 14, y + 14), 13, (60, 220, 60), -1)
+    else:
+        high, color = (8, (230, 200, 20)) if kind == "bar" else (26, (30, 40, 220))
+        cv2.rectangle(image, (x, y), (x + 28, y + high), color, -1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), image)
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     """Return a tiny recipe with its data set."""
@@ -241,6 +302,22 @@ def tiny_segmentation_run(
 ) -> Path:
     """Return the folder of a finished run of 60 epochs with a step each: it has learnt; not to be changed."""
     return tiny_segmentation.train(tmp_path_factory.mktemp("tiny_segmentation_run"), *LEARN)[0]
+
+
+@pytest.fixture(scope="session")
+def tiny_classification(tmp_path_factory: pytest.TempPathFactory) -> TinyClassification:
+    """Return a tiny classification recipe with its data set."""
+    folder = tmp_path_factory.mktemp("tiny_classification")
+    (folder / "tiny.yaml").write_text(TINY_CLASSIFICATION_RECIPE)
+    return TinyClassification(folder / "tiny.yaml", TinyClassification.write(folder / "images"))
+
+
+@pytest.fixture(scope="session")
+def tiny_classification_run(
+    tiny_classification: TinyClassification, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Return the folder of a finished run of 30 epochs of 2 steps: it has learnt; not to be changed."""
+    return tiny_classification.train(tmp_path_factory.mktemp("tiny_classification_run"), *LEARN_CLASSES)[0]
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,17 @@ from typing import Any, cast
 
 from torch import nn
 
+from dettoolkit.builders.classifier import build_classifier
 from dettoolkit.builders.detector import activation_of, anchor_arguments, build_detector
 from dettoolkit.builders.segmenter import build_segmenter
 from dettoolkit.cityscapes import CLASSES
-from dettoolkit.config import DetectionRecipe, Recipe, SegmentationRecipe, recipe_to_dict
+from dettoolkit.config import (
+    ClassificationRecipe,
+    DetectionRecipe,
+    Recipe,
+    SegmentationRecipe,
+    recipe_to_dict,
+)
 from dettoolkit.detection.model import Detector
 from dettoolkit.manifest import DetectionFacts, Manifest, SegmentationFacts
 
@@ -21,7 +28,23 @@ def build_network(recipe: Recipe, *, num_classes: int) -> nn.Module:
         return build_detector(recipe.model, num_classes=num_classes, pretrained=False)
     if isinstance(recipe, SegmentationRecipe):
         return build_segmenter(recipe.model, num_classes=num_classes, pretrained=False)
+    if isinstance(recipe, ClassificationRecipe):
+        return build_classifier(recipe.model, num_classes=num_classes, pretrained=False)
     raise TypeError(f"no network for a {type(recipe).__name__}")
+
+
+def refuse_classifier(recipe: Recipe, name: str) -> None:
+    """Refuse what can be scored and trained on, but neither run on images nor exported.
+
+    Raises:
+        ValueError: a classifier's recipe.
+    """
+    if isinstance(recipe, ClassificationRecipe):
+        raise ValueError(
+            f"{name} is a classifier, and only detectors and segmenters are run on images or exported: "
+            "`dettoolkit evaluate` gives its top-1 and top-5, and model.backbone.weights=<its checkpoint> "
+            "starts a detector or segmenter from it"
+        )
 
 
 def manifest_of(recipe: Recipe, network: nn.Module, description: Mapping[str, Any]) -> Manifest:
@@ -31,7 +54,11 @@ def manifest_of(recipe: Recipe, network: nn.Module, description: Mapping[str, An
         recipe: what the checkpoint was trained by.
         network: as `build_network` built it.
         description: what the checkpoint says of itself; see `builders.run.describe`.
+
+    Raises:
+        ValueError: a classifier's.
     """
+    refuse_classifier(recipe, str(description["name"]))
     names = tuple(description["class_names"])
     detection, segmentation, input_hw = None, None, None
     if isinstance(recipe, DetectionRecipe):

@@ -15,7 +15,7 @@ import numpy as np
 from dettoolkit.builders.detector import activation_of, build_detector, build_losses
 from dettoolkit.builders.network import listing
 from dettoolkit.builders.run import Classes, Run, Split, warn_of_other_classes
-from dettoolkit.complexity import count_conv_madds, count_parameters
+from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.config.detection import DetectionData
 from dettoolkit.config.recipe import DetectionRecipe
 from dettoolkit.datasets.augment import build_transform
@@ -59,7 +59,7 @@ class DetectionRun(Run):
             f"{len(network.anchors_xyxy)} default boxes at {height}x{width}",
             f"{count_parameters(network, norm_affine=False) / 1e6:.2f}M parameters without BN "
             f"({count_parameters(network, norm_affine=True) / 1e6:.2f}M with), "
-            f"{count_conv_madds(network, (height, width)) / 1e9:.2f}B multiply-adds",
+            f"{count_madds(network, (height, width)) / 1e9:.2f}B multiply-adds",
         ]
 
     def batch_lines(self, batch: Batch, outputs: Any) -> list[str]:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from dettoolkit.backbones.initialise import initialise
+from dettoolkit.backbones.padding import pad_same
 from dettoolkit.backbones.pretrained import load_backbone, load_ssdlite
 from dettoolkit.builders.network import build_backbone, refuse_replaced
 from dettoolkit.config.detection import FocalLoss, MultiboxLoss, SSDLiteModel
@@ -49,6 +50,8 @@ def build_detector(
     for predictors in (head.class_predictors, head.box_predictors):
         initialise(predictors, init="normal", std=model.head.init_std)
     set_class_bias(head, model.head.class_bias)
+    if model.backbone.padding == "same":
+        pad_same(detector)
     if pretrained and model.backbone.weights is not None:
         load_backbone(backbone, model.backbone.weights, network=model.backbone.type)
     if pretrained and model.weights is not None:

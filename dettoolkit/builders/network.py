@@ -1,21 +1,25 @@
-"""What the networks of both tasks are built with; no Lightning, so that a model loads without it."""
+"""What the networks of all tasks are built with; no Lightning, so that a model loads without it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Literal
 
-from dettoolkit.backbones.mobilenet import MobileNetV3
+from dettoolkit.backbones.mobilenet import MobileNet
 from dettoolkit.backbones.pretrained import LoadReport
 from dettoolkit.config.sections import Backbone
 
 
-def build_backbone(section: Backbone, *, task: Literal["detection", "segmentation"]) -> MobileNetV3:
-    """Build the backbone with random weights; a reduced tail is the task's own."""
-    return MobileNetV3(
+def build_backbone(
+    section: Backbone, *, task: Literal["detection", "segmentation", "classification"]
+) -> MobileNet:
+    """Build the backbone with random weights; a reduced tail is the task's own; classification has none."""
+    return MobileNet(
         network=section.type,
         width=section.width,
-        tail=task if section.reduced_tail else "full",
+        tail=task if section.reduced_tail and task != "classification" else "full",
+        last_conv=section.last_conv,
+        rounding=section.rounding,
         output_stride=section.output_stride,
         dilate_c4=section.dilate_c4,
         norm_eps=section.norm_eps,

@@ -15,7 +15,7 @@ from dettoolkit.builders.network import listing
 from dettoolkit.builders.run import Classes, Run, Split, warn_of_other_classes
 from dettoolkit.builders.segmenter import build_loss, build_segmenter
 from dettoolkit.cityscapes import CLASSES
-from dettoolkit.complexity import count_conv_madds, count_parameters
+from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.config.recipe import SegmentationRecipe
 from dettoolkit.config.segmentation import SegmentationData, SegmentationSplit
 from dettoolkit.datasets.cityscapes import SegmentationDataset, collate
@@ -81,7 +81,7 @@ class SegmentationRun(Run):
             f"{model.type} on {model.backbone.type}, {len(self.classes.names)} classes, "
             f"{model.head.filters} filters",
             f"{count_parameters(network, norm_affine=True) / 1e6:.2f}M parameters, "
-            f"{count_conv_madds(network, (height, width)) / 1e9:.2f}B multiply-adds at {height}x{width}",
+            f"{count_madds(network, (height, width)) / 1e9:.2f}B multiply-adds at {height}x{width}",
         ]
 
     def batch_lines(self, batch: Batch, outputs: Any) -> list[str]:

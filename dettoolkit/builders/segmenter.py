@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dettoolkit.backbones.initialise import initialise
+from dettoolkit.backbones.padding import pad_same
 from dettoolkit.backbones.pretrained import load_backbone, load_segmenter
 from dettoolkit.builders.network import build_backbone, listing, refuse_replaced
 from dettoolkit.config.segmentation import CrossEntropy, LRASPPModel, RASPPModel
@@ -58,6 +59,8 @@ def build_segmenter(
         )
     segmenter = Segmenter(backbone=backbone, head=built, low=low)
     initialise(segmenter, init=head.init, std=head.init_std)
+    if model.backbone.padding == "same":
+        pad_same(segmenter)
     if pretrained and model.backbone.weights is not None:
         load_backbone(backbone, model.backbone.weights, network=model.backbone.type)
     if pretrained and model.weights is not None:

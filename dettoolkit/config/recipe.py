@@ -10,6 +10,11 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from dettoolkit.config.classification import (
+    ClassificationData,
+    ClassificationEvaluation,
+    ClassifierModel,
+)
 from dettoolkit.config.detection import DetectionData, DetectionEvaluation, SSDLiteModel
 from dettoolkit.config.sections import Optim, Section, Trainer
 from dettoolkit.config.segmentation import LRASPPModel, RASPPModel, SegmentationData, SegmentationEvaluation
@@ -22,11 +27,11 @@ class Recipe(Section):
     """
 
     files: ClassVar[str]
-    model: Annotated[SSDLiteModel | LRASPPModel | RASPPModel, Field(discriminator="type")]
-    data: DetectionData | SegmentationData
+    model: Annotated[SSDLiteModel | LRASPPModel | RASPPModel | ClassifierModel, Field(discriminator="type")]
+    data: DetectionData | SegmentationData | ClassificationData
     optim: Optim
     trainer: Trainer
-    evaluation: DetectionEvaluation | SegmentationEvaluation
+    evaluation: DetectionEvaluation | SegmentationEvaluation | ClassificationEvaluation
 
 
 class DetectionRecipe(Recipe):
@@ -47,4 +52,13 @@ class SegmentationRecipe(Recipe):
     evaluation: SegmentationEvaluation = Field(default_factory=SegmentationEvaluation)  # type: ignore[arg-type]
 
 
-RECIPES: tuple[type[Recipe], ...] = (DetectionRecipe, SegmentationRecipe)
+class ClassificationRecipe(Recipe):
+    """A classifier and its data."""
+
+    files: ClassVar[str] = "image_folder"
+    model: ClassifierModel
+    data: ClassificationData
+    evaluation: ClassificationEvaluation = Field(default_factory=ClassificationEvaluation)  # type: ignore[arg-type]
+
+
+RECIPES: tuple[type[Recipe], ...] = (DetectionRecipe, SegmentationRecipe, ClassificationRecipe)

@@ -21,18 +21,43 @@ class Section(BaseModel):
 class Backbone(Section):
     """The feature extractor."""
 
-    type: Literal["mobilenet_v3_large", "mobilenet_v3_small"] = Field(description="Network, by its table.")
+    type: Literal[
+        "mobilenet_v3_large",
+        "mobilenet_v3_small",
+        "mobilenet_v3_large_minimalistic",
+        "mobilenet_v3_small_minimalistic",
+        "mobilenet_v2",
+        "mobilenet_v1",
+        "mnasnet_a1",
+        "mnasnet_b1",
+    ] = Field(description="Network, by its table; mnasnet_b1 is torchvision's mnasnet.")
     width: PositiveFloat = Field(1.0, description="Width multiplier of every channel count.")
     reduced_tail: bool = Field(
         False,
         description="Halve the last blocks: for detection the outputs of the C4-C5 blocks and C5 (the "
         "paper's dagger), for segmentation the expansion of the C4 block too (RF2).",
     )
+    last_conv: Literal["keep", "scale", "none"] = Field(
+        "keep",
+        description="What a width below 1 does to the last 1x1 convolution of MobileNetV2 and MnasNet. keep: "
+        "nothing, as in classification. scale: it shrinks too, as in TensorFlow's detectors. none: there is "
+        "none, at any width, as in DeepLab.",
+    )
+    rounding: Literal["torchvision", "tensorflow"] = Field(
+        "torchvision",
+        description="How MobileNetV3's channels are rounded at widths other than 1. tensorflow gives the "
+        "paper's sizes, torchvision fits torchvision's weights.",
+    )
     output_stride: Literal[16, 32] = Field(32, description="Stride of C5; 16 dilates the last blocks.")
     dilate_c4: bool = Field(
         False,
         description="With output_stride 16, dilate the C4 block's depthwise convolution too, as torchvision "
         "does; TensorFlow dilates only the blocks after it.",
+    )
+    padding: Literal["symmetric", "same"] = Field(
+        "symmetric",
+        description="How convolutions that halve the size are padded, heads' included. same: more right and "
+        "below, as TensorFlow does; for weights trained there.",
     )
     norm_eps: PositiveFloat = Field(0.001, description="Epsilon of batch normalisation.")
     norm_momentum: Fraction = Field(0.01, description="Momentum of batch normalisation, PyTorch's sense.")
@@ -98,24 +123,41 @@ class Data(Section):
 class Schedule(Section):
     """The learning rate over the steps of a run."""
 
-    type: Literal["cosine", "poly", "constant"] = Field("cosine", description="Shape after the warm-up.")
+    type: Literal["cosine", "poly", "exponential", "constant"] = Field(
+        "cosine", description="Shape after the warm-up."
+    )
     power: PositiveFloat = Field(0.9, description="Exponent of poly: (1 - progress) ** power.")
+    decay: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.01, description="Share that exponential takes off every decay_epochs."
+    )
+    decay_epochs: PositiveFloat = Field(3.0, description="Epochs between two such cuts.")
+    staircase: bool = Field(True, description="Exponential falls in stairs; false: a little with each step.")
     warmup_steps: Annotated[int, Field(ge=0)] = Field(0, description="Steps of linear warm-up.")
     warmup_factor: Fraction = Field(1 / 3, description="First step's share of the full learning rate.")
-    final_factor: Fraction = Field(0.0, description="Last step's share of the full learning rate.")
+    final_factor: Fraction = Field(
+        0.0, description="Last step's share of the full learning rate; of exponential, the least."
+    )
 
 
 class Optim(Section):
     """The optimiser and its schedule."""
 
-    type: Literal["sgd", "adamw"] = Field("sgd", description="Optimiser.")
+    type: Literal["sgd", "adamw", "rmsprop", "rmsprop_tf"] = Field(
+        "sgd",
+        description="Optimiser. rmsprop_tf: as TensorFlow's, with eps inside the root, mean squares that "
+        "start at one, and the learning rate inside the momentum.",
+    )
     lr: PositiveFloat = Field(description="Learning rate for lr_batch_size images per step.")
     lr_batch_size: PositiveInt | None = Field(
         None,
         description="Images per step that lr is meant for; the rate is scaled linearly to the run's own "
         "number (batch_size x devices x nodes x accumulate). null takes lr as it is.",
     )
-    momentum: Fraction = Field(0.9, description="Momentum of SGD (first beta of AdamW).")
+    momentum: Fraction = Field(0.9, description="Momentum of SGD and RMSProp (first beta of AdamW).")
+    smoothing: Fraction = Field(0.9, description="Decay of RMSProp's mean of squared gradients.")
+    eps: PositiveFloat = Field(
+        1e-3, description="RMSProp adds it to the root, or below the root where it is TensorFlow's."
+    )
     weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="Weight decay.")
     decay_on: Literal["kernels", "all"] = Field(
         "kernels", description="kernels: convolution kernels only, as TensorFlow. all: every parameter."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dettoolkit.backbones.mobilenet import MobileNetV3
+from dettoolkit.backbones.mobilenet import MobileNet
 from dettoolkit.heads.ssdlite import SSDLiteHead
 
 
@@ -25,9 +25,9 @@ def level_grids(
 
 
 class Detector(nn.Module):
-    """SSDLite on MobileNetV3: images in, raw predictions out."""
+    """SSDLite on MobileNet: images in, raw predictions out."""
 
-    def __init__(self, *, backbone: MobileNetV3, head: SSDLiteHead, anchors_xyxy: Tensor) -> None:
+    def __init__(self, *, backbone: MobileNet, head: SSDLiteHead, anchors_xyxy: Tensor) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head

@@ -30,6 +30,13 @@ SEGMENTATION_WORDS = {
     "category iIoU": "mean IoU of the categories, objects weighted to one size",
 }
 
+CLASSIFICATION_WORDS = {
+    "top-1": "share of images whose class came first",
+    "top-5": "share of images whose class came among the first five",
+    "mean class top-1": "mean over the classes of their images' share that is right",
+}
+MOST_CLASSES = 40  # lines of a classification table; evaluation.json has all
+
 
 def results_table(
     numbers: Mapping[str, float],
@@ -105,6 +112,48 @@ def segmentation_table(
         lines += [
             f"{_padded(name, width)}  {_digits(iou)}  {_digits(iiou)}" for name, iou, iiou in per_category
         ]
+    return "\n".join([*lines, "", note] if note else lines)
+
+
+def classification_table(
+    numbers: Mapping[str, float],
+    per_class: Sequence[tuple[str, int, int, int, int]],
+    confusions: Sequence[tuple[str, str, int]],
+    note: str | None,
+) -> str:
+    """Write the numbers in words, a line for each class and the mistakes, aligned; "–" stands for undefined.
+
+    Of many classes the worst are listed, worst first; classes without images are counted, not listed.
+
+    Args:
+        numbers: the three numbers by name.
+        per_class: (name, images, of them right, among the first five, images taken for it).
+        confusions: (name, name of what its images were taken for, number of them).
+        note: a sentence to put below, or None.
+    """
+    wide = max(len(name) for name in CLASSIFICATION_WORDS)
+    lines = [f"{'number':<{wide}}{'value':>8}  what"]
+    lines += [
+        f"{name:<{wide}}  {_digits(value)}  {CLASSIFICATION_WORDS[name]}" for name, value in numbers.items()
+    ]
+    listed = [entry for entry in per_class if entry[1]]
+    absent = len(per_class) - len(listed)
+    heading = "class"
+    if len(listed) > MOST_CLASSES:
+        heading = f"worst {MOST_CLASSES} of {len(listed)}"
+        listed = sorted(listed, key=lambda entry: entry[2] / entry[1])[:MOST_CLASSES]
+    width = max([len(heading), *(_columns(entry[0]) for entry in listed)])
+    lines += ["", f"{heading:<{width}}  {'top-1':>6}{'top-5':>8}{'images':>8}{'predicted':>11}"]
+    lines += [
+        f"{_padded(name, width)}  {_digits(right / images)}  {_digits(five / images)}"
+        f"{images:>8}{predicted:>11}"
+        for name, images, right, five, predicted in listed
+    ]
+    if absent:
+        lines.append(f"{absent} class{'es' if absent > 1 else ''} without images")
+    if confusions:
+        lines += ["", "most frequent mistakes"]
+        lines += [f"{number:>7}  {name} taken for {other}" for name, other, number in confusions[:5]]
     return "\n".join([*lines, "", note] if note else lines)
 
 

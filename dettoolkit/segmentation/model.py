@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from dettoolkit.backbones.mobilenet import MobileNetV3
+from dettoolkit.backbones.mobilenet import MobileNet
 from dettoolkit.heads.lraspp import LRASPPHead
 from dettoolkit.heads.raspp import RASPPHead
 
 
 class Segmenter(nn.Module):
-    """A segmentation head on MobileNetV3: images in, logits out.
+    """A segmentation head on MobileNet: images in, logits out.
 
     `num_classes` is the number of classes, K.
 
@@ -23,7 +23,7 @@ class Segmenter(nn.Module):
         ValueError: the head and `low` do not go together.
     """
 
-    def __init__(self, *, backbone: MobileNetV3, head: LRASPPHead | RASPPHead, low: str | None) -> None:
+    def __init__(self, *, backbone: MobileNet, head: LRASPPHead | RASPPHead, low: str | None) -> None:
         super().__init__()
         known = [name for name, stride in backbone.strides.items() if stride == 8]
         if isinstance(head, LRASPPHead) and low not in known:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -166,6 +167,23 @@ class EndRun(Callback):
         if self.max_steps is not None and trainer.global_step >= self.max_steps:
             trainer.should_stop = True
             trainer.check_val_every_n_epoch = 1
+
+
+class SeedSteps(Callback):
+    """Draw what a step draws on the device (dropout, mixup) from seed, epoch, batch and process only.
+
+    A resumed run then goes on as one that nothing interrupted: checkpoints hold no state of generators.
+    """
+
+    def __init__(self, *, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Seed torch's generators, the device's too."""
+        place = (self.seed, trainer.current_epoch, batch_idx, trainer.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1))
 
 
 class LogSpeed(Callback):

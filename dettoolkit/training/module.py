@@ -215,26 +215,27 @@ class TrainingModule(LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         """Build optimiser and schedule, whose steps are those of the optimiser."""
-        total = self._total_steps()
-        check_length(self.optim.schedule, total)
+        schedule = self.optim.schedule
+        epoch = self._epoch_steps()
+        total = self.max_steps if self.max_steps is not None else epoch * int(self.trainer.max_epochs or 0)
+        check_length(schedule, total)
         optimiser = build_optimiser(self.network, self.optim, lr=self.lr)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimiser, lambda step: rate_factor(step, total_steps=total, schedule=self.optim.schedule)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimiser,
+            lambda step: rate_factor(step, total_steps=total, epoch_steps=epoch, schedule=schedule),
         )
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def _total_steps(self) -> int:
-        """Count the optimiser steps of the whole run.
+    def _epoch_steps(self) -> int:
+        """Count the optimiser steps of an epoch.
 
         The trainer's estimated_stepping_batches would set up its loader now, before a resumed run's position
         is known, and begin the epoch anew.
         """
-        if self.max_steps is not None:
-            return self.max_steps
         batches = len(self.trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
         limit = self.trainer.limit_train_batches
         batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-        return -(-batches // self.trainer.accumulate_grad_batches) * int(self.trainer.max_epochs or 0)
+        return -(-batches // self.trainer.accumulate_grad_batches)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make the checkpoint describe itself."""

@@ -9,20 +9,27 @@ import torch
 from torch import nn
 
 from dettoolkit.config.sections import Optim, Schedule
+from dettoolkit.training.optimisers import RMSpropTF
 
 
-def rate_factor(step: int, *, total_steps: int, schedule: Schedule) -> float:
+def rate_factor(step: int, *, total_steps: int, epoch_steps: int, schedule: Schedule) -> float:
     """Give the share of the full learning rate at `step`, counted from 0.
 
     A line from warmup_factor to 1 over the warm-up. Then from 1 to final_factor at the end of the run: half a
     cosine, as TensorFlow's `cosine_decay_with_warmup`, or (1 - progress) ** power, DeepLab's poly policy
-    (arXiv 1606.00915, section 4.1.1).
+    (arXiv 1606.00915, section 4.1.1). Or (1 - decay) ** (epochs / decay_epochs), an epoch being `epoch_steps`
+    steps after the warm-up: TensorFlow's `exponential_decay`.
     """
     warmup = schedule.warmup_steps
     if step < warmup:
         return schedule.warmup_factor + (1 - schedule.warmup_factor) * step / warmup
     if schedule.type == "constant":
         return 1.0
+    if schedule.type == "exponential":
+        cuts = (step - warmup) / (schedule.decay_epochs * epoch_steps)
+        # 1e-9: 0.3 / 0.1 is 2.9999999999999996
+        cuts = math.floor(cuts + 1e-9) if schedule.staircase else cuts
+        return max(schedule.final_factor, math.pow(1 - schedule.decay, cuts))
     progress = min(1.0, (step - warmup) / max(1, total_steps - warmup))
     if schedule.type == "poly":
         share = math.pow(1 - progress, schedule.power)
@@ -82,4 +89,10 @@ def build_optimiser(network: nn.Module, optim: Optim, *, lr: float) -> torch.opt
     groups = parameter_groups(network, optim)
     if optim.type == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=optim.momentum)
+    if optim.type == "rmsprop":
+        return torch.optim.RMSprop(
+            groups, lr=lr, alpha=optim.smoothing, eps=optim.eps, momentum=optim.momentum
+        )
+    if optim.type == "rmsprop_tf":
+        return RMSpropTF(groups, lr=lr, smoothing=optim.smoothing, momentum=optim.momentum, eps=optim.eps)
     return torch.optim.AdamW(groups, lr=lr, betas=(optim.momentum, 0.999))

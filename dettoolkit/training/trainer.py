@@ -13,7 +13,7 @@ from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from dettoolkit.config import sections
-from dettoolkit.training.callbacks import EMA, EndRun, LogSpeed, ProgressBar
+from dettoolkit.training.callbacks import EMA, EndRun, LogSpeed, ProgressBar, SeedSteps
 from dettoolkit.training.logs import build_loggers, require_loggers
 from dettoolkit.training.memory import keep_freed_memory
 
@@ -73,6 +73,7 @@ def build_callbacks(section: sections.Trainer, *, run_dir: Path, monitor: str | 
         Checkpoint(run_dir, LAST, every_n_epochs=1, save_on_train_epoch_end=True),
         EndRun(max_steps=section.max_steps, max_epochs=section.max_epochs),
         LogSpeed(),
+        SeedSteps(seed=section.seed),
     ]
     if section.extra.get("enable_progress_bar", True):
         callbacks.append(progress_bar())

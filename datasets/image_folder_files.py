@@ -1,0 +1,181 @@
+"""Which image file is of which class, by its folder; nothing is decoded."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dettoolkit.datasets.problems import NO_ID, ProblemReport
+
+_IMAGE = re.compile(r".+\.(?:png|jpe?g|bmp|webp|tiff?)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFolderFiles:
+    """The images of a split in the order of their names; index = image id.
+
+    A million paths cost their letters only: as Python objects they would be copied into every worker.
+    """
+
+    path: Path  # the split's folder
+    class_names: list[str]  # by label
+    labels: NDArray[np.int64]  # (N,)
+    problems: ProblemReport
+    letters: NDArray[np.uint8]  # paths below `path` one after the other, as the file system's bytes
+    ends: NDArray[np.int64]  # (N,) where each ends
+
+    @classmethod
+    def load(cls, root: Path, *, images: str, names: str | None) -> ImageFolderFiles:
+        """Find the images of one split; nothing on disk is changed.
+
+        Args:
+            root: data.root.
+            images: folder relative to root that has a folder for each class; those are read with their
+                subfolders. Classes are numbered in the order of their folders' names.
+            names: text file relative to root with the names of folders, see `read_names`; None: folders are
+                named as their classes.
+
+        Raises:
+            FileNotFoundError: a folder or file is missing, or there is no class or no image.
+            ValueError: the text file is not as it should be.
+        """
+        folder = root / images
+        if not folder.is_dir():
+            raise FileNotFoundError(f"the folder {folder} does not exist: correct data.root or data.*.images")
+        called = {} if names is None else read_names(root / names)
+        entries = sorted(entry for entry in folder.iterdir() if entry.name[0] != ".")
+        folders = [entry.name for entry in entries if entry.is_dir()]
+        loose = [entry for entry in entries if not entry.is_dir()]
+        if not folders:
+            raise _no_class(folder, loose)
+        found = [_files_below(folder, name) for name in folders]
+        paths = [path for each, _ in found for path in each]
+        if not paths:
+            raise FileNotFoundError(
+                f"{folder} has {len(folders)} folders of classes, but no image (.jpg, .png, .webp, .bmp, "
+                ".tif) in any: correct data.root or data.*.images"
+            )
+        encoded = [os.fsencode(path) for path in paths]
+        return cls(
+            path=folder,
+            class_names=_class_names(folders, called),
+            labels=np.repeat(np.arange(len(folders)), [len(each) for each, _ in found]),
+            problems=_report(folder, folders, loose, found),
+            letters=np.frombuffer(b"".join(encoded), np.uint8),
+            ends=np.cumsum([len(each) for each in encoded]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def image_path(self, index: int) -> Path:
+        """Give the path of an image."""
+        start = self.ends[index - 1] if index else 0
+        return self.path / os.fsdecode(self.letters[start : self.ends[index]].tobytes())
+
+    def numbered_as(self, class_names: Sequence[str], *, whose: str) -> ImageFolderFiles:
+        """Number the classes as a network does, which has them by name; it may have more.
+
+        Raises:
+            ValueError: a class that the network has not.
+        """
+        if list(class_names) == self.class_names:
+            return self
+        number = {name: label for label, name in enumerate(class_names)}
+        unknown = [name for name in self.class_names if name not in number]
+        if unknown:
+            raise ValueError(
+                f"{whose} has {len(number)} classes ({_some(class_names)}), but {self.path} has folders of "
+                f"others: {_some(unknown)}. Name the folders as its classes (data.names as it had), "
+                "or train on these (model.weights starts from a checkpoint of other classes)"
+            )
+        labels = np.array([number[name] for name in self.class_names])[self.labels]
+        return replace(self, class_names=list(class_names), labels=labels)
+
+
+def read_names(path: Path) -> dict[str, str]:
+    """Read what classes are called: lines of a folder, a blank (or tab) and a name, which a comma ends.
+
+    ImageNet's LOC_synset_mapping.txt is such a file: `n01440764 tench, Tinca tinca`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a line without a name, or a folder that has two.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no file {path} with the names of classes: correct data.names, or set it to null"
+        )
+    called: dict[str, str] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        folder, _, names = line.strip().partition("\t" if "\t" in line else " ")
+        name = names.split(",")[0].strip()
+        if not folder:
+            continue
+        if not name or folder in called:
+            what = "has two names" if name else "has no name behind it"
+            raise ValueError(
+                f"{path}:{number}: '{folder}' {what}: write a line for each class, its folder, a blank and "
+                "its name"
+            )
+        called[folder] = name
+    return called
+
+
+def _class_names(folders: Sequence[str], called: dict[str, str]) -> list[str]:
+    """Name the classes; a name that several have (ImageNet's two cranes) gets the folder's behind it."""
+    names = [called.get(folder, folder) for folder in folders]
+    times = Counter(names)
+    return [
+        name if times[name] == 1 else f"{name} ({folder})"
+        for name, folder in zip(names, folders, strict=True)
+    ]
+
+
+def _files_below(folder: Path, name: str) -> tuple[list[str], list[str]]:
+    """List images and other files of a class, from `folder` on; links are followed, hidden files left out."""
+    images: list[str] = []
+    others: list[str] = []
+    for parent, folders, files in os.walk(folder / name, followlinks=True):
+        folders[:] = sorted(each for each in folders if each[0] != ".")
+        below = os.path.relpath(parent, folder)
+        for file in sorted(files):
+            if file[0] != ".":
+                (images if _IMAGE.fullmatch(file) else others).append(os.path.join(below, file))
+    return images, others
+
+
+def _no_class(folder: Path, loose: Sequence[Path]) -> FileNotFoundError:
+    hint = ". ImageNet's validation images are unpacked so: move each into the folder of its class"
+    there = f"{len(loose)} files and no folder{hint}" if loose else "nothing"
+    return FileNotFoundError(f"{folder} needs a folder of images for each class; it has {there}")
+
+
+def _report(
+    folder: Path,
+    folders: Sequence[str],
+    loose: Sequence[Path],
+    found: Sequence[tuple[list[str], list[str]]],
+) -> ProblemReport:
+    report = ProblemReport(folder)
+    empty = [name for name, (images, _) in zip(folders, found, strict=True) if not images]
+    for kind, paths in (
+        ("image of no class", [path for path in loose if _IMAGE.fullmatch(path.name)]),
+        ("file is no image", [folder / path for _, others in found for path in others]),
+        ("class without images", [folder / name for name in empty]),
+    ):
+        values = np.array([str(path) for path in paths], object).reshape(-1, 1)
+        report.add(kind, image_ids=np.full(len(paths), NO_ID), template="{}", values=values)
+    return report
+
+
+def _some(names: Sequence[str], most: int = 8) -> str:
+    shown = ", ".join(names[:most])
+    return f"{shown} … {len(names) - most} more" if len(names) > most else shown or "none"

@@ -1,0 +1,1 @@
+"""Classification: the model, what it is trained with, and its task."""
