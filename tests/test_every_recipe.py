@@ -1,0 +1,95 @@
+"""Every file in configs/ is built and takes a step; its header says what is published and what measured."""
+
+import pytest
+import torch
+
+from dettoolkit.builders import classification, detection, segmentation
+from dettoolkit.builders.deploy import build_network
+from dettoolkit.builders.run import Classes
+from dettoolkit.config import ClassificationRecipe, DetectionRecipe, load_recipe
+from dettoolkit.config.layers import shipped_folder
+from dettoolkit.datasets.label_classes import LabelClasses
+from dettoolkit.paper.published import TABLES, published_rows
+from dettoolkit.training.schedules import build_optimiser, scaled_rate
+
+SHIPPED = sorted(shipped_folder().glob("*.yaml"))
+each_recipe = pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+NAMES = ["one", "two", "three"]
+PUBLISHED = {}
+for row in published_rows(list(TABLES)):
+    if row.recipe is not None and not row.overrides:
+        PUBLISHED.setdefault(row.recipe, row)  # Table 7 before 8
+
+
+def task_of(recipe):
+    """Build a recipe's task for three classes, from random weights."""
+    network = build_network(recipe, num_classes=len(NAMES))
+    if isinstance(recipe, DetectionRecipe):
+        classes = Classes(NAMES, [1, 2, 3])
+        return detection.build_task(recipe, network, classes=classes, ground_truth={})
+    if isinstance(recipe, ClassificationRecipe):
+        return classification.build_task(recipe, network, NAMES)
+    table = [(name, [number], None) for number, name in enumerate(NAMES)]
+    return segmentation.build_task(recipe, network, LabelClasses.from_table(table, ignore=[255]))
+
+
+def batch_of(recipe):
+    """Make two images, as small as the network allows, with their labels."""
+    random = torch.Generator().manual_seed(0)
+    if isinstance(recipe, DetectionRecipe):
+        size, labels = recipe.model.input_hw, torch.tensor([[0, 2], [1, -1]])
+    elif isinstance(recipe, ClassificationRecipe):
+        size, labels = (64, 64), torch.tensor([0, 2])
+    else:
+        size, labels = (65, 97), torch.randint(0, 3, (2, 65, 97), generator=random, dtype=torch.uint8)
+    boxes = torch.tensor(
+        [[[40.0, 30.0, 150.0, 120.0], [0.0, 8.0, 60.0, 90.0]], [[8.0, 8.0, 120.0, 88.0], [0.0] * 4]]
+    )
+    images = torch.randint(0, 256, (2, 3, *size), generator=random, dtype=torch.uint8)
+    return {"images": images, "labels": labels, "boxes_xyxy": boxes}
+
+
+@each_recipe
+def test_a_recipe_is_built_and_takes_a_step(path):
+    torch.manual_seed(0)
+    recipe = load_recipe(path.stem).recipe
+    task, batch = task_of(recipe), batch_of(recipe)
+    network = task.network.train()
+    rate = scaled_rate(recipe.optim, len(batch["images"]))
+    optimiser = build_optimiser(network, recipe.optim, lr=rate)
+    before = [parameter.detach().clone() for parameter in network.parameters()]
+    loss = sum(task.losses(network(task.images(batch)), batch).values())
+    assert torch.isfinite(loss)
+    loss.backward()
+    assert all(each.grad is not None and torch.isfinite(each.grad).all() for each in network.parameters())
+    optimiser.step()
+    after = list(network.parameters())
+    assert all(torch.isfinite(each).all() for each in after)
+    assert any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
+
+
+@each_recipe
+def test_a_header_says_what_is_published_and_that_nobody_has_measured_it(path):
+    lines = path.read_text(encoding="utf-8").splitlines()
+    header = " ".join(
+        line.lstrip("# ") for line in lines[: next(i for i, x in enumerate(lines) if x[:1] != "#")]
+    )
+    if path.stem in PUBLISHED:
+        row = PUBLISHED[path.stem]
+        assert f"Table {row.table}" in header
+        assert f"{row.score} {TABLES[row.table].score}" in header
+        assert row.parameters is None or f"{row.parameters}M parameters" in header
+        unit = "M" if row.table == "3" else "B"
+        assert f"{row.madds}{unit} MAdds" in header
+        assert "nobody has trained it to its end yet" in header
+    elif path.stem.endswith("_torchvision"):
+        assert "Published" in header
+        assert "not run here" in header or "Not trained or scored here" in header
+    else:
+        assert "measured: docs/performance.md" in header
+
+
+def test_every_row_that_a_user_would_train_has_a_recipe():
+    shipped = {path.stem for path in SHIPPED}
+    for row in published_rows(["6", "7", "8"]):
+        assert row.recipe in shipped or row.name in {"ESPNetv2", "CCC2", "ESPNetv1"}
