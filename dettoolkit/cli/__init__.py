@@ -1,4 +1,4 @@
-"""`dettoolkit train|evaluate|predict|export|export-demo|download-coco`; tools/ call the same functions.
+"""The command `dettoolkit` and its subcommands; tools/ call the same functions.
 
 Nothing heavy is imported before it is needed: a wrong recipe is refused without loading torch.
 """
@@ -12,10 +12,11 @@ from importlib.metadata import version
 from dettoolkit.cli.demo import export_demo
 from dettoolkit.cli.evaluating import evaluate
 from dettoolkit.cli.exporting import export
+from dettoolkit.cli.paper import paper_tables
 from dettoolkit.cli.predicting import predict
 from dettoolkit.cli.training import train
 
-__all__ = ["download_coco", "evaluate", "export", "export_demo", "main", "predict", "train"]
+__all__ = ["download_coco", "evaluate", "export", "export_demo", "main", "paper_tables", "predict", "train"]
 
 USAGE = """usage: dettoolkit COMMAND ...   (each has --help)
   train           train by a recipe, check it, or print it
@@ -23,6 +24,7 @@ USAGE = """usage: dettoolkit COMMAND ...   (each has --help)
   predict         find objects, or each pixel's class, in images and videos
   export          write a model for another runtime, if it agrees with PyTorch
   export-demo     make a web page that runs a model in the browser
+  paper-tables    print the paper's tables beside our networks, or the page of all recipes
   download-coco   fetch and unpack COCO 2017
   --version       print the version"""
 
@@ -35,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "predict": predict,
         "export": export,
         "export-demo": export_demo,
+        "paper-tables": paper_tables,
         "download-coco": download_coco,
     }
     arguments = list(sys.argv[1:] if argv is None else argv)

@@ -6,10 +6,14 @@ import argparse
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dettoolkit.cli.errors import guarded, quiet
 from dettoolkit.cli.evaluating import HERE
 from dettoolkit.cli.training import OVERRIDES
+
+if TYPE_CHECKING:
+    from dettoolkit.config import Recipe
 
 EXAMPLES = """examples:
   dettoolkit export-demo runs/lraspp_scenes/2026-01-31_12-00-00 --out demo
@@ -93,14 +97,17 @@ def _make(options: argparse.Namespace) -> None:
 
     check_free(options.out)
     quiet()
+    model = Path(options.model)
+    exported = model.suffix.lower() == ".onnx"
+    recipe = None if exported else _recipe(options)
+    if exported and (options.extras or options.int8 or options.size):
+        raise ValueError(f"{model} is exported already: key=value, --int8 and --size are for a run")
     read_files(options.ort_web)  # before the export, which takes longer
     with tempfile.TemporaryDirectory() as folder:
-        model, images = Path(options.model), options.images
-        if model.suffix.lower() != ".onnx":
-            model, validation = _export(options, Path(folder) / "model.onnx")
-            images = images or validation
-        elif options.extras or options.int8 or options.size:
-            raise ValueError(f"{model} is exported already: key=value, --int8 and --size are for a run")
+        images = options.images
+        if recipe is not None:
+            model = _export(options, recipe, Path(folder) / "model.onnx")
+            images = images or Path(recipe.data.root) / recipe.data.val.images
         manifest = read_manifest(model)
         check_model(model, manifest)
         if images is None and options.samples:
@@ -116,14 +123,21 @@ def _make(options: argparse.Namespace) -> None:
         print(f"see it: dettoolkit export-demo --serve {options.out}")
 
 
-def _export(options: argparse.Namespace, out: Path) -> tuple[Path, Path]:
-    """Export the run; give the file, and the folder of the validation images."""
+def _recipe(options: argparse.Namespace) -> Recipe:
+    from dettoolkit.builders.deploy import refuse_classifier
     from dettoolkit.config import load_recipe
-    from dettoolkit.export.command import export
-    from dettoolkit.export.request import Request
     from dettoolkit.runs import stored_recipe
 
-    source = Path(options.model)
+    with stored_recipe(Path(options.model), trainer=HERE) as config:
+        resolved = load_recipe(str(config), options.extras)
+    refuse_classifier(resolved.recipe, options.model)
+    return resolved.recipe
+
+
+def _export(options: argparse.Namespace, recipe: Recipe, out: Path) -> Path:
+    from dettoolkit.export.command import export
+    from dettoolkit.export.request import Request
+
     request = Request(
         format="onnx",
         precision="int8" if options.int8 else "float32",
@@ -133,11 +147,9 @@ def _export(options: argparse.Namespace, out: Path) -> tuple[Path, Path]:
         input_hw=tuple(options.size) if options.size else None,
         images=options.images,
     )
-    with stored_recipe(source, trainer=HERE) as config:
-        recipe = load_recipe(str(config), options.extras).recipe
-    done = export(source, out, request, recipe=recipe)
+    done = export(Path(options.model), out, request, recipe=recipe)
     print(f"{done.report.table()}\n")
-    return done.path, Path(recipe.data.root) / recipe.data.val.images
+    return done.path
 
 
 def _serve(folder: Path, port: int) -> None:

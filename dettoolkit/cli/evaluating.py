@@ -17,7 +17,8 @@ EVALUATE_EXAMPLES = """examples:
   dettoolkit evaluate runs/ssdlite_scenes/2026-01-31_12-00-00
   dettoolkit evaluate last.ckpt --data other_data
   dettoolkit evaluate ssdlite_mnv3_large_torchvision data.root=data/coco
-  dettoolkit evaluate runs/lraspp_mnv3_large/2026-01-31_12-00-00 evaluation.flip=true --write-predictions"""
+  dettoolkit evaluate runs/lraspp_mnv3_large/2026-01-31_12-00-00 evaluation.flip=true --write-predictions
+  dettoolkit evaluate runs/imagenet_mnv3_small/2026-01-31_12-00-00 --data other_images"""
 
 
 def evaluate(argv: Sequence[str] | None = None) -> int:
@@ -25,7 +26,8 @@ def evaluate(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="dettoolkit evaluate",
         usage="%(prog)s RUN | CHECKPOINT | RECIPE [OVERLAY.yaml | key=value ...] [options]",
-        description="Score a detector by COCO's rules, a segmenter by Cityscapes', on the machine at hand.",
+        description="Score a detector by COCO's rules, a segmenter by Cityscapes', a classifier by top-1\n"
+        "and top-5, on the machine at hand.",
         epilog=EVALUATE_EXAMPLES,
         formatter_class=argparse.RawTextHelpFormatter,
     )
@@ -45,7 +47,7 @@ def evaluate(argv: Sequence[str] | None = None) -> int:
         "--write-predictions",
         action="store_true",
         help="write every prediction: a segmenter's as PNGs of label ids, named as Cityscapes' test\n"
-        "server wants them, into <out>/predictions (a detector's are always in predictions.json)",
+        "server wants them, into <out>/predictions (others' are always in predictions.json)",
     )
     parser.add_argument("--traceback", action="store_true", help="show where an error arose")
     options = parser.parse_intermixed_args(argv)

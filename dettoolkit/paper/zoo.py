@@ -1,0 +1,166 @@
+"""The page of all shipped recipes: sizes, published and measured scores, latency here."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping
+from importlib.resources import files
+from pathlib import Path
+
+from torch import nn
+
+from dettoolkit.builders.deploy import build_network
+from dettoolkit.complexity import count_madds, count_parameters
+from dettoolkit.config import ClassificationRecipe, DetectionRecipe, Recipe, SegmentationRecipe, load_recipe
+from dettoolkit.config.detection import DetectionData
+from dettoolkit.config.layers import shipped_folder
+from dettoolkit.config.segmentation import SegmentationData
+from dettoolkit.datasets.scene_render import CATEGORIES
+from dettoolkit.paper.counts import REPEATS, WARM_UP, measure
+from dettoolkit.paper.machine import machine
+from dettoolkit.paper.published import TABLES, published_rows
+
+SCORES = "scores.csv"
+COCO_CLASSES, COCO_IDS, IMAGENET_CLASSES, CITYSCAPES_CLASSES = 80, 90, 1000, 19
+CITYSCAPES_HW = (512, 1024)  # half size, as in the last column of Table 7
+
+TITLE = """# Model zoo
+
+Every shipped recipe. `dettoolkit paper-tables --zoo docs/model_zoo.md` writes this page to the last figure;
+nothing in it is typed by hand.
+
+- **published**: the score that the paper prints (*Searching for MobileNetV3*, arXiv 1905.02244; the table is
+  named), or torchvision for its own weights. It is no score of ours.
+- **measured here**: the best score in a log of a training of ours, and on which data. No recipe has been
+  trained to its end on the data of its published score yet.
+- **parameters** include batch normalisation's scale and offset; **MAdds** are those of one image of the size
+  in brackets. Both are for as many classes as the recipe's data have. `dettoolkit paper-tables` counts as the
+  paper does, and prints its figures beside ours."""
+HEADER = ("recipe", "published", "measured here", "parameters", "MAdds", "ms")
+MACHINE = """## What the milliseconds were measured on
+
+**ms** is one image through the network as training builds it, in PyTorch on one thread: the median of
+{repeats} turns after {warm_up}, in brackets the 10th to 90th percentile. Reading the image and what follows
+the network are left out. `dettoolkit predict` runs a version that is rewritten for speed, and exported files
+are faster still ([performance.md](performance.md)).
+
+Measured on {machine}."""
+
+
+def model_zoo(logs: Path, *, latency: bool = True) -> Iterator[str]:
+    """Write the page, a part at a time; each recipe's network is built, counted and run.
+
+    Args:
+        logs: folder of training logs with their list, `scores.csv`; the page links to it as `logs`.
+        latency: whether to run the networks.
+
+    Raises:
+        FileNotFoundError: there is no such list, or a log that it names is missing.
+        ValueError: the list names a recipe or a score that is not there.
+    """
+    published, measured = _published(), measured_scores(logs)
+    recipes = {path.stem: load_recipe(path.stem).recipe for path in sorted(shipped_folder().glob("*.yaml"))}
+    if unknown := sorted(measured.keys() - recipes.keys()):
+        raise ValueError(f"{logs / SCORES} names the recipe '{unknown[0]}', which is not shipped: correct it")
+    yield TITLE
+    for task, kind in (
+        ("Detection", DetectionRecipe),
+        ("Segmentation", SegmentationRecipe),
+        ("Classification", ClassificationRecipe),
+    ):
+        yield f"\n## {task}\n\n| {' | '.join(HEADER)} |\n|{'---|' * len(HEADER)}"
+        for name, recipe in recipes.items():
+            if isinstance(recipe, kind):
+                scores = (published.get(name, ["none"]), measured.get(name, ["not measured"]))
+                cells = [
+                    f"[{name}](../configs/{name}.yaml)",
+                    *map("; ".join, scores),
+                    *_sizes(recipe, latency),
+                ]
+                yield f"| {' | '.join(cells)} |"
+    if latency:
+        yield "\n" + MACHINE.format(repeats=REPEATS, warm_up=WARM_UP, machine=machine())
+
+
+def _sizes(recipe: Recipe, latency: bool) -> tuple[str, str, str]:
+    """Give parameters, multiply-adds and milliseconds; the last is empty without `latency`."""
+    network, (height, width) = _network(recipe)
+    time = ""
+    if latency:
+        found = measure(network, (height, width))
+        time = f"{found.median:.1f} ({found.low:.1f}-{found.high:.1f})"
+    parameters = f"{count_parameters(network, norm_affine=True) / 1e6:.2f}M"
+    return parameters, f"{count_madds(network, (height, width)) / 1e9:.3f}B ({height}x{width})", time
+
+
+def _network(recipe: Recipe) -> tuple[nn.Module, tuple[int, int]]:
+    """Build a network for the classes of the data that a recipe names; give the size of one image too."""
+    if isinstance(recipe, DetectionRecipe):
+        classes, input_hw = _detection_classes(recipe.data), recipe.model.input_hw
+    elif isinstance(recipe, SegmentationRecipe):
+        classes = CITYSCAPES_CLASSES if recipe.data.classes is None else len(recipe.data.classes)
+        input_hw = recipe.data.eval_hw or _own_size(recipe.data)
+    elif isinstance(recipe, ClassificationRecipe):
+        classes, input_hw = IMAGENET_CLASSES, recipe.data.eval_hw or recipe.data.input_hw
+    else:
+        raise TypeError(f"no size is known for a {type(recipe).__name__}")
+    return build_network(recipe, num_classes=classes).eval(), input_hw
+
+
+def _detection_classes(data: DetectionData) -> int:
+    if data.type == "scenes":
+        return len(CATEGORIES)
+    return COCO_IDS if data.label_map == "ids" else COCO_CLASSES
+
+
+def _own_size(data: SegmentationData) -> tuple[int, int]:
+    """Give the size of images that keep theirs; of other folders nothing but the crops' is known."""
+    if data.type == "scenes":
+        return data.scenes.image_hw
+    return CITYSCAPES_HW if data.type == "cityscapes" else data.crop_hw
+
+
+def _published() -> Mapping[str, list[str]]:
+    """Give each recipe's published scores by its name."""
+    found: dict[str, list[str]] = {}
+    for row in published_rows(list(TABLES)):
+        if row.recipe is not None and not row.overrides:
+            score = f"{row.score} {TABLES[row.table].score} (Table {row.table})"
+            found.setdefault(row.recipe, []).append(score)
+    text = files("dettoolkit.paper").joinpath("others.csv").read_text(encoding="utf-8")
+    for line in csv.DictReader(text.splitlines()):
+        found.setdefault(line["recipe"], []).append(f"{line['score']} ({line['source']})")
+    return found
+
+
+def measured_scores(logs: Path) -> Mapping[str, list[str]]:
+    """Read each recipe's measured scores from the logs of its trainings: the best checkpoint's.
+
+    Args:
+        logs: folder with `scores.csv`, lines of a recipe, the data, the log's name and its column.
+
+    Raises:
+        FileNotFoundError: there is no such list, or a log that it names is missing.
+        ValueError: a log has no such column, or no score in it.
+    """
+    index = logs / SCORES
+    if not index.is_file():
+        raise FileNotFoundError(
+            f"no list of measured scores at {index}: name a page beside a folder logs with it"
+        )
+    found: dict[str, list[str]] = {}
+    for line in csv.DictReader(index.read_text(encoding="utf-8").splitlines()):
+        log, column = logs / line["log"], line["column"]
+        if not log.is_file():
+            raise FileNotFoundError(
+                f"{index} names the log {log}, which is not there: add it or take the line out"
+            )
+        rows = csv.DictReader(log.read_text(encoding="utf-8").splitlines())
+        scores = [float(row[column]) for row in rows if row.get(column)]
+        if not scores:
+            raise ValueError(
+                f"{log} has no score in a column '{column}', as {index} says it has: correct the line"
+            )
+        score = f"{100 * max(scores):.1f} {column} on {line['data']} ([log](logs/{line['log']}))"
+        found.setdefault(line["recipe"], []).append(score)
+    return found
