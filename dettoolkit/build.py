@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dettoolkit.builders import detection, segmentation
+from dettoolkit.builders import classification, detection, segmentation
 from dettoolkit.builders.run import Classes, Run, build_data_module, describe
-from dettoolkit.config import DetectionRecipe, Recipe, SegmentationRecipe
+from dettoolkit.config import ClassificationRecipe, DetectionRecipe, Recipe, SegmentationRecipe
 
 __all__ = ["Classes", "Run", "build_data_module", "describe", "evaluation_run", "training_run"]
 
@@ -18,6 +18,8 @@ def training_run(name: str, recipe: Recipe, *, pretrained: bool) -> Run:
         return detection.training_run(name, recipe, pretrained=pretrained)
     if isinstance(recipe, SegmentationRecipe):
         return segmentation.training_run(name, recipe, pretrained=pretrained)
+    if isinstance(recipe, ClassificationRecipe):
+        return classification.training_run(name, recipe, pretrained=pretrained)
     raise TypeError(f"no task for a {type(recipe).__name__}")
 
 
@@ -38,4 +40,6 @@ def evaluation_run(name: str, recipe: Recipe, *, own: Classes | None, what: str)
         return detection.evaluation_run(name, recipe, own=own, what=what)
     if isinstance(recipe, SegmentationRecipe):
         return segmentation.evaluation_run(name, recipe, own=own, what=what)
+    if isinstance(recipe, ClassificationRecipe):
+        return classification.evaluation_run(name, recipe, own=own, what=what)
     raise TypeError(f"no task for a {type(recipe).__name__}")

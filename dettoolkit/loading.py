@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from dettoolkit.backbones.pretrained import load_weights
-from dettoolkit.builders.deploy import build_network, manifest_of
+from dettoolkit.builders.deploy import build_network, manifest_of, refuse_classifier
 from dettoolkit.config import Recipe, load_recipe
 from dettoolkit.engines import FORMATS, open_engine, read_manifest
 from dettoolkit.engines.network import NetworkEngine
@@ -29,7 +29,7 @@ def load(model: str | Path, *, device: str | None = None, threads: int | None = 
     Raises:
         FileNotFoundError: neither a checkpoint nor a run's folder with one.
         ModuleNotFoundError: the runtime of an exported file is not installed; the message names the extra.
-        ValueError: a file that does not say what it is.
+        ValueError: a file that does not say what it is, or a classifier.
     """
     path = Path(model).expanduser()
     if path.suffix.lower() in FORMATS:
@@ -59,6 +59,7 @@ def open_checkpoint(path: Path, recipe: Recipe | None = None) -> tuple[Manifest,
     if recipe is None:
         with stored_recipe(checkpoint) as config:
             recipe = load_recipe(str(config)).recipe
+    refuse_classifier(recipe, str(path))
     network = build_network(recipe, num_classes=len(description["class_names"]))
     load_weights(
         network,

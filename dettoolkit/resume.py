@@ -61,7 +61,7 @@ def describe_changes(changes: Mapping[str, tuple[Any, Any]], recipe: Recipe) -> 
         for key, (before, after) in changes.items()
     ]
     shape = recipe.optim.schedule.type
-    if shape != "constant" and any(key in changes for key in LENGTHS):
+    if shape not in ("constant", "exponential") and any(key in changes for key in LENGTHS):
         lines.append(
             f"the learning rate follows the {shape} curve of the new length from here on: it jumps to that "
             "curve's value at the present step"

@@ -11,9 +11,10 @@ from torchvision.models import mobilenet_v3_large, mobilenet_v3_small
 from torchvision.models.mobilenetv3 import _mobilenet_v3_conf
 
 from dettoolkit.backbones.blocks import InvertedResidual
-from dettoolkit.backbones.mobilenet import MobileNetV3
+from dettoolkit.backbones.mobilenet import MobileNet
 from dettoolkit.backbones.pretrained import load_weights, translate_backbone
-from dettoolkit.backbones.tables import TABLES, make_divisible
+from dettoolkit.backbones.scaling import make_divisible
+from dettoolkit.backbones.tables import TABLES
 
 NETWORKS = ("mobilenet_v3_large", "mobilenet_v3_small")
 BUILDERS = {"mobilenet_v3_large": mobilenet_v3_large, "mobilenet_v3_small": mobilenet_v3_small}
@@ -35,11 +36,13 @@ def build(
     norm_eps=1e-3,
     norm_momentum=0.03,
 ):
-    return MobileNetV3(
+    return MobileNet(
         network=network,
         width=width,
         tail=tail,
         output_stride=output_stride,
+        last_conv="keep",
+        rounding="torchvision",
         dilate_c4=dilate_c4,
         norm_eps=norm_eps,
         norm_momentum=norm_momentum,
@@ -175,7 +178,7 @@ def test_make_divisible_keeps_nine_tenths():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"network": "mobilenet_v2"}, "network must be one of 'mobilenet_v3_large', .*got 'mobilenet_v2'"),
+        ({"network": "mobilenet_v9"}, "network must be one of 'mobilenet_v3_large', .*got 'mobilenet_v9'"),
         ({"tail": "reduced"}, "tail must be one of 'full', 'detection', 'segmentation', got 'reduced'"),
         ({"output_stride": 8}, "output_stride must be one of 16, 32, got 8"),
         ({"width": 0.0}, r"width must be positive .*got 0\.0"),

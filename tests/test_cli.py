@@ -72,17 +72,19 @@ def test_unknown_command_names_the_known_ones(capsys: pytest.CaptureFixture[str]
     assert cli.main(["tarin"]) == 2
     assert capsys.readouterr().err == (
         "dettoolkit has no command 'tarin'; it has: train, evaluate, predict, export, export-demo, "
-        "download-coco\n"
+        "paper-tables, download-coco\n"
     )
     for arguments in ([], ["--help"]):
         assert cli.main(arguments) == 0
         printed = capsys.readouterr().out
-        assert all(f"\n  {name} " in printed for name in ("train", "evaluate", "download-coco"))
+        assert all(
+            f"\n  {name} " in printed for name in ("train", "evaluate", "paper-tables", "download-coco")
+        )
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("dettoolkit 0.")
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "download-coco"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "paper-tables", "download-coco"])
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main([command, "--help"])

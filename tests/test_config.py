@@ -398,7 +398,10 @@ def test_errors_of_all_layers_in_order(write: Any) -> None:
         ("model.loss.type=7", "model.loss.type: expected 'focal' or 'multibox', got 7"),
         ("model.loss=7", "model.loss: expected a mapping (key: value lines), got 7"),
         ("model.loss=[7]", "model.loss: expected a mapping (key: value lines), got the list [7]"),
-        ("optim.type=adam", "expected 'sgd' or 'adamw', got 'adam'; did you mean 'adamw'?"),
+        (
+            "optim.type=adam",
+            "expected 'sgd', 'adamw', 'rmsprop' or 'rmsprop_tf', got 'adam'; did you mean 'adamw'?",
+        ),
         ("model.backbone.output_stride=8", "expected 16 or 32, got 8"),
         ("trainer.precision=bf16", "got 'bf16'; did you mean 'bf16-mixed'?"),
         ("model.input_hw=[320]", "model.input_hw: expected 2 values, got 1"),

@@ -24,12 +24,12 @@ LAYERS = (
         "preprocessing",
         "transfer",
     ),
-    ("detection", "download", "resume", "runs", "segmentation"),
+    ("classification", "detection", "download", "resume", "runs", "segmentation"),
     ("inference", "training"),
     ("builders",),
     ("build", "loading"),
     ("export", "ray"),
-    ("prepare",),
+    ("paper", "prepare"),
     ("commands",),
     ("demo",),
     ("cli",),
@@ -38,7 +38,7 @@ LAYERS = (
 LAYER_OF = {name: level for level, names in enumerate(LAYERS) for name in names}
 # Lower, and still nobody's business: training knows no task, and a download knows no recipe.
 FORBIDDEN = {
-    "training": {"backbones", "detection", "heads", "segmentation"},
+    "training": {"backbones", "classification", "detection", "heads", "segmentation"},
     "download": {"backbones", "config", "datasets", "evaluation", "heads"},
 }
 # Libraries that only some may import; all others may be imported anywhere but in config.

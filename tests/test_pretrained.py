@@ -18,7 +18,7 @@ from torchvision.models import (
 )
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
-from dettoolkit.backbones.mobilenet import MobileNetV3
+from dettoolkit.backbones.mobilenet import MobileNet
 from dettoolkit.backbones.pretrained import load_backbone, load_checkpoint, load_ssdlite, read_weights
 from dettoolkit.builders.detector import build_detector
 from dettoolkit.config import load_recipe
@@ -31,11 +31,13 @@ C4_ROW = {"mobilenet_v3_large": 13, "mobilenet_v3_small": 9}
 
 
 def build(network, *, width=1.0, tail="full", output_stride=32, dilate_c4=False):
-    return MobileNetV3(
+    return MobileNet(
         network=network,
         width=width,
         tail=tail,
         output_stride=output_stride,
+        last_conv="keep",
+        rounding="torchvision",
         dilate_c4=dilate_c4,
         norm_eps=1e-3,
         norm_momentum=0.03,
@@ -481,6 +483,16 @@ def test_a_missing_file_says_what_can_be_given(tmp_path):
     with pytest.raises(FileNotFoundError, match=message):
         read_weights(str(tmp_path / "nothing.pth"), torchvision_model="mobilenet_v3_small")
     with pytest.raises(FileNotFoundError, match="no weights at"):
+        read_weights(str(tmp_path), torchvision_model="mobilenet_v3_small")
+
+
+def test_a_runs_folder_is_told_its_checkpoint(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    for name in ("last", "best"):
+        (tmp_path / "checkpoints" / f"{name}.ckpt").touch()
+    with pytest.raises(
+        FileNotFoundError, match=r"a run's folder, not a file: give its checkpoint, .*/best\.ckpt$"
+    ):
         read_weights(str(tmp_path), torchvision_model="mobilenet_v3_small")
 
 

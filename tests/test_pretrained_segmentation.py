@@ -10,7 +10,7 @@ from torchvision.models import mobilenet_v3_large
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 from torchvision.models.segmentation import LRASPP_MobileNet_V3_Large_Weights, lraspp_mobilenet_v3_large
 
-from dettoolkit.backbones.mobilenet import MobileNetV3
+from dettoolkit.backbones.mobilenet import MobileNet
 from dettoolkit.backbones.pretrained import load_backbone, load_segmenter
 from dettoolkit.heads.lraspp import LRASPPHead
 from dettoolkit.heads.raspp import RASPPHead
@@ -23,11 +23,13 @@ CLASS_CONVOLUTIONS = [
 
 
 def backbone_of(*, network=NETWORK, tail="full", width=1.0):
-    return MobileNetV3(
+    return MobileNet(
         network=network,
         width=width,
         tail=tail,
         output_stride=16,
+        last_conv="keep",
+        rounding="torchvision",
         dilate_c4=True,
         norm_eps=1e-3,
         norm_momentum=0.01,

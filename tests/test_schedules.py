@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from torch import nn
 from dettoolkit.builders.detector import build_detector
 from dettoolkit.config import load_recipe
 from dettoolkit.config.sections import Optim, Schedule
+from dettoolkit.training.optimisers import RMSpropTF
 from dettoolkit.training.schedules import (
     build_optimiser,
     check_length,
@@ -24,8 +27,11 @@ def optim(**changes: object) -> Optim:
     return Optim(**{"lr": 0.1, **changes})  # type: ignore[arg-type]
 
 
-def factors(schedule: Schedule, total: int) -> list[float]:
-    return [rate_factor(step, total_steps=total, schedule=schedule) for step in range(total + 1)]
+def factors(schedule: Schedule, total: int, epoch: int = 1) -> list[float]:
+    return [
+        rate_factor(step, total_steps=total, epoch_steps=epoch, schedule=schedule)
+        for step in range(total + 1)
+    ]
 
 
 # The learning rate
@@ -43,7 +49,9 @@ def test_final_factor_and_constant() -> None:
     found = factors(Schedule(final_factor=0.2), 4)
     assert found == pytest.approx([1.0, 0.2 + 0.8 * (1 + math.sqrt(0.5)) / 2, 0.6, 0.31716, 0.2], abs=1e-5)
     assert factors(Schedule(type="constant", warmup_steps=2, warmup_factor=0.5), 4) == [0.5, 0.75, 1, 1, 1]
-    assert rate_factor(9, total_steps=4, schedule=Schedule()) == 0.0  # steps beyond the end stay at it
+    assert (
+        rate_factor(9, total_steps=4, epoch_steps=1, schedule=Schedule()) == 0.0
+    )  # steps beyond the end stay at it
 
 
 def test_poly_by_hand_and_as_torchs() -> None:
@@ -54,7 +62,9 @@ def test_poly_by_hand_and_as_torchs() -> None:
     # After a warm-up of two steps the rest is the whole: 0.1 + 0.9 * (1 - k/3) ** 2 for k = 0 … 3.
     schedule = Schedule(type="poly", power=2.0, warmup_steps=2, warmup_factor=0.5, final_factor=0.1)
     assert factors(schedule, 5) == pytest.approx([0.5, 0.75, 1.0, 0.5, 0.2, 0.1])
-    assert rate_factor(9, total_steps=5, schedule=schedule) == pytest.approx(0.1)  # beyond the end
+    assert rate_factor(9, total_steps=5, epoch_steps=1, schedule=schedule) == pytest.approx(
+        0.1
+    )  # beyond the end
     optimiser = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=1.0)
     theirs = torch.optim.lr_scheduler.PolynomialLR(optimiser, total_iters=90, power=0.9)
     for factor in factors(Schedule(type="poly", power=0.9), 90):
@@ -63,10 +73,38 @@ def test_poly_by_hand_and_as_torchs() -> None:
         theirs.step()
 
 
+def test_exponential_falls_in_stairs_of_epochs_or_smoothly() -> None:
+    # A fifth off every two epochs of three steps: stairs of six.
+    stairs = Schedule(type="exponential", decay=0.2, decay_epochs=2)
+    found = factors(stairs, 13, epoch=3)
+    assert found == pytest.approx([1.0] * 6 + [0.8] * 6 + [0.64] * 2)
+    smooth = Schedule(type="exponential", decay=0.2, decay_epochs=2, staircase=False)
+    assert factors(smooth, 13, epoch=3) == pytest.approx([0.8 ** (step / 6) for step in range(14)])
+    # After a warm-up the stairs begin; final_factor is the least.
+    late = Schedule(
+        type="exponential", decay=0.5, decay_epochs=1, warmup_steps=2, warmup_factor=0.5, final_factor=0.3
+    )
+    assert factors(late, 6, epoch=2) == pytest.approx([0.5, 0.75, 1, 1, 0.5, 0.5, 0.3])
+    # Epochs that are no whole number of stairs, where 0.1 x 3 is not 0.3 to a computer.
+    tenths = Schedule(type="exponential", decay=0.5, decay_epochs=0.1)
+    assert factors(tenths, 3, epoch=10) == pytest.approx([1, 0.5, 0.25, 0.125])
+
+
+def test_exponential_is_torchs_step_and_exponential_schedule() -> None:
+    optimiser = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=1.0)
+    theirs = torch.optim.lr_scheduler.StepLR(optimiser, step_size=2, gamma=0.973)  # by epochs
+    ours = factors(Schedule(type="exponential", decay=0.027, decay_epochs=2), 100, epoch=10)
+    for epoch in range(10):
+        assert ours[10 * epoch] == ours[10 * epoch + 9] == pytest.approx(theirs.get_last_lr()[0])
+        optimiser.step()
+        theirs.step()
+
+
 def test_deeplabs_recipe_has_deeplabs_rates() -> None:
     settings = load_recipe("lraspp_mnv3_large").recipe.optim
     found = [
-        settings.lr * rate_factor(s, total_steps=90_000, schedule=settings.schedule) for s in (0, 45_000)
+        settings.lr * rate_factor(s, total_steps=90_000, epoch_steps=185, schedule=settings.schedule)
+        for s in (0, 45_000)
     ]
     assert found == pytest.approx([0.01, 0.01 * 0.535887], rel=1e-5)  # DeepLab's 0.01 and power of 0.9
 
@@ -75,7 +113,10 @@ def test_paper_recipe_has_tensorflows_rates() -> None:
     settings = load_recipe("ssdlite_mnv3_large").recipe.optim
     total = 400_000
     steps = np.array([0, 1, 1000, 1999, 2000, 2001, 100_000, 201_000, 399_999, 400_000])
-    found = [settings.lr * rate_factor(int(s), total_steps=total, schedule=settings.schedule) for s in steps]
+    found = [
+        settings.lr * rate_factor(int(s), total_steps=total, epoch_steps=231, schedule=settings.schedule)
+        for s in steps
+    ]
     assert found[0] == pytest.approx(0.13333, abs=1e-5)
     assert found[4] == pytest.approx(0.4, abs=1e-12)
     assert found[-1] == pytest.approx(0.0, abs=1e-12)
@@ -108,7 +149,7 @@ def test_rate_scales_with_the_images_of_a_step() -> None:
 def test_schedule_of_another_length_holds_from_the_first_step() -> None:
     def schedule(total: int) -> torch.optim.lr_scheduler.LambdaLR:
         optimiser = torch.optim.SGD([{"params": [nn.Parameter(torch.ones(1))]}], lr=0.1)
-        factor = lambda step: rate_factor(step, total_steps=total, schedule=Schedule())  # noqa: E731
+        factor = partial(rate_factor, total_steps=total, epoch_steps=1, schedule=Schedule())
         return torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
 
     short = schedule(4)
@@ -158,3 +199,58 @@ def test_optimisers_take_the_recipes_settings() -> None:
     adamw = build_optimiser(network, optim(type="adamw", momentum=0.8), lr=0.3)
     assert isinstance(adamw, torch.optim.AdamW)
     assert adamw.param_groups[0]["betas"] == (0.8, 0.999)
+    for type_, kind, smoothing in (
+        ("rmsprop", torch.optim.RMSprop, "alpha"),
+        ("rmsprop_tf", RMSpropTF, "smoothing"),
+    ):
+        rmsprop = build_optimiser(network, optim(type=type_, momentum=0.8, smoothing=0.7, eps=0.01), lr=0.3)
+        assert isinstance(rmsprop, kind)
+        settings = rmsprop.param_groups[1]
+        assert [settings[key] for key in ("lr", "momentum", smoothing, "eps")] == [0.3, 0.8, 0.7, 0.01]
+
+
+# RMSProp
+
+
+def test_tensorflows_rmsprop_by_hand() -> None:
+    # Weight 1, gradients 2 and then -1, rates 0.1 and then 0.2, smoothing 0.9, momentum 0.5, eps 0.5.
+    # square = 0.9 * 1 + 0.1 * 4 = 1.3;    velocity = 0.1 * 2 / sqrt(1.8) = 0.149071;  weight = 0.850929
+    # square = 0.9 * 1.3 + 0.1 * 1 = 1.27; velocity = 0.5 * 0.149071 - 0.2 / sqrt(1.77) = -0.075794
+    weight = nn.Parameter(torch.ones(1))
+    optimiser = RMSpropTF([weight], lr=0.1, smoothing=0.9, momentum=0.5, eps=0.5)
+    for gradient, rate, wanted in ((2.0, 0.1, 0.850929), (-1.0, 0.2, 0.926723)):
+        optimiser.param_groups[0]["lr"] = rate
+        weight.grad = torch.tensor([gradient])
+        optimiser.step()
+        assert weight.item() == pytest.approx(wanted, abs=1e-6)
+    # The weight decay is a share of the gradient: 0.1 * 1 makes it 2.1, and its square 4.41.
+    decayed = nn.Parameter(torch.ones(1))
+    decayed.grad = torch.tensor([2.0])
+    RMSpropTF([decayed], lr=0.1, smoothing=0.9, momentum=0.5, eps=0.5, weight_decay=0.1).step()
+    assert decayed.item() == pytest.approx(1 - 0.21 / math.sqrt(0.9 + 0.441 + 0.5), abs=1e-6)
+
+
+def test_tensorflows_rmsprop_leaves_what_has_no_gradient_and_continues_from_its_state() -> None:
+    torch.manual_seed(0)
+    network = nn.Linear(3, 2)
+    still = nn.Parameter(torch.ones(2))
+
+    def optimiser_of(weights: list[nn.Parameter]) -> RMSpropTF:
+        return RMSpropTF(weights, lr=0.1, smoothing=0.9, momentum=0.9, eps=1e-3)
+
+    one = optimiser_of([*network.parameters(), still])
+
+    def step(optimiser: RMSpropTF, layer: nn.Linear) -> None:
+        optimiser.zero_grad()
+        layer(torch.ones(4, 3)).square().mean().backward()
+        optimiser.step()
+
+    step(one, network)
+    copied = nn.Linear(3, 2)
+    copied.load_state_dict(network.state_dict())
+    other = optimiser_of([*copied.parameters(), nn.Parameter(torch.ones(2))])
+    other.load_state_dict(copy.deepcopy(one.state_dict()))
+    step(one, network)
+    step(other, copied)
+    assert torch.equal(network.weight, copied.weight)
+    assert torch.equal(still, torch.ones(2))

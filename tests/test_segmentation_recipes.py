@@ -5,7 +5,7 @@ import torch
 from torchvision.models.segmentation import LRASPP_MobileNet_V3_Large_Weights
 
 from dettoolkit.builders.segmenter import build_loss, build_segmenter
-from dettoolkit.complexity import count_conv_madds, count_parameters
+from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.config import RecipeError, SegmentationRecipe, load_recipe
 
 RECIPES = ("lraspp_mnv3_large", "lraspp_mnv3_small", "lraspp_mnv3_large_torchvision", "lraspp_scenes")
@@ -44,7 +44,7 @@ def test_recipes_have_the_size_of_tables_7_and_8(name, overrides, parameters, ma
     with torch.device("meta"):
         network = build_segmenter(recipe_of(name, *overrides).model, num_classes=19, pretrained=False)
         assert f"{count_parameters(network, norm_affine=True) / 1e6:.2f}" == parameters
-        assert count_conv_madds(network, (1025, 2049)) / 1e9 == pytest.approx(madds, rel=0.05)
+        assert count_madds(network, (1025, 2049)) / 1e9 == pytest.approx(madds, rel=0.05)
 
 
 def test_the_torchvision_recipe_has_torchvisions_size():
@@ -79,7 +79,7 @@ def test_overlays_fit_every_segmentation_recipe(name):
 
 
 def test_the_models_type_decides_the_task():
-    assert "expected 'ssdlite', 'lraspp' or 'raspp', got 'unet'" in refused(
+    assert "expected 'ssdlite', 'lraspp', 'raspp' or 'classifier', got 'unet'" in refused(
         "lraspp_scenes", "model.type=unet"
     )
     assert "did you mean 'lraspp'?" in refused("lraspp_scenes", "model.type=lrasppp")
