@@ -9,7 +9,7 @@ from torch import nn
 
 from dettoolkit.cli.paper import paper_tables
 from dettoolkit.complexity import count_madds, count_parameters
-from dettoolkit.paper.counts import Count, Latency, count, measure, network_of
+from dettoolkit.paper.counts import Count, Latency, count, measure, network_of, timed
 from dettoolkit.paper.published import TABLES, published_rows
 from dettoolkit.paper.render import NOTES, render
 
@@ -19,12 +19,12 @@ BUILT = [pytest.param(row, id=f"{row.table}-{row.name}") for row in ROWS if row.
 
 @pytest.fixture(scope="module")
 def counts():
-    return [row if row.recipe is None else count(row, latency=False) for row in ROWS]
+    return [row if row.recipe is None else count(row) for row in ROWS]
 
 
 @pytest.mark.parametrize("row", BUILT)
 def test_a_network_has_the_published_size(row):
-    found = count(row, latency=False)
+    found = count(row)
     if row.parameters is not None and "V3" in row.name and row.note != "whole":
         digits = len(row.parameters.partition(".")[2])
         assert f"{found.parameters:.{digits}f}" == row.parameters
@@ -112,7 +112,9 @@ def test_a_row_without_a_recipe_is_refused():
 
 def test_latency_is_shown_when_it_was_measured():
     (row,) = [row for row in ROWS if row.name == "V3-Small†"]
-    found = count(row, latency=True)
+    told = []
+    (found,) = timed([count(row)], tell=told.append)
+    assert told[-1] == "round 5 of 5, network 1 of 1"
     assert isinstance(found.latency, Latency)
     assert 0 < found.latency.low <= found.latency.median <= found.latency.high
     text = render([found], "text")
@@ -122,7 +124,8 @@ def test_latency_is_shown_when_it_was_measured():
 
 def test_measuring_leaves_the_threads_as_they_were():
     before = torch.get_num_threads()
-    measure(nn.Conv2d(3, 4, 3), (16, 16))
+    found = measure({"plain": (nn.Conv2d(3, 4, 3), (16, 16))}, tell=lambda _: None)
+    assert found["plain"].low > 0
     assert torch.get_num_threads() == before
 
 

@@ -17,7 +17,7 @@ AGAIN = "run `dettoolkit paper-tables --zoo docs/model_zoo.md` again"
 
 @pytest.fixture(scope="module")
 def page(repository):
-    return "\n".join(model_zoo(repository / "docs" / "logs", latency=False)).splitlines()
+    return "\n".join(model_zoo(repository / "docs" / "logs", tell=None)).splitlines()
 
 
 def rows_of(lines):
@@ -88,11 +88,12 @@ def test_the_best_score_of_a_log_counts(tmp_path):
 def test_a_wrong_list_is_refused(line, sentence, tmp_path):
     logs_of(tmp_path, line, a="mIoU,step\n0.5,1\n")
     with pytest.raises((FileNotFoundError, ValueError), match=sentence):
-        next(model_zoo(tmp_path / "logs", latency=False))
+        next(model_zoo(tmp_path / "logs", tell=None))
 
 
 def test_the_command_writes_the_page_and_names_the_machine(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(zoo, "measure", lambda network, hw: Latency(median=2.04, low=1.0, high=3.0))
+    latency = Latency(median=2.04, low=1.0, high=3.0)
+    monkeypatch.setattr(zoo, "measure", lambda networks, tell: dict.fromkeys(networks, latency))
     logs_of(tmp_path, "lraspp_scenes,two images,a.csv,mIoU", a="mIoU,step\n0.5,1\n")
     page = tmp_path / "zoo.md"
     assert paper_tables(["--zoo", str(page)]) == 0

@@ -48,17 +48,16 @@ ZOO_HELP = (
 
 
 def _print(options: argparse.Namespace) -> int:
-    from dettoolkit.paper.counts import count
+    from dettoolkit.paper.counts import Count, count, timed
     from dettoolkit.paper.published import published_rows
     from dettoolkit.paper.render import render
 
     rows = published_rows(options.tables or TABLES)
-    lines = []
-    for number, row in enumerate(rows, start=1):
-        if options.latency:
-            _tell(f"{number} of {len(rows)}: {row.name}")
-        lines.append(count(row, latency=options.latency) if row.recipe is not None else row)
-    _tell("")
+    lines = [count(row) if row.recipe is not None else row for row in rows]
+    if options.latency:
+        measured = iter(timed([line for line in lines if isinstance(line, Count)], tell=_tell))
+        lines = [next(measured) if isinstance(line, Count) else line for line in lines]
+        _tell("")
     print(render(lines, options.format or "text").rstrip("\n"))
     return 0
 
@@ -67,10 +66,7 @@ def _write_zoo(options: argparse.Namespace) -> int:
     from dettoolkit.paper.zoo import model_zoo
 
     page: Path = options.zoo
-    parts = []
-    for part in model_zoo(page.parent / "logs"):
-        parts.append(part)
-        _tell(part.partition("]")[0].removeprefix("| [") if part.startswith("| [") else "")
+    parts = list(model_zoo(page.parent / "logs", tell=_tell))
     _tell("")
     page.write_text("\n".join(parts) + "\n", encoding="utf-8")
     print(f"written: {page}")

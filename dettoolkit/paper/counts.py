@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -14,7 +15,7 @@ from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.config import DetectionRecipe, load_recipe
 from dettoolkit.paper.published import TABLES, Row
 
-WARM_UP, REPEATS = 3, 15
+ROUNDS, WARM_UP, TURNS = 5, 1, 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,32 +56,62 @@ def network_of(row: Row) -> nn.Module:
     return build_network(recipe, num_classes=row.classes - background).eval()
 
 
-def count(row: Row, *, latency: bool) -> Count:
-    """Count a row's network; with `latency`, also run it here."""
+def count(row: Row) -> Count:
+    """Count a row's network."""
     table = TABLES[row.table]
-    with torch.device("cpu" if latency else "meta"):  # shapes are enough for counting
+    with torch.device("meta"):  # shapes are enough
         network = network_of(row)
     return Count(
         row=row,
         parameters=count_parameters(network, norm_affine=table.norm_affine) / 1e6,
         madds=count_madds(network, table.input_hw) / table.madds_unit,
-        latency=measure(network, table.input_hw) if latency else None,
     )
 
 
-def measure(network: nn.Module, input_hw: tuple[int, int]) -> Latency:
-    """Time a network on one image and one thread of this machine."""
+def timed(counts: Sequence[Count], *, tell: Callable[[str], None]) -> list[Count]:
+    """Run counted rows' networks here as well; see `measure`."""
+    rows = [each.row for each in counts]
+    networks = {f"{row.table} {row.name}": (network_of(row), TABLES[row.table].input_hw) for row in rows}
+    latencies = measure(networks, tell=tell).values()
+    return [replace(each, latency=found) for each, found in zip(counts, latencies, strict=True)]
+
+
+def measure(
+    networks: Mapping[str, tuple[nn.Module, tuple[int, int]]], *, tell: Callable[[str], None]
+) -> dict[str, Latency]:
+    """Time networks on one image and one thread of this machine.
+
+    They take turns, some of each in every round, so that what else the machine does meanwhile falls on all
+    alike.
+
+    Args:
+        networks: by name, with the height and width of the image.
+        tell: is called with what is done at present.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    times: dict[str, list[float]] = {name: [] for name in networks}
     try:
-        with torch.inference_mode():
-            image = torch.rand(1, 3, *input_hw, generator=torch.Generator().manual_seed(0))
-            times = []
-            for _ in range(WARM_UP + REPEATS):
-                started = time.perf_counter()
-                network(image)
-                times.append((time.perf_counter() - started) * 1e3)
+        for turn in range(ROUNDS):
+            for number, (name, (network, input_hw)) in enumerate(networks.items(), start=1):
+                tell(f"round {turn + 1} of {ROUNDS}, network {number} of {len(networks)}")
+                times[name] += _milliseconds(network, input_hw)
     finally:
         torch.set_num_threads(threads)
-    deciles = statistics.quantiles(times[WARM_UP:], n=10)
-    return Latency(median=statistics.median(times[WARM_UP:]), low=deciles[0], high=deciles[-1])
+    return {name: _spread(values) for name, values in times.items()}
+
+
+@torch.inference_mode()
+def _milliseconds(network: nn.Module, input_hw: tuple[int, int]) -> list[float]:
+    image = torch.rand(1, 3, *input_hw, generator=torch.Generator().manual_seed(0))
+    times = []
+    for _ in range(WARM_UP + TURNS):
+        started = time.perf_counter()
+        network(image)
+        times.append((time.perf_counter() - started) * 1e3)
+    return times[WARM_UP:]
+
+
+def _spread(times: list[float]) -> Latency:
+    deciles = statistics.quantiles(times, n=10)
+    return Latency(median=statistics.median(times), low=deciles[0], high=deciles[-1])

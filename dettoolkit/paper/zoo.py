@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from dettoolkit.config.detection import DetectionData
 from dettoolkit.config.layers import shipped_folder
 from dettoolkit.config.segmentation import SegmentationData
 from dettoolkit.datasets.scene_render import CATEGORIES
-from dettoolkit.paper.counts import REPEATS, WARM_UP, measure
+from dettoolkit.paper.counts import ROUNDS, TURNS, Latency, measure
 from dettoolkit.paper.machine import machine
 from dettoolkit.paper.published import TABLES, published_rows
 
@@ -40,19 +40,20 @@ HEADER = ("recipe", "published", "measured here", "parameters", "MAdds", "ms")
 MACHINE = """## What the milliseconds were measured on
 
 **ms** is one image through the network as training builds it, in PyTorch on one thread: the median of
-{repeats} turns after {warm_up}, in brackets the 10th to 90th percentile. Reading the image and what follows
-the network are left out. `dettoolkit predict` runs a version that is rewritten for speed, and exported files
-are faster still ([performance.md](performance.md)).
+{repeats} turns, in brackets the 10th to 90th percentile. The networks take turns, {turns} of each in every
+round, so that rows can be compared. Reading the image and what follows the network are left out.
+`dettoolkit predict` runs a version that is rewritten for speed, and exported files are faster still
+([performance.md](performance.md)).
 
 Measured on {machine}."""
 
 
-def model_zoo(logs: Path, *, latency: bool = True) -> Iterator[str]:
+def model_zoo(logs: Path, *, tell: Callable[[str], None] | None) -> Iterator[str]:
     """Write the page, a part at a time; each recipe's network is built, counted and run.
 
     Args:
         logs: folder of training logs with their list, `scores.csv`; the page links to it as `logs`.
-        latency: whether to run the networks.
+        tell: is called with what is done at present, while networks are run; None does not run them.
 
     Raises:
         FileNotFoundError: there is no such list, or a log that it names is missing.
@@ -62,6 +63,8 @@ def model_zoo(logs: Path, *, latency: bool = True) -> Iterator[str]:
     recipes = {path.stem: load_recipe(path.stem).recipe for path in sorted(shipped_folder().glob("*.yaml"))}
     if unknown := sorted(measured.keys() - recipes.keys()):
         raise ValueError(f"{logs / SCORES} names the recipe '{unknown[0]}', which is not shipped: correct it")
+    networks = {name: _network(recipe) for name, recipe in recipes.items()}
+    latencies = measure(networks, tell=tell) if tell is not None else {}
     yield TITLE
     for task, kind in (
         ("Detection", DetectionRecipe),
@@ -75,20 +78,17 @@ def model_zoo(logs: Path, *, latency: bool = True) -> Iterator[str]:
                 cells = [
                     f"[{name}](../configs/{name}.yaml)",
                     *map("; ".join, scores),
-                    *_sizes(recipe, latency),
+                    *_sizes(*networks[name], latencies.get(name)),
                 ]
                 yield f"| {' | '.join(cells)} |"
-    if latency:
-        yield "\n" + MACHINE.format(repeats=REPEATS, warm_up=WARM_UP, machine=machine())
+    if latencies:
+        yield "\n" + MACHINE.format(repeats=ROUNDS * TURNS, turns=TURNS, machine=machine())
 
 
-def _sizes(recipe: Recipe, latency: bool) -> tuple[str, str, str]:
-    """Give parameters, multiply-adds and milliseconds; the last is empty without `latency`."""
-    network, (height, width) = _network(recipe)
-    time = ""
-    if latency:
-        found = measure(network, (height, width))
-        time = f"{found.median:.1f} ({found.low:.1f}-{found.high:.1f})"
+def _sizes(network: nn.Module, image_hw: tuple[int, int], latency: Latency | None) -> tuple[str, str, str]:
+    """Give parameters, multiply-adds and milliseconds; the last is empty where there are none."""
+    height, width = image_hw
+    time = "" if latency is None else f"{latency.median:.1f} ({latency.low:.1f}-{latency.high:.1f})"
     parameters = f"{count_parameters(network, norm_affine=True) / 1e6:.2f}M"
     return parameters, f"{count_madds(network, (height, width)) / 1e9:.3f}B ({height}x{width})", time
 
