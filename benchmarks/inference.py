@@ -221,18 +221,18 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         if options.detector is not None:
-            files = _some(options.images)
+            files = some_files(options.images)
             variants = detectors(options.detector, Path(folder), options.threads)
             title = f"JPEG bytes to boxes, SSDLite 320x320, {len(files)} files"
             compare(title, variants, [file.read_bytes() for file in files], options.repeats, boxes_agree)
         if options.segmenter is not None:
-            files = _some(options.segmenter_images or options.images)
+            files = some_files(options.segmenter_images or options.images)
             pixels = [resize_image(decode(file.read_bytes(), RAW), IMAGE_HW) for file in files]
             variants = segmenters(options.segmenter, options.paper, Path(folder), options.threads)
             compare("Pixels of 512x1024 to labels, LR-ASPP", variants, pixels, options.repeats, labels_agree)
 
 
-def _some(folder: Path) -> list[Path]:
+def some_files(folder: Path) -> list[Path]:
     """List up to 64 JPEG files of a folder, spread over it."""
     files = sorted(folder.rglob("*.jpg"))
     if not files:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,9 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dettoolkit.datasets.images import ENDINGS
 from dettoolkit.datasets.problems import NO_ID, ProblemReport
-
-_IMAGE = re.compile(r".+\.(?:png|jpe?g|bmp|webp|tiff?)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +146,7 @@ def _files_below(folder: Path, name: str) -> tuple[list[str], list[str]]:
         below = os.path.relpath(parent, folder)
         for file in sorted(files):
             if file[0] != ".":
-                (images if _IMAGE.fullmatch(file) else others).append(os.path.join(below, file))
+                (images if file.lower().endswith(ENDINGS) else others).append(os.path.join(below, file))
     return images, others
 
 
@@ -167,7 +165,7 @@ def _report(
     report = ProblemReport(folder)
     empty = [name for name, (images, _) in zip(folders, found, strict=True) if not images]
     for kind, paths in (
-        ("image of no class", [path for path in loose if _IMAGE.fullmatch(path.name)]),
+        ("image of no class", [path for path in loose if path.name.lower().endswith(ENDINGS)]),
         ("file is no image", [folder / path for _, others in found for path in others]),
         ("class without images", [folder / name for name in empty]),
     ):

@@ -16,6 +16,9 @@ from dettoolkit.datasets.problems import BadImageError
 RAW = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 """8-bit RGB, pixels as stored: COCO's boxes are measured without EXIF rotation (as is PIL's default)."""
 
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+"""In small letters, of the files that count as images where a folder is given."""
+
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 """The next JPEG marker within scan data: FF that is not stuffed (FF00), a restart (FFD0-D7) or fill (FFFF);
 ITU-T T.81, B.1.1."""

@@ -15,14 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from dettoolkit.datasets.images import damage, decode, read_whole
+from dettoolkit.datasets.images import ENDINGS, damage, decode, read_whole
 from dettoolkit.datasets.problems import BadImageError
 from dettoolkit.inference.video import ENDINGS as VIDEOS
 
 Pixels = NDArray[np.uint8]
-
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-"""Of the files that count as images where a folder is given."""
 
 WANTED = "a path, the bytes of an image file, a Pillow image or a uint8 array (H, W, 3) RGB"
 

@@ -19,9 +19,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dettoolkit.datasets.images import ENDINGS as IMAGES
 from dettoolkit.datasets.problems import BadImageError
 from dettoolkit.inference import buckets
-from dettoolkit.inference.images import ENDINGS as IMAGES
 from dettoolkit.inference.images import files_below, natural, read_upright
 from dettoolkit.inference.video import ENDINGS as VIDEOS
 from dettoolkit.inference.video import Frame, is_live, read_frames

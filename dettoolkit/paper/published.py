@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 
 
@@ -33,6 +33,18 @@ class Table:
     tolerance: float
 
 
+# DeepLab evaluates images of 1024x2048 as crops of 1025x2049.
+CITYSCAPES = Table(
+    title="Table 7: Cityscapes validation set, 1024x2048",
+    score="mIoU",
+    madds_unit=1e9,
+    input_hw=(1025, 2049),
+    norm_affine=True,
+    classes=19,
+    device="Pixel 3",
+    tolerance=0.05,
+)
+
 TABLES = {
     "3": Table(
         title="Table 3: ImageNet, float, 224x224",
@@ -54,27 +66,8 @@ TABLES = {
         device="Pixel 1",
         tolerance=0.03,
     ),
-    # DeepLab evaluates images of 1024x2048 as crops of 1025x2049.
-    "7": Table(
-        title="Table 7: Cityscapes validation set, 1024x2048",
-        score="mIoU",
-        madds_unit=1e9,
-        input_hw=(1025, 2049),
-        norm_affine=True,
-        classes=19,
-        device="Pixel 3",
-        tolerance=0.05,
-    ),
-    "8": Table(
-        title="Table 8: Cityscapes test set, 1024x2048",
-        score="mIoU",
-        madds_unit=1e9,
-        input_hw=(1025, 2049),
-        norm_affine=True,
-        classes=19,
-        device="Pixel 3",
-        tolerance=0.05,
-    ),
+    "7": CITYSCAPES,
+    "8": replace(CITYSCAPES, title="Table 8: Cityscapes test set, 1024x2048"),
 }
 
 
