@@ -100,9 +100,10 @@ def _is_finished(root: Path, wanted: dict[str, Any]) -> bool:
         FileExistsError: `root` holds anything else.
     """
     advice = "choose another data.root, or delete it to have scenes generated there"
+    # In this order: another process may give the folder its name between the two looks.
+    if not root.exists():
+        return False
     if not root.is_dir():
-        if not root.exists():
-            return False
         raise FileExistsError(f"{root} should become a folder of generated scenes, but is a file: {advice}")
     names = {path.name for path in root.iterdir()}
     if MANIFEST not in names:

@@ -134,6 +134,25 @@ def test_processes_at_once_agree(tmp_path: Path, root: Path) -> None:
     assert files(tmp_path / "data") == files(root)
 
 
+@pytest.mark.parametrize("look", ["exists", "is_dir"])
+def test_a_folder_that_appears_after_the_first_look_is_no_file(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch, look: str
+) -> None:
+    target = tmp_path / "data"
+    real = getattr(Path, look)
+
+    def overtaken(path: Path, **options: Any) -> bool:
+        answer = bool(real(path, **options))
+        if path == target:
+            monkeypatch.setattr(Path, look, real)
+            write_scenes(target, **SMALL)
+        return answer
+
+    monkeypatch.setattr(Path, look, overtaken)
+    write_scenes(target, **SMALL)
+    assert files(target) == files(root)
+
+
 def test_the_loser_of_a_race_keeps_the_winners_files(
     tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
