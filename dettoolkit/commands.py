@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch.callbacks import LambdaCallback
 
 from dettoolkit import build
-from dettoolkit.backbones.pretrained import load_checkpoint, load_weights
+from dettoolkit.backbones.pretrained import load_weights
 from dettoolkit.build import Run
-from dettoolkit.config import Recipe
+from dettoolkit.config import Recipe, recipe_from_dict
 from dettoolkit.datasets.samplers import SampleKey
 from dettoolkit.prepare import (
     count_problems,
@@ -24,18 +28,27 @@ from dettoolkit.prepare import (
     tell_problems,
     write_problems,
 )
-from dettoolkit.resume import keep_config
+from dettoolkit.resume import changed_keys, check_changes, describe_changes
 from dettoolkit.runs import (
+    BEST,
     CONFIG,
+    LAST,
+    PREVIOUS,
     Interrupted,
     checkpoint_of,
+    how_to_resume,
     is_first_process,
+    keep_config,
+    locked,
     new_evaluation_dir,
     new_run_dir,
     read_checkpoint,
+    resumable_checkpoint,
+    write_whole,
 )
+from dettoolkit.training.data import killed_loader
 from dettoolkit.training.module import Score, Task, TrainingModule
-from dettoolkit.training.trainer import BEST, LAST, build_callbacks, build_trainer, progress_bar
+from dettoolkit.training.trainer import build_callbacks, build_trainer, progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -76,32 +89,53 @@ def train(name: str, recipe: Recipe, *, config_yaml: str, resume: Path | None = 
 
     Raises:
         Interrupted: by Ctrl-C, or by a scheduler that ends the process.
+        BlockingIOError: another process trains in the folder to continue.
+        ValueError: the recipe is not the checkpoint's, in what cannot change in mid-run.
     """
-    last = checkpoint_of(resume, names=(LAST,)) if resume is not None else None
-    steps_done = int(load_checkpoint(last)["global_step"]) if last is not None else 0  # type: ignore[call-overload]
-    run = prepare(name, recipe, pretrained=resume is None)
+    if resume is None:
+        run = prepare(name, recipe)
+        run_dir = new_run_dir(Path(recipe.trainer.out), name)
+        with locked(run_dir), _told(run_dir):
+            if is_first_process():
+                write_whole(run_dir / CONFIG, config_yaml.encode())
+                write_problems(run, run_dir)
+                run.draw_training_batch(run_dir / "pictures")
+            return _train(run, run_dir, config_yaml, last=None, steps_done=0)
+    checkpoint_of(resume, names=(LAST, PREVIOUS, BEST))
+    with locked(resume), _told(resume):
+        last, steps_done = resumable_checkpoint(resume)
+        description, _ = read_checkpoint(last)
+        before = recipe_from_dict(description["recipe"], source=f"recipe of {last}")
+        changes = changed_keys(before, recipe)
+        check_changes(changes)
+        if is_first_process():
+            for line in describe_changes(changes, recipe):
+                logger.info("%s", line)
+        run = prepare(name, recipe, pretrained=False)
+        return _train(run, resume, config_yaml, last=last, steps_done=steps_done)
+
+
+def _train(
+    run: Run, run_dir: Path, config_yaml: str, *, last: Path | None, steps_done: int
+) -> tuple[Path, Score]:
     told = count_problems(run)
-    run_dir = resume if resume is not None else new_run_dir(Path(recipe.trainer.out), name)
     if is_first_process():
         logger.info("%s\nfolder    %s", summary(run), run_dir)
-        if resume is None:
-            (run_dir / CONFIG).write_text(config_yaml)
-            write_problems(run, run_dir)
-            run.draw_training_batch(run_dir / "pictures")
-        else:
-            keep_config(run_dir / CONFIG, config_yaml)
-    callbacks = [*build_callbacks(recipe.trainer, run_dir=run_dir, monitor=run.monitor), recorder(run)]
-    trainer = build_trainer(recipe.trainer, run_dir=run_dir, callbacks=callbacks, steps_done=steps_done)
+    section = run.recipe.trainer
+    keep = LambdaCallback(on_train_start=lambda *_: _keep_config(run_dir, config_yaml))
+    callbacks = [*build_callbacks(section, run_dir=run_dir, monitor=run.monitor), recorder(run), keep]
+    trainer = build_trainer(section, run_dir=run_dir, callbacks=callbacks, steps_done=steps_done)
     module = lightning_module(run, trainer, run_dir)
-    if recipe.trainer.compile:
+    if section.compile:
         run.task.network.compile()
     _fit(trainer, module, build.build_data_module(run), last)
-    if resume is not None and trainer.global_step == steps_done:
+    if last is not None and trainer.global_step == steps_done:
         logger.warning(
             "the run had its length of %d steps already: a longer trainer.max_epochs or trainer.max_steps "
             "would continue it",
             steps_done,
         )
+        _keep_config(run_dir, config_yaml)
     result = _score_best(run, module.run_dir)
     if is_first_process():
         write_problems(run, module.run_dir)  # again, with what reading the images showed
@@ -109,15 +143,17 @@ def train(name: str, recipe: Recipe, *, config_yaml: str, resume: Path | None = 
     return module.run_dir, result
 
 
+def _keep_config(run_dir: Path, config_yaml: str) -> None:
+    """Write what the run's recipe is from now on: the checkpoint has accepted it."""
+    if is_first_process():
+        keep_config(run_dir / CONFIG, config_yaml)
+
+
 def _fit(trainer: Trainer, module: TrainingModule, data: LightningDataModule, last: Path | None) -> None:
     try:
         trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
     except SystemExit as error:  # what Lightning makes of Ctrl-C, and of a scheduler's SIGTERM
-        saved = module.run_dir / "checkpoints" / f"{LAST}.ckpt"
-        if saved.is_file():
-            hint = f"to continue from {saved}: tools/train.py --resume {module.run_dir}"
-        else:
-            hint = "no checkpoint was saved yet (trainer.checkpoint_every_steps saves more often)"
+        hint = how_to_resume(module.run_dir)
         raise Interrupted(f"interrupted after {trainer.global_step} steps; {hint}") from error
     stopping = trainer.early_stopping_callback
     if stopping is not None and stopping.wait_count >= stopping.patience:
@@ -128,6 +164,26 @@ def _fit(trainer: Trainer, module: TrainingModule, data: LightningDataModule, la
             float(stopping.best_score),
             stopping.patience,
         )
+
+
+@contextmanager
+def _told(run_dir: Path) -> Iterator[None]:
+    """Say in a sentence what the machine lacked, and how the run goes on.
+
+    Raises:
+        OSError: the disk is full.
+        RuntimeError: a loader's process was killed.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(f"the disk is full ({error}). Make room; {how_to_resume(run_dir)}") from error
+    except RuntimeError as error:
+        if (killed := killed_loader(error)) is None:
+            raise
+        raise RuntimeError(f"{killed}; {how_to_resume(run_dir)}") from error
 
 
 def _score_best(run: Run, run_dir: Path) -> Score:
@@ -170,6 +226,10 @@ def _evaluate(run: Run, out: Path, what: str, *, keep: bool = False) -> Score:
     except SystemExit as error:  # what Lightning makes of Ctrl-C
         hint = f"to score it: tools/evaluate.py {what}"
         raise Interrupted(f"interrupted while scoring; {hint}") from error
+    except RuntimeError as error:
+        if (killed := killed_loader(error)) is None:
+            raise
+        raise RuntimeError(f"{killed}; to score it: tools/evaluate.py {what}") from error
     logger.info("scored %d images in %.1f s", len(run.val), time.perf_counter() - started)
     result = module.score
     if result is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from dettoolkit.config import Recipe, recipe_to_dict
@@ -36,13 +35,13 @@ def changed_keys(before: Recipe, after: Recipe) -> dict[str, tuple[Any, Any]]:
 
 
 def check_changes(changes: Mapping[str, tuple[Any, Any]]) -> None:
-    """Refuse changes that would make another run of it.
+    """Refuse changes that would make another run of it, from the command line or in an edited config.yaml.
 
     Raises:
         ValueError: naming each such key with both values.
     """
     clashes = [
-        f"  {key}: {before!r} in the run, {after!r} asked for"
+        f"  {key}: {before!r} in the checkpoint, {after!r} asked for"
         for key, (before, after) in changes.items()
         if key.startswith(FIXED) or not key.startswith(CHANGEABLE)
     ]
@@ -50,7 +49,10 @@ def check_changes(changes: Mapping[str, tuple[Any, Any]]) -> None:
         raise ValueError(
             "these settings cannot change in mid-run:\n"
             + "\n".join(clashes)
-            + "\n  resume without them, or start a new run from the checkpoint's weights (model.weights=...)"
+            + "\n  give them the checkpoint's values again, on the command line or in the run's config.yaml, "
+            "or start a new run from the checkpoint's weights (model.weights=...)\n  what may change: "
+            + ", ".join(f"{key}*" if key.endswith(".") else key for key in CHANGEABLE)
+            + f"; but not {', '.join(FIXED)}"
         )
 
 
@@ -67,17 +69,6 @@ def describe_changes(changes: Mapping[str, tuple[Any, Any]], recipe: Recipe) -> 
             "curve's value at the present step"
         )
     return lines
-
-
-def keep_config(path: Path, text: str) -> None:
-    """Write a run's recipe as it is from now on; a different former one stays beside it as config_1.yaml …"""
-    if path.read_text() == text:
-        return
-    number = 1
-    while (kept := path.with_name(f"{path.stem}_{number}{path.suffix}")).exists():
-        number += 1
-    path.rename(kept)
-    path.write_text(text)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from dettoolkit.config import load_recipe
-from dettoolkit.resume import changed_keys, check_changes, describe_changes, keep_config
+from dettoolkit.resume import changed_keys, check_changes, describe_changes
 from dettoolkit.runs import (
     RANKS,
     checkpoint_of,
     is_first_process,
+    keep_config,
     new_evaluation_dir,
     new_run_dir,
     read_checkpoint,
@@ -171,7 +172,7 @@ def test_what_is_trained_cannot_change(tiny: Any, override: str) -> None:
     key = override.partition("=")[0]
     with pytest.raises(
         ValueError,
-        match=rf"(?s)cannot change in mid-run:\n  {key}[\w.]*: .* in the run, .* asked for\n.*"
+        match=rf"(?s)cannot change in mid-run:\n  {key}[\w.]*: .* in the checkpoint, .* asked for\n.*"
         "start a new run",
     ):
         check_changes(changes(tiny, override))

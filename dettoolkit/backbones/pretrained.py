@@ -6,6 +6,7 @@ import http.client
 import logging
 import pickle
 import re
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,13 +71,14 @@ def load_checkpoint(path: Path) -> dict[str, object]:
     """Load a file with `weights_only=True`, so that nothing in it can run code.
 
     Raises:
-        ValueError: the file is no checkpoint, is cut off, or needs unpickling of arbitrary objects.
+        ValueError: the file is no checkpoint, is damaged, or needs unpickling of arbitrary objects.
     """
     try:
+        _check_sums(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise  # the system's own words, with the path
     except Exception as error:  # other bytes than a checkpoint's make the unpickler raise nearly anything
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # the system's own words, with the path
         raise ValueError(
             f"{path} cannot be loaded safely (weights_only): {_reason(error)}. The file is damaged, not a "
             "PyTorch checkpoint, or holds more than tensors and plain data; save its state_dict alone and "
@@ -85,6 +87,17 @@ def load_checkpoint(path: Path) -> dict[str, object]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, not a state dict")
     return content
+
+
+def _check_sums(path: Path) -> None:
+    """Compare the parts of a file of torch.save with the checksums that it wrote and does not read."""
+    if not zipfile.is_zipfile(path):  # PyTorch's format before 1.6
+        return
+    with zipfile.ZipFile(path) as archive:
+        # All are 0 with torch.serialization.set_crc32_options(False).
+        has_sums = any(part.CRC for part in archive.infolist())
+        if has_sums and (damaged := archive.testzip()) is not None:
+            raise zipfile.BadZipFile(f"the checksum of {damaged} does not fit")
 
 
 def _reason(error: Exception) -> str:

@@ -86,21 +86,13 @@ def _train(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 
 def _resume(run: Path, extras: Sequence[str]) -> int:
     from dettoolkit.config import load_recipe
-    from dettoolkit.resume import changed_keys, check_changes, describe_changes
 
     config = run / "config.yaml"
     if not config.is_file():
         raise FileNotFoundError(f"{run} is no run's folder: it has no config.yaml; give runs/<recipe>/<time>")
-    stored = load_recipe(str(config))
     resolved = load_recipe(str(config), extras)
-    changes = changed_keys(stored.recipe, resolved.recipe)
-    check_changes(changes)
     quiet()
     from dettoolkit import commands
-    from dettoolkit.runs import is_first_process
-
-    if changes and is_first_process():
-        print("\n".join(describe_changes(changes, resolved.recipe)))
 
     name = run.resolve().parent.name
     run_dir, score = commands.train(name, resolved.recipe, config_yaml=resolved.to_yaml(), resume=run)

@@ -27,6 +27,7 @@ OWNED = {
     "num_sanity_val_steps": "a score of a few images would count as the best; use --check instead",
     "overfit_batches": "lay the overlay overfit.yaml over the recipe",
     "num_nodes": "set trainer.num_nodes",
+    "plugins": "dettoolkit brings its own; leave it out",
     "precision": "set trainer.precision",
     "strategy": "set trainer.strategy",
     "sync_batchnorm": "set trainer.sync_batchnorm",

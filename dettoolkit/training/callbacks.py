@@ -169,6 +169,29 @@ class EndRun(Callback):
             trainer.check_val_every_n_epoch = 1
 
 
+def has_stepped(trainer: Trainer, batch_idx: int) -> bool:
+    """Say whether the optimizer has made a step after this batch, and is not accumulating gradients."""
+    return (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch
+
+
+class LogSteps(Callback):
+    """Log the module's `numbers` of a step, before a checkpoint says that the step is done.
+
+    Lightning logs after that: a run killed in between would go on without the row.
+    """
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Hand the numbers to the loggers, every log_every_n_steps steps."""
+        due = trainer.global_step % trainer.log_every_n_steps == 0 or trainer.should_stop
+        if due and has_stepped(trainer, batch_idx) and trainer.is_global_zero:
+            numbers = {name: float(value) for name, value in pl_module.numbers.items()}  # type: ignore[union-attr]
+            for logger in trainer.loggers:
+                logger.log_metrics({**numbers, "epoch": trainer.current_epoch}, trainer.global_step - 1)
+                logger.save()
+
+
 class SeedSteps(Callback):
     """Draw what a step draws on the device (dropout, mixup) from seed, epoch, batch and process only.
 

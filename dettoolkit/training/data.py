@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -95,3 +96,14 @@ class DataModule(LightningDataModule):
             )
         sampler = ExactSampler(size=images, rank=rank, world_size=world_size)
         return DataLoader(self.val, sampler=sampler, batch_size=self.val_batch_size, **self.loading)
+
+
+def killed_loader(error: RuntimeError) -> str | None:
+    """Say that a loader's process was killed, and why that may have been; None for any other error."""
+    text = str(error)
+    if re.match(r"DataLoader worker \(pid.*\) (is killed|exited unexpectedly)", text) is None:
+        return None
+    return (
+        f"a loader's process was killed ({text.splitlines()[0].rstrip('. ')}): memory may have run out, or "
+        "shared memory (/dev/shm). Take fewer data.workers or a smaller data.batch_size"
+    )

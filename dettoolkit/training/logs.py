@@ -3,27 +3,50 @@
 from __future__ import annotations
 
 import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
 from dettoolkit.config.sections import Loggers
-from dettoolkit.runs import is_first_process
+from dettoolkit.runs import is_first_process, write_whole
 
 
 class _AppendingWriter(ExperimentWriter):
-    """Lightning's writer, which would delete the metrics of the run that is resumed."""
+    """Lightning's writer, which would delete the metrics of a resumed run, and lose them in a kill."""
 
     def __init__(self, *, log_dir: str, steps_done: int) -> None:
-        self.steps_done = steps_done
+        self.steps_done: int | None = steps_done
         super().__init__(log_dir=log_dir)
 
-    def _check_log_dir_exists(self) -> None:
+    def save(self) -> None:
+        """Append what was logged; before the first of it, drop what a resumed run does again.
+
+        Not before: a resume that is refused must not change the file.
+        """
         path = Path(self.metrics_file_path)
-        if path.is_file():
+        if self.metrics and self.steps_done is not None and path.is_file():
             self.metrics_keys = drop_rows(path, steps_done=self.steps_done)
+        if self.metrics:
+            self.steps_done = None
+        try:
+            super().save()
+        except BaseException:  # Lightning saves once more in the end, then below a header without new columns
+            self.metrics = []
+            raise
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        path = Path(self.metrics_file_path)
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        _write_rows(path, fieldnames, rows)
+
+    def _check_log_dir_exists(self) -> None:
+        """Keep what is there."""
 
 
 def drop_rows(path: Path, *, steps_done: int) -> list[str]:
@@ -36,13 +59,16 @@ def drop_rows(path: Path, *, steps_done: int) -> list[str]:
     reader = csv.DictReader(lines)
     rows = [row for row in reader if int(row["step"]) < steps_done]
     names = list(reader.fieldnames or [])
-    kept = path.with_suffix(".tmp")
-    with kept.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=names)
-        writer.writeheader()
-        writer.writerows(rows)
-    kept.replace(path)
+    _write_rows(path, names, rows)
     return names
+
+
+def _write_rows(path: Path, names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=names)
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(path, text.getvalue().encode())
 
 
 class AppendingCSVLogger(CSVLogger):

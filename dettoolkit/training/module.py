@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dettoolkit.config.sections import Optim
+from dettoolkit.datasets.problems import BadImageError
 from dettoolkit.training.schedules import (
     build_optimiser,
     check_length,
@@ -106,6 +107,8 @@ class TrainingModule(LightningModule):
         self.run_dir = run_dir
         self.predictions: list[Any] = []
         self.score: Score | None = None
+        self.numbers: dict[str, Any] = {}  # of the last batch; callbacks.LogSteps logs them
+        self._untrained = False  # whether this epoch has trained on nothing so far
 
     def setup(self, stage: str) -> None:
         """Agree on the run's folder: only the first process made it."""
@@ -129,11 +132,14 @@ class TrainingModule(LightningModule):
         for config in self.trainer.lr_scheduler_configs:
             restore_rates(config.scheduler)
 
+    def on_train_epoch_start(self) -> None:
+        """Watch whether the epoch trains on anything. One resumed in its middle is not watched."""
+        self._untrained = True
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Give the loss of a batch, or stop the run if it is not finite."""
         images = len(batch["images"])
-        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-        self.log("lr", rate, prog_bar=True, batch_size=max(images, 1))
+        self.numbers = {"lr": self.trainer.optimizers[0].param_groups[0]["lr"]}
         if self._too_few(images):
             zero = torch.stack([parameter.sum() for parameter in self.network.parameters()]).sum() * 0
             self._stop_if_not_finite(zero, {}, batch)  # so that every process takes part in the decision
@@ -141,9 +147,26 @@ class TrainingModule(LightningModule):
         parts = self.task.losses(self(batch), batch)
         loss = torch.stack([part.float() for part in parts.values()]).sum()
         self._stop_if_not_finite(loss, parts, batch)
-        self.log("loss", loss.detach(), prog_bar=True, batch_size=images)
-        self.log_dict({f"loss/{name}": part.detach() for name, part in parts.items()}, batch_size=images)
+        self._untrained = False
+        self.numbers["loss"] = loss.detach()
+        self.log_dict(self.numbers, prog_bar=True, logger=False, batch_size=images)
+        self.numbers |= {f"loss/{name}": part.detach() for name, part in parts.items()}
         return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Stop after an epoch that trained on nothing, before it is validated and saved.
+
+        Raises:
+            BadImageError: no batch of the epoch had two images that could be read.
+        """
+        ends = self.trainer.is_last_batch or self.trainer.should_stop
+        if ends and self.trainer.strategy.reduce_boolean_decision(self._untrained, all=True):
+            listing = "\n  ".join(batch["bad_images"])
+            raise BadImageError(
+                f"nothing was trained in epoch {self.current_epoch}: no batch had two images that could be "
+                "read. Repair the images, or correct the paths; of the last batch, data.on_bad_image=skip "
+                f"passed over:\n  {listing}"
+            )
 
     def _too_few(self, images: int) -> bool:
         """Say whether a batch is passed over: BN needs two images, and others were unreadable and skipped.
@@ -198,6 +221,8 @@ class TrainingModule(LightningModule):
         """Score the whole set on the first process and log the numbers on all."""
         score = None
         everything = self._gather(self.predictions)
+        if not everything:
+            raise BadImageError("none of the images to validate on could be read, so there is no score")
         if self.global_rank == 0:
             score = self.task.score(everything)
         self.predictions = everything

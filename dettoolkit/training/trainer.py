@@ -5,54 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping
 
 from dettoolkit.config import sections
-from dettoolkit.training.callbacks import EMA, EndRun, LogSpeed, ProgressBar, SeedSteps
+from dettoolkit.runs import BEST, LAST
+from dettoolkit.training.callbacks import EMA, EndRun, LogSpeed, LogSteps, ProgressBar, SeedSteps
+from dettoolkit.training.checkpoints import Checkpoint, WholeCheckpoints
 from dettoolkit.training.logs import build_loggers, require_loggers
 from dettoolkit.training.memory import keep_freed_memory
-
-BEST = "best"
-LAST = "last"
-
-
-class Checkpoint(ModelCheckpoint):
-    """Keep the newest file of a name, or the best. Lightning's own forgets the best score of a moved run."""
-
-    def __init__(self, run_dir: Path, name: str, **when: Any) -> None:
-        super().__init__(
-            run_dir / "checkpoints",
-            filename=name,
-            mode="max",
-            save_top_k=1,
-            enable_version_counter=False,
-            **when,
-        )
-
-    @property
-    def state_key(self) -> str:
-        """Tell the states of a run's Checkpoints apart, by what they write and how often."""
-        return self._generate_state_key(name=self.filename, every_n_train_steps=self._every_n_train_steps)
-
-    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
-        """Save, but not in front of a validation: Lightning would leave it out when resuming from there."""
-        if not trainer.is_last_batch and not trainer.should_stop:
-            super().on_train_batch_end(trainer, *args)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the state of the run's former folder as one of this folder."""
-        folder = Path(self.dirpath or "")
-        moved = {
-            key: str(folder / Path(value).name) if key.endswith("_path") and value else value
-            for key, value in state_dict.items()
-        }
-        best = {str(folder / Path(path).name): score for path, score in state_dict["best_k_models"].items()}
-        super().load_state_dict({**moved, "dirpath": self.dirpath, "best_k_models": best})
 
 
 def build_callbacks(section: sections.Trainer, *, run_dir: Path, monitor: str | None) -> list[Callback]:
@@ -72,6 +36,7 @@ def build_callbacks(section: sections.Trainer, *, run_dir: Path, monitor: str | 
         Checkpoint(run_dir, BEST, monitor=monitor),
         Checkpoint(run_dir, LAST, every_n_epochs=1, save_on_train_epoch_end=True),
         EndRun(max_steps=section.max_steps, max_epochs=section.max_epochs),
+        LogSteps(),
         LogSpeed(),
         SeedSteps(seed=section.seed),
     ]
@@ -108,7 +73,7 @@ def build_trainer(
         section: the recipe's.
         run_dir: the run's folder.
         callbacks: all of them.
-        steps_done: optimiser steps before those of this Trainer, when a run is resumed.
+        steps_done: optimizer steps before those of this Trainer, when a run is resumed.
 
     Raises:
         ValueError: a strategy whose processes cannot hand their score back, or what Lightning refuses.
@@ -140,6 +105,7 @@ def build_trainer(
             enable_model_summary=False,
             num_sanity_val_steps=0,  # a score of a few images would count as the best
             use_distributed_sampler=False,  # the data module's samplers know their share
+            plugins=[WholeCheckpoints()],
             **section.extra,
         )
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
