@@ -36,7 +36,7 @@ TASKS = {
 }
 BATCHES, EPOCHS = 7, 3  # 7 batches: for 2 to 4 that are accumulated, an epoch's last step has fewer
 TRAIN = [sys.executable, "-c", "import sys; from dettoolkit.cli import train; sys.exit(train(sys.argv[1:]))"]
-PATIENCE = 300.0  # seconds until a training that does not get to its kill counts as hung
+PATIENCE = 600.0  # seconds until a training that does not get to its kill counts as hung
 
 
 class Plan(NamedTuple):
