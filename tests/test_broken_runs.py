@@ -377,6 +377,7 @@ def test_killed_loader_is_told_with_the_way_on(
     assert "Traceback" not in error
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="it looks at /proc")
 def test_full_disk_destroys_nothing_and_is_told(
     tiny: Any,
     whole: Path,

@@ -178,17 +178,24 @@ class LogSteps(Callback):
     """Log the module's `numbers` of a step, before a checkpoint says that the step is done.
 
     Lightning logs after that: a run killed in between would go on without the row.
+
+    Args:
+        every: steps between two rows.
     """
+
+    def __init__(self, *, every: int) -> None:
+        self.every = every
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Hand the numbers to the loggers, every log_every_n_steps steps."""
-        due = trainer.global_step % trainer.log_every_n_steps == 0 or trainer.should_stop
+        """Hand the numbers to the loggers."""
+        due = trainer.global_step % self.every == 0 or trainer.should_stop
         if due and has_stepped(trainer, batch_idx) and trainer.is_global_zero:
-            numbers = {name: float(value) for name, value in pl_module.numbers.items()}  # type: ignore[union-attr]
+            numbers: dict[str, Any] = pl_module.numbers  # type: ignore[assignment]
+            row = {name: float(value) for name, value in numbers.items()} | {"epoch": trainer.current_epoch}
             for logger in trainer.loggers:
-                logger.log_metrics({**numbers, "epoch": trainer.current_epoch}, trainer.global_step - 1)
+                logger.log_metrics(row, trainer.global_step - 1)
                 logger.save()
 
 

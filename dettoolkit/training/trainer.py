@@ -36,7 +36,7 @@ def build_callbacks(section: sections.Trainer, *, run_dir: Path, monitor: str | 
         Checkpoint(run_dir, BEST, monitor=monitor),
         Checkpoint(run_dir, LAST, every_n_epochs=1, save_on_train_epoch_end=True),
         EndRun(max_steps=section.max_steps, max_epochs=section.max_epochs),
-        LogSteps(),
+        LogSteps(every=section.log_every_steps),
         LogSpeed(),
         SeedSteps(seed=section.seed),
     ]

@@ -3,7 +3,7 @@
     python tests/faults/trainings.py --rounds 20 --seed 0
 
 Each round draws a task, how many batches a step accumulates, EMA or none, how often a checkpoint is
-written, and one kill or two. A kill is SIGKILL to all processes of a real `dettoolkit train`, a drawn
+written, and one kill or two. A kill is SIGKILL to all processes of a `dettoolkit train`, a drawn
 moment after a drawn step is logged, often in the middle of a checkpoint or a validation. Compared are
 last.ckpt and best.ckpt (weights, averaged weights, optimizer, schedule, counters), the rows of metrics.csv
 and the score. Exit status 1 if a round differs.
@@ -13,21 +13,25 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 from typing import NamedTuple
 
+os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported; forked processes cannot share its threads
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import conftest
 from training_runs import differences, the_run
+
+from dettoolkit import cli, commands  # noqa: F401  commands brings the libraries
 
 TASKS = {
     "detection": (conftest.TINY_RECIPE, conftest.Tiny, 14),
@@ -35,7 +39,6 @@ TASKS = {
     "classification": (conftest.TINY_CLASSIFICATION_RECIPE, conftest.TinyClassification, 5),  # of each class
 }
 BATCHES, EPOCHS = 7, 3  # 7 batches: for 2 to 4 that are accumulated, an epoch's last step has fewer
-TRAIN = [sys.executable, "-c", "import sys; from dettoolkit.cli import train; sys.exit(train(sys.argv[1:]))"]
 PATIENCE = 600.0  # seconds until a training that does not get to its kill counts as hung
 
 
@@ -64,38 +67,57 @@ class Plan(NamedTuple):
         ]
 
 
-def start(arguments: list[str], log: Path) -> subprocess.Popen[bytes]:
-    """Start a training as a group of processes of its own."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "NO_ALBUMENTATIONS_UPDATE": "1"}
-    with log.open("ab") as file:
-        return subprocess.Popen(
-            [*TRAIN, *arguments], stdout=file, stderr=file, env=environment, start_new_session=True
-        )
+def start(arguments: list[str], log: Path) -> int:
+    """Start `dettoolkit train` as a group of processes of its own, and return its id.
+
+    It is forked from this process, which has imported the libraries: that takes longer than such a training.
+    """
+    if process := os.fork():
+        return process
+    status = 1
+    try:
+        os.setsid()
+        descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        status = cli.train(arguments)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
-def finish(arguments: list[str], log: Path) -> None:
-    """Let a training run to its end."""
-    if status := start(arguments, log).wait(PATIENCE):
-        raise RuntimeError(f"a training ended with status {status}:\n{log.read_text()[-3000:]}")
+def ended(process: int) -> bool:
+    """Say whether a training has come to its end; any but a good one is an error."""
+    found, status = os.waitpid(process, os.WNOHANG)
+    if found and status:
+        raise RuntimeError(f"a training ended with status {os.waitstatus_to_exitcode(status)}")
+    return found != 0
 
 
-def kill(arguments: list[str], out: Path, log: Path, *, at: int, pause: float) -> bool:
-    """Start a training and kill it `pause` seconds after step `at` is logged; False if it was faster."""
-    process = start(arguments, log)
+def kill(process: int, out: Path, *, at: float, pause: float) -> bool:
+    """Kill a training `pause` seconds after step `at` is logged; False if it was faster."""
     end = time.monotonic() + PATIENCE
-    while process.poll() is None and last_step(out) < at:
+    while last_step(out) < at:
+        if ended(process):
+            return False
         if time.monotonic() > end:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise RuntimeError(f"a training hangs before step {at}:\n{log.read_text()[-3000:]}")
+            os.killpg(process, signal.SIGKILL)
+            raise RuntimeError("a training hangs")
         time.sleep(0.002)
     time.sleep(pause)
-    killed = process.poll() is None
-    if killed:
-        os.killpg(process.pid, signal.SIGKILL)
-    elif process.returncode:
-        raise RuntimeError(f"a training ended with status {process.returncode}:\n{log.read_text()[-3000:]}")
-    process.wait()
-    return killed
+    if ended(process):
+        return False
+    os.killpg(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    return True
+
+
+def finish(arguments: list[str], out: Path, log: Path) -> None:
+    """Let a training run to its end."""
+    kill(start(arguments, log), out, at=math.inf, pause=0)
 
 
 def last_step(out: Path) -> int:
@@ -107,16 +129,17 @@ def last_step(out: Path) -> int:
         return -1
 
 
-def break_and_resume(plan: Plan, draw: random.Random, folder: Path, arguments: list[str]) -> tuple[Path, str]:
-    """Kill a training once or twice, resume it, and return its folder and where it was killed."""
+def break_and_resume(
+    plan: Plan, draw: random.Random, folder: Path, arguments: list[str], kills: list[str]
+) -> Path:
+    """Kill a training once or twice, resume it, and return its folder; `kills` gets where it was killed."""
     out, log = folder / "out", folder / "log.txt"
-    kills = []
-    for at in sorted(draw.sample(range(plan.steps - 1), draw.choice((1, 2)))):
-        pause = draw.uniform(0, 0.4)
-        if kill(resuming(out, arguments), out, log, at=at, pause=pause):
+    for _ in range(draw.choice((1, 2))):
+        at, pause = draw.randint(last_step(out), plan.steps - 1), draw.uniform(0, 0.4)
+        if kill(start(resuming(out, arguments), log), out, at=at, pause=pause):
             kills.append(f"{at}+{pause:.2f}s")
-    finish(resuming(out, arguments), log)
-    return the_run(out), ", ".join(kills)
+    finish(resuming(out, arguments), out, log)
+    return the_run(out)
 
 
 def resuming(out: Path, arguments: list[str]) -> list[str]:
@@ -129,15 +152,18 @@ def resuming(out: Path, arguments: list[str]) -> list[str]:
 
 def rounds(count: int, seed: int, folder: Path) -> int:
     """Run the rounds, print a line for each, and count those that are equal."""
-    draw = random.Random(seed)
     whole: dict[Plan, Path] = {}
     same = 0
     for task, (recipe, data, images) in TASKS.items():
         (folder / task).mkdir()
         (folder / task / "tiny.yaml").write_text(recipe)
         data.write(folder / task / "data", train=images)
-    print(f"{'round':>5}  {'task':<15}{'accumulate':<12}{'EMA':<5}{'every':<7}{'kills at':<28}result")
+    print(
+        f"{'round':>5}  {'task':<15}{'accumulate':<12}{'EMA':<5}{'every':<7}{'kills at':<28}result",
+        flush=True,
+    )
     for number in range(count):
+        draw = random.Random(f"{seed} {number}")
         plan = Plan(
             draw.choice(list(TASKS)),
             draw.randint(1, 4),
@@ -150,14 +176,18 @@ def rounds(count: int, seed: int, folder: Path) -> int:
         recipe, data = str(folder / plan.task / "tiny.yaml"), folder / plan.task / "data"
         if plan not in whole:
             out = folder / f"whole{len(whole)}"
-            finish([recipe, *plan.overrides(data, out)], own / "whole.txt")
+            finish([recipe, *plan.overrides(data, out)], out, own / "whole.txt")
             whole[plan] = the_run(out)
-        run, kills = break_and_resume(plan, draw, own, [recipe, *plan.overrides(data, own / "out")])
-        found = differences(run, whole[plan]) + [path.name for path in run.rglob("*.part")]
+        kills: list[str] = []
+        try:
+            run = break_and_resume(plan, draw, own, [recipe, *plan.overrides(data, own / "out")], kills)
+            found = differences(run, whole[plan]) + [path.name for path in run.rglob("*.part")]
+        except RuntimeError as error:
+            found = [f"{error}: {(own / 'log.txt').read_text().strip().splitlines()[-1]}"]
         same += not found
         ema = "yes" if plan.ema else "no"
-        line = f"{number + 1:>5}  {plan.task:<15}{plan.accumulate:<12}{ema:<5}{plan.every:<7}{kills:<28}"
-        print(line + ("; ".join(found) or "equal"), flush=True)
+        line = f"{number + 1:>5}  {plan.task:<15}{plan.accumulate:<12}{ema:<5}{plan.every:<7}"
+        print(f"{line}{', '.join(kills):<28}{'; '.join(found) or 'equal'}", flush=True)
     print(f"{same} of {count} equal")
     return same
 
