@@ -204,7 +204,7 @@ def test_truncated_jpeg_is_named_with_its_id(
 
 def test_other_settings_that_cannot_work(train_error: Errors, tiny: Any, tmp_path: Path) -> None:
     assert "warmup_steps is 9, but the whole run has 4 steps" in train_error("optim.schedule.warmup_steps=9")
-    assert "Lightning refuses the recipe's trainer section" in train_error("trainer.strategy=nonsense")
+    assert "Lightning refuses the recipe's trainer section" in train_error("trainer.devices=[0]")
     blocked = tmp_path / "file"
     blocked.write_text("")
     assert f"error: {blocked}/tiny" in train_error(f"trainer.out={blocked}")
