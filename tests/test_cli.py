@@ -207,7 +207,7 @@ def test_other_settings_that_cannot_work(train_error: Errors, tiny: Any, tmp_pat
     assert "Lightning refuses the recipe's trainer section" in train_error("trainer.devices=[0]")
     blocked = tmp_path / "file"
     blocked.write_text("")
-    assert f"error: {blocked}/tiny" in train_error(f"trainer.out={blocked}")
+    assert f"error: trainer.out={blocked}: no folder can be made" in train_error(f"trainer.out={blocked}")
     one = edited(
         tiny.write(tmp_path / "coco"), "train", lambda content: content.update(images=content["images"][:1])
     )

@@ -28,7 +28,7 @@ OWNED = {
     "num_nodes": "set trainer.num_nodes",
     "num_sanity_val_steps": "a score of a few images would count as the best; use --check instead",
     "overfit_batches": "lay the overlay overfit.yaml over the recipe",
-    "plugins": "plugins are Python objects; leave it out",
+    "plugins": "dettoolkit brings its own; leave it out",
     "precision": "set trainer.precision",
     "reload_dataloaders_every_n_epochs": "the data of a run do not change; leave it out",
     "strategy": "set trainer.strategy",

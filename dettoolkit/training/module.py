@@ -16,6 +16,7 @@ from dettoolkit.config.sections import Optim
 from dettoolkit.training.schedules import (
     build_optimiser,
     check_length,
+    epoch_steps,
     rate_factor,
     restore_rates,
     scaled_rate,
@@ -233,9 +234,11 @@ class TrainingModule(LightningModule):
         is known, and begin the epoch anew.
         """
         batches = len(self.trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
-        limit = self.trainer.limit_train_batches
-        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-        return -(-batches // self.trainer.accumulate_grad_batches)
+        return epoch_steps(
+            batches,
+            limit=self.trainer.limit_train_batches,
+            accumulate=self.trainer.accumulate_grad_batches,
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make the checkpoint describe itself."""

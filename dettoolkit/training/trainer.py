@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -144,5 +145,10 @@ def build_trainer(
             f"{section.extra.model_dump()}): {error}"
         ) from error
     if isinstance(trainer.accelerator, CPUAccelerator):
+        if trainer.num_devices > (most := max(8, os.cpu_count() or 1)):
+            raise ValueError(
+                f"trainer.devices={trainer.num_devices} on the CPU is as many processes, and this machine "
+                f"has {os.cpu_count()} cores: set trainer.devices to {most} at most"
+            )
         keep_freed_memory()
     return trainer
