@@ -322,6 +322,18 @@ def test_what_is_no_source_is_refused(
     assert "overrides must not change its tensors" in error
 
 
+def test_a_shipped_recipe_is_evaluated_by_its_name(
+    evaluate_error: Errors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ssdlite_scenes" / "2026-01-31_12-00-00").mkdir(parents=True)  # as in runs/; hides nothing
+    for name in ("ssdlite_scenes", "configs/ssdlite_scenes", "ssdlite_scenes.yaml"):
+        assert "ssdlite_scenes.yaml names no weights to score: set model.weights" in evaluate_error(name)
+    error = evaluate_error("ssdlite_scene")
+    assert "ssdlite_scene is no run's folder and no checkpoint, and as a recipe 'ssdlite_scene' not" in error
+    assert "did you mean 'ssdlite_scenes'?" in error
+
+
 # Which errors are sentences
 
 

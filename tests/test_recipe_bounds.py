@@ -2,26 +2,33 @@
 
 import copy
 import math
+import re
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
+import torch
 from conftest import TINY_CLASSIFICATION_RECIPE, TINY_RECIPE, TINY_SEGMENTATION_RECIPE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
+from test_every_recipe import batch_of, task_of
 
-from dettoolkit.config import RecipeError, recipe_from_dict, recipe_to_dict
+from dettoolkit.builders import classification, segmentation
+from dettoolkit.cli.errors import sentence
+from dettoolkit.config import RecipeError, load_recipe, recipe_from_dict, recipe_to_dict
 from dettoolkit.config.recipe import ClassificationRecipe, DetectionRecipe, SegmentationRecipe
+from dettoolkit.training.schedules import build_optimiser, rate_factor, scaled_rate
 
-BASES = {
-    kind: YAML(typ="safe", pure=True).load(text)
-    for kind, text in (
-        (DetectionRecipe, TINY_RECIPE),
-        (SegmentationRecipe, TINY_SEGMENTATION_RECIPE),
-        (ClassificationRecipe, TINY_CLASSIFICATION_RECIPE),
-    )
+TEXTS = {
+    DetectionRecipe: TINY_RECIPE,
+    SegmentationRecipe: TINY_SEGMENTATION_RECIPE,
+    ClassificationRecipe: TINY_CLASSIFICATION_RECIPE,
 }
+BASES = {kind: YAML(typ="safe", pure=True).load(text) for kind, text in TEXTS.items()}
 SCHEMAS = {kind: kind.model_json_schema() for kind in BASES}
 WRONG = (None, True, "3", 3.5, -1, 10**400, -(10**5000), 1e300, math.nan, -math.inf, [], {}, [[]], {"a": {}})
 
@@ -191,16 +198,85 @@ def test_wrong_values_of_each_field_raise_nothing_else() -> None:
             refused(values)
 
 
-@given(st.data())
-@settings(max_examples=300, deadline=None, derandomize=True, database=None)
-def test_fields_drawn_together_are_refused_or_round_trip(data: st.DataObject) -> None:
+def drawn(data: st.DataObject, *, without: str = "^$") -> Any:
+    """Draw values at the bounds of several fields, or between them; None where they are refused together."""
     kind = data.draw(st.sampled_from(list(BASES)))
     values = copy.deepcopy(BASES[kind])
     own = [leaf for leaf in LEAVES if leaf.kind is kind and inside(leaf.node)]
+    own = [leaf for leaf in own if not re.search(without, leaf.name)]
     for leaf in data.draw(st.lists(st.sampled_from(own), max_size=6)):
         place(values, leaf, data.draw(st.sampled_from(inside(leaf.node))))
     try:
-        recipe = recipe_from_dict(values)
+        return recipe_from_dict(values)
     except RecipeError:
+        return None
+
+
+once = partial(settings, deadline=None, derandomize=True, database=None)
+
+
+@given(st.data())
+@once(max_examples=200)
+def test_fields_drawn_together_are_refused_or_round_trip(data: st.DataObject) -> None:
+    recipe = drawn(data)
+    assert recipe is None or recipe_from_dict(recipe_to_dict(recipe)) == recipe
+
+
+@given(st.data())
+@once(max_examples=25)
+def test_what_the_schema_lets_through_is_built_and_takes_a_step(data: st.DataObject) -> None:
+    recipe = drawn(data, without=r"_hw|eval_resize|width|filters|\[[0-7]\]\.")  # those take memory
+    if recipe is None:
         return
-    assert recipe_from_dict(recipe_to_dict(recipe)) == recipe
+    try:
+        step(recipe)
+    except ValueError as error:
+        if sentence(error) is None:  # it is none of ours
+            raise
+
+
+def step(recipe: Any) -> None:
+    """Build all that a recipe describes and use it once."""
+    task, batch = task_of(recipe), batch_of(recipe)
+    network = task.network.train()
+    optimizer = build_optimiser(network, recipe.optim, lr=scaled_rate(recipe.optim, 2))
+    for at in (0, 1, 10**9):
+        rate_factor(at, total_steps=10, epoch_steps=1, schedule=recipe.optim.schedule)
+    torch.stack(list(task.losses(network(task.images(batch)), batch).values())).sum().backward()
+    optimizer.step()
+    image = np.zeros((48, 64, 3), np.uint8)
+    if isinstance(recipe, ClassificationRecipe):
+        classification.training_transform(recipe.data)(image, 0)
+        task.predict(network.eval(), batch | {"image_ids": torch.arange(2)})
+    elif isinstance(recipe, SegmentationRecipe):
+        segmentation.training_transform(recipe.data)(image, np.zeros((48, 64), np.uint8), 0)
+        task.segment(network.eval(), batch | {"label_hw": torch.tensor([[65, 97]] * 2)})
+    else:
+        sizes = {"original_hw": torch.tensor([[48, 64]] * 2), "image_ids": torch.arange(2)}
+        task.predict(network.eval(), batch | sizes)
+
+
+LISTED = {  # of an attack; all were accepted once
+    DetectionRecipe: """model.anchors.min_scale=0 model.head.class_bias=1e300 model.head.extra_channels=[1]
+        model.backbone.width=1000 model.input_hw=[100000,100000] evaluation.max_detections=1e30
+        optim.momentum=1 trainer.seed=4294967296 data.batch_size=1e400 data.batch_size=1000000
+        data.workers=1000 trainer.devices=1000 trainer.strategy=ddp_spawn
+        trainer.extra.limit_train_batches=0 trainer.extra.max_time=soon trainer.extra.profiler=3""",
+    SegmentationRecipe: """model.loss.ohem.threshold=0 data.augment.scale_step=1e-300
+        data.crop_hw=[100000,100000] data.augment.scale=[1,1000] model.head.filters=1000000""",
+    ClassificationRecipe: "data.eval_resize=100000 model.loss.mixup=1e-300",
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "override"),
+    [(kind, each) for kind, text in LISTED.items() for each in text.split()],
+    ids=lambda each: each if isinstance(each, str) else each.__name__[:3],
+)
+def test_what_an_attack_got_through_is_refused(kind: type, override: str, tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text(TEXTS[kind])
+    key = override.partition("=")[0]
+    with pytest.raises(RecipeError, match=rf"override 1 '.*': {re.escape(key)}.*: .*got|expected") as caught:
+        load_recipe(str(file), [override])
+    assert len(str(caught.value).splitlines()) <= 2

@@ -22,6 +22,7 @@ from training_runs import (
     assert_same_run,
     checkpoint,
     column,
+    explode,
     kill,
     on_two_processes,
     rows_of,
@@ -463,10 +464,15 @@ def test_average_is_the_one_computed_by_hand(warmup: int) -> None:
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_loss_that_is_not_finite_stops_the_run(
-    tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], precision: str
+    tiny: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    precision: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    explode(monkeypatch)
     arguments = [str(tiny.recipe), f"data.root={tiny.data}", f"trainer.out={tmp_path}", QUICK]
-    arguments += ["optim.lr=1e30", f"trainer.precision={precision}"]
+    arguments += [f"trainer.precision={precision}"]
     assert cli_train(arguments) == 2
     error = capsys.readouterr().err
     assert "error:\nstep 1: the loss is not finite (class nan, box nan). The batch is saved in " in error
