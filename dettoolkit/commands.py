@@ -213,7 +213,7 @@ def _load(task: Task, path: Path) -> None:
 def _evaluate(run: Run, out: Path, what: str, *, keep: bool = False) -> Score:
     recipe = run.recipe
     callbacks: list[Callback] = [recorder(run)]
-    if recipe.trainer.extra.get("enable_progress_bar", True):
+    if recipe.trainer.extra.enable_progress_bar is not False:
         callbacks.append(progress_bar())
     trainer = build_trainer(recipe.trainer, run_dir=None, callbacks=callbacks)
     module = lightning_module(run, trainer, out)

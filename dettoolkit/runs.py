@@ -47,6 +47,22 @@ def new_run_dir(out: Path, name: str) -> Path:
     return _new_dir(out / name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"), remedy="set trainer.out")
 
 
+def require_writable(out: Path) -> None:
+    """Try to make a folder in `out`, and leave nothing there.
+
+    Raises:
+        OSError: that is not possible.
+    """
+    try:
+        there = next(each for each in (out, *out.absolute().parents) if each.exists())
+        with tempfile.TemporaryDirectory(dir=there):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"trainer.out={out}: no folder can be made there ({error.strerror}): set another trainer.out"
+        ) from error
+
+
 def new_evaluation_dir(base: Path) -> Path:
     """Make `<base>/evaluation`, or `evaluation_2` and so on where that exists."""
     return _new_dir(base / "evaluation", remedy="give one by --out")

@@ -14,7 +14,16 @@ import numpy as np
 import pytest
 import torch
 from command_line import Errors, refused
-from training_runs import Killed, checkpoint, column, differences, kill, on_two_processes, the_run
+from training_runs import (
+    Killed,
+    checkpoint,
+    column,
+    differences,
+    explode,
+    kill,
+    on_two_processes,
+    the_run,
+)
 
 from dettoolkit import cli, commands
 from dettoolkit.config import load_recipe
@@ -342,9 +351,10 @@ def test_damaged_files_stop_the_run_or_are_skipped(
 
 
 def test_loss_that_is_not_finite_names_the_images(
-    train_error: Errors, tmp_path: Path, tiny_classification: Any
+    train_error: Errors, tmp_path: Path, tiny_classification: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    error = train_error("optim.lr=1e30", "model.loss.mixup=0.2")
+    explode(monkeypatch)
+    error = train_error("model.loss.mixup=0.2")
     assert "step 1: the loss is not finite (class nan). The batch is saved in " in error
     batch = torch.load(the_run(tmp_path / "runs") / "bad_batch_step1_rank0.pt", weights_only=True)
     assert batch["labels"].shape == (6,)

@@ -204,10 +204,10 @@ def test_truncated_jpeg_is_named_with_its_id(
 
 def test_other_settings_that_cannot_work(train_error: Errors, tiny: Any, tmp_path: Path) -> None:
     assert "warmup_steps is 9, but the whole run has 4 steps" in train_error("optim.schedule.warmup_steps=9")
-    assert "Lightning refuses the recipe's trainer section" in train_error("trainer.strategy=nonsense")
+    assert "Lightning refuses the recipe's trainer section" in train_error("trainer.devices=[0]")
     blocked = tmp_path / "file"
     blocked.write_text("")
-    assert f"error: {blocked}/tiny" in train_error(f"trainer.out={blocked}")
+    assert f"error: trainer.out={blocked}: no folder can be made" in train_error(f"trainer.out={blocked}")
     one = edited(
         tiny.write(tmp_path / "coco"), "train", lambda content: content.update(images=content["images"][:1])
     )
@@ -320,6 +320,18 @@ def test_what_is_no_source_is_refused(
     error = evaluate_error(tiny_run, "model.backbone.width=0.5")
     assert "best.ckpt does not fit this network" in error
     assert "overrides must not change its tensors" in error
+
+
+def test_a_shipped_recipe_is_evaluated_by_its_name(
+    evaluate_error: Errors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ssdlite_scenes" / "2026-01-31_12-00-00").mkdir(parents=True)  # as in runs/; hides nothing
+    for name in ("ssdlite_scenes", "configs/ssdlite_scenes", "ssdlite_scenes.yaml"):
+        assert "ssdlite_scenes.yaml names no weights to score: set model.weights" in evaluate_error(name)
+    error = evaluate_error("ssdlite_scene")
+    assert "ssdlite_scene is no run's folder and no checkpoint, and as a recipe 'ssdlite_scene' not" in error
+    assert "did you mean 'ssdlite_scenes'?" in error
 
 
 # Which errors are sentences

@@ -15,7 +15,16 @@ import pytest
 import torch
 from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as script
 from PIL import Image
-from training_runs import Killed, checkpoint, column, differences, kill, on_two_processes, the_run
+from training_runs import (
+    Killed,
+    checkpoint,
+    column,
+    differences,
+    explode,
+    kill,
+    on_two_processes,
+    the_run,
+)
 
 from dettoolkit import commands
 from dettoolkit.cityscapes import CLASSES
@@ -273,10 +282,14 @@ def test_two_processes_train_and_score_as_one(tiny_segmentation: Any, tmp_path: 
 
 
 def test_loss_that_is_not_finite_names_the_images(
-    tiny_segmentation: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_segmentation: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    explode(monkeypatch)
     data = f"data.root={tiny_segmentation.data}"
-    arguments = [str(tiny_segmentation.recipe), data, f"trainer.out={tmp_path}", QUICK, "optim.lr=1e30"]
+    arguments = [str(tiny_segmentation.recipe), data, f"trainer.out={tmp_path}", QUICK]
     assert cli_train(arguments) == 2
     error = capsys.readouterr().err
     assert "step 1: the loss is not finite (pixel nan). The batch is saved in " in error

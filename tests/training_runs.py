@@ -53,6 +53,11 @@ def kill(
     monkeypatch.setattr(TrainingModule, hook, dying)
 
 
+def explode(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the first step make all weights infinite, by a learning rate that no recipe may have."""
+    monkeypatch.setattr("dettoolkit.training.module.scaled_rate", lambda *_: 1e30)
+
+
 def rows_of(run: Path) -> list[dict[str, str]]:
     """Read metrics.csv without the columns that differ from run to run."""
     with (run / "metrics.csv").open(newline="") as file:

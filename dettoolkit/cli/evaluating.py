@@ -56,9 +56,8 @@ def evaluate(argv: Sequence[str] | None = None) -> int:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from dettoolkit.config import load_recipe
-    from dettoolkit.config.layers import shipped_folder
 
-    source = Path(options.source)
+    source = _found(Path(options.source))
     out = Path(options.out) if options.out is not None else None
 
     def load(path: str) -> Any:
@@ -70,8 +69,6 @@ def _evaluate(options: argparse.Namespace) -> int:
                 extras.append(f"data.type={recipe.files}")
         return load_recipe(path, extras).recipe
 
-    if not source.exists() and (shipped_folder() / f"{source}.yaml").is_file():
-        source = Path(f"{source}.yaml")
     is_recipe = source.suffix in (".yaml", ".yml")
     recipe = load(str(source)) if is_recipe else None
     quiet()
@@ -83,3 +80,17 @@ def _evaluate(options: argparse.Namespace) -> int:
             recipe = load(str(config))
     report(*commands.evaluate(source, recipe=recipe, out=out, keep=options.write_predictions))
     return 0
+
+
+def _found(source: Path) -> Path:
+    """Give the file of a shipped recipe that is meant by its name; anything else as it is."""
+    from dettoolkit.config import RecipeError, find_recipe
+
+    if source.suffix in (".yaml", ".yml") or source.is_file() or (source / "checkpoints").is_dir():
+        return source
+    try:
+        return find_recipe(str(source))
+    except RecipeError as error:
+        if source.exists() or source.suffix or source.parent.name:
+            return source
+        raise FileNotFoundError(f"{source} is no run's folder and no checkpoint, and as a {error}") from None

@@ -6,9 +6,21 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from dettoolkit.config.sections import Data, Fraction, Model, PositiveFloat, Section, SizeHW
+from dettoolkit.config.bounds import (
+    Fraction,
+    InitStd,
+    PositiveFraction,
+    Share,
+    Side,
+    SizeHW,
+    Text,
+    ZeroOrMore,
+)
+from dettoolkit.config.sections import Data, Model, Section
 
-Range = Annotated[tuple[PositiveFloat, PositiveFloat], Field(strict=False)]
+Area = Annotated[tuple[PositiveFraction, PositiveFraction], Field(strict=False)]
+Ratio = Annotated[float, Field(ge=0.01, le=100)]
+Aspect = Annotated[tuple[Ratio, Ratio], Field(strict=False)]
 
 
 class ClassifierHead(Section):
@@ -19,27 +31,23 @@ class ClassifierHead(Section):
         description="Let the width change the hidden layer of MobileNetV3 (1280 channels, 1024 of Small) "
         "too, as torchvision does. The published sizes of widths below 1 have it whole.",
     )
-    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.2, description="Share of the last features that training leaves out."
-    )
+    dropout: Share = Field(0.2, description="Share of the last features that training leaves out.")
     init: Literal["truncated_normal", "kaiming"] = Field(
         "truncated_normal",
         description="Distribution of the initial kernels. truncated_normal: all alike (TensorFlow). kaiming: "
         "convolutions by their fan-out, linear layers normal with 0.01 (torchvision).",
     )
-    init_std: PositiveFloat = Field(0.09, description="Standard deviation of truncated_normal.")
+    init_std: InitStd = Field(0.09, description="Standard deviation of truncated_normal.")
 
 
 class ClassificationLoss(Section):
     """Cross-entropy, and what softens its targets."""
 
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="Share of the target that is spread over all classes."
-    )
-    mixup: Annotated[float, Field(ge=0)] = Field(
+    label_smoothing: Share = Field(0.0, description="Share of the target that is spread over all classes.")
+    mixup: ZeroOrMore = Field(
         0.0, description="Alpha of mixup: each image is blended with another of its batch. 0: none."
     )
-    cutmix: Annotated[float, Field(ge=0)] = Field(
+    cutmix: ZeroOrMore = Field(
         0.0,
         description="Alpha of CutMix: a window of each image comes from another of its batch. 0: none. With "
         "mixup too, each batch takes one of them at random.",
@@ -52,7 +60,7 @@ class ClassifierModel(Model):
     type: Literal["classifier"]
     head: ClassifierHead = Field(default_factory=ClassifierHead)  # type: ignore[arg-type]
     loss: ClassificationLoss = Field(default_factory=ClassificationLoss)  # type: ignore[arg-type]
-    weights: str | None = Field(
+    weights: Text | None = Field(
         None,
         description="Weights of the whole classifier to start from: a checkpoint or .pth file, or "
         "'torchvision:DEFAULT'. A class layer of another size is replaced, with a message.",
@@ -72,14 +80,14 @@ class ClassifierModel(Model):
 class ImageFolderSplit(Section):
     """One split; its path is relative to data.root."""
 
-    images: str = Field(description="Folder with a folder of images for each class.")
+    images: Text = Field(description="Folder with a folder of images for each class.")
 
 
 class Augment(Section):
     """What both augmentations have: a random window of the image, resized, and mirrored."""
 
-    area: Range = Field((0.08, 1.0), description="Least and largest share of the image in the window.")
-    aspect: Range = Field((0.75, 1.3333), description="Least and largest width / height of the window.")
+    area: Area = Field((0.08, 1.0), description="Least and largest share of the image in the window.")
+    aspect: Aspect = Field((0.75, 1.3333), description="Least and largest width / height of the window.")
     flip: bool = Field(True, description="Mirror half of the images.")
 
     @model_validator(mode="after")
@@ -87,8 +95,6 @@ class Augment(Section):
         for name, (low, high) in (("area", self.area), ("aspect", self.aspect)):
             if low > high:
                 raise ValueError(f"{name} [{low}, {high}] must be [least, largest]: swap them")
-        if self.area[1] > 1:
-            raise ValueError(f"area {list(self.area)} is a share of the image: at most 1")
         return self
 
 
@@ -96,8 +102,8 @@ class InceptionAugment(Augment):
     """TensorFlow's Inception preprocessing, the one of the paper."""
 
     type: Literal["inception"]
-    area: Range = Field((0.05, 1.0), description="Least and largest share of the image in the window.")
-    aspect: Range = Field((0.75, 1.33), description="Least and largest width / height of the window.")
+    area: Area = Field((0.05, 1.0), description="Least and largest share of the image in the window.")
+    aspect: Aspect = Field((0.75, 1.33), description="Least and largest width / height of the window.")
     color: bool = Field(True, description="Change brightness by up to 1/8 and saturation by up to 1/2.")
 
 
@@ -109,8 +115,8 @@ class TorchvisionAugment(Augment):
         "none",
         description="Further changes. randaugment: some at random. autoaugment: those found on ImageNet.",
     )
-    num_ops: PositiveInt = Field(2, description="Changes by randaugment, one after the other.")
-    magnitude: Annotated[int, Field(ge=0, le=30)] = Field(9, description="How strong randaugment's are.")
+    num_ops: PositiveInt = Field(2, le=20, description="Changes by randaugment, one after the other.")
+    magnitude: int = Field(9, ge=0, le=30, description="How strong randaugment's are.")
     erasing: Fraction = Field(0.0, description="Probability that a rectangle is filled with the mean colour.")
 
 
@@ -122,7 +128,7 @@ class ClassificationData(Data):
     )
     train: ImageFolderSplit = ImageFolderSplit(images="train")
     val: ImageFolderSplit = ImageFolderSplit(images="val")
-    names: str | None = Field(
+    names: Text | None = Field(
         None,
         description="Text file below data.root with a line for each class: its folder, a blank and its name, "
         "as ImageNet's LOC_synset_mapping.txt. null: folders are named as their classes.",
@@ -131,9 +137,7 @@ class ClassificationData(Data):
     eval_hw: SizeHW | None = Field(
         None, description="Height and width of the middle that is scored; null takes input_hw."
     )
-    eval_resize: Annotated[int, Field(ge=32)] = Field(
-        256, description="The short side before that middle is cut out."
-    )
+    eval_resize: Side = Field(256, description="The short side before that middle is cut out.")
     antialias: bool = Field(
         True, description="Average pixels where images shrink, as torchvision does; TensorFlow does not."
     )
@@ -157,4 +161,4 @@ class ClassificationData(Data):
 class ClassificationEvaluation(Section):
     """What is shown."""
 
-    pictures: Annotated[int, Field(ge=0)] = Field(16, description="Images in the picture grids.")
+    pictures: int = Field(16, ge=0, le=1000, description="Images in the picture grids.")

@@ -6,32 +6,39 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from dettoolkit.config.sections import Data, Fraction, Model, PositiveFloat, Section, SizeHW
+from dettoolkit.config.bounds import Fraction, InitStd, PositiveFraction, SizeHW, Text, Weight
+from dettoolkit.config.sections import Data, Model, Section
+
+# An extra layer has half as many channels inside, so two at least.
+Channels = Annotated[int, Field(ge=2, le=2048)]
 
 
 class SSDLiteHead(Section):
     """Extra layers and predictors of SSDLite."""
 
-    extra_channels: Annotated[list[PositiveInt], Field(min_length=1)] = Field(
+    extra_channels: Annotated[list[Channels], Field(min_length=1, max_length=8)] = Field(
         [512, 256, 256, 128], description="Output channels of the extra stride-2 layers after C5."
     )
     init: Literal["truncated_normal", "normal"] = Field(
         "truncated_normal",
         description="Distribution of the initial kernels of backbone and extra layers; predictors: normal.",
     )
-    init_std: PositiveFloat = Field(0.03, description="Standard deviation of the initial kernels.")
+    init_std: InitStd = Field(0.03, description="Standard deviation of the initial kernels.")
     class_bias: float = Field(
-        0.0, description="Initial bias of the class logits; -4.6 makes every score start at 0.01."
+        0.0,
+        ge=-100,
+        le=100,
+        description="Initial bias of the class logits; -4.6 makes every score start at 0.01.",
     )
 
 
 class Anchors(Section):
     """Default boxes, as fractions of the input's sides."""
 
-    min_scale: Fraction = Field(0.2, description="Scale of the first level's boxes.")
-    max_scale: Fraction = Field(0.95, description="Scale of the last level's boxes.")
-    aspect_ratios: list[Annotated[float, Field(gt=1)]] = Field(
-        [2.0, 3.0], description="Aspect ratios; each stands for itself and its inverse."
+    min_scale: PositiveFraction = Field(0.2, description="Scale of the first level's boxes.")
+    max_scale: PositiveFraction = Field(0.95, description="Scale of the last level's boxes.")
+    aspect_ratios: list[Annotated[float, Field(gt=1, le=100)]] = Field(
+        [2.0, 3.0], max_length=8, description="Aspect ratios; each stands for itself and its inverse."
     )
     reduce_first_level: bool = Field(
         True, description="Three boxes on the first level (scale 0.1 among them), as in the paper."
@@ -51,7 +58,9 @@ class Anchors(Section):
 class Matcher(Section):
     """Which default box learns which object."""
 
-    iou_threshold: Fraction = Field(0.5, description="Least IoU at which a default box takes an object.")
+    iou_threshold: PositiveFraction = Field(
+        0.5, description="Least IoU at which a default box takes an object."
+    )
     force_match: bool = Field(True, description="Give every object its best default box, whatever the IoU.")
 
 
@@ -60,23 +69,25 @@ class FocalLoss(Section):
 
     type: Literal["focal"]
     alpha: Fraction = Field(0.75, description="Weight of the positives; negatives weigh 1 - alpha.")
-    gamma: Annotated[float, Field(ge=0)] = Field(2.0, description="Focusing exponent.")
-    box_weight: PositiveFloat = Field(1.0, description="Weight of the box loss.")
+    gamma: float = Field(2.0, ge=0, le=20, description="Focusing exponent.")
+    box_weight: Weight = Field(1.0, description="Weight of the box loss.")
 
 
 class MultiboxLoss(Section):
     """Softmax cross-entropy with hard negative mining and smooth L1, as torchvision has them."""
 
     type: Literal["multibox"]
-    negatives_per_positive: PositiveFloat = Field(3.0, description="Hard negatives kept per positive.")
-    box_weight: PositiveFloat = Field(1.0, description="Weight of the box loss.")
+    negatives_per_positive: Weight = Field(3.0, description="Hard negatives kept per positive.")
+    box_weight: Weight = Field(1.0, description="Weight of the box loss.")
 
 
 class Postprocess(Section):
     """From raw predictions to detections."""
 
     nms_iou: Fraction = Field(0.6, description="IoU above which the weaker box of a class is dropped.")
-    candidates_per_class: PositiveInt = Field(100, description="Best boxes of each class that enter NMS.")
+    candidates_per_class: PositiveInt = Field(
+        100, le=100_000, description="Best boxes of each class that enter NMS."
+    )
 
 
 class SSDLiteModel(Model):
@@ -89,7 +100,7 @@ class SSDLiteModel(Model):
     matcher: Matcher = Field(default_factory=Matcher)  # type: ignore[arg-type]
     loss: Annotated[FocalLoss | MultiboxLoss, Field(discriminator="type")]
     postprocess: Postprocess = Field(default_factory=Postprocess)  # type: ignore[arg-type]
-    weights: str | None = Field(
+    weights: Text | None = Field(
         None,
         description="Weights of the whole detector to start from: a checkpoint or .pth file, or "
         "'torchvision:COCO_V1'. A class head of another size is replaced, with a message.",
@@ -99,8 +110,8 @@ class SSDLiteModel(Model):
 class CocoSplit(Section):
     """One split of a COCO-format data set; paths are relative to data.root."""
 
-    images: str = Field(description="Folder of the images.")
-    annotations: str = Field(description="The COCO json.")
+    images: Text = Field(description="Folder of the images.")
+    annotations: Text = Field(description="The COCO json.")
 
 
 class DetectionData(Data):
@@ -127,6 +138,6 @@ class DetectionEvaluation(Section):
     """What is scored and shown."""
 
     score_threshold: Fraction = Field(1e-8, description="Least score of a detection that is scored.")
-    max_detections: PositiveInt = Field(100, description="Detections per image that are scored.")
-    pictures: Annotated[int, Field(ge=0)] = Field(16, description="Images in the picture grids.")
+    max_detections: PositiveInt = Field(100, le=10_000, description="Detections per image that are scored.")
+    pictures: int = Field(16, ge=0, le=1000, description="Images in the picture grids.")
     picture_threshold: Fraction = Field(0.3, description="Least score of a detection that is drawn.")

@@ -42,8 +42,10 @@ def entry_from(value: object, origin: Origin, path: str, problems: list[Problem]
     if isinstance(value, list | tuple):
         items = [entry_from(item, origin, f"{path}[{i}]", problems) for i, item in enumerate(value)]
         return Entry(items, origin)
-    if value is None or isinstance(value, str | int | float | bool):
+    huge = isinstance(value, int) and value.bit_length() > 4000  # Python writes none of over 4300 digits
+    if value is None or (isinstance(value, str | int | float | bool) and not huge):
         return Entry(value, origin)
-    text = f"expected text, a number, true, false, null, a list or a mapping, got a {type(value).__name__}"
+    kind = "number of thousands of digits" if huge else type(value).__name__
+    text = f"expected text, a number, true, false, null, a list or a mapping, got a {kind}"
     problems.append(Problem(origin, path, text))
     return Entry(None, origin, guessed=True)

@@ -66,7 +66,8 @@ def read_layers(recipe: str, extras: Sequence[str]) -> tuple[Path, list[Entry | 
         is_override = _OVERRIDE.match(text) or ("=" in text and not text.endswith(_SUFFIXES))
         overrides += bool(is_override)
         if is_override:
-            entry, found = _read_override(text, Origin(number, 0, f"override {overrides} '{text}'"))
+            shown = text if len(text) <= 120 else f"{text[:117]}..."
+            entry, found = _read_override(text, Origin(number, 0, f"override {overrides} '{shown}'"))
         else:
             entry, found = _read_overlay(text, number)
         layers.append(entry)

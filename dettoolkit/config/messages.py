@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from dettoolkit.config.bounds import PATTERNS
 from dettoolkit.config.entries import Entry
 from dettoolkit.config.errors import (
     Origin,
@@ -25,12 +26,13 @@ from dettoolkit.config.errors import (
     show_value,
 )
 from dettoolkit.config.recipe import Recipe
-from dettoolkit.config.schema import members, type_names
+from dettoolkit.config.schema import members, sections, type_names
 from dettoolkit.config.sections import Section
 from dettoolkit.config.yaml12 import scalar_value
 
 _WANTED = {
     "int_type": "an integer",
+    "int_parsing_size": "a smaller integer",
     "float_type": "a number",
     "bool_type": "true or false",
     "string_type": "text",
@@ -47,6 +49,7 @@ _BOUNDS = {
     "less_than": ("below", "lt"),
     "less_than_equal": ("at most", "le"),
 }
+_LENGTHS = {"too_short": "at least ", "too_long": "at most "}
 
 
 @dataclass(frozen=True)
@@ -167,15 +170,11 @@ def _locate(root: Entry, kind: type[Recipe], loc: Sequence[int | str]) -> _Place
 
 
 def _child(entry: Entry | None, part: int | str) -> Entry | None:
-    if entry is not None and isinstance(entry.value, dict):
-        return entry.value.get(str(part))
-    if (
-        entry is not None
-        and isinstance(entry.value, list)
-        and isinstance(part, int)
-        and part < len(entry.value)
-    ):
-        return entry.value[part]
+    value = entry.value if entry is not None else None
+    if isinstance(value, dict):
+        return value.get(str(part))
+    if isinstance(value, list) and isinstance(part, int) and part < len(value):
+        return value[part]
     return None
 
 
@@ -221,10 +220,11 @@ def _expected(detail: ErrorDetails, entry: Entry) -> str:
     if kind in _BOUNDS:
         word, key = _BOUNDS[kind]
         return f"must be {word} {_number(context[key])}, got {show_value(value)}"
-    if kind in ("too_short", "too_long"):
+    if kind == "string_pattern_mismatch":
+        return f"expected {PATTERNS[context['pattern']]}, got {show_value(value)}"
+    if kind in _LENGTHS:
         bound = context.get("min_length", context.get("max_length"))
-        exactly = context.get("field_type") == "Tuple"
-        word = "" if exactly else "at least " if kind == "too_short" else "at most "
+        word = "" if context.get("field_type") == "Tuple" else _LENGTHS[kind]
         return f"expected {word}{bound} value{'s' if bound != 1 else ''}, got {_length(entry)}"
     message = detail["msg"]
     return f"{message[:1].lower()}{message[1:]}, got {show_got(value)}"
@@ -275,7 +275,9 @@ def _choices(field: FieldInfo | None) -> list[str | int]:
     """List the values of a Literal, or the types of the sections that a field may be."""
     options = members(field.annotation) if field else []
     literals = [value for option in options if get_origin(option) is Literal for value in get_args(option)]
-    return literals or [name for option in options for name in type_names(option)]
+    return literals or [
+        name for each in sections(field.annotation if field else None) for name in type_names(each)
+    ]
 
 
 def _union_problems(group: list[tuple[_Place, ErrorDetails]], unset: Mapping[str, Origin]) -> list[Problem]:
@@ -283,7 +285,7 @@ def _union_problems(group: list[tuple[_Place, ErrorDetails]], unset: Mapping[str
     deepest = max(place.depth for place, _ in group)
     if deepest > 0:  # a list was meant: only what is wrong inside it matters
         return [_problem(place, detail, unset) for place, detail in group if place.depth == deepest]
-    bounds = [pair for pair in group if pair[1]["type"] in _BOUNDS]
+    bounds = [pair for pair in group if pair[1]["type"] in (*_BOUNDS, *_LENGTHS)]
     if bounds:  # the type is right
         return [_problem(*bounds[0], unset)]
     place, entry = group[0][0], group[0][0].entry or group[0][0].above

@@ -26,8 +26,8 @@ from dettoolkit.config.errors import (
     not_a_choice,
 )
 from dettoolkit.config.recipe import RECIPES, Recipe
-from dettoolkit.config.sections import Section, Trainer
-from dettoolkit.config.trainer_arguments import OWNED, trainer_arguments
+from dettoolkit.config.sections import Section, Trainer, TrainerExtra
+from dettoolkit.config.trainer_arguments import OWNED
 
 Sections = Sequence[type[Section]]
 
@@ -126,8 +126,6 @@ class KeyCheck:
                     s for field in _fields(others, key) for s in sections(field.annotation) if s not in nested
                 ]
                 cleaned[key] = _with_default(self._section(child, here, nested, rest, switched), fields)
-            elif here == "trainer.extra":
-                cleaned[key] = self._trainer_extra(child, here)
             else:
                 cleaned[key] = child
         return replace(entry, value=cleaned)
@@ -160,25 +158,6 @@ class KeyCheck:
             if len(near) == 1 and near[0] not in mapping and near[0] not in known and child.value is not None:
                 known[near[0]] = replace(child, guessed=child.guessed or edit_distance(key, near[0]) > 1)
         return known
-
-    def _trainer_extra(self, entry: Entry, path: str) -> Entry:
-        """Check the arguments for Lightning's Trainer by name; a later layer's null takes one away."""
-        if not isinstance(entry.value, dict):
-            return entry
-        arguments = trainer_arguments()
-        kept: dict[str, Entry] = {}
-        for key, child in entry.value.items():
-            if key in OWNED:
-                text = f"not to be set here: {OWNED[key]}"
-            elif arguments and key not in arguments:
-                near = did_you_mean(closest(key, arguments - OWNED.keys()))
-                text = f"no argument of Lightning's Trainer{near}"
-            else:
-                if child.value is not None or child.origin.layer == 0:
-                    kept[key] = child
-                continue
-            self.problems.append(Problem(child.origin, f"{path}.{key}", text))
-        return replace(entry, value=kept)
 
 
 def _model_types(recipe: type[Recipe]) -> list[str]:
@@ -235,6 +214,8 @@ def _type_key(mapping: dict[str, Entry], classes: Sections) -> str:
 
 def _explain(key: str, path: str, chosen: Sections, others: Sections) -> tuple[list[str], str]:
     """Give the keys meant, and what to say about an unknown one."""
+    if TrainerExtra in chosen and key in OWNED:
+        return [], f"not to be set here: {OWNED[key]}"
     names = list(dict.fromkeys(name for section in chosen for name in section.model_fields))
     having = [section for section in others if key in section.model_fields]
     owners = [name for section in having for name in type_names(section)]
@@ -258,7 +239,5 @@ def _elsewhere(key: str, chosen: Sections) -> list[str]:
     """Find the key in other sections, or as the Trainer's name of one of ours."""
     if Trainer in chosen and key in OWNED:
         return [word for word in OWNED[key].split() if word.startswith("trainer.")]
-    if Trainer in chosen and key in trainer_arguments():
-        return [f"trainer.extra.{key}"]
     paths = key_paths().get(key, [])
     return paths if len(paths) <= 2 else []

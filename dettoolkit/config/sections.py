@@ -4,12 +4,31 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
-PositiveFloat = Annotated[float, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-SizeHW = Annotated[tuple[Annotated[int, Field(ge=32)], Annotated[int, Field(ge=32)]], Field(strict=False)]
-Triple = Annotated[tuple[float, float, float], Field(strict=False)]
+from dettoolkit.config.bounds import (
+    DURATION,
+    Count,
+    CountOrZero,
+    DeviceCount,
+    DeviceList,
+    Epsilon,
+    Fraction,
+    Seed,
+    Share,
+    SizeHW,
+    Std,
+    Text,
+    Weight,
+)
 
 
 class Section(BaseModel):
@@ -31,7 +50,7 @@ class Backbone(Section):
         "mnasnet_a1",
         "mnasnet_b1",
     ] = Field(description="Network, by its table; mnasnet_b1 is torchvision's mnasnet.")
-    width: PositiveFloat = Field(1.0, description="Width multiplier of every channel count.")
+    width: float = Field(1.0, gt=0, le=4, description="Width multiplier of every channel count.")
     reduced_tail: bool = Field(
         False,
         description="Halve the last blocks: for detection the outputs of the C4-C5 blocks and C5 (the "
@@ -59,9 +78,9 @@ class Backbone(Section):
         description="How convolutions that halve the size are padded, heads' included. same: more right and "
         "below, as TensorFlow does; for weights trained there.",
     )
-    norm_eps: PositiveFloat = Field(0.001, description="Epsilon of batch normalisation.")
+    norm_eps: Epsilon = Field(0.001, description="Epsilon of batch normalisation.")
     norm_momentum: Fraction = Field(0.01, description="Momentum of batch normalisation, PyTorch's sense.")
-    weights: str | None = Field(
+    weights: Text | None = Field(
         None,
         description="Pretrained weights of the backbone: a file, or 'torchvision:IMAGENET1K_V1' and the "
         "like, fetched by torchvision. null starts from random weights.",
@@ -73,7 +92,7 @@ class Model(Section):
 
     type: str
     backbone: Backbone
-    weights: str | None
+    weights: Text | None
 
     @model_validator(mode="after")
     def _one_source_of_weights(self) -> Self:
@@ -88,36 +107,34 @@ class Model(Section):
 class Scenes(Section):
     """The generated street scenes."""
 
-    train_images: PositiveInt = Field(320, description="Scenes to train on.")
-    val_images: PositiveInt = Field(80, description="Held-out scenes.")
+    train_images: PositiveInt = Field(320, le=100_000, description="Scenes to train on.")
+    val_images: PositiveInt = Field(80, le=100_000, description="Held-out scenes.")
     image_hw: SizeHW = Field((256, 512), description="Height and width of a scene.")
-    seed: int = Field(0, ge=0, description="Seed of the generator; the same seed gives the same files.")
+    seed: Seed = Field(0, description="Seed of the generator; the same seed gives the same files.")
 
 
 class Data(Section):
     """What the data of every task have."""
 
     type: str
-    root: str = Field(description="Folder of the data set.")
+    root: Text = Field(description="Folder of the data set.")
     scenes: Scenes = Field(default_factory=Scenes)  # type: ignore[arg-type]
-    mean: Triple = Field((0.5, 0.5, 0.5), description="Subtracted from RGB in [0, 1].")
-    std: Triple = Field((0.5, 0.5, 0.5), description="Divides RGB in [0, 1] after the mean.")
+    mean: Annotated[tuple[Fraction, Fraction, Fraction], Field(strict=False)] = Field(
+        (0.5, 0.5, 0.5), description="Subtracted from RGB in [0, 1]."
+    )
+    std: Annotated[tuple[Std, Std, Std], Field(strict=False)] = Field(
+        (0.5, 0.5, 0.5), description="Divides RGB in [0, 1] after the mean."
+    )
     on_bad_image: Literal["error", "skip"] = Field(
         "error", description="What an unreadable image does: stop, or be skipped, counted and listed."
     )
-    max_bad_images: Annotated[int, Field(ge=0)] = Field(
+    max_bad_images: CountOrZero = Field(
         100, description="With on_bad_image skip: more unreadable images than this stop the run."
     )
-    batch_size: Annotated[int, Field(ge=2)] = Field(
-        32, description="Images per device and step; batch normalisation needs two."
+    batch_size: int = Field(
+        32, ge=2, le=16_384, description="Images per device and step; batch normalisation needs two."
     )
-    workers: Annotated[int, Field(ge=0)] = Field(4, description="Loader processes per device.")
-
-    @model_validator(mode="after")
-    def _std_is_positive(self) -> Self:
-        if min(self.std) <= 0:
-            raise ValueError(f"std {self.std} must be positive: it divides the image")
-        return self
+    workers: int = Field(4, ge=0, le=64, description="Loader processes per device.")
 
 
 class Schedule(Section):
@@ -126,13 +143,11 @@ class Schedule(Section):
     type: Literal["cosine", "poly", "exponential", "constant"] = Field(
         "cosine", description="Shape after the warm-up."
     )
-    power: PositiveFloat = Field(0.9, description="Exponent of poly: (1 - progress) ** power.")
-    decay: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.01, description="Share that exponential takes off every decay_epochs."
-    )
-    decay_epochs: PositiveFloat = Field(3.0, description="Epochs between two such cuts.")
+    power: float = Field(0.9, gt=0, le=100, description="Exponent of poly: (1 - progress) ** power.")
+    decay: Share = Field(0.01, description="Share that exponential takes off every decay_epochs.")
+    decay_epochs: float = Field(3.0, ge=1e-3, le=1e6, description="Epochs between two such cuts.")
     staircase: bool = Field(True, description="Exponential falls in stairs; false: a little with each step.")
-    warmup_steps: Annotated[int, Field(ge=0)] = Field(0, description="Steps of linear warm-up.")
+    warmup_steps: CountOrZero = Field(0, description="Steps of linear warm-up.")
     warmup_factor: Fraction = Field(1 / 3, description="First step's share of the full learning rate.")
     final_factor: Fraction = Field(
         0.0, description="Last step's share of the full learning rate; of exponential, the least."
@@ -147,18 +162,18 @@ class Optim(Section):
         description="Optimiser. rmsprop_tf: as TensorFlow's, with eps inside the root, mean squares that "
         "start at one, and the learning rate inside the momentum.",
     )
-    lr: PositiveFloat = Field(description="Learning rate for lr_batch_size images per step.")
-    lr_batch_size: PositiveInt | None = Field(
+    lr: float = Field(gt=0, le=1000, description="Learning rate for lr_batch_size images per step.")
+    lr_batch_size: Count | None = Field(
         None,
         description="Images per step that lr is meant for; the rate is scaled linearly to the run's own "
         "number (batch_size x devices x nodes x accumulate). null takes lr as it is.",
     )
-    momentum: Fraction = Field(0.9, description="Momentum of SGD and RMSProp (first beta of AdamW).")
-    smoothing: Fraction = Field(0.9, description="Decay of RMSProp's mean of squared gradients.")
-    eps: PositiveFloat = Field(
+    momentum: Share = Field(0.9, description="Momentum of SGD and RMSProp (first beta of AdamW).")
+    smoothing: Share = Field(0.9, description="Decay of RMSProp's mean of squared gradients.")
+    eps: Epsilon = Field(
         1e-3, description="RMSProp adds it to the root, or below the root where it is TensorFlow's."
     )
-    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="Weight decay.")
+    weight_decay: float = Field(0.0, ge=0, le=10, description="Weight decay.")
     decay_on: Literal["kernels", "all"] = Field(
         "kernels", description="kernels: convolution kernels only, as TensorFlow. all: every parameter."
     )
@@ -168,8 +183,8 @@ class Optim(Section):
 class EMA(Section):
     """Exponential moving average of the weights, used for validation and in checkpoints."""
 
-    decay: Annotated[float, Field(gt=0, lt=1)] = Field(0.9998, description="Decay per step.")
-    warmup_steps: Annotated[int, Field(ge=0)] = Field(
+    decay: float = Field(0.9998, gt=0, lt=1, description="Decay per step.")
+    warmup_steps: CountOrZero = Field(
         2000, description="The decay rises to its value over about this many steps, so short runs profit."
     )
 
@@ -177,47 +192,82 @@ class EMA(Section):
 class EarlyStopping(Section):
     """Stop when the validation score no longer rises."""
 
-    patience: PositiveInt = Field(description="Validations without a gain before the run stops.")
-    min_delta: Annotated[float, Field(ge=0)] = Field(0.0, description="Least rise that counts as a gain.")
+    patience: Count = Field(description="Validations without a gain before the run stops.")
+    min_delta: Fraction = Field(0.0, description="Least rise that counts as a gain.")
 
 
 class Loggers(Section):
     """Where metrics go; the CSV file is always written."""
 
     tensorboard: bool = Field(True, description="Write TensorBoard events.")
-    wandb: str | None = Field(None, description="Project of Weights & Biases (extra 'wandb').")
-    mlflow: str | None = Field(None, description="Experiment of MLflow (extra 'mlflow').")
+    wandb: Text | None = Field(None, description="Project of Weights & Biases (extra 'wandb').")
+    mlflow: Text | None = Field(None, description="Experiment of MLflow (extra 'mlflow').")
+
+
+class TrainerExtra(Section):
+    """Arguments of Lightning's Trainer that it gets as they are; null leaves one to Lightning."""
+
+    max_time: Annotated[str, Field(pattern=DURATION)] | None = Field(
+        None, description="Stop after this time, as days:hours:minutes:seconds."
+    )
+    limit_train_batches: Count | Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="Batches of an epoch, or their share; 1 is one batch, 1.0 all."
+    )
+    gradient_clip_algorithm: Literal["norm", "value"] | None = Field(
+        None, description="What trainer.gradient_clip limits: the gradient's norm, or each of its values."
+    )
+    deterministic: bool | Literal["warn"] | None = Field(
+        None, description="Allow PyTorch's deterministic algorithms only; warn: warn where there is none."
+    )
+    benchmark: bool | None = Field(None, description="Let cuDNN look for the fastest convolutions.")
+    inference_mode: bool | None = Field(
+        None, description="Validate in inference mode, else without gradients."
+    )
+    profiler: Literal["simple", "advanced", "pytorch"] | None = Field(
+        None, description="Measure the parts of a run."
+    )
+    detect_anomaly: bool | None = Field(None, description="Look for the operation that made a NaN; slow.")
+    enable_autolog_hparams: bool | None = Field(None, description="Log hyperparameters at the start.")
+    enable_progress_bar: bool | None = Field(None, description="Show the progress bar.")
+
+    @model_serializer(mode="wrap")
+    def _only_what_is_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if value is not None}
 
 
 class Trainer(Section):
     """How long, where and how the run trains."""
 
-    max_epochs: PositiveInt | None = Field(None, description="Length in epochs.")
-    max_steps: PositiveInt | None = Field(None, description="Length in optimiser steps.")
-    accelerator: str = Field("auto", description="Lightning's accelerator: auto, cpu, gpu, mps.")
-    devices: PositiveInt | Literal["auto"] | list[int] = Field("auto", description="Devices per node.")
-    num_nodes: PositiveInt = Field(1, description="Machines.")
-    strategy: str = Field("auto", description="Lightning's strategy: auto, ddp, ddp_spawn ...")
+    max_epochs: Count | None = Field(None, description="Length in epochs.")
+    max_steps: Count | None = Field(None, description="Length in optimiser steps.")
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = Field(
+        "auto", description="Lightning's accelerator."
+    )
+    devices: DeviceCount | Literal["auto"] | DeviceList = Field(
+        "auto", description="Devices per node: how many, or the numbers of GPUs."
+    )
+    num_nodes: PositiveInt = Field(1, le=4096, description="Machines.")
+    strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true"] = Field(
+        "auto", description="Lightning's strategy. auto: ddp where there is more than one process."
+    )
     sync_batchnorm: bool = Field(False, description="Batch statistics over all processes.")
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = Field("32-true", description="Arithmetic.")
-    accumulate: PositiveInt = Field(1, description="Batches per optimiser step.")
-    gradient_clip: PositiveFloat | None = Field(None, description="Largest norm of the gradient.")
+    accumulate: PositiveInt = Field(1, le=100_000, description="Batches per optimiser step.")
+    gradient_clip: Weight | None = Field(None, description="Largest norm of the gradient.")
     channels_last: bool = Field(True, description="Memory format that convolutions prefer.")
     compile: bool = Field(False, description="torch.compile the network.")
-    seed: Annotated[int, Field(ge=0)] = Field(
-        0, description="Seed of weights, sample order and augmentation."
-    )
-    val_every_epochs: PositiveInt = Field(1, description="Epochs between validations.")
-    checkpoint_every_steps: PositiveInt | None = Field(
+    seed: Seed = Field(0, description="Seed of weights, sample order and augmentation.")
+    val_every_epochs: Count = Field(1, description="Epochs between validations.")
+    checkpoint_every_steps: Count | None = Field(
         None, description="Also save last.ckpt every so many steps; null saves it at each epoch's end."
     )
-    log_every_steps: PositiveInt = Field(50, description="Steps between lines of metrics.csv.")
+    log_every_steps: Count = Field(50, description="Steps between lines of metrics.csv.")
     early_stopping: EarlyStopping | None = Field(None, description="null trains to the end.")
     ema: EMA | None = Field(None, description="null trains without an average.")
     loggers: Loggers = Field(default_factory=Loggers)  # type: ignore[arg-type]
-    out: str = Field("runs", description="Folder of the runs; each gets <out>/<recipe>/<time>.")
-    extra: dict[str, Any] = Field(
-        default_factory=dict, description="More arguments of Lightning's Trainer, checked against it."
+    out: Text = Field("runs", description="Folder of the runs; each gets <out>/<recipe>/<time>.")
+    extra: TrainerExtra = Field(
+        default_factory=TrainerExtra, description="More arguments of Lightning's Trainer."
     )
 
     @model_validator(mode="after")

@@ -6,17 +6,30 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from dettoolkit.config.sections import Data, Fraction, Model, PositiveFloat, Section, SizeHW
+from dettoolkit.config.bounds import (
+    Epsilon,
+    Fraction,
+    InitStd,
+    PositiveFraction,
+    SizeHW,
+    Text,
+    Weight,
+    ZeroOrMore,
+)
+from dettoolkit.config.sections import Data, Model, Section
 
 Byte = Annotated[int, Field(ge=0, le=255)]
 LabelId = Annotated[int, Field(ge=0, le=65535)]
+Scale = Annotated[float, Field(ge=0.05, le=8)]
 
 
 class SegmentationHead(Section):
     """What every segmentation head has."""
 
-    filters: PositiveInt = Field(128, description="Channels between C5 and the classes (F of Table 7).")
-    norm_eps: PositiveFloat | None = Field(
+    filters: PositiveInt = Field(
+        128, le=2048, description="Channels between C5 and the classes (F of Table 7)."
+    )
+    norm_eps: Epsilon | None = Field(
         None, description="Epsilon of the head's batch normalisation; null takes the backbone's."
     )
     norm_momentum: Fraction | None = Field(
@@ -25,7 +38,7 @@ class SegmentationHead(Section):
     init: Literal["truncated_normal", "normal"] = Field(
         "truncated_normal", description="Distribution of the initial kernels of backbone and head."
     )
-    init_std: PositiveFloat = Field(0.09, description="Standard deviation of the initial kernels.")
+    init_std: InitStd = Field(0.09, description="Standard deviation of the initial kernels.")
 
 
 class LRASPPHead(SegmentationHead):
@@ -48,7 +61,9 @@ class LRASPPHead(SegmentationHead):
 class OHEM(Section):
     """Online hard example mining (arXiv 1604.03540), by pixels."""
 
-    threshold: Fraction = Field(0.7, description="Pixels whose true class has a lower probability count.")
+    threshold: PositiveFraction = Field(
+        0.7, description="Pixels whose true class has a lower probability count."
+    )
     min_kept: Fraction = Field(0.0625, description="At least this share of the labelled pixels counts.")
 
 
@@ -56,7 +71,7 @@ class CrossEntropy(Section):
     """Cross-entropy over the labelled pixels."""
 
     type: Literal["cross_entropy"] = Field("cross_entropy", description="Loss.")
-    class_weights: dict[str, PositiveFloat] | None = Field(
+    class_weights: Annotated[dict[str, Weight], Field(max_length=255)] | None = Field(
         None, description="Weight of classes, by name; those not named weigh 1. null: all weigh 1."
     )
     ohem: OHEM | None = Field(None, description="Train on the hardest pixels only; null: on all.")
@@ -71,7 +86,7 @@ class SegmentationModel(Model):
         description="How features are resized: true is TensorFlow's way, made for sizes of 8n + 1 pixels.",
     )
     loss: CrossEntropy = Field(default_factory=CrossEntropy)  # type: ignore[arg-type]
-    weights: str | None = Field(
+    weights: Text | None = Field(
         None,
         description="Weights of the whole model to start from: a checkpoint or .pth file, or "
         "'torchvision:COCO_WITH_VOC_LABELS_V1'. Class convolutions of another size are replaced, "
@@ -96,15 +111,15 @@ class RASPPModel(SegmentationModel):
 class SegmentationSplit(Section):
     """One split: a folder of images and a folder of labels; paths are relative to data.root."""
 
-    images: str = Field(description="Folder of the images.")
-    labels: str = Field(description="Folder of the label PNGs.")
+    images: Text = Field(description="Folder of the images.")
+    labels: Text = Field(description="Folder of the label PNGs.")
 
 
 class LabelClass(Section):
     """A class of one's own: what it is called, and which values of the label files mean it."""
 
-    name: str = Field(description="Name of the class.")
-    ids: Annotated[list[LabelId], Field(min_length=1)] = Field(
+    name: Text = Field(description="Name of the class.")
+    ids: Annotated[list[LabelId], Field(min_length=1, max_length=65536)] = Field(
         description="Values in the label files; the first is written into predictions."
     )
     color: Annotated[tuple[Byte, Byte, Byte], Field(strict=False)] | None = Field(
@@ -115,13 +130,11 @@ class LabelClass(Section):
 class SegmentationAugment(Section):
     """Random changes of training images; each image is then cropped to data.crop_hw."""
 
-    scale: Annotated[tuple[PositiveFloat, PositiveFloat], Field(strict=False)] = Field(
+    scale: Annotated[tuple[Scale, Scale], Field(strict=False)] = Field(
         (0.5, 2.0), description="Least and largest factor of the size."
     )
-    scale_step: Annotated[float, Field(ge=0)] = Field(
-        0.25, description="Factors are this far apart; 0 takes any between."
-    )
-    max_class_share: Annotated[float, Field(gt=0, le=1)] = Field(
+    scale_step: ZeroOrMore = Field(0.25, description="Factors are this far apart; 0 takes any between.")
+    max_class_share: PositiveFraction = Field(
         0.75, description="A crop of which one class has a larger share is drawn again, up to ten times."
     )
     flip: bool = Field(True, description="Mirror half of the images.")
@@ -145,13 +158,14 @@ class SegmentationData(Data):
     val: SegmentationSplit = SegmentationSplit(images="leftImg8bit/val", labels="gtFine/val")
     extra: list[SegmentationSplit] = Field(
         default_factory=list,
+        max_length=100,
         description="More to train on, such as {images: leftImg8bit/train_extra, "
         "labels: gtCoarse/train_extra}.",
     )
-    classes: Annotated[list[LabelClass], Field(min_length=1)] | None = Field(
+    classes: Annotated[list[LabelClass], Field(min_length=1, max_length=255)] | None = Field(
         None, description="The classes in order; null takes Cityscapes' 19."
     )
-    ignore: list[LabelId] | None = Field(
+    ignore: Annotated[list[LabelId], Field(max_length=65536)] | None = Field(
         None,
         description="Values of the label files that no class owns: neither trained nor scored. With "
         "Cityscapes' classes they are added to its own such labels; with classes of your own null means 255.",
@@ -161,7 +175,7 @@ class SegmentationData(Data):
         None, description="Size that images are resized to for validation; null keeps their own."
     )
     eval_batch_size: PositiveInt = Field(
-        1, description="Images per device in validation; more than one need a common size."
+        1, le=16_384, description="Images per device in validation; more than one need a common size."
     )
     augment: SegmentationAugment | None = Field(
         default_factory=SegmentationAugment,  # type: ignore[arg-type]
@@ -202,11 +216,11 @@ class SegmentationEvaluation(Section):
     )
     window_hw: SizeHW = Field((769, 769), description="Height and width of a sliding window.")
     stride_hw: SizeHW = Field((513, 513), description="Steps between windows, at most their size.")
-    scales: Annotated[list[PositiveFloat], Field(min_length=1)] = Field(
+    scales: Annotated[list[Scale], Field(min_length=1, max_length=16)] = Field(
         [1.0], description="Factors of the image's size; the answers are averaged."
     )
     flip: bool = Field(False, description="Average with the mirrored image's answer.")
-    pictures: Annotated[int, Field(ge=0)] = Field(16, description="Images in the picture grids.")
+    pictures: int = Field(16, ge=0, le=1000, description="Images in the picture grids.")
 
     @model_validator(mode="after")
     def _windows_meet(self) -> Self:

@@ -1,59 +1,38 @@
-"""The arguments of Lightning's Trainer, read from its source: importing Lightning would import torch."""
+"""The arguments of Lightning's Trainer that trainer.extra does not take."""
 
 from __future__ import annotations
-
-import ast
-import importlib.util
-from functools import cache
-from pathlib import Path
 
 # What the recipe sets by a field of its own, or dettoolkit sets itself, and how to say it instead.
 OWNED = {
     "accelerator": "set trainer.accelerator",
     "accumulate_grad_batches": "set trainer.accumulate",
+    "barebones": "dettoolkit always logs and saves; leave it out",
     "callbacks": "dettoolkit adds its own; set trainer.ema or trainer.early_stopping",
     "check_val_every_n_epoch": "set trainer.val_every_epochs",
     "default_root_dir": "set trainer.out",
     "devices": "set trainer.devices",
-    "fast_dev_run": "use --check, or set trainer.max_steps to a few",
-    "limit_val_batches": "a score of some images would not be COCO's; name a smaller json in data.val",
-    "enable_model_summary": "dettoolkit prints its own; leave it out",
     "enable_checkpointing": "dettoolkit always saves; set trainer.checkpoint_every_steps",
+    "enable_model_summary": "dettoolkit prints its own; leave it out",
+    "fast_dev_run": "use --check, or set trainer.max_steps to a few",
     "gradient_clip_val": "set trainer.gradient_clip",
+    "limit_predict_batches": "dettoolkit predicts without a Trainer; leave it out",
+    "limit_test_batches": "dettoolkit scores by validating; leave it out",
+    "limit_val_batches": "a score of some images would not be COCO's; name a smaller json in data.val",
     "log_every_n_steps": "set trainer.log_every_steps",
     "logger": "set trainer.loggers",
     "max_epochs": "set trainer.max_epochs",
     "max_steps": "set trainer.max_steps",
+    "min_epochs": "set trainer.early_stopping.patience",
+    "min_steps": "set trainer.early_stopping.patience",
+    "model_registry": "checkpoints stay in the run's folder; leave it out",
+    "num_nodes": "set trainer.num_nodes",
     "num_sanity_val_steps": "a score of a few images would count as the best; use --check instead",
     "overfit_batches": "lay the overlay overfit.yaml over the recipe",
-    "num_nodes": "set trainer.num_nodes",
     "plugins": "dettoolkit brings its own; leave it out",
     "precision": "set trainer.precision",
+    "reload_dataloaders_every_n_epochs": "the data of a run do not change; leave it out",
     "strategy": "set trainer.strategy",
     "sync_batchnorm": "set trainer.sync_batchnorm",
     "use_distributed_sampler": "dettoolkit brings its own samplers; leave it out",
+    "val_check_interval": "set trainer.val_every_epochs",
 }
-
-
-@cache
-def trainer_arguments() -> frozenset[str]:
-    """List the arguments of the installed Lightning's `Trainer`; empty when its source is not found."""
-    # find_spec of a top-level package looks for it without running it
-    spec = importlib.util.find_spec("lightning")
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        source = Path(folder, "pytorch", "trainer", "trainer.py")
-        try:
-            module = ast.parse(source.read_bytes())
-        except (OSError, SyntaxError, ValueError):
-            continue
-        for node in module.body:
-            if isinstance(node, ast.ClassDef) and node.name == "Trainer":
-                return _init_arguments(node)
-    return frozenset()
-
-
-def _init_arguments(node: ast.ClassDef) -> frozenset[str]:
-    for item in node.body:
-        if isinstance(item, ast.FunctionDef) and item.name == "__init__":
-            return frozenset(a.arg for a in (*item.args.args, *item.args.kwonlyargs)) - {"self"}
-    return frozenset()

@@ -188,10 +188,9 @@ class _Builder:
             here = f"{path}.{key}" if path else key
             entry = self._entry(next(self._events), here, line, depth + 1)
             if key in entries:
-                first = entries[key].origin.line
-                self.report(
-                    line, here, f"duplicate key: it is set at line {first} already; keep one of the two"
-                )
+                first = entries[key].origin.line  # 0 in an override
+                before = f"at line {first} already" if first else "twice in this override"
+                self.report(line, here, f"duplicate key: it is set {before}; keep one of the two")
             elif key == "<<" and event.implicit[0]:
                 self.report(line, here, "merge keys are not YAML 1.2; write the keys out")
             else:

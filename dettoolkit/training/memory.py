@@ -1,12 +1,20 @@
-"""Keep glibc from handing memory back to the system between the steps of training on a CPU."""
+"""Memory of training: what a step needs, and glibc kept from handing it back between the steps."""
 
 from __future__ import annotations
 
+import copy
 import ctypes
+import math
+import os
 import platform
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
 # glibc's <malloc.h>
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+SMALL = 128  # sides of an image that takes a network milliseconds
 
 
 def keep_freed_memory() -> bool:
@@ -20,3 +28,31 @@ def keep_freed_memory() -> bool:
     libc = ctypes.CDLL(None)
     settings = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 64 << 20}
     return all(libc.mallopt(option, value) == 1 for option, value in settings.items())
+
+
+def bytes_per_image(network: nn.Module, input_hw: tuple[int, int]) -> int:
+    """Estimate what a training step keeps of each image for its backward pass; it needs more than that.
+
+    Two small images are run through a copy of the network; what is kept grows with the area.
+    """
+    hw = tuple(min(side, SMALL) for side in input_hw)
+    kept = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage  # alive, so that no other one gets its place
+        return tensor
+
+    twin = copy.deepcopy(network).cpu().train()
+    with torch.random.fork_rng(devices=[]), saved_tensors_hooks(keep, lambda tensor: tensor):
+        twin(torch.zeros(2, 3, *hw))
+    weights = {each.untyped_storage().data_ptr() for each in (*twin.parameters(), *twin.buffers())}
+    activations = sum(storage.nbytes() for place, storage in kept.items() if place not in weights)
+    return activations // 2 * math.prod(input_hw) // math.prod(hw)
+
+
+def memory_of(device: torch.device) -> int:
+    """Give the bytes of memory that a device has, used or not."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

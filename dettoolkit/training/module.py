@@ -17,6 +17,7 @@ from dettoolkit.datasets.problems import BadImageError
 from dettoolkit.training.schedules import (
     build_optimiser,
     check_length,
+    epoch_steps,
     rate_factor,
     restore_rates,
     scaled_rate,
@@ -258,9 +259,11 @@ class TrainingModule(LightningModule):
         is known, and begin the epoch anew.
         """
         batches = len(self.trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
-        limit = self.trainer.limit_train_batches
-        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-        return -(-batches // self.trainer.accumulate_grad_batches)
+        return epoch_steps(
+            batches,
+            limit=self.trainer.limit_train_batches,
+            accumulate=self.trainer.accumulate_grad_batches,
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make the checkpoint describe itself."""

@@ -38,6 +38,26 @@ def rate_factor(step: int, *, total_steps: int, epoch_steps: int, schedule: Sche
     return schedule.final_factor + (1 - schedule.final_factor) * share
 
 
+def epoch_steps(batches: int, *, limit: float, accumulate: int) -> int:
+    """Count the optimizer steps of an epoch.
+
+    Args:
+        batches: of the whole set.
+        limit: how many of them are used, or as a float which share.
+        accumulate: batches of a step; the last step may have fewer.
+
+    Raises:
+        ValueError: the share is less than one batch.
+    """
+    used = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    if used < 1:
+        raise ValueError(
+            f"trainer.extra.limit_train_batches={limit:g} of {batches} batches is less than one: set it to "
+            f"1/{batches} at least, or to a number of batches such as 1"
+        )
+    return -(-used // accumulate)
+
+
 def check_length(schedule: Schedule, total_steps: int) -> None:
     """Refuse a warm-up that would fill the run.
 

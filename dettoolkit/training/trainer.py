@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,7 +41,7 @@ def build_callbacks(section: sections.Trainer, *, run_dir: Path, monitor: str | 
         LogSpeed(),
         SeedSteps(seed=section.seed),
     ]
-    if section.extra.get("enable_progress_bar", True):
+    if section.extra.enable_progress_bar is not False:
         callbacks.append(progress_bar())
     if section.checkpoint_every_steps is not None:
         callbacks.append(Checkpoint(run_dir, LAST, every_n_train_steps=section.checkpoint_every_steps))
@@ -76,14 +77,9 @@ def build_trainer(
         steps_done: optimizer steps before those of this Trainer, when a run is resumed.
 
     Raises:
-        ValueError: a strategy whose processes cannot hand their score back, or what Lightning refuses.
+        ValueError: what Lightning refuses, or more processes than a CPU can run.
         ModuleNotFoundError: a logger's package is not installed.
     """
-    if any(word in section.strategy for word in ("spawn", "fork", "notebook")):
-        raise ValueError(
-            f"trainer.strategy={section.strategy}: its processes do not return the score; use 'ddp', which "
-            "starts a process per device from the command line"
-        )
     require_loggers(section.loggers)
     try:
         trainer = Trainer(
@@ -106,14 +102,19 @@ def build_trainer(
             num_sanity_val_steps=0,  # a score of a few images would count as the best
             use_distributed_sampler=False,  # the data module's samplers know their share
             plugins=[WholeCheckpoints()],
-            **section.extra,
+            **section.extra.model_dump(),
         )
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
         raise ValueError(
             f"Lightning refuses the recipe's trainer section (accelerator {section.accelerator}, devices "
             f"{section.devices}, strategy {section.strategy}, precision {section.precision}, extra "
-            f"{section.extra}): {error}"
+            f"{section.extra.model_dump()}): {error}"
         ) from error
     if isinstance(trainer.accelerator, CPUAccelerator):
+        if trainer.num_devices > (most := max(8, os.cpu_count() or 1)):
+            raise ValueError(
+                f"trainer.devices={trainer.num_devices} on the CPU is as many processes, and this machine "
+                f"has {os.cpu_count()} cores: set trainer.devices to {most} at most"
+            )
         keep_freed_memory()
     return trainer
