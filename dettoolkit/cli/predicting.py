@@ -72,7 +72,7 @@ def _run(options: argparse.Namespace, before: Job | None, shard: Shard) -> int:
     again = enter_folder(folder, job, shard, resume=options.resume is not None)
     if options.resume is not None:
         print(f"{'going on' if again else 'beginning'} in {folder}", file=sys.stderr)
-    tally = _work(options, predictor, job, folder, shard, again=again, ids=ids, live=live)
+    tally = _work(options, predictor, job, folder, shard, ids=ids, live=live)
     return _finish(options, job, folder, shard, tally)
 
 
@@ -143,7 +143,6 @@ def _work(
     folder: Path,
     shard: Shard,
     *,
-    again: bool,
     ids: ImageIds | None,
     live: bool,
 ) -> Tally:
@@ -153,7 +152,7 @@ def _work(
 
     export = predictor.manifest.export
     fixed = export.batch if export is not None else None
-    with Run(job, folder, shard, again=again, ids=ids) as run:
+    with Run(job, folder, shard, ids=ids) as run:
         sources = Sources(job.sources, skip=folder)
         count = None if live else lambda: job.count(sources, shard)
         tally = Tally(count, done=run.done)

@@ -11,6 +11,7 @@ import numpy as np
 
 from dettoolkit.datasets.problems import BadImageError
 from dettoolkit.inference.answers import Answer, DetectionAnswer
+from dettoolkit.inference.files import printable
 from dettoolkit.inference.predictions import Prediction
 from dettoolkit.inference.predictor import Predictor
 from dettoolkit.inference.sources import Item, Pixels
@@ -95,4 +96,4 @@ def _read(item: Item) -> Pixels | str:
     try:
         return item.read()
     except BadImageError as error:
-        return str(error)
+        return printable(str(error))
