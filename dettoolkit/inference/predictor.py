@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Literal
 
@@ -162,9 +163,9 @@ class Predictor:
             return 0.0
         if threshold is None:
             return facts.shown_threshold
-        if not 0 <= threshold <= 1:
-            raise ValueError(f"threshold must be between 0 and 1, got {threshold}")
-        return threshold
+        if not isinstance(threshold, Real) or isinstance(threshold, bool) or not 0 <= threshold <= 1:
+            raise ValueError(f"threshold must be a number from 0 to 1, got {threshold!r}")
+        return float(threshold)
 
     def _groups(self, images: Sequence[NDArray[np.uint8]]) -> Iterator[list[int]]:
         """Tell which images go through the network together: as many as it takes, of one size."""
@@ -207,6 +208,6 @@ class Predictor:
 
 
 def _size(batch_size: int) -> int:
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    return batch_size
+    if not isinstance(batch_size, Integral) or isinstance(batch_size, bool) or batch_size < 1:
+        raise ValueError(f"batch_size must be a whole number, 1 or more, got {batch_size!r}")
+    return int(batch_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Iterator
@@ -158,9 +159,8 @@ class VideoFile:
         count = count_frames(self._part)
         if count != self._written:
             self._part.unlink(missing_ok=True)
-            raise OSError(
-                f"{self.path} was not written whole ({count} of {self._written} frames): is the disk full?"
-            )
+            text = f"not written whole ({count} of {self._written} frames), as on a full disk"
+            raise OSError(errno.EIO, text, str(self.path))
         os.replace(self._part, self.path)
 
     def _start(self, image: NDArray[np.uint8]) -> cv2.VideoWriter:
@@ -174,5 +174,6 @@ class VideoFile:
         codec = cv2.VideoWriter.fourcc(*"mp4v")
         writer = cv2.VideoWriter(str(self._part), codec, self.fps, (width, height))
         if not writer.isOpened():
-            raise OSError(f"{self.path} cannot be written: is the disk full, or the folder read-only?")
+            text = "cannot be written, as on a full disk or in a read-only folder"
+            raise OSError(errno.EIO, text, str(self.path))
         return writer
