@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +18,9 @@ from dettoolkit.inference.images import as_rgb, batches, sources_of
 from dettoolkit.inference.predictions import DetectionPrediction, Prediction, SegmentationPrediction
 from dettoolkit.manifest import Manifest
 from dettoolkit.preprocessing import normalise, normalise_on_cpu
+
+COUNT = int | np.integer
+NUMBER = COUNT | float | np.floating
 
 
 class Predictor:
@@ -154,7 +156,7 @@ class Predictor:
             for (path, pixels), answer in zip(images, answers, strict=True):
                 yield self.prediction(pixels, answer, path=path)
 
-    def _least(self, threshold: float | None) -> float:
+    def _least(self, threshold: object) -> float:
         """Choose the least score of what is given; a segmenter has no scores."""
         facts = self.manifest.detection
         if facts is None:
@@ -163,7 +165,7 @@ class Predictor:
             return 0.0
         if threshold is None:
             return facts.shown_threshold
-        if not isinstance(threshold, Real) or isinstance(threshold, bool) or not 0 <= threshold <= 1:
+        if isinstance(threshold, bool) or not isinstance(threshold, NUMBER) or not 0 <= threshold <= 1:
             raise ValueError(f"threshold must be a number from 0 to 1, got {threshold!r}")
         return float(threshold)
 
@@ -207,7 +209,7 @@ class Predictor:
         return tuple(output[:count] for output in self.engine(torch.cat((inputs, filling))))
 
 
-def _size(batch_size: int) -> int:
-    if not isinstance(batch_size, Integral) or isinstance(batch_size, bool) or batch_size < 1:
+def _size(batch_size: object) -> int:
+    if isinstance(batch_size, bool) or not isinstance(batch_size, COUNT) or batch_size < 1:
         raise ValueError(f"batch_size must be a whole number, 1 or more, got {batch_size!r}")
     return int(batch_size)

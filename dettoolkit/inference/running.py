@@ -169,7 +169,11 @@ def write_tables(folder: Path, job: Job, kinds: Sequence[str]) -> list[str]:
 
 
 def _writers(job: Job, files: Files) -> list[Writer]:
-    writers = {"pictures": Pictures(files, every=job.every), "masks": Masks(files), "crops": Crops(files)}
+    writers: dict[str, Writer] = {
+        "pictures": Pictures(files, every=job.every),
+        "masks": Masks(files),
+        "crops": Crops(files),
+    }
     return [writer for kind, writer in writers.items() if kind in job.save]
 
 
