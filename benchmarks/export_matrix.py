@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 
+from dettoolkit.engines import check_threads
 from dettoolkit.export.command import export
 from dettoolkit.export.gate import GateError
 from dettoolkit.export.request import ENDINGS, INT8_FORMATS, Request
@@ -74,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if not options.runs or options.out is None:
         parser.error("give runs to export and --out for the log, or --render")
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(check_threads(options.threads))
     for run in options.runs:
         for kind in options.formats:
             for request in requests(kind):

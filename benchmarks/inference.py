@@ -50,7 +50,7 @@ from torchvision.transforms.v2.functional import normalize, to_dtype
 
 from dettoolkit.backbones.translate import translate_lraspp, translate_ssdlite
 from dettoolkit.datasets.images import RAW, decode, resize_image
-from dettoolkit.engines import open_engine
+from dettoolkit.engines import check_threads, open_engine
 from dettoolkit.engines.network import NetworkEngine
 from dettoolkit.export.onnx import convert
 from dettoolkit.inference.predictor import Predictor
@@ -213,7 +213,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=40, help=f"blocks of {BLOCK} images")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(check_threads(options.threads))
     cv2.setNumThreads(options.threads)
     print(
         f"torch {torch.__version__}, torchvision {torchvision.__version__}, ONNX Runtime "

@@ -32,6 +32,7 @@ from torchvision.transforms.v2.functional import to_dtype
 
 from dettoolkit.backbones.translate import translate_ssdlite
 from dettoolkit.datasets.images import RAW, decode, resize_image
+from dettoolkit.engines import check_threads
 from dettoolkit.preprocessing import normalise, normalise_on_cpu
 
 MOST = 6  # operators that are named
@@ -180,7 +181,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=12, help=f"of {BLOCK} images")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(check_threads(options.threads))
     cv2.setNumThreads(options.threads)
     inputs = [file.read_bytes() for file in some_files(options.images)]
     with tempfile.TemporaryDirectory() as folder:

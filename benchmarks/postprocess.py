@@ -35,6 +35,7 @@ from torchvision.models.detection.ssd import SSD
 from dettoolkit.detection.anchors import default_boxes
 from dettoolkit.detection.boxes import encode, pairwise_iou
 from dettoolkit.detection.postprocess import Detections, postprocess
+from dettoolkit.engines import check_threads
 
 IMAGES, CLASSES, INPUT_HW = 8, 90, (320, 320)
 OBJECTS = 8
@@ -152,7 +153,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=40)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    torch.set_num_threads(check_threads(arguments.threads))
     print(f"torch {torch.__version__}, {arguments.threads} threads, {IMAGES} images, {len(ANCHORS)} boxes")
     compare(realistic, arguments.repeats)
     compare(random, max(1, arguments.repeats // 3))

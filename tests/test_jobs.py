@@ -1,7 +1,10 @@
 """Jobs: stopped and gone on with, divided into shards, they come to what one uninterrupted job comes to."""
 
+import csv
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -45,8 +48,8 @@ def job_of(*sources, task="detection", **changes):
 def run(job, folder, shard=WHOLE, *, predictor=None, resume=False, batch_size=2):
     """Run a shard, to its end or to the predictor's breaking off."""
     predictor = predictor or FakePredictor(job.task)
-    again = enter_folder(folder, job, shard, resume=resume)
-    with Run(job, folder, shard, again=again) as share, suppress(KeyboardInterrupt):
+    enter_folder(folder, job, shard, resume=resume)
+    with Run(job, folder, shard) as share, suppress(KeyboardInterrupt):
         list(share.predict(predictor, batch_size=batch_size, workers=2))
     return predictor
 
@@ -141,8 +144,63 @@ def test_a_killed_process_loses_nothing(images, tmp_path):
     run(job, killed, resume=True)
     assert journal.read_bytes().startswith(kept[: kept.rindex(b"\n") + 1])
     run(job, tmp_path / "whole")
-    parts = {name: data for name, data in content(killed).items() if ".part" not in name}
-    assert parts == content(tmp_path / "whole")
+    assert content(killed) == content(tmp_path / "whole")
+
+
+TOGETHER = """
+import os, sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_jobs import Shard, enter_folder, job_of
+job = job_of("in", shards=8)
+for number in range(int(sys.argv[3])):
+    folder, start = Path(sys.argv[2], str(number)), time.monotonic() + 0.005
+    children = []
+    for shard in range(1, 9):
+        child = os.fork()
+        if not child:
+            while time.monotonic() < start:
+                pass
+            try:
+                enter_folder(folder, job, Shard(shard, 8), resume=True)
+                (folder / f"results-{shard}-of-8.jsonl").touch()
+            except BaseException as error:
+                print(f"round {number}: {error}")
+                os._exit(1)
+            os._exit(0)
+        children.append(child)
+    if any([os.waitpid(child, 0)[1] for child in children]):
+        sys.exit(1)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="fork is POSIX's")
+def test_eight_shards_start_together(tmp_path):
+    arguments = [str(Path(__file__).parent), str(tmp_path), "60"]
+    process = subprocess.run([sys.executable, "-c", TOGETHER, *arguments], capture_output=True, text=True)
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert sorted(path.name for path in (tmp_path / "59").iterdir()) == [
+        "job.json",
+        *(f"results-{shard}-of-8.jsonl" for shard in range(1, 9)),
+    ]
+
+
+def test_what_another_shard_writes_at_the_same_moment_is_not_foreign(tmp_path, monkeypatch):
+    job, folder = job_of("in"), tmp_path / "out"
+    folder.mkdir()
+    (folder / ".job.json.4711.part").write_text("{")  # of a process that is about to name it job.json
+    enter_folder(folder, job, WHOLE, resume=True)
+    (folder / "job.json").unlink()
+    whole = os.listdir
+
+    def late(path):  # shows what another came to last, and not what it had done before
+        monkeypatch.setattr(os, "listdir", whole)
+        enter_folder(folder, job, WHOLE, resume=True)
+        return ["results.jsonl"]
+
+    monkeypatch.setattr(os, "listdir", late)
+    enter_folder(folder, job, WHOLE, resume=True)
+    assert read_job(folder) == job
 
 
 def test_shards_are_the_whole(images, tmp_path):
@@ -210,10 +268,199 @@ def test_a_video_is_made_as_a_whole(tmp_path):
     assert (tmp_path / "parts" / same).read_bytes() == (tmp_path / "whole" / same).read_bytes()
 
 
+def test_a_video_is_finished_before_what_follows_it_has_a_record(tmp_path):
+    write_images(tmp_path / "in", ["b.png", "c.png"])
+    write_video(tmp_path / "in/1.mp4", 4)
+    (tmp_path / "in/2.jpg").write_bytes(b"")
+    job = job_of(tmp_path / "in", save=("pictures",))
+    enter_folder(tmp_path / "out", job, WHOLE, resume=False)
+    with Run(job, tmp_path / "out", WHOLE) as share:
+        for outcome in share.predict(FakePredictor(), batch_size=1, workers=1):
+            if outcome.item.name == "2.jpg":
+                break
+        assert count_frames(tmp_path / "out/pictures/1.mp4") == 4  # as a process killed here would leave it
+
+
+# Names of files
+
+
+def files(folder):
+    """List all files below a folder, hidden ones too."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("stop", [0, 1, 2, 3])
+def test_images_that_differ_by_their_ending_keep_it(tmp_path, stop):
+    listed = ["a.bmp", "a.bmp.jpg", "a.jpg", "a.jpg.png", "a.png", "b.jpg", "sub/a.jpg"]
+    write_images(tmp_path / "in", listed)
+    job = job_of(tmp_path / "in", task="segmentation", save=("pictures", "masks"))
+    run(job, tmp_path / "out", predictor=FakePredictor("segmentation", fail_after=stop))
+    run(job, tmp_path / "out", resume=True)
+    assert files(tmp_path / "out/masks") == [
+        "a.bmp.jpg.png",
+        "a.bmp.png",
+        "a.jpg.png",
+        "a.jpg.png.png",
+        "a.png.png",
+        "b.png",
+        "sub/a.png",
+    ]
+    assert files(tmp_path / "out/pictures") == [
+        "a.bmp.jpg",
+        "a.bmp.jpg.jpg",
+        "a.jpg",
+        "a.jpg.png",
+        "a.png",
+        "b.jpg",
+        "sub/a.jpg",
+    ]
+    for name, mask in [("a.jpg", "a.jpg.png"), ("a.png", "a.png.png"), ("b.jpg", "b.png")]:
+        alone = job_of(tmp_path / "in" / name, task="segmentation", save=("masks",))
+        run(alone, tmp_path / "alone" / name)
+        (made,) = (tmp_path / "alone" / name / "masks").iterdir()
+        assert made.read_bytes() == (tmp_path / "out/masks" / mask).read_bytes()
+
+
+def test_shards_agree_on_names(tmp_path):
+    write_images(tmp_path / "in", [f"{number}.{ending}" for number in range(9) for ending in ("jpg", "png")])
+    job = job_of(tmp_path / "in", task="segmentation", save=("masks",), shards=3)
+    for number in (1, 2, 3):
+        run(job, tmp_path / "out", Shard(number, 3))
+    assert len(files(tmp_path / "out/masks")) == 18
+
+
+def test_images_that_came_or_went_in_between_overwrite_nothing(tmp_path):
+    folder = write_images(tmp_path / "in", ["a.jpg", "b.jpg", "c.jpg"])
+    job = job_of(folder, task="segmentation", save=("masks",))
+    run(job, tmp_path / "out", predictor=FakePredictor("segmentation", fail_after=2), batch_size=1)
+    before = content(tmp_path / "out")
+    (folder / "a.jpg").unlink()
+    write_images(folder, ["b.png", "a.png"])  # other colors than those of a.jpg and b.jpg
+    (tmp_path / "out/masks/c.png").write_bytes(b"made by hand")
+    run(job, tmp_path / "out", resume=True)
+    assert files(tmp_path / "out/masks") == ["a.png", "a.png.png", "b.png", "b.png.png", "c.jpg.png", "c.png"]
+    for name in ("a.png", "b.png"):
+        assert (tmp_path / "out/masks" / name).read_bytes() == before[f"masks/{name}"]
+    assert (tmp_path / "out/masks/c.png").read_bytes() == b"made by hand"
+
+
+def test_a_file_that_is_not_the_jobs_is_left_and_told(images, tmp_path):
+    job, out = job_of(images, save=("crops",)), tmp_path / "out"
+    run(job, out, predictor=FakePredictor(fail_after=4), batch_size=1)
+    mine = out / "crops/box/0/15.png_1.jpg"
+    mine.parent.mkdir(parents=True, exist_ok=True)
+    mine.write_bytes(b"made by hand")
+    with pytest.raises(FileExistsError, match=r"box/0/15\.png_1\.jpg is there already.*: move it away"):
+        run(job, out, resume=True)
+    assert mine.read_bytes() == b"made by hand"
+    mine.unlink()
+    run(job, out, resume=True)
+    run(job, tmp_path / "whole")
+    assert content(out) == content(tmp_path / "whole")
+
+
+def test_files_without_a_record_are_written_again_after_a_power_cut(images, tmp_path):
+    job, out = job_of(images, save=("pictures", "crops")), tmp_path / "out"
+    run(job, out)
+    run(job, tmp_path / "whole")
+    journal = out / "results.jsonl"
+    journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:4]))
+    (out / "pictures/2/5.png").write_bytes(b"")  # a name that reached the disk before the content
+    run(job, out, resume=True)
+    assert content(out) == content(tmp_path / "whole")
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names are UTF-8 there")
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_names_that_are_not_utf8_and_names_near_255_bytes(tmp_path, task):
+    long = ["x" * 251 + ".jpg", "x" * 251 + ".bmp", "é" * 125 + "y.png", "z" * 250 + "/1.bmp"]
+    folder = write_images(tmp_path / "in", ["q.png", *long, "sub/w.jpg"])
+    (folder / "q.png").rename(folder / os.fsdecode(b"q\xff.png"))
+    (folder / "sub").rename(folder / os.fsdecode(b"s\xe9"))
+    (folder / os.fsdecode(b"bad\xff.jpg")).write_bytes(b"")
+    shutil.copy(write_video(tmp_path / "clip.mp4", 3), folder / os.fsdecode(b"clip\xff.mp4"))
+    shutil.copy(tmp_path / "clip.mp4", folder / ("v" * 251 + ".mp4"))
+    kinds = ("pictures", "csv", "coco") + (("masks",) if task == "segmentation" else ("crops",))
+    job, out = job_of(folder, task=task, save=kinds), tmp_path / "out"
+    run(job, out, predictor=FakePredictor(task, fail_after=3))
+    run(job, out, resume=True)
+    assert read_job(out) == job
+    write_tables(out, job, kinds)
+    records = {record["name"]: record for record in read_records(out / "results.jsonl")}
+    assert len(records) == 11
+    assert {r"q\xff.png", r"s\xe9/w.jpg", *long} < set(records)
+    for name, text in ((r"bad\xff.jpg", "file is empty"), (r"clip\xff.mp4", "its name is not UTF-8")):
+        assert f"{folder}/{name}: {text}" in records[name]["error"]
+    written = files(out)
+    for path in written:
+        assert all(len(part.encode()) <= 255 for part in path.split("/"))  # and encodes at all
+    assert sum(path.startswith("pictures/") for path in written) == 7
+    assert sum(path.startswith("masks/") for path in written) == (9 if task == "segmentation" else 0)
+    with (out / "results.csv").open(newline="", encoding="utf-8") as file:
+        assert {row["name"] for row in csv.DictReader(file)} <= set(records)
+
+
+# A full disk
+
+
+def full(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("where", ["journal", "picture", "summary"])
+def test_after_a_full_disk_the_job_goes_on(images, tmp_path, monkeypatch, where):
+    job, out = job_of(images, save=("pictures", "json")), tmp_path / "out"
+    enter_folder(out, job, WHOLE, resume=False)
+
+    def begin(patched):
+        with Run(job, out, WHOLE) as share:
+            for number, _ in enumerate(share.predict(FakePredictor(), batch_size=1, workers=1)):
+                if number == 5 and where == "journal":
+                    patched.setattr(share._journal, "_file", FullFile(share._journal._file))
+                elif number == 5 and where == "picture":
+                    patched.setattr("dettoolkit.inference.predictions.save_picture", full)
+                elif number == 22 and where == "summary":
+                    patched.setattr("os.replace", full)
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space left"):
+        begin(patched)
+    assert not (out / "summary.json").exists()
+    run(job, out, resume=True)
+    run(job, tmp_path / "whole")
+    assert content(out) == content(tmp_path / "whole")
+
+
+class FullFile:
+    """A file on a full disk: what is written stays in the buffer, and closing tries once more."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def write(self, data):
+        self.file.write(data[: len(data) // 2])
+
+    def flush(self):
+        full()
+
+    def close(self):
+        self.file.close()
+        full()
+
+
+def test_a_video_on_a_full_disk_is_no_video(tmp_path, monkeypatch):
+    write_video(tmp_path / "in/a.mp4", 4)
+    job = job_of(tmp_path / "in", save=("pictures",))
+    monkeypatch.setattr("dettoolkit.inference.video.count_frames", lambda path: 2)
+    with pytest.raises(OSError, match=r"not written whole \(2 of 4 frames\), as on a full disk.*/a\.mp4"):
+        run(job, tmp_path / "out")
+    assert not (tmp_path / "out/pictures/a.mp4").exists()
+    assert not (tmp_path / "out/summary.json").exists()
+
+
 def test_stop_ends_what_has_no_end(images, tmp_path):
     job = job_of(images, save=("csv",))
     enter_folder(tmp_path / "out", job, WHOLE, resume=False)
-    with Run(job, tmp_path / "out", WHOLE, again=False) as share:
+    with Run(job, tmp_path / "out", WHOLE) as share:
         outcomes = share.predict(FakePredictor(), batch_size=1, workers=1)
         next(outcomes)
         share.stop()

@@ -163,3 +163,11 @@ def test_the_package_gives_load_and_imports_nothing_before_it_is_asked(tmp_path)
     assert dettoolkit.load is loading.load
     with pytest.raises(AttributeError, match="has no attribute 'lode'"):
         dettoolkit.lode  # noqa: B018
+
+
+@pytest.mark.parametrize("threads", [0, -1, 100_000, 1.5, "2", True, 10**30])
+def test_threads_that_no_machine_starts_are_refused(tmp_path, threads):
+    (tmp_path / "model.onnx").write_bytes(b"")
+    with pytest.raises(ValueError, match=rf"threads={threads!r}: wanted a whole number from 1 to \d+"):
+        engines.open_engine(tmp_path / "model.onnx", threads=threads)
+    assert engines.check_threads(2) == 2

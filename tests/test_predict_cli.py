@@ -1,8 +1,10 @@
 """`dettoolkit predict` with trained models: what comes out, and what a person is told."""
 
 import csv
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from fake_predictor import write_video
 from PIL import Image
 
 from dettoolkit.cli.predicting import predict
+from dettoolkit.evaluation.pictures import save_picture
 
 
 def files(folder):
@@ -156,6 +159,8 @@ def test_a_schedulers_signal_says_how_to_go_on(tiny, tiny_run, tmp_path):
         (["{run}", "foo://bucket/x"], "foo://bucket/x cannot be read: Protocol not known: foo"),
         (["{run}", "webcam", "--resume", "x"], "a camera or a stream is predicted once, as a whole"),
         (["--merge", "nowhere"], "nowhere holds no prediction job"),
+        (["{run}", "{image}", "--threads", "100000"], "threads=100000: wanted a whole number from 1 to "),
+        (["{run}", "{image}", "--workers", "100000"], "workers=100000: wanted a whole number from 1 to "),
     ],
 )
 def test_errors_are_sentences(tiny, tiny_run, tmp_path, monkeypatch, errors, given, text):
@@ -180,6 +185,13 @@ def test_a_device_that_is_not_there(tiny, tiny_run, capsys):
         (["--resume", "nowhere"], "nowhere holds no job to go on with: give a model"),
         (["m", "s", "--shard", "4/3"], "4/3: wanted I/N with I from 1 to N, such as 1/8"),
         (["m", "s", "--batch-size", "0"], "0: wanted a number, 1 or more"),
+        (["m", ""], "SOURCE: an empty text names nothing: is a variable of your script not set?"),
+        (["", "s"], "MODEL: an empty text names nothing"),
+        (["m", "s", "--out", ""], "--out: an empty text names nothing"),
+        (["m", "s", "--resume", ""], "--resume: an empty text names nothing"),
+        (["--merge", ""], "--merge: an empty text names nothing"),
+        (["m", "s", "--annotations", ""], "--annotations: an empty text names nothing"),
+        (["m", "s", "--classes", ""], "--classes: an empty text names nothing"),
         (["m", "s", "--resume", "a", "--out", "b"], "--resume names the folder already"),
         (["m", "s", "--merge", "a"], "--merge DIR goes alone"),
     ],
@@ -188,6 +200,64 @@ def test_wrong_usage_is_told_before_anything_is_loaded(given, text, capsys):
     with pytest.raises(SystemExit):
         predict(given)
     assert text in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_sentence_that_says_how_to_go_on(tiny, tiny_run, tmp_path, monkeypatch, capsys):
+    given = [tiny_run, tiny.data / "train", "--threshold", 0.01, "--save", "pictures,crops,csv"]
+    assert run(*given, "--out", tmp_path / "whole") == 0
+    out, saved = tmp_path / "out", []
+
+    def full(path, image):
+        saved.append(path)
+        if len(saved) == 9:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save_picture(path, image)
+
+    capsys.readouterr()
+    with monkeypatch.context() as patched:
+        patched.setattr("dettoolkit.inference.writers.save_picture", full)
+        assert run(*given, "--out", out) == 2
+    told = refused(capsys)
+    assert told == (
+        f"error: {out}: No space left on device. When that is put right, go on with: "
+        f"dettoolkit predict --resume {out}\n"
+    )
+    assert run("--resume", out) == 0
+    for name in files(tmp_path / "whole"):
+        if name != "summary.json":
+            assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert files(out) == files(tmp_path / "whole")
+    with monkeypatch.context() as patched:
+        patched.setattr("dettoolkit.inference.tables.csv.writer", no_space)
+        assert run("--resume", out) == 2
+        assert f"go on with: dettoolkit predict --resume {out}\n" in capsys.readouterr().err
+        assert predict(["--merge", str(out)]) == 2
+        assert f"go on with: dettoolkit predict --merge {out}\n" in capsys.readouterr().err
+
+
+def no_space(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names are UTF-8 there")
+def test_a_name_that_is_not_utf8_costs_nothing(tiny, tiny_run, tmp_path, monkeypatch):
+    folder = tmp_path / os.fsdecode(b"photos\xff")
+    folder.mkdir()
+    for number, name in enumerate((b"1\xff.png", b"2.png", b"bad\xfe.jpg"), start=1):
+        shutil.copy(tiny.data / f"val/{number}.png", folder / os.fsdecode(name))
+    (folder / os.fsdecode(b"bad\xfe.jpg")).write_bytes(b"")
+    out = tmp_path / os.fsdecode(b"out\xff")
+    with (tmp_path / "told").open("w", encoding="utf-8") as told, monkeypatch.context() as patched:
+        patched.setattr("sys.stdout", told)
+        assert run(tiny_run, folder, "--threshold", 0.01, "--save", "pictures,csv,coco", "--out", out) == 0
+    told = (tmp_path / "told").read_text(encoding="utf-8")
+    assert r"1\xff.png: " in told
+    assert r"bad\xfe.jpg: file is empty" in told
+    listed = json.loads((out / "coco_images.json").read_text(encoding="utf-8"))["images"]
+    assert [image["file_name"] for image in listed] == [r"1\xff.png", "2.png"]
+    assert r"1\xff.png,box" in (out / "results.csv").read_text(encoding="utf-8")
+    assert (out / r"pictures/1\xff.png").is_file()
+    assert run("--resume", out) == 0
 
 
 def test_another_job_in_the_folder_is_refused(tiny, tiny_run, tmp_path, errors):

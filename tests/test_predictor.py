@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import cv2
 import numpy as np
@@ -255,6 +256,7 @@ def test_stream_reads_as_results_are_asked_for(detector, image):
         ("clip.mp4", ValueError, "clip.mp4 is a video: .*dettoolkit predict"),
         (["damaged.png"], ValueError, "damaged.png: file is cut short"),
         (["nowhere.jpg"], ValueError, "nowhere.jpg: file does not exist"),
+        ("", ValueError, "an empty path names nothing"),
         (b"", BadImageError, "the bytes of an image: file is empty"),
         (b"text", BadImageError, "not an image"),
         (5, TypeError, "a Pillow image or a uint8 array .* got int 5"),
@@ -279,11 +281,17 @@ def test_what_cannot_be_predicted_on_is_named(detector, tmp_path, monkeypatch, i
 
 
 def test_options_are_checked_before_anything_is_read(detector, segmenter, image):
-    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
-        detector.stream(image, batch_size=0)
-    for threshold in (-0.1, 1.5, float("nan")):
-        with pytest.raises(ValueError, match="threshold must be between 0 and 1"):
+    for size in (0, -1, 1.5, "4", None, True, [2], float("nan")):
+        with pytest.raises(
+            ValueError, match=rf"batch_size must be a whole number, 1 or more, got {re.escape(repr(size))}"
+        ):
+            detector.stream(image, batch_size=size)
+    for threshold in (-0.1, 1.5, float("nan"), "0.5", True, [0.5], 1j):
+        with pytest.raises(
+            ValueError, match=rf"threshold must be a number from 0 to 1, got {re.escape(repr(threshold))}"
+        ):
             detector.stream(image, threshold=threshold)
+    assert len(list(detector.stream([image] * 3, batch_size=np.int64(2), threshold=np.float32(0.5)))) == 3
     with pytest.raises(ValueError, match=r"a segmenter has no scores: leave threshold=0.5 out"):
         segmenter(image, threshold=0.5)
     assert isinstance(segmenter(image, threshold=0), SegmentationPrediction)

@@ -1,6 +1,10 @@
 """Sources of prediction: what is found, in which order, under which names; what is told of the rest."""
 
 import os
+import re
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import cv2
@@ -10,6 +14,7 @@ from fake_predictor import write_images, write_video
 from PIL import Image
 
 from dettoolkit.datasets.problems import BadImageError
+from dettoolkit.inference import buckets
 from dettoolkit.inference.image_ids import ImageIds
 from dettoolkit.inference.sources import Found, Item, Sources, open_found
 
@@ -178,6 +183,67 @@ def test_addresses_through_fsspec(tmp_path):
         names("memory://bucket/other")
     with pytest.raises(ValueError, match=r"foo://x cannot be read: Protocol not known"):
         names("foo://x")
+
+
+class Site(BaseHTTPRequestHandler):
+    """Answer by the number that a path begins with; hang up on all others."""
+
+    def do_GET(self):
+        if self.path[1:4].isdecimal():
+            self.send_error(int(self.path[1:4]))
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def site():
+    """Serve on the loopback and give the address."""
+    pytest.importorskip("aiohttp", reason="fsspec reads http by aiohttp")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Site)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("404.jpg", r"404\.jpg cannot be fetched: .*404.*Not Found"),
+        ("403/", r"403/ cannot be fetched: .*403.*Forbidden"),
+        ("500.jpg", r"500\.jpg cannot be fetched: .*500"),
+        ("photo.jpg", r"photo\.jpg cannot be fetched: .*[Dd]isconnected"),
+    ],
+)
+def test_an_address_that_gives_nothing_says_why(site, path, text):
+    with pytest.raises(OSError, match=text):
+        names(f"{site}/{path}")
+    with pytest.raises(BadImageError, match=re.escape(f"{site}/{path}: ")):
+        buckets.read(f"{site}/{path}")
+
+
+def test_a_refused_connection_says_so():
+    pytest.importorskip("aiohttp", reason="fsspec reads http by aiohttp")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and not listening
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/photos/1.jpg"
+        with pytest.raises(OSError, match=rf"{url} cannot be fetched: Cannot connect to host"):
+            names(url)
+
+
+def test_an_empty_source_is_not_the_folder_where_one_is(tmp_path, monkeypatch):
+    write_images(tmp_path, ["1.png"])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        ValueError, match="an empty source names nothing, not even the folder where you are: give"
+    ):
+        Sources([""])
+    assert names(".") == ["1.png"]
 
 
 def test_image_ids_by_name(tmp_path):

@@ -1,7 +1,9 @@
 """Files of results: pictures, videos, label maps, cut-outs, and the tables made of records."""
 
 import csv
+import dataclasses
 import json
+from functools import partial
 
 import cv2
 import numpy as np
@@ -12,6 +14,7 @@ from pycocotools import mask as coder
 from pycocotools.coco import COCO
 
 from dettoolkit.inference import tables
+from dettoolkit.inference.names import Files, crop_name
 from dettoolkit.inference.records import found_in
 from dettoolkit.inference.sources import Sources, open_found
 from dettoolkit.inference.writers import Crops, Masks, Pictures
@@ -44,10 +47,10 @@ def images(tmp_path):
 
 
 def test_pictures_keep_names_and_folders(images, tmp_path):
-    write(Pictures(tmp_path / "out", again=False, every=1), predicted(images))
-    assert files(tmp_path / "out") == ["0.png", "1.jpg", "a/2.bmp.jpg", "a/3.png"]
-    assert np.array_equal(cv2.imread(str(tmp_path / "out/0.png")), cv2.imread(str(images / "0.png")))
-    shown = cv2.imread(str(tmp_path / "out/a/3.png"))
+    write(Pictures(Files(tmp_path), every=1), predicted(images))
+    assert files(tmp_path / "pictures") == ["0.png", "1.jpg", "a/2.bmp.jpg", "a/3.png"]
+    assert np.array_equal(cv2.imread(str(tmp_path / "pictures/0.png")), cv2.imread(str(images / "0.png")))
+    shown = cv2.imread(str(tmp_path / "pictures/a/3.png"))
     assert shown.shape == (20, 24, 3)
     assert not np.array_equal(shown, cv2.imread(str(images / "a/3.png")))
 
@@ -56,26 +59,26 @@ def test_pictures_keep_names_and_folders(images, tmp_path):
 def test_a_video_becomes_a_video_of_the_same_length(tmp_path, every, frames):
     folder = write_video(tmp_path / "in/a/clip.mp4", 9, fps=12.0).parents[1]
     write_video(folder / "b/other.avi.mp4", 2)
-    write(Pictures(tmp_path / "out", again=False, every=every), predicted(folder, every=every))
-    assert files(tmp_path / "out") == ["a/clip.mp4", "b/other.avi.mp4"]
-    capture = cv2.VideoCapture(str(tmp_path / "out/a/clip.mp4"))
+    write(Pictures(Files(tmp_path), every=every), predicted(folder, every=every))
+    assert files(tmp_path / "pictures") == ["a/clip.mp4", "b/other.avi.mp4"]
+    capture = cv2.VideoCapture(str(tmp_path / "pictures/a/clip.mp4"))
     assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == frames
     assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(12.0 / every)
 
 
 def test_label_maps_have_the_data_sets_ids(images, tmp_path):
     pairs = list(predicted(images, "segmentation"))
-    write(Masks(tmp_path / "out", again=False), pairs)
-    assert files(tmp_path / "out") == ["0.png", "1.png", "a/2.png", "a/3.png"]
+    write(Masks(Files(tmp_path)), pairs)
+    assert files(tmp_path / "masks") == ["0.png", "1.png", "a/2.png", "a/3.png"]
     for (item, prediction), name in zip(pairs, ("0", "1", "a/2", "a/3"), strict=True):
         assert item.name.startswith(name)
-        with Image.open(tmp_path / f"out/{name}.png") as png:
+        with Image.open(tmp_path / f"masks/{name}.png") as png:
             assert np.array_equal(np.asarray(png), np.array(IDS)[prediction.labels])  # 300: of 16 bits
 
 
 def test_objects_are_cut_out(images, tmp_path):
-    write(Crops(tmp_path / "out", again=False), predicted(images))
-    assert files(tmp_path / "out") == [
+    write(Crops(Files(tmp_path)), predicted(images))
+    assert files(tmp_path / "crops") == [
         "bar/a/2.bmp_2.jpg",
         "bar/a/3.png_2.jpg",
         "box/1.jpg_1.jpg",
@@ -83,31 +86,84 @@ def test_objects_are_cut_out(images, tmp_path):
         "box/a/3.png_1.jpg",
         "box/a/3.png_3.jpg",
     ]
-    assert cv2.imread(str(tmp_path / "out/box/1.jpg_1.jpg")).shape == (10, 8, 3)  # 1.25..9 by 2..12
+    assert cv2.imread(str(tmp_path / "crops/box/1.jpg_1.jpg")).shape == (10, 8, 3)  # 1.25..9 by 2..12
 
 
 @pytest.mark.parametrize("kind", ["pictures", "masks", "crops"])
-def test_nothing_is_overwritten_but_by_the_same_job(images, tmp_path, kind):
+def test_nothing_is_overwritten_but_by_the_same_image(images, tmp_path, kind):
     task = "segmentation" if kind == "masks" else "detection"
-    make = {
-        "pictures": lambda again: Pictures(tmp_path / "out", again=again, every=1),
-        "masks": lambda again: Masks(tmp_path / "out", again=again),
-        "crops": lambda again: Crops(tmp_path / "out", again=again),
-    }[kind]
-    write(make(False), predicted(images, task))
+    make = {"pictures": partial(Pictures, every=1), "masks": Masks, "crops": Crops}[kind]
+    pairs = list(predicted(images, task))
+    write(make(Files(tmp_path / "out")), pairs)
     before = files(tmp_path / "out")
-    with pytest.raises(FileExistsError, match="exists already: two images have the same name"):
-        write(make(False), predicted(images, task))
-    (tmp_path / "out" / ".0.part.png").write_bytes(b"of a process that was killed")
-    write(make(True), predicted(images, task))
-    assert [name for name in files(tmp_path / "out") if not name.startswith(".")] == before
+    write(make(Files(tmp_path / "out")), pairs)  # of a process that was killed: the same bytes
+    assert files(tmp_path / "out") == before
+    (first, *_) = (tmp_path / "out").rglob("*3*.*")
+    first.write_bytes(b"made by hand")
+    if kind == "crops":
+        with pytest.raises(FileExistsError, match="is there already and this job has no record of it: move"):
+            write(make(Files(tmp_path / "out")), pairs)
+        assert files(tmp_path / "out") == before
+    else:
+        write(make(Files(tmp_path / "out")), pairs)
+        assert len(files(tmp_path / "out")) == len(before) + 1
+    assert first.read_bytes() == b"made by hand"
+    begun = [item.name for item, _ in pairs]
+    write(make(Files(tmp_path / "again", unfinished=begun)), pairs)
+    for path in (tmp_path / "again").rglob("*3*.*"):
+        path.write_bytes(b"of other batches")
+    write(make(Files(tmp_path / "again", unfinished=begun)), pairs)
+    assert files(tmp_path / "again") == before
+    assert not [path for path in (tmp_path / "again").rglob("*3*.*") if path.stat().st_size < 50]
+
+
+CLASSES = [
+    ".",
+    "..",
+    "../x",
+    "a/b",
+    "a_b",
+    "a%2Fb",
+    "",
+    "%",
+    "\0",
+    ".git",
+    "c:\\d",
+    "\ud800",
+    "straße",
+    "n" * 300,
+]
+
+
+def test_crops_stay_in_their_folder_whatever_a_class_is_called():
+    names = [crop_name("x/1.png", each, 1).full for each in [*CLASSES, "traffic light"]]
+    assert names[-1] == "crops/traffic light/x/1.png_1.jpg"
+    assert names[CLASSES.index("straße")] == "crops/straße/x/1.png_1.jpg"
+    assert names[1] == "crops/%2E./x/1.png_1.jpg"
+    assert len(set(names)) == len(names)
+    for name in names:
+        crops, folder, *rest = name.split("/")
+        assert (crops, rest) == ("crops", ["x", "1.png_1.jpg"])
+        assert folder
+        assert not folder.startswith(".")
+        assert len(folder.encode()) <= 255
+        assert "\0" not in name
+
+
+def test_a_class_of_dots_is_cut_out_below_crops(images, tmp_path):
+    pairs = [
+        (item, dataclasses.replace(prediction, class_names=("..", ".", "none")))
+        for item, prediction in predicted(images)
+    ]
+    write(Crops(Files(tmp_path / "out/job")), pairs)
+    assert all(name.startswith("job/crops/%2E") for name in files(tmp_path / "out"))
 
 
 def test_each_kind_is_of_its_task(images, tmp_path):
     with pytest.raises(TypeError, match="masks are a segmenter's"):
-        write(Masks(tmp_path / "out", again=False), predicted(images))
+        write(Masks(Files(tmp_path)), predicted(images))
     with pytest.raises(TypeError, match="crops are a detector's"):
-        write(Crops(tmp_path / "out", again=False), predicted(images, "segmentation"))
+        write(Crops(Files(tmp_path)), predicted(images, "segmentation"))
 
 
 def records(images, task="detection"):
@@ -143,6 +199,18 @@ def test_csv(images, tmp_path):
     with (tmp_path / "classes.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert rows[0] == {"name": "0.png", "class": "box", "class_id": "3", "pixels": "240", "share": "0.5"}
+
+
+def test_csv_has_no_formulas(tmp_path):
+    texts = ["=1+1", "+1", "-1.jpg", "@SUM(A1)", "\t=1", "\r=1", "\uff1d1", "a=1.jpg", "'=1", ""]
+    box = {"class_id": -3, "score": 0.5, "box_xyxy": [-1.5, 0.0, 1.0, 2.0]}
+    found = [{"name": text, "index": 0, "objects": [{"name": text, **box}]} for text in texts]
+    tables.write_csv(tmp_path / "results.csv", found, "detection")
+    with (tmp_path / "results.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))[1:]
+    for text, row in zip(texts, rows, strict=True):
+        shown = text if text in ("a=1.jpg", "'=1", "") else f"'{text}"
+        assert row == [shown, shown, "-3", "0.5", "-1.5", "0.0", "1.0", "2.0"]  # numbers stay numbers
 
 
 def test_coco_is_what_pycocotools_reads(images, tmp_path, capsys):

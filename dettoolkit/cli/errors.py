@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import io
 import logging
 import os
 import re
@@ -50,6 +51,9 @@ def quiet() -> None:
 
 def guarded(command: Callable[[], int], traceback: bool) -> int:
     """Print an expected error as a sentence; keep tracebacks for defects, and for those who ask."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a path that the terminal cannot show ends no command
+            stream.reconfigure(errors="backslashreplace")
     try:
         return command()
     except KeyboardInterrupt as error:

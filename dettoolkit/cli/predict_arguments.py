@@ -26,10 +26,17 @@ def arguments() -> argparse.ArgumentParser:
         formatter_class=argparse.RawTextHelpFormatter,
     )
     add = parser.add_argument
-    add("model", nargs="?", metavar="MODEL", help="a run's folder, a checkpoint, or an exported file")
+    add(
+        "model",
+        nargs="?",
+        type=_given,
+        metavar="MODEL",
+        help="a run's folder, a checkpoint, or an exported file",
+    )
     add(
         "sources",
         nargs="*",
+        type=_given,
         metavar="SOURCE",
         help="images, videos, folders (with all below them), patterns in quotes, lists (.txt, a path\n"
         "a line), webcam, webcam:1, rtsp://..., s3://bucket/folder",
@@ -43,19 +50,26 @@ def arguments() -> argparse.ArgumentParser:
 
 def _results(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--out", metavar="DIR", help="new folder for the results (default: runs/predictions/<time>)")
+    add(
+        "--out",
+        type=_given,
+        metavar="DIR",
+        help="new folder for the results (default: runs/predictions/<time>)",
+    )
     add(
         "--save",
+        type=_given,
         metavar="LIST",
         help="of pictures, masks, crops, json, csv, coco, parquet, with commas between; results.jsonl\n"
         "is always written (default: pictures, and a segmenter's masks; with --resume or --shard json)",
     )
     add("--threshold", type=float, metavar="T", help="least score (default: the recipe's picture_threshold)")
-    add("--classes", metavar="NAMES", help="keep these classes only, with commas between")
+    add("--classes", type=_given, metavar="NAMES", help="keep these classes only, with commas between")
     add("--every", type=_count, metavar="N", help="of a video, take the first of each N frames")
     add("--limit", type=_count, metavar="N", help="take at most N images, and N frames of each video")
     add(
         "--annotations",
+        type=_given,
         metavar="FILE",
         help="COCO json whose image ids the results get, by file name; for scoring, with --threshold 0",
     )
@@ -87,19 +101,30 @@ def _machine(group: argparse._ArgumentGroup) -> None:
 
 def _fleet(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--resume", metavar="DIR", help="go on in this folder with what is not done; begin if it is new")
+    add(
+        "--resume",
+        type=_given,
+        metavar="DIR",
+        help="go on in this folder with what is not done; begin if it is new",
+    )
     add(
         "--shard",
         type=_shard,
         metavar="I/N",
         help="only the I-th of N parts; N processes may share one folder",
     )
-    add("--merge", metavar="DIR", help="make tables of a folder whose shards are all finished")
+    add("--merge", type=_given, metavar="DIR", help="make tables of a folder whose shards are all finished")
 
 
 def names(text: str | None) -> tuple[str, ...] | None:
     """Break a list at its commas."""
     return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _given(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("an empty text names nothing: is a variable of your script not set?")
+    return text
 
 
 def _count(text: str) -> int:

@@ -69,16 +69,39 @@ def _run(options: argparse.Namespace, before: Job | None, shard: Shard) -> int:
     ids = None if job.annotations is None else ImageIds(Path(job.annotations))
     named = options.resume if options.resume is not None else options.out
     folder = Path(named).expanduser() if named is not None else new_run_dir(Path("runs"), "predictions")
-    again = enter_folder(folder, job, shard, resume=options.resume is not None)
+    with _advised(folder, "give the same command again"):
+        again = enter_folder(folder, job, shard, resume=options.resume is not None)
     if options.resume is not None:
         print(f"{'going on' if again else 'beginning'} in {folder}", file=sys.stderr)
-    tally = _work(options, predictor, job, folder, shard, again=again, ids=ids, live=live)
-    return _finish(options, job, folder, shard, tally)
+    command = "predict anew, into another folder" if live else f"go on with: {_command(folder, shard)}"
+    with _advised(folder, command):
+        tally = _work(options, predictor, job, folder, shard, ids=ids, live=live)
+        return _finish(options, job, folder, shard, tally)
+
+
+def _command(folder: Path, shard: Shard) -> str:
+    """Give the command by which a job that was stopped goes on."""
+    shown = f" --shard {shard.number}/{shard.of}" if shard.of > 1 else ""
+    return f"dettoolkit predict --resume {folder}{shown}"
+
+
+@contextmanager
+def _advised(folder: Path, advice: str) -> Iterator[None]:
+    """Say what to do when the system has refused something, such as to write on a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # raised here, with advice of its own
+            raise
+        raise OSError(
+            f"{error.filename or folder}: {error.strerror}. When that is put right, {advice}"
+        ) from error
 
 
 def _load(model: Path, options: argparse.Namespace) -> Predictor:
     import torch
 
+    from dettoolkit.engines import check_threads
     from dettoolkit.loading import load
 
     if options.device is not None:
@@ -90,8 +113,9 @@ def _load(model: Path, options: argparse.Namespace) -> Predictor:
             raise ValueError(
                 f"--device {options.device}: PyTorch sees {torch.cuda.device_count()} GPUs here; leave it out"
             )
+    check_threads(options.workers, "workers")
     if options.threads is not None:
-        torch.set_num_threads(options.threads)
+        torch.set_num_threads(check_threads(options.threads))
     return load(model, device=options.device, threads=options.threads)
 
 
@@ -143,7 +167,6 @@ def _work(
     folder: Path,
     shard: Shard,
     *,
-    again: bool,
     ids: ImageIds | None,
     live: bool,
 ) -> Tally:
@@ -153,7 +176,7 @@ def _work(
 
     export = predictor.manifest.export
     fixed = export.batch if export is not None else None
-    with Run(job, folder, shard, again=again, ids=ids) as run:
+    with Run(job, folder, shard, ids=ids) as run:
         sources = Sources(job.sources, skip=folder)
         count = None if live else lambda: job.count(sources, shard)
         tally = Tally(count, done=run.done)
@@ -165,9 +188,8 @@ def _work(
                 tally.follow(outcomes)
         except KeyboardInterrupt:
             outcomes.close()
-            shown = f" --shard {shard.number}/{shard.of}" if shard.of > 1 else ""
             raise Interrupted(
-                f"stopped after {run.done} images; go on with: dettoolkit predict --resume {folder}{shown}"
+                f"stopped after {run.done} images; go on with: {_command(folder, shard)}"
             ) from None
     return tally
 
@@ -202,7 +224,9 @@ def _merge(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     unknown = [kind for kind in kinds if kind not in TABLES]
     if unknown:
         parser.error(f"--save {unknown[0]}: of finished shards one can make {', '.join(TABLES)}")
-    for line in write_tables(folder, job, kinds):
+    with _advised(folder, f"go on with: dettoolkit predict --merge {folder}"):
+        told = write_tables(folder, job, kinds)
+    for line in told:
         print(line)
     print("\n".join(f"written: {folder / TABLES[kind]}" for kind in kinds))
     return 0

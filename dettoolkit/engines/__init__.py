@@ -6,6 +6,7 @@ imported when a file of their format is opened, so that each is needed by those 
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +25,8 @@ FORMATS = {
     ".tflite": "litert",
     ".pt2": "pt2",
 }
+
+MOST_THREADS = max(64, os.cpu_count() or 1)
 
 
 class Engine(Protocol):
@@ -48,10 +51,26 @@ def open_engine(path: Path, *, threads: int | None = None) -> Engine:
 
     Raises:
         ModuleNotFoundError: the runtime is not installed; the message says how to get it.
-        ValueError: the file cannot be opened.
+        ValueError: the file cannot be opened, or not with so many threads.
     """
+    if threads is not None:
+        check_threads(threads)
     engine: Engine = module_of(path).open_engine(path, threads=threads)
     return engine
+
+
+def check_threads(count: int, name: str = "threads") -> int:
+    """Return a number of threads that can be started: runtimes crash when the system refuses them one.
+
+    Raises:
+        ValueError: another number.
+    """
+    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MOST_THREADS:
+        raise ValueError(
+            f"{name}={count!r}: wanted a whole number from 1 to {MOST_THREADS}; more than the "
+            f"{os.cpu_count()} cores of this machine make nothing faster"
+        )
+    return count
 
 
 def read_manifest(path: Path) -> Manifest:

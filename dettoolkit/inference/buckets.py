@@ -37,17 +37,38 @@ def find(url: str, endings: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     Raises:
         FileNotFoundError: there is no image.
         ModuleNotFoundError: the package for this kind of address is not installed.
+        OSError: the address cannot be fetched.
     """
     store, start = _open(url)
     start = start.rstrip("/")
-    if store.isfile(start):
+    try:
+        alone = store.isfile(start)
+        names = (
+            [] if alone else [each for each in sorted(store.find(start)) if each.lower().endswith(endings)]
+        )
+        if not alone and not names:
+            _look(store, start)
+    except Exception as error:  # each store has errors of its own
+        raise OSError(f"{url} cannot be fetched: {_reason(error)}") from error
+    if alone:
         yield start.rpartition("/")[2].partition("?")[0], url
-        return
-    names = [name for name in sorted(store.find(start)) if name.lower().endswith(endings)]
-    if not names:
+    elif not names:
         raise FileNotFoundError(f"{url} holds no images, that is no files that end in {', '.join(endings)}")
     for name in names:
         yield name.removeprefix(start).lstrip("/"), store.unstrip_protocol(name)
+
+
+def _look(store: Any, name: str) -> None:
+    """Raise what is behind an empty listing: over http a refused connection and no such page look so too."""
+    try:
+        store.info(name)
+    except FileNotFoundError as error:
+        if error.__cause__ is not None:
+            raise error.__cause__ from None
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 def read(url: str) -> NDArray[np.uint8]:
@@ -59,8 +80,12 @@ def read(url: str) -> NDArray[np.uint8]:
     store, name = _open(url)
     try:
         return decode_file(store.cat_file(name))
-    except (OSError, BadImageError) as error:
+    except BadImageError as error:
         raise BadImageError(f"{url}: {error}") from None
+    except FileNotFoundError:
+        raise BadImageError(f"{url}: file does not exist") from None
+    except Exception as error:  # each store has errors of its own
+        raise BadImageError(f"{url}: cannot be fetched: {_reason(error)}") from None
 
 
 def decode_file(data: bytes) -> NDArray[np.uint8]:

@@ -73,6 +73,8 @@ def sources_of(source: object) -> Iterable[object] | None:
         TypeError: nothing that an image could be taken from.
     """
     if isinstance(source, str | PathLike):
+        if not os.fspath(source):
+            raise ValueError("an empty path names nothing, not even the folder where you are: that is '.'")
         return _files(Path(source).expanduser())
     if isinstance(source, bytes | Image.Image | np.ndarray):
         return None

@@ -18,12 +18,14 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from dettoolkit.inference.sources import Item, Sources, open_found
 from dettoolkit.inference.tables import import_arrow
 from dettoolkit.inference.video import count_frames
 
 FILE = "job.json"
+PART = f".{FILE}."
 KINDS = {
     "pictures": "what was found, drawn: a picture of each image, an MP4 of each video",
     "masks": "a segmenter's label maps, as PNGs of label ids",
@@ -165,10 +167,15 @@ def enter_folder(folder: Path, job: Job, shard: Shard, *, resume: bool) -> bool:
         FileExistsError: the folder has other files, or this shard's results and `resume` is False.
         ValueError: the folder is another job's.
     """
-    if folder.exists() and not (folder / FILE).exists() and any(folder.iterdir()):
-        raise FileExistsError(f"{folder} has files already, of no prediction job: give a new folder")
     folder.mkdir(parents=True, exist_ok=True)
+    listed = os.listdir(folder)
+    # The job is looked for last: another shard that begins at this moment writes it before all else.
+    if not all(name.startswith(PART) for name in listed) and not (folder / FILE).exists():
+        raise FileExistsError(f"{folder} has files already, of no prediction job: give a new folder")
     _write_once(folder / FILE, json.dumps(asdict(job), indent=2, ensure_ascii=False) + "\n")
+    for name in listed:
+        if name.startswith(PART):  # of a process that was killed, or of one that now finds the job there
+            (folder / name).unlink(missing_ok=True)
     other = read_job(folder)
     if other is not None and other != job:
         mine, theirs = asdict(job), asdict(other)
@@ -195,13 +202,14 @@ def _write_once(path: Path, text: str) -> None:
     """Write a file whole, unless it is there: of several processes that begin at once the first does it."""
     if path.exists():
         return
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
+    part = path.with_name(f"{PART}{uuid4().hex}.part")
     try:
-        os.link(part, path)
-    except FileExistsError:
-        pass
-    except OSError:  # a file system without links, such as a mounted bucket
-        if not path.exists():
-            os.replace(part, path)
-    part.unlink(missing_ok=True)
+        # A source whose path is not UTF-8 has lone surrogates, each of which becomes JSON's own escape.
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
+        try:
+            os.link(part, path)
+        except OSError:  # another was first, or a file system without links, such as a mounted bucket
+            if not path.exists():
+                os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,15 +1,18 @@
 """The record of a prediction job: a line of JSON for each image, appended and never changed.
 
-What a line says is done: it is written after the image's pictures. A process that is killed
-leaves at most a torn last line, which is cut off when the job goes on.
+What a line says is done: it is written after the image's pictures, and its beginning, the name, before
+them. A process that is killed leaves at most such a torn last line, which is cut off when the job goes on and
+says whose pictures may be there already.
 """
 
 from __future__ import annotations
 
 import heapq
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -29,6 +32,7 @@ class Journal:
     Attributes:
         done: names of the images that had a line when it was opened. They are all that is held in memory.
         unreadable: how many of those could not be read.
+        unfinished: the image, and the video, that have no record or none any more and may have files.
 
     Raises:
         BlockingIOError: another process is writing it.
@@ -37,6 +41,8 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.unfinished: set[str] = set()
+        self._begun = ""  # of a line, what is written already
         self._file: BinaryIO = path.open("a+b")
         try:
             self._lock()
@@ -53,11 +59,23 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close the file, and let others write it."""
-        self._file.close()
+        # A file that could not be written cannot be closed either: it tries once more.
+        with suppress(*[] if error is None else [OSError]):
+            self._file.close()
+
+    def begin(self, name: str) -> None:
+        """Begin the record of an image whose files are about to be written."""
+        self._begun = json.dumps({"name": name})[:-1]
+        self._append(self._begun)
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Append a record and hand it to the operating system at once."""
-        self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+        """Append a record, whose first key is the name, and hand it to the operating system at once."""
+        line = json.dumps(record, allow_nan=False)
+        self._append(line.removeprefix(self._begun) + "\n")
+        self._begun = ""
+
+    def _append(self, text: str) -> None:
+        self._file.write(text.encode())
         self._file.flush()
 
     def _lock(self) -> None:
@@ -83,6 +101,7 @@ class Journal:
                         f"{self.path}, line {number}: this is no record, and others follow; take the line "
                         "out and go on: its image is predicted again"
                     )
+                self.unfinished = _names_begun(line)
                 break
             if video is None or record.get("video") != video:  # what was pending is finished
                 done.update(each["name"] for each in pending)
@@ -94,6 +113,8 @@ class Journal:
             done.update(each["name"] for each in pending)
             unreadable += sum("error" in each for each in pending)
             end = position
+        else:
+            self.unfinished.add(video)
         self._file.truncate(end)
         return done, unreadable
 
@@ -116,6 +137,13 @@ def _parse(line: bytes) -> Record | None:
     """Read a whole line; None for a torn one."""
     try:
         record = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) and "name" in record else None
+
+
+def _names_begun(line: bytes) -> set[str]:
+    """Read the name in a torn line, if there is one."""
+    found = re.match(rb'\{"name": ("([^"\\]|\\.)*")', line)
+    record = _parse(found[0] + b"}\n") if found else None
+    return set() if record is None else {record["name"]}

@@ -10,7 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from dettoolkit.datasets.problems import BadImageError
+from dettoolkit.engines import check_threads
 from dettoolkit.inference.answers import Answer, DetectionAnswer
+from dettoolkit.inference.files import printable
 from dettoolkit.inference.predictions import Prediction
 from dettoolkit.inference.predictor import Predictor
 from dettoolkit.inference.sources import Item, Pixels
@@ -43,6 +45,7 @@ def predict_items(
         batch_size: images that go through the network at once.
         workers: threads that read and decode.
     """
+    check_threads(workers, "workers")
     batch: list[tuple[Item, Pixels | str]] = []
     readable = 0
     for item, image in _read_ahead(items, workers=workers, ahead=batch_size + 2 * workers):
@@ -95,4 +98,4 @@ def _read(item: Item) -> Pixels | str:
     try:
         return item.read()
     except BadImageError as error:
-        return str(error)
+        return printable(str(error))

@@ -19,6 +19,9 @@ from dettoolkit.inference.predictions import DetectionPrediction, Prediction, Se
 from dettoolkit.manifest import Manifest
 from dettoolkit.preprocessing import normalise, normalise_on_cpu
 
+COUNT = int | np.integer
+NUMBER = COUNT | float | np.floating
+
 
 class Predictor:
     """Find objects, or the class of each pixel, in images.
@@ -153,7 +156,7 @@ class Predictor:
             for (path, pixels), answer in zip(images, answers, strict=True):
                 yield self.prediction(pixels, answer, path=path)
 
-    def _least(self, threshold: float | None) -> float:
+    def _least(self, threshold: object) -> float:
         """Choose the least score of what is given; a segmenter has no scores."""
         facts = self.manifest.detection
         if facts is None:
@@ -162,9 +165,9 @@ class Predictor:
             return 0.0
         if threshold is None:
             return facts.shown_threshold
-        if not 0 <= threshold <= 1:
-            raise ValueError(f"threshold must be between 0 and 1, got {threshold}")
-        return threshold
+        if isinstance(threshold, bool) or not isinstance(threshold, NUMBER) or not 0 <= threshold <= 1:
+            raise ValueError(f"threshold must be a number from 0 to 1, got {threshold!r}")
+        return float(threshold)
 
     def _groups(self, images: Sequence[NDArray[np.uint8]]) -> Iterator[list[int]]:
         """Tell which images go through the network together: as many as it takes, of one size."""
@@ -206,7 +209,7 @@ class Predictor:
         return tuple(output[:count] for output in self.engine(torch.cat((inputs, filling))))
 
 
-def _size(batch_size: int) -> int:
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    return batch_size
+def _size(batch_size: object) -> int:
+    if isinstance(batch_size, bool) or not isinstance(batch_size, COUNT) or batch_size < 1:
+        raise ValueError(f"batch_size must be a whole number, 1 or more, got {batch_size!r}")
+    return int(batch_size)

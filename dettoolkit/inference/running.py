@@ -6,14 +6,17 @@ import json
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
+from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from dettoolkit.inference import tables
+from dettoolkit.inference.files import whole
 from dettoolkit.inference.image_ids import ImageIds
 from dettoolkit.inference.jobs import TABLES, Job, Shard
 from dettoolkit.inference.journal import Journal, Record, merge_records
+from dettoolkit.inference.names import Files, names_of
 from dettoolkit.inference.pipeline import Outcome, predict_items
 from dettoolkit.inference.predictor import Predictor
 from dettoolkit.inference.records import found_in
@@ -30,7 +33,6 @@ class Run:
         job: what to do.
         folder: of the job, as `enter_folder` left it.
         shard: the share.
-        again: what `enter_folder` said.
         ids: of the job's annotation file, if it has one.
 
     Attributes:
@@ -40,21 +42,22 @@ class Run:
         BlockingIOError: another process works on this shard.
     """
 
-    def __init__(
-        self, job: Job, folder: Path, shard: Shard, *, again: bool, ids: ImageIds | None = None
-    ) -> None:
+    def __init__(self, job: Job, folder: Path, shard: Shard, *, ids: ImageIds | None = None) -> None:
         self.job, self.folder, self.shard = job, folder, shard
         self._sources = Sources(job.sources, skip=folder)
         self._ids = ids
-        self._stack = ExitStack()
-        self._journal = self._stack.enter_context(Journal(folder / shard.file("results", ".jsonl")))
         self._summary = folder / shard.file("summary", ".json")
-        self._writers = [
-            self._stack.enter_context(closing(each)) for each in _writers(job, folder, again=again)
-        ]
-        self.done, self._unreadable = len(self._journal.done), self._journal.unreadable
         self._stopped = False
         self._places: dict[str, int] = {}
+        self._video: str | None = None  # that the writers may have open
+        with ExitStack() as stack:
+            self._journal = stack.enter_context(Journal(folder / shard.file("results", ".jsonl")))
+            listed = islice(self._sources, job.limit)
+            names = chain.from_iterable(names_of(found, job.save) for found in listed)
+            files = Files(folder, names, self._journal.unfinished)
+            self._writers = [stack.enter_context(closing(each)) for each in _writers(job, files)]
+            self._stack = stack.pop_all()
+        self.done, self._unreadable = len(self._journal.done), self._journal.unreadable
 
     def __enter__(self) -> Self:
         """Give itself."""
@@ -64,7 +67,7 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close the record and what is written."""
-        self._stack.close()
+        self._stack.__exit__(kind, error, trace)
 
     def stop(self) -> None:
         """Take no further image; those taken are still predicted. A signal handler may call this."""
@@ -95,9 +98,11 @@ class Run:
             for outcome in outcomes:
                 self._write(outcome)
                 yield outcome
+        self._finish_video(None)
         seconds = round(time.monotonic() - start, 3)
         numbers = {"images": self.done, "unreadable": self._unreadable, "seconds": seconds}
-        self._summary.write_text(json.dumps(numbers) + "\n")
+        with whole(self._summary) as part:
+            part.write_text(json.dumps(numbers) + "\n")
 
     def _items(self) -> Iterator[Item]:
         for index, item in self.job.items(self._sources, self.shard, self._journal.done):
@@ -108,14 +113,23 @@ class Run:
 
     def _write(self, outcome: Outcome) -> None:
         """Write an image's files and then its record, which says that they are there."""
+        self._finish_video(outcome.item.video)
         if outcome.prediction is None:
             self._unreadable += 1
         else:
+            self._journal.begin(outcome.item.name)
             for writer in self._writers:
                 writer.write(outcome.item, outcome.prediction)
         index = self._places.pop(outcome.item.name)
         self._journal.write(_record(outcome, index, self._ids, self.job))
         self.done += 1
+
+    def _finish_video(self, following: str | None) -> None:
+        """Finish the annotated video before anything else has a record, which says that it is there."""
+        if following != self._video:
+            for writer in self._writers:
+                writer.close()
+        self._video = following
 
 
 def write_tables(folder: Path, job: Job, kinds: Sequence[str]) -> list[str]:
@@ -154,15 +168,13 @@ def write_tables(folder: Path, job: Job, kinds: Sequence[str]) -> list[str]:
     return told
 
 
-def _writers(job: Job, folder: Path, *, again: bool) -> list[Writer]:
-    writers: list[Writer] = []
-    if "pictures" in job.save:
-        writers.append(Pictures(folder / "pictures", again=again, every=job.every))
-    if "masks" in job.save:
-        writers.append(Masks(folder / "masks", again=again))
-    if "crops" in job.save:
-        writers.append(Crops(folder / "crops", again=again))
-    return writers
+def _writers(job: Job, files: Files) -> list[Writer]:
+    writers: dict[str, Writer] = {
+        "pictures": Pictures(files, every=job.every),
+        "masks": Masks(files),
+        "crops": Crops(files),
+    }
+    return [writer for kind, writer in writers.items() if kind in job.save]
 
 
 def _record(outcome: Outcome, index: int, ids: ImageIds | None, job: Job) -> Record:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from dettoolkit.datasets.images import ENDINGS as IMAGES
 from dettoolkit.datasets.problems import BadImageError
 from dettoolkit.inference import buckets
+from dettoolkit.inference.files import printable
 from dettoolkit.inference.images import files_below, natural, read_upright
 from dettoolkit.inference.video import ENDINGS as VIDEOS
 from dettoolkit.inference.video import Frame, is_live, read_frames
@@ -35,7 +36,7 @@ HINT = "give an image, a video, a folder, a pattern like 'photos/**/*.jpg', a .t
 class Found(NamedTuple):
     """An image, a video or a camera that was found, and not opened."""
 
-    name: str  # path below the folder that all sources share, with / between its parts
+    name: str  # path below the folder that all sources share, with / between its parts; always UTF-8
     where: Path | str | int
     kind: Literal["image", "video"]
 
@@ -82,6 +83,8 @@ class Sources:
         local = [_anchor(each) for each in given if is_local(each)]
         self._below = os.path.join(os.path.commonpath(local), "") if local else os.sep
         for each in given:
+            if not each:
+                raise ValueError(f"an empty source names nothing, not even the folder where you are: {HINT}")
             if "://" in each and not STREAM.match(each):
                 buckets.check(each)
             elif next(self._find(each), None) is None:
@@ -125,9 +128,8 @@ class Sources:
         # With strings: pathlib would take most of the time that a million names take.
         absolute = os.path.abspath(path)
         name = absolute.removeprefix(self._below)
-        return (
-            (name if name != absolute else os.path.splitdrive(absolute)[1]).replace(os.sep, "/").lstrip("/")
-        )
+        name = name if name != absolute else os.path.splitdrive(absolute)[1]
+        return printable(name.replace(os.sep, "/").lstrip("/"))
 
     @staticmethod
     def _nothing(given: str) -> Exception:
@@ -183,7 +185,7 @@ def is_local(given: str) -> bool:
 
 def _below(key: str) -> str:
     """Make a path below a folder of a key, in which a store allows anything."""
-    return "/".join(part for part in key.split("/") if part not in ("", ".", ".."))
+    return printable("/".join(part for part in key.split("/") if part not in ("", ".", ".."))) or "_"
 
 
 def _is_camera(given: str) -> bool:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
+from dettoolkit.inference.files import whole
 from dettoolkit.inference.journal import Record
 
 ROWS = 10_000  # images of a Parquet row group
+FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+"""What begins with one of these is a formula to a spreadsheet, which runs it (OWASP, CSV Injection)."""
 CSV_COLUMNS = {
     "detection": ("name", "class", "class_id", "score", "left", "top", "right", "bottom"),
     "segmentation": ("name", "class", "class_id", "pixels", "share"),
@@ -22,17 +23,23 @@ CSV_COLUMNS = {
 
 
 def write_csv(path: Path, records: Iterable[Record], task: str) -> None:
-    """Write a row for each object, or for each class that occurs in an image."""
-    with _whole(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+    """Write a row for each object, or for each class that occurs in an image; texts are no formulas."""
+    with whole(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(CSV_COLUMNS[task])
         for record in records:
+            name = _cell(record["name"])
             for each in record.get("objects", ()):
-                row = (record["name"], each["name"], each["class_id"], each["score"], *each["box_xyxy"])
+                row = (name, _cell(each["name"]), each["class_id"], each["score"], *each["box_xyxy"])
                 writer.writerow(row)
             for each in record.get("classes", ()):
-                row = (record["name"], each["name"], each["class_id"], each["pixels"], each["share"])
+                row = (name, _cell(each["name"]), each["class_id"], each["pixels"], each["share"])
                 writer.writerow(row)
+
+
+def _cell(text: str) -> str:
+    """Put a ' before what a spreadsheet would take for a formula: it is shown as text then."""
+    return f"'{text}" if text.startswith(FORMULA) else text
 
 
 def write_coco(path: Path, records: Iterable[Record], categories: Mapping[int, str]) -> int:
@@ -48,8 +55,8 @@ def write_coco(path: Path, records: Iterable[Record], categories: Mapping[int, s
     left_out = 0
     images = path.with_name(f"{path.stem}_images.json")
     with (
-        _whole(path) as results_part,
-        _whole(images) as images_part,
+        whole(path) as results_part,
+        whole(images) as images_part,
         results_part.open("w") as results,
         images_part.open("w", encoding="utf-8") as table,
     ):
@@ -90,7 +97,7 @@ def write_parquet(path: Path, records: Iterable[Record], task: str) -> None:
     arrow = import_arrow()
     schema = _schema(arrow, task)
     rest = iter(records)
-    with _whole(path) as part, arrow.parquet.ParquetWriter(part, schema) as file:
+    with whole(path) as part, arrow.parquet.ParquetWriter(part, schema) as file:
         while rows := list(islice(rest, ROWS)):
             file.write_table(arrow_table(rows, task))
 
@@ -149,15 +156,3 @@ class _List:
 
     def close(self) -> None:
         self._file.write("[]" if self._before == "[\n" else "\n]")
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """Give a hidden name to write under; the file gets its own name when nothing went wrong."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        yield part
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    os.replace(part, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dettoolkit.datasets.problems import BadImageError
+from dettoolkit.inference.files import part_of, printable
 
 ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
 """Of the files that count as videos where a folder is given."""
@@ -81,6 +83,8 @@ def is_live(video: str | int | Path) -> bool:
 def _open(video: str | int | Path) -> cv2.VideoCapture:
     if isinstance(video, Path) and not video.exists():
         raise BadImageError("file does not exist")
+    if printable(str(video)) != str(video):
+        raise BadImageError("its name is not UTF-8, and OpenCV opens no other: rename it")
     capture = cv2.VideoCapture(video if isinstance(video, int) else str(video))
     if not capture.isOpened():
         what = f"there is no camera {video}, or it is in use" if isinstance(video, int) else "not a video"
@@ -91,7 +95,7 @@ def _open(video: str | int | Path) -> cv2.VideoCapture:
 class VideoFile:
     """Write frames into an MP4 (MPEG-4 part 2, which OpenCV's wheels can write everywhere).
 
-    The file has its name only when it is closed; until then it ends in .part.mp4. Frames of odd width or
+    The file has its name only when it is closed; until then it is hidden. Frames of odd width or
     height get a row or a column more, since the codec knows even sizes only.
 
     Args:
@@ -101,7 +105,7 @@ class VideoFile:
 
     def __init__(self, path: Path, *, fps: float) -> None:
         self.path, self.fps = path, fps
-        self._part = path.with_name(f".{path.stem}.part.mp4")
+        self._part = part_of(path)
         self._writer: cv2.VideoWriter | None = None
         self._hw: tuple[int, int] = (0, 0)
         self._written = 0
@@ -143,18 +147,33 @@ class VideoFile:
         self._written += times
 
     def close(self) -> None:
-        """Finish the file and give it its name; without any frame there is none."""
-        if self._writer is not None:
-            self._writer.release()
-            self._writer = None
-            os.replace(self._part, self.path)
+        """Finish the file and give it its name; without any frame there is none.
+
+        Raises:
+            OSError: not all that was written is in it, which OpenCV does not say.
+        """
+        if self._writer is None:
+            return
+        self._writer.release()
+        self._writer = None
+        count = count_frames(self._part)
+        if count != self._written:
+            self._part.unlink(missing_ok=True)
+            text = f"not written whole ({count} of {self._written} frames), as on a full disk"
+            raise OSError(errno.EIO, text, str(self.path))
+        os.replace(self._part, self.path)
 
     def _start(self, image: NDArray[np.uint8]) -> cv2.VideoWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        if printable(str(self._part)) != str(self._part):
+            raise OSError(
+                f"{printable(str(self.path))} is not UTF-8, and OpenCV writes no other: rename the folder"
+            )
         self._hw = image.shape[0], image.shape[1]
         height, width = (size + size % 2 for size in self._hw)
         codec = cv2.VideoWriter.fourcc(*"mp4v")
         writer = cv2.VideoWriter(str(self._part), codec, self.fps, (width, height))
         if not writer.isOpened():
-            raise OSError(f"{self.path} cannot be written: is the disk full, or the folder read-only?")
+            text = "cannot be written, as on a full disk or in a read-only folder"
+            raise OSError(errno.EIO, text, str(self.path))
         return writer
