@@ -35,7 +35,7 @@ from dettoolkit.runs import (
     read_checkpoint,
 )
 from dettoolkit.training.module import Score, Task, TrainingModule
-from dettoolkit.training.trainer import BEST, LAST, build_callbacks, build_trainer, progress_bar
+from dettoolkit.training.trainer import BEST, LAST, build_callbacks, build_trainer, lost_process, progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -113,12 +113,13 @@ def _fit(trainer: Trainer, module: TrainingModule, data: LightningDataModule, la
     try:
         trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
     except SystemExit as error:  # what Lightning makes of Ctrl-C, and of a scheduler's SIGTERM
-        saved = module.run_dir / "checkpoints" / f"{LAST}.ckpt"
-        if saved.is_file():
-            hint = f"to continue from {saved}: tools/train.py --resume {module.run_dir}"
-        else:
-            hint = "no checkpoint was saved yet (trainer.checkpoint_every_steps saves more often)"
-        raise Interrupted(f"interrupted after {trainer.global_step} steps; {hint}") from error
+        raise Interrupted(
+            f"interrupted after {trainer.global_step} steps; {_hint(module.run_dir)}"
+        ) from error
+    except RuntimeError as error:
+        if (lost := lost_process(error, trainer)) is None:
+            raise
+        raise RuntimeError(f"{lost}; {_hint(module.run_dir)}") from error
     stopping = trainer.early_stopping_callback
     if stopping is not None and stopping.wait_count >= stopping.patience:
         logger.info(
@@ -128,6 +129,13 @@ def _fit(trainer: Trainer, module: TrainingModule, data: LightningDataModule, la
             float(stopping.best_score),
             stopping.patience,
         )
+
+
+def _hint(run_dir: Path) -> str:
+    saved = run_dir / "checkpoints" / f"{LAST}.ckpt"
+    if saved.is_file():
+        return f"to continue from {saved}: tools/train.py --resume {run_dir}"
+    return "no checkpoint was saved yet (trainer.checkpoint_every_steps saves more often)"
 
 
 def _score_best(run: Run, run_dir: Path) -> Score:
@@ -170,6 +178,10 @@ def _evaluate(run: Run, out: Path, what: str, *, keep: bool = False) -> Score:
     except SystemExit as error:  # what Lightning makes of Ctrl-C
         hint = f"to score it: tools/evaluate.py {what}"
         raise Interrupted(f"interrupted while scoring; {hint}") from error
+    except RuntimeError as error:
+        if (lost := lost_process(error, trainer)) is None:
+            raise
+        raise RuntimeError(f"{lost}; to score it: tools/evaluate.py {what}") from error
     logger.info("scored %d images in %.1f s", len(run.val), time.perf_counter() - started)
     result = module.score
     if result is None:
