@@ -36,9 +36,6 @@ sys.exit(pytest.main(["-m", "learnt", "-p", "no:cacheprovider", *sys.argv[2:]]))
 """
 
 
-TESTS = [path for path in Path(__file__).parent.glob("test_*.py") if "pytest.mark.learnt" in path.read_text()]
-
-
 def at_least(what: str, value: float, wanted: float) -> None:
     """Assert that a figure of what was learnt is `wanted` or more."""
     if FIGURES in os.environ:
@@ -52,7 +49,9 @@ def run(cpu: str, threads: int, seed: int, options: list[str]) -> tuple[list[lis
     with tempfile.TemporaryDirectory() as folder:
         figures = Path(folder) / "figures"
         ours = {FIGURES: str(figures), "DETTOOLKIT_TEST_SEED": str(seed), "OMP_NUM_THREADS": str(threads)}
-        options = [f"--basetemp={folder}/tests", "-q", "-rf", *options, *map(str, TESTS)]
+        tests = Path(__file__).parent.glob("test_*.py")
+        files = [str(path) for path in tests if "pytest.mark.learnt" in path.read_text()]
+        options = [f"--basetemp={folder}/tests", "-q", "-rf", *options, *files]
         command = [sys.executable, "-P", "-c", PYTEST, cpu, *options]
         ran = subprocess.run(command, env=os.environ | ours | CPUS[cpu], capture_output=True, text=True)
         lines = figures.read_text().splitlines() if figures.exists() else []
