@@ -48,7 +48,7 @@ from dettoolkit.runs import (
 )
 from dettoolkit.training.data import killed_loader
 from dettoolkit.training.module import Score, Task, TrainingModule
-from dettoolkit.training.trainer import build_callbacks, build_trainer, progress_bar
+from dettoolkit.training.trainer import build_callbacks, build_trainer, lost_process, progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -155,6 +155,10 @@ def _fit(trainer: Trainer, module: TrainingModule, data: LightningDataModule, la
     except SystemExit as error:  # what Lightning makes of Ctrl-C, and of a scheduler's SIGTERM
         hint = how_to_resume(module.run_dir)
         raise Interrupted(f"interrupted after {trainer.global_step} steps; {hint}") from error
+    except RuntimeError as error:
+        if (lost := lost_process(error, trainer)) is None:
+            raise
+        raise RuntimeError(f"{lost}; {how_to_resume(module.run_dir)}") from error
     stopping = trainer.early_stopping_callback
     if stopping is not None and stopping.wait_count >= stopping.patience:
         logger.info(
@@ -227,9 +231,9 @@ def _evaluate(run: Run, out: Path, what: str, *, keep: bool = False) -> Score:
         hint = f"to score it: tools/evaluate.py {what}"
         raise Interrupted(f"interrupted while scoring; {hint}") from error
     except RuntimeError as error:
-        if (killed := killed_loader(error)) is None:
+        if (cause := killed_loader(error) or lost_process(error, trainer)) is None:
             raise
-        raise RuntimeError(f"{killed}; to score it: tools/evaluate.py {what}") from error
+        raise RuntimeError(f"{cause}; to score it: tools/evaluate.py {what}") from error
     logger.info("scored %d images in %.1f s", len(run.val), time.perf_counter() - started)
     result = module.score
     if result is None:

@@ -3,8 +3,9 @@
 import json
 import logging
 import os
+import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from filelock import FileLock
+from learning_margins import SEED
 
 # Before any library is imported: nothing asks the network for news or sends it a report.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -90,14 +93,17 @@ trainer:
   extra: {enable_progress_bar: false}
 evaluation: {pictures: 4}
 """
-LEARN = (  # scores that tell, from random weights within seconds
+LEARN = (  # scores that tell, from random weights within seconds; on any CPU: see learning_margins.py
     "data.batch_size=8",
     "optim={type: adamw, lr: 0.04, schedule: {type: poly, power: 0.9, warmup_steps: 5, warmup_factor: 0.2}}",
     "trainer={max_epochs: 60, val_every_epochs: 30, ema: {decay: 0.5, warmup_steps: 1}}",
+    f"trainer.seed={SEED}",
 )
 LEARN_CLASSES = (
+    "data={train: {images: many}, batch_size: 16}",
     "optim={type: adamw, lr: 0.01, schedule: {warmup_steps: 5, warmup_factor: 0.2}}",
-    "trainer={max_epochs: 30, val_every_epochs: 15, ema: {decay: 0.5, warmup_steps: 1}}",
+    "trainer={max_epochs: 20, val_every_epochs: 10, ema: {decay: 0.5, warmup_steps: 1}}",
+    f"trainer.seed={SEED}",
 )
 
 
@@ -220,7 +226,7 @@ def _write_pair(root: Path, name: str, hw: tuple[int, int]) -> None:
     height, width = hw
     instances = np.full(hw, 23, np.uint16)  # what is no object has its label id
     instances[height // 2 :] = 7
-    for instance, (h, w) in ((26000, (9, 16)), (26001, (7, 12)), (24000, (18, 6))):
+    for instance, (h, w) in ((26000, (12, 18)), (26001, (9, 14)), (24000, (20, 10))):
         top, left = height // 2 - h + int(rng.integers(4, 12)), int(rng.integers(6, width - w))
         instances[top : top + h, left : left + w] = instance
     instances[:, :4] = 0
@@ -245,13 +251,13 @@ class TinyClassification(Tiny):
     Attributes:
         recipe: the recipe's file, tiny.yaml; it names no data set.
         data: folders of the classes bar, box and disc, with 4 training images of 48 x 64 each, and 3, 3 and
-            1 validation images; not to be changed.
+            1 validation images; `many` has 16 training images of each; not to be changed.
     """
 
     @staticmethod
     def write(root: Path, *, train: int = 4, val: int = 3) -> Path:
         """Write a data set like `data`, to be changed."""
-        for split, count in (("train", train), ("val", val)):
+        for split, count in (("train", train), ("many", 4 * train), ("val", val)):
             for label, kind in enumerate(("bar", "box", "disc")):
                 for number in range(1, (1 if (split, kind) == ("val", "disc") else count) + 1):
                     _write_shape(root / split / kind / f"{number}.png", kind, [len(split), label, number])
@@ -272,55 +278,76 @@ def _write_shape(path: Path, kind: str, seed: list[int]) -> None:
     cv2.imwrite(str(path), image)
 
 
+Once = Callable[[str, Callable[[Path], Path]], Path]
+
+
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Return a function that makes something in a folder, once for all of pytest-xdist's processes."""
+
+    def once(name: str, make: Callable[[Path], Path]) -> Path:
+        base = tmp_path_factory.getbasetemp()
+        folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+        made = folder.with_suffix(".made")
+        with FileLock(folder.with_suffix(".lock")):
+            if not made.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a process that failed
+                folder.mkdir()
+                made.write_text(str(make(folder)))
+        return Path(made.read_text())
+
+    return once
+
+
+def _written(kind: type[Tiny], recipe: str) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        (folder / "tiny.yaml").write_text(recipe)
+        return kind.write(folder / "data")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny(once: Once) -> Tiny:
     """Return a tiny recipe with its data set."""
-    folder = tmp_path_factory.mktemp("tiny")
-    (folder / "tiny.yaml").write_text(TINY_RECIPE)
-    return Tiny(folder / "tiny.yaml", Tiny.write(folder / "coco"))
+    data = once("tiny", _written(Tiny, TINY_RECIPE))
+    return Tiny(data.parent / "tiny.yaml", data)
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_run(tiny: Tiny, once: Once) -> Path:
     """Return the folder of a finished run of 2 epochs with 2 steps each; not to be changed."""
-    out = tmp_path_factory.mktemp("tiny_run")
     ema = "trainer.ema={decay: 0.5, warmup_steps: 1}"
-    return tiny.train(out, ema, "trainer.loggers.tensorboard=true")[0]
+    return once("tiny_run", lambda out: tiny.train(out, ema, "trainer.loggers.tensorboard=true")[0])
 
 
 @pytest.fixture(scope="session")
-def tiny_segmentation(tmp_path_factory: pytest.TempPathFactory) -> TinySegmentation:
-    """Return a tiny segmentation recipe with its data set."""
-    folder = tmp_path_factory.mktemp("tiny_segmentation")
-    (folder / "tiny.yaml").write_text(TINY_SEGMENTATION_RECIPE)
-    return TinySegmentation(folder / "tiny.yaml", TinySegmentation.write(folder / "cityscapes"))
-
-
-@pytest.fixture(scope="session")
-def tiny_segmentation_run(
-    tiny_segmentation: TinySegmentation, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """Return the folder of a finished run of 60 epochs with a step each: it has learnt; not to be changed."""
-    return tiny_segmentation.train(tmp_path_factory.mktemp("tiny_segmentation_run"), *LEARN)[0]
-
-
-@pytest.fixture(scope="session")
-def tiny_classification(tmp_path_factory: pytest.TempPathFactory) -> TinyClassification:
-    """Return a tiny classification recipe with its data set."""
-    folder = tmp_path_factory.mktemp("tiny_classification")
-    (folder / "tiny.yaml").write_text(TINY_CLASSIFICATION_RECIPE)
-    return TinyClassification(folder / "tiny.yaml", TinyClassification.write(folder / "images"))
-
-
-@pytest.fixture(scope="session")
-def tiny_classification_run(
-    tiny_classification: TinyClassification, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """Return the folder of a finished run of 30 epochs of 2 steps: it has learnt; not to be changed."""
-    return tiny_classification.train(tmp_path_factory.mktemp("tiny_classification_run"), *LEARN_CLASSES)[0]
-
-
-@pytest.fixture(scope="session")
-def tiny_learnt_run(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_learnt_run(tiny: Tiny, once: Once) -> Path:
     """Return the folder of a run of 60 epochs with a step each: it finds boxes; not to be changed."""
-    return tiny.train(tmp_path_factory.mktemp("tiny_learnt_run"), *LEARN)[0]
+    return once("tiny_learnt_run", lambda out: tiny.train(out, *LEARN)[0])
+
+
+@pytest.fixture(scope="session")
+def tiny_segmentation(once: Once) -> TinySegmentation:
+    """Return a tiny segmentation recipe with its data set."""
+    data = once("tiny_segmentation", _written(TinySegmentation, TINY_SEGMENTATION_RECIPE))
+    return TinySegmentation(data.parent / "tiny.yaml", data)
+
+
+@pytest.fixture(scope="session")
+def tiny_segmentation_run(tiny_segmentation: TinySegmentation, once: Once) -> Path:
+    """Return the folder of a finished run of 60 epochs with a step each: it has learnt; not to be changed."""
+    return once("tiny_segmentation_run", lambda out: tiny_segmentation.train(out, *LEARN)[0])
+
+
+@pytest.fixture(scope="session")
+def tiny_classification(once: Once) -> TinyClassification:
+    """Return a tiny classification recipe with its data set."""
+    data = once("tiny_classification", _written(TinyClassification, TINY_CLASSIFICATION_RECIPE))
+    return TinyClassification(data.parent / "tiny.yaml", data)
+
+
+@pytest.fixture(scope="session")
+def tiny_classification_run(tiny_classification: TinyClassification, once: Once) -> Path:
+    """Return the folder of a finished run of 20 epochs of 3 steps: it has learnt; not to be changed."""
+    return once("tiny_classification_run", lambda out: tiny_classification.train(out, *LEARN_CLASSES)[0])

@@ -25,6 +25,7 @@ def exported(tiny_segmentation_run, tmp_path_factory):
     return out
 
 
+@pytest.mark.learnt
 def test_a_file_and_its_report_are_written(exported):
     report = json.loads((exported.parent / "segmenter.onnx.report.json").read_text())
     assert report["images"] == 3

@@ -249,6 +249,7 @@ def swap_classes(proto):
     proto.graph.node.append(onnx.helper.make_node("Gather", ["in order", "order"], [name], axis=1))
 
 
+@pytest.mark.learnt
 def test_a_good_file_is_written_with_its_report(attempt, tiny_segmentation_run):
     done = attempt(tiny_segmentation_run)
     files = sorted(each.name for each in attempt.folder.iterdir())
@@ -282,6 +283,7 @@ def test_a_wrong_detector_is_not_written(attempt, tiny_learnt_run, change):
     assert list(attempt.folder.iterdir()) == []
 
 
+@pytest.mark.learnt
 def test_a_good_detector_is_written(attempt, tiny_learnt_run):
     figures = attempt(tiny_learnt_run, batch=None).report.figures
     assert figures["detections"] == 0
@@ -303,6 +305,7 @@ def shift_the_mean(proto):
     raise AssertionError("there is no mean in the graph")
 
 
+@pytest.mark.learnt
 def test_another_normalisation_inside_is_not_written(attempt, tiny_segmentation_run):
     inside = {"preprocessing": True, "postprocessing": True}
     done = attempt(tiny_segmentation_run, **inside)

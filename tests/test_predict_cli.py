@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from command_line import refused
 from fake_predictor import write_video
+from learning_margins import at_least
 from PIL import Image
 
 from dettoolkit.cli.predicting import predict
@@ -75,6 +76,7 @@ def test_coco_results_are_those_of_the_evaluation(tiny, tiny_run, tmp_path):
         assert len(list(csv.DictReader(file))) == len(results)
 
 
+@pytest.mark.learnt
 def test_a_segmenter_writes_label_ids(tiny_segmentation, tiny_segmentation_run, tmp_path, capsys):
     images = tiny_segmentation.data / "leftImg8bit/val"
     assert run(tiny_segmentation_run, images, "--out", tmp_path / "out") == 0
@@ -86,7 +88,7 @@ def test_a_segmenter_writes_label_ids(tiny_segmentation, tiny_segmentation_run, 
         truth = tiny_segmentation.data / "gtFine/val" / name.replace("leftImg8bit", "gtFine_labelIds")
         labels, mask = (np.asarray(Image.open(path)) for path in (truth, tmp_path / "out/masks" / name))
         right, count = right + int((mask == labels)[labels > 0].sum()), count + int((labels > 0).sum())
-    assert right / count > 0.6  # it has learnt these pictures
+    at_least("segmenter: pixels right, predicted", right / count, 0.6)
     assert "%" in capsys.readouterr().out
 
 

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from command_line import Errors, refused
+from learning_margins import at_least
 from PIL import Image
 
 from dettoolkit import cli
@@ -318,6 +319,7 @@ def test_without_instance_files_iiou_is_left_out_and_that_is_said(
     assert found["matrix"] == report["matrix"]
 
 
+@pytest.mark.learnt
 def test_other_ways_of_inference_change_the_answers_and_nothing_else(
     tiny_segmentation_run: Path, tiny_segmentation: Any, tmp_path: Path, report: dict[str, Any]
 ) -> None:
@@ -337,7 +339,8 @@ def test_other_ways_of_inference_change_the_answers_and_nothing_else(
     assert all(one != other for i, one in enumerate(matrices) for other in matrices[:i])
     for each in found.values():
         np.testing.assert_array_equal(np.sum(each["matrix"], axis=1), np.sum(report["matrix"], axis=1))
-        assert each["numbers"]["mIoU"] > 0.5 * report["numbers"]["mIoU"]
+        share = each["numbers"]["mIoU"] / report["numbers"]["mIoU"]
+        at_least("segmenter: mIoU of other inference, as a share", share, 0.5)
     # Settings of another mode are of no account, and a window of the image's size is the whole image.
     assert evaluated(tiny_segmentation_run, tmp_path / "whole", *small) == report
     data = ("--data", tiny_segmentation.write(tmp_path / "data", val=1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -118,3 +119,17 @@ def build_trainer(
             )
         keep_freed_memory()
     return trainer
+
+
+def lost_process(error: RuntimeError, trainer: Trainer) -> str | None:
+    """Say which of a run's processes the others have lost; None for any other error."""
+    text = str(error)
+    if trainer.world_size == 1 or not re.search("gloo/transport|ncclRemoteError", text):
+        return None
+    other = f"process {1 - trainer.global_rank}" if trainer.world_size == 2 else "another process"
+    address = re.search(r"\[([\da-fA-F.:]+)\]:\d+", text)
+    return (
+        f"process {trainer.global_rank} of {trainer.world_size} has lost the connection to {other}"
+        f"{f' on {address[1]}' if address else ''}: it was killed, or ended by an error that it told itself, "
+        "or its machine or the network is down"
+    )
