@@ -267,7 +267,8 @@ class Trainer(Section):
     loggers: Loggers = Field(default_factory=Loggers)  # type: ignore[arg-type]
     out: Text = Field("runs", description="Folder of the runs; each gets <out>/<recipe>/<time>.")
     extra: TrainerExtra = Field(
-        default_factory=TrainerExtra, description="More arguments of Lightning's Trainer."
+        default_factory=TrainerExtra,  # type: ignore[arg-type]
+        description="More arguments of Lightning's Trainer.",
     )
 
     @model_validator(mode="after")
