@@ -14,8 +14,16 @@ from dettoolkit.export.gate import EXACT, QUANTISED, RESIZED, GateError, Report,
 from dettoolkit.export.images import evenly, read, views
 from dettoolkit.export.metric import Source
 from dettoolkit.export.request import Request
-from dettoolkit.manifest import DetectionFacts, ExportFacts, Manifest, SegmentationFacts
+from dettoolkit.manifest import Anchors, DetectionFacts, ExportFacts, Manifest, SegmentationFacts
 
+ANCHORS: Anchors = {
+    "grids_hw": ((1, 2),),
+    "min_scale": 0.5,
+    "max_scale": 0.9,
+    "aspect_ratios": (),
+    "reduce_first_level": False,
+    "clip": True,
+}
 DETECTION = DetectionFacts(
     activation="sigmoid",
     score_threshold=0.01,
@@ -23,7 +31,7 @@ DETECTION = DetectionFacts(
     candidates_per_class=100,
     max_detections=100,
     shown_threshold=0.3,
-    anchors={},
+    anchors=ANCHORS,
 )
 
 
