@@ -92,7 +92,7 @@ def _load(model: Path, options: argparse.Namespace) -> Predictor:
             )
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    return load(model, device=options.device, threads=options.threads)
+    return load(model, device=options.device, threads=options.threads, trust=options.trust)
 
 
 def _job(
@@ -166,6 +166,7 @@ def _work(
         except KeyboardInterrupt:
             outcomes.close()
             shown = f" --shard {shard.number}/{shard.of}" if shard.of > 1 else ""
+            shown += " --trust" if options.trust else ""
             raise Interrupted(
                 f"stopped after {run.done} images; go on with: dettoolkit predict --resume {folder}{shown}"
             ) from None
