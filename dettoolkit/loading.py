@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -30,11 +31,12 @@ def load(
         trust: open a .pt2 file, which can run any code; give it for files of people you trust only.
 
     Raises:
+        TypeError: no path.
         FileNotFoundError: neither a checkpoint nor a run's folder with one.
         ModuleNotFoundError: the runtime of an exported file is not installed; the message names the extra.
         ValueError: a file that does not say what it is, a classifier, or a .pt2 file that is not trusted.
     """
-    path = Path(model).expanduser()
+    path = _path(model)
     if path.suffix.lower() in FORMATS:
         if not path.is_file():
             raise FileNotFoundError(
@@ -48,6 +50,21 @@ def load(
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return Predictor(manifest, NetworkEngine(network, torch.device(device)), source=str(path))
+
+
+def _path(model: object) -> Path:
+    if isinstance(model, os.PathLike):
+        model = os.fspath(model)
+    if not isinstance(model, str):
+        raise TypeError(
+            "load takes the path of a run's folder, a checkpoint or an exported file, not an object of type "
+            f"{type(model).__name__}: write what is in memory to a file, and give its path"
+        )
+    if not model:
+        raise ValueError(
+            "load was given an empty path: give that of a run's folder, a checkpoint or an exported file"
+        )
+    return Path(model).expanduser()
 
 
 def open_checkpoint(path: Path, recipe: Recipe | None = None) -> tuple[Manifest, nn.Module]:

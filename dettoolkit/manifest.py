@@ -37,6 +37,12 @@ FINAL = {"detection": ("boxes_xyxy", "scores", "labels", "counts"), "segmentatio
 """Names of the outputs of a file with post-processing inside; see ExportFacts."""
 
 
+def name_raw(outputs: Any) -> list[tuple[str, Any]]:
+    """Pair the raw outputs of a network, one or a tuple, with their names."""
+    several = outputs if isinstance(outputs, tuple) else (outputs,)
+    return list(zip(RAW["detection" if len(several) > 1 else "segmentation"], several, strict=True))
+
+
 class ManifestError(ValueError):
     """A file that does not say what it is, or says it in a way that this version does not know."""
 

@@ -275,7 +275,7 @@ def test_a_good_file_is_written_with_its_report(attempt, tiny_segmentation_run):
         attempt(tiny_segmentation_run)
 
 
-@pytest.mark.parametrize("change", [perturb, swap_red_and_blue, poison, swap_classes])
+@pytest.mark.parametrize("change", [perturb, swap_red_and_blue, swap_classes])
 def test_a_wrong_segmenter_is_not_written(attempt, tiny_segmentation_run, change):
     with pytest.raises(GateError, match="was not written") as refused:
         attempt(tiny_segmentation_run, edited(change))
@@ -283,7 +283,14 @@ def test_a_wrong_segmenter_is_not_written(attempt, tiny_segmentation_run, change
     assert list(attempt.folder.iterdir()) == []
 
 
-@pytest.mark.parametrize("change", [perturb, swap_red_and_blue, poison])
+@pytest.mark.parametrize("run", ["tiny_segmentation_run", "tiny_learnt_run"])
+def test_a_file_whose_outputs_are_not_finite_is_not_written(attempt, request, run):
+    with pytest.raises(GateError, match=r"(?s)nothing was written.*NaN or infinite"):
+        attempt(request.getfixturevalue(run), edited(poison))
+    assert list(attempt.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("change", [perturb, swap_red_and_blue])
 def test_a_wrong_detector_is_not_written(attempt, tiny_learnt_run, change):
     with pytest.raises(GateError, match="was not written"):
         attempt(tiny_learnt_run, edited(change))
