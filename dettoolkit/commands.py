@@ -15,10 +15,13 @@ from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import LambdaCallback
 
 from dettoolkit import build
-from dettoolkit.backbones.pretrained import load_weights
+from dettoolkit.backbones.pretrained import TORCHVISION, load_weights
 from dettoolkit.build import Run
+from dettoolkit.builders.network import listing
 from dettoolkit.config import Recipe, recipe_from_dict
 from dettoolkit.datasets.samplers import SampleKey
+from dettoolkit.finite import require_finite
+from dettoolkit.manifest import name_raw
 from dettoolkit.prepare import (
     count_problems,
     lightning_module,
@@ -35,7 +38,9 @@ from dettoolkit.runs import (
     LAST,
     PREVIOUS,
     Interrupted,
+    check_free,
     checkpoint_of,
+    description_of,
     how_to_resume,
     is_first_process,
     keep_config,
@@ -66,11 +71,16 @@ def check(name: str, recipe: Recipe) -> str:
     with torch.no_grad():
         outputs = run.task.network(run.task.images(batch))
     losses = run.task.losses(outputs, batch)
+    require_finite(
+        [*name_raw(outputs), *((f"loss {part}", value) for part, value in losses.items())],
+        source="the network's answer to the first batch",
+        remedy="start from other weights, or check model.loss and the images of this batch",
+    )
     lines = [
         summary(run),
         *run.batch_lines(batch, outputs),
         "loss      " + ", ".join(f"{part} {float(value):.4g}" for part, value in losses.items()),
-        "all in order; nothing was trained",
+        "the check passed; nothing was trained",
     ]
     return "\n".join(lines)
 
@@ -262,23 +272,33 @@ def evaluate(source: Path, *, recipe: Recipe, out: Path | None, keep: bool = Fal
     Raises:
         ValueError: weights of other classes than the data set's, or a recipe without weights.
     """
-    own, checkpoint = None, None
+    if out is not None:
+        check_free(out)
+    checkpoint, weights = None, recipe.model.weights
     name, base = source.stem, Path(recipe.trainer.out) / source.stem
-    if source.suffix not in (".yaml", ".yml"):
+    is_recipe = source.suffix in (".yaml", ".yml")
+    if not is_recipe:
         checkpoint = checkpoint_of(source, names=(BEST, LAST))
-        description, _ = read_checkpoint(checkpoint)
-        own = build.Classes(list(description["class_names"]), list(description["category_ids"]))
-        name, base = str(description["name"]), checkpoint.parent
-        base = base.parent if base.name == "checkpoints" else base
-    elif recipe.model.weights is None:
+        base = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+    elif weights is None:
         raise ValueError(
             f"{source} names no weights to score: set model.weights to a checkpoint, a .pth file or "
             "'torchvision:DEFAULT', or give a run's folder instead of a recipe"
         )
-    what = str(checkpoint or recipe.model.weights)
+    elif description_of(Path(weights)) is not None:
+        checkpoint = Path(weights)  # which names its classes, as a run's does
+    own = None
+    if checkpoint is not None:
+        description, _ = read_checkpoint(checkpoint)
+        own = build.Classes(list(description["class_names"]), list(description["category_ids"]))
+        name = name if is_recipe else description["name"]
+    what = str(checkpoint or weights)
     run = build.evaluation_run(name, recipe, own=own, what=what)
     if checkpoint is not None:
         _load(run.task, checkpoint)
+    elif weights is not None and not weights.startswith(TORCHVISION):
+        names = listing(run.classes.names)
+        logger.warning("%s does not name its classes: they are taken for %s, in this order", weights, names)
     told = count_problems(run)
     out = out if out is not None else new_evaluation_dir(base)
     result = _evaluate(run, out, what, keep=keep)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -17,7 +18,9 @@ from dettoolkit.manifest import Manifest
 from dettoolkit.runs import checkpoint_of, read_checkpoint, stored_recipe
 
 
-def load(model: str | Path, *, device: str | None = None, threads: int | None = None) -> Predictor:
+def load(
+    model: str | Path, *, device: str | None = None, threads: int | None = None, trust: bool = False
+) -> Predictor:
     """Load a model: a run's folder, a checkpoint of ours, or an exported file.
 
     Args:
@@ -25,13 +28,15 @@ def load(model: str | Path, *, device: str | None = None, threads: int | None = 
         device: where PyTorch runs a checkpoint, such as "cpu" or "cuda:1"; None takes a GPU if there is one.
         threads: that an exported file's runtime may use; None leaves it to the runtime. PyTorch's are set by
             `torch.set_num_threads`.
+        trust: open a .pt2 file, which can run any code; give it for files of people you trust only.
 
     Raises:
+        TypeError: no path.
         FileNotFoundError: neither a checkpoint nor a run's folder with one.
         ModuleNotFoundError: the runtime of an exported file is not installed; the message names the extra.
-        ValueError: a file that does not say what it is, or a classifier.
+        ValueError: a file that does not say what it is, a classifier, or a .pt2 file that is not trusted.
     """
-    path = Path(model).expanduser()
+    path = _path(model)
     if path.suffix.lower() in FORMATS:
         if not path.is_file():
             raise FileNotFoundError(
@@ -40,11 +45,26 @@ def load(model: str | Path, *, device: str | None = None, threads: int | None = 
         manifest = read_manifest(path)
         if device not in (None, "cpu"):
             raise ValueError(f"{path} runs on the CPU here: leave device={device!r} out")
-        return Predictor(manifest, open_engine(path, threads=threads), source=str(path))
+        return Predictor(manifest, open_engine(path, threads=threads, trust=trust), source=str(path))
     manifest, network = open_checkpoint(path)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return Predictor(manifest, NetworkEngine(network, torch.device(device)), source=str(path))
+
+
+def _path(model: object) -> Path:
+    if isinstance(model, os.PathLike):
+        model = os.fspath(model)
+    if not isinstance(model, str):
+        raise TypeError(
+            "load takes the path of a run's folder, a checkpoint or an exported file, not an object of type "
+            f"{type(model).__name__}: write what is in memory to a file, and give its path"
+        )
+    if not model:
+        raise ValueError(
+            "load was given an empty path: give that of a run's folder, a checkpoint or an exported file"
+        )
+    return Path(model).expanduser()
 
 
 def open_checkpoint(path: Path, recipe: Recipe | None = None) -> tuple[Manifest, nn.Module]:

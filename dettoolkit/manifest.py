@@ -1,19 +1,33 @@
 """What a model says about itself: all that is needed to run it and to read its answers.
 
 A checkpoint's is made from its recipe; an exported file carries its own. Plain data, so that it can be
-written as JSON into any format's metadata. Imports nothing of ours.
+written as JSON into any format's metadata. A file of others may say anything: `from_json` checks all values
+against the types below, whose bounds keep what is made of them within memory. Imports nothing of ours.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
+
+import msgspec
+from msgspec import Meta
 
 VERSION = 1
 """Of the layout below; a reader refuses a file of a later one."""
+LARGEST = 16 << 20
+"""Bytes of a manifest at most; one of ours has some thousand."""
+MOST_BOXES = 4_000_000
+"""Default boxes at most, 64 MB; an input of 8192 x 8192 has 2 million."""
 
-SizeHW = tuple[int, int]
+SizeHW = tuple[Annotated[int, Meta(ge=1, le=16384)], Annotated[int, Meta(ge=1, le=16384)]]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+Number = Annotated[float, Meta(ge=-1e6, le=1e6)]
+Positive = Annotated[float, Meta(gt=0, le=1e6)]
+Byte = Annotated[int, Meta(ge=0, le=255)]
+Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 INPUT = "images"
 """Name of an exported file's input."""
@@ -23,8 +37,25 @@ FINAL = {"detection": ("boxes_xyxy", "scores", "labels", "counts"), "segmentatio
 """Names of the outputs of a file with post-processing inside; see ExportFacts."""
 
 
+def name_raw(outputs: Any) -> list[tuple[str, Any]]:
+    """Pair the raw outputs of a network, one or a tuple, with their names."""
+    several = outputs if isinstance(outputs, tuple) else (outputs,)
+    return list(zip(RAW["detection" if len(several) > 1 else "segmentation"], several, strict=True))
+
+
 class ManifestError(ValueError):
     """A file that does not say what it is, or says it in a way that this version does not know."""
+
+
+class Anchors(TypedDict):
+    """Arguments of `detection.anchors.default_boxes`, without the input's size."""
+
+    grids_hw: Annotated[tuple[SizeHW, ...], Meta(min_length=1, max_length=32)]
+    min_scale: Fraction
+    max_scale: Fraction
+    aspect_ratios: Annotated[tuple[Positive, ...], Meta(max_length=32)]
+    reduce_first_level: bool
+    clip: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,16 +69,22 @@ class DetectionFacts:
         candidates_per_class: best boxes of a class that enter NMS.
         max_detections: most detections of an image.
         shown_threshold: score from which a detection is shown to people, unless they say otherwise.
-        anchors: arguments of `detection.anchors.default_boxes`, without the input's size.
+        anchors: how its default boxes are laid out.
     """
 
     activation: Literal["sigmoid", "softmax"]
-    score_threshold: float
-    nms_iou: float
-    candidates_per_class: int
-    max_detections: int
-    shown_threshold: float
-    anchors: dict[str, Any]
+    score_threshold: Fraction
+    nms_iou: Fraction
+    candidates_per_class: Count
+    max_detections: Count
+    shown_threshold: Fraction
+    anchors: Anchors
+
+    def __post_init__(self) -> None:
+        cells = sum(rows * columns for rows, columns in self.anchors["grids_hw"])
+        boxes = cells * (2 + 2 * len(self.anchors["aspect_ratios"]))
+        if boxes > MOST_BOXES:
+            raise ManifestError(f"anchors make {boxes} default boxes, where {MOST_BOXES} are the most")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +99,11 @@ class SegmentationFacts:
     mode: Literal["whole", "slide"] = "whole"
     window_hw: SizeHW = (769, 769)
     stride_hw: SizeHW = (513, 513)
-    scales: tuple[float, ...] = (1.0,)
+    scales: Annotated[tuple[Annotated[float, Meta(gt=0, le=16)], ...], Meta(min_length=1, max_length=32)] = (
+        1.0,
+    )
     flip: bool = False
-    colors: tuple[tuple[int, int, int] | None, ...] | None = None
+    colors: tuple[tuple[Byte, Byte, Byte] | None, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +126,7 @@ class ExportFacts:
 
     format: str
     precision: Literal["float32", "int8"] = "float32"
-    batch: int | None = None
+    batch: Annotated[int, Meta(ge=1, le=1024)] | None = None
     preprocessing: bool = False
     postprocessing: bool = False
     float_layers: tuple[str, ...] = ()
@@ -114,10 +153,10 @@ class Manifest:
     """
 
     name: str
-    class_names: tuple[str, ...]
-    class_ids: tuple[int, ...]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    class_names: Annotated[tuple[str, ...], Meta(min_length=1)]
+    class_ids: tuple[Integer, ...]
+    mean: tuple[Number, Number, Number]
+    std: tuple[Positive, Positive, Positive]
     input_hw: SizeHW | None
     recipe: dict[str, Any]
     versions: dict[str, str]
@@ -130,6 +169,13 @@ class Manifest:
             raise ManifestError(
                 "a manifest describes either a detector or a segmenter: give one of the two sections"
             )
+        if self.detection is not None and self.input_hw is None:
+            raise ManifestError("a detector needs input_hw, the size that its default boxes belong to")
+        names, colors = len(self.class_names), self.segmentation.colors if self.segmentation else None
+        if len(self.class_ids) != names:
+            raise ManifestError(f"there are {names} class names and {len(self.class_ids)} class ids")
+        if colors is not None and len(colors) != names:
+            raise ManifestError(f"there are {names} class names and {len(colors)} colors")
 
     @property
     def task(self) -> Literal["detection", "segmentation"]:
@@ -141,36 +187,25 @@ class Manifest:
         return json.dumps({"manifest": VERSION, **asdict(self)}, allow_nan=False)
 
 
-def from_json(text: str, *, source: str) -> Manifest:
+def from_json(text: str | bytes, *, source: str) -> Manifest:
     """Read a manifest back.
 
     Raises:
-        ManifestError: not a manifest, or of a later version; the message names `source`.
+        ManifestError: not a manifest, or of a later version; the message names `source` and the wrong key.
     """
     try:
-        data = json.loads(text)
-        version = data.pop("manifest")
+        if len(text) > LARGEST:
+            raise ManifestError(f"it has {len(text)} bytes, where a manifest has at most {LARGEST}")
+        data = msgspec.json.decode(text)
+        version = data.pop("manifest", None) if isinstance(data, dict) else None
+        if type(version) is not int:
+            raise ManifestError("it has no number of its layout, `manifest`")
         if version > VERSION:
             raise ManifestError(
-                f"{source} was exported by a later dettoolkit (manifest {version}, this one reads up to "
-                f"{VERSION}): update dettoolkit"
+                f"it was written by a later dettoolkit, in layout {version}: update dettoolkit"
             )
-        sections = {"detection": DetectionFacts, "segmentation": SegmentationFacts, "export": ExportFacts}
-        for name, section in sections.items():
-            data[name] = section(**_tuples(data[name])) if data[name] is not None else None
-        return Manifest(**_tuples(data))
-    except ManifestError:
-        raise
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        return msgspec.convert(data, Manifest)
+    except (ValueError, RecursionError) as error:
         raise ManifestError(
             f"{source} holds no description that dettoolkit can read ({error}): export it again"
         ) from None
-
-
-def _tuples(data: dict[str, Any]) -> dict[str, Any]:
-    """Turn the lists that JSON made of tuples back, below plain dicts excepted."""
-
-    def back(value: Any) -> Any:
-        return tuple(back(each) for each in value) if isinstance(value, list) else value
-
-    return {key: back(value) for key, value in data.items()}

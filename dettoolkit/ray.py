@@ -39,6 +39,7 @@ class BatchPredictor:
         device: as `dettoolkit.load` takes it.
         threads: of the network's runtime; best the worker's `num_cpus`.
         at_once: images that go through the network at once.
+        trust: as `dettoolkit.load` takes it.
     """
 
     def __init__(
@@ -49,8 +50,9 @@ class BatchPredictor:
         device: str | None = None,
         threads: int | None = None,
         at_once: int = 1,
+        trust: bool = False,
     ) -> None:
-        self.predictor = load(model, device=device, threads=threads)
+        self.predictor = load(model, device=device, threads=threads, trust=trust)
         self.threshold, self.at_once = threshold, at_once
 
     def __call__(self, batch: Mapping[str, NDArray[Any]]) -> Any:

@@ -13,7 +13,11 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any, TypedDict
+
+import msgspec
+from msgspec import Meta
+from torch import Tensor
 
 from dettoolkit.backbones.pretrained import load_checkpoint
 from dettoolkit.config import RecipeError
@@ -28,6 +32,21 @@ logger = logging.getLogger(__name__)
 CONFIG = "config.yaml"
 # Names of checkpoints: of the best score, the newest, and the one before that.
 BEST, LAST, PREVIOUS = "best", "last", "previous"
+
+
+class _Stored(TypedDict, total=False):
+    trainer: dict[str, Any]
+
+
+class Description(TypedDict):
+    """What every checkpoint of ours says of itself, and what is relied on; see `builders.run.describe`."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^/\\\x00]*$")]  # it names a file
+    recipe: _Stored
+    class_names: Annotated[list[str], Meta(min_length=1)]
+    category_ids: list[int]
+    versions: dict[str, str]
+
 
 # Where launchers tell a process its number: torchrun, Lightning (NODE_RANK is the user's there), SLURM.
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
@@ -66,6 +85,18 @@ def require_writable(out: Path) -> None:
 def new_evaluation_dir(base: Path) -> Path:
     """Make `<base>/evaluation`, or `evaluation_2` and so on where that exists."""
     return _new_dir(base / "evaluation", remedy="give one by --out")
+
+
+def check_free(out: Path) -> None:
+    """Refuse a destination that has something in it, before any work.
+
+    Raises:
+        FileExistsError: it has.
+    """
+    if is_first_process() and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(
+            f"{out} is there already, and is not overwritten: name another folder with --out"
+        )
 
 
 def _new_dir(wanted: Path, *, remedy: str) -> Path:
@@ -217,16 +248,47 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read a checkpoint of ours: its description (recipe, class names, versions) and its state dict.
 
     Raises:
-        ValueError: a file that does not describe itself, such as a bare state dict.
+        ValueError: a file that does not describe itself, such as a bare state dict, or does so wrongly.
     """
     content = load_checkpoint(path)
-    description, state = content.get("dettoolkit"), content.get("state_dict")
-    if not isinstance(description, dict) or not isinstance(state, dict):
+    description, state = _description(content, path), content.get("state_dict")
+    if description is None or not isinstance(state, dict):
         raise ValueError(
             f"{path} holds no dettoolkit run: its recipe and class names are missing. A bare state dict can "
             "start a training (model.weights=...), and is evaluated by a recipe: see docs/guide.md"
         )
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise ValueError(
+                f"{path} holds no weights of a run: {name!r} is a {type(value).__name__}, not a tensor"
+            )
     return description, state
+
+
+def description_of(weights: Path) -> dict[str, Any] | None:
+    """Give what a file of weights says of itself; None where it is none of ours, or no file.
+
+    Raises:
+        ValueError: it says so wrongly.
+    """
+    return _description(load_checkpoint(weights), weights) if weights.is_file() else None
+
+
+def _description(content: Mapping[str, object], path: Path) -> dict[str, Any] | None:
+    description = content.get("dettoolkit")
+    if not isinstance(description, dict):
+        return None
+    try:
+        checked = msgspec.convert(description, Description)
+        names, ids = len(checked["class_names"]), len(checked["category_ids"])
+        if names != ids:
+            raise ValueError(f"there are {names} class names and {ids} category ids")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} describes itself as no checkpoint of dettoolkit does ({error}): it is damaged or was "
+            "changed; give another one"
+        ) from None
+    return description
 
 
 @contextmanager
@@ -237,10 +299,14 @@ def stored_recipe(run: Path, *, trainer: Mapping[str, Any] = MappingProxyType({}
     as one of the run's.
     """
     description, _ = read_checkpoint(checkpoint_of(run, names=("best", "last")))
-    recipe = {**description["recipe"], "trainer": {**description["recipe"]["trainer"], **trainer}}
+    recipe = {**description["recipe"], "trainer": {**description["recipe"].get("trainer", {}), **trainer}}
+    try:
+        text = "".join(f"{line}\n" for line, _ in write_lines(recipe))
+    except (TypeError, RecursionError) as error:
+        raise ValueError(f"the recipe of {run} is none that was read from a file: {error}") from None
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{description['name']}.yaml"
-        path.write_text("".join(f"{line}\n" for line, _ in write_lines(recipe)))
+        path.write_text(text, encoding="utf-8")
         try:
             yield path
         except RecipeError as error:

@@ -4,8 +4,16 @@ from pathlib import Path
 
 import numpy as np
 
-from dettoolkit.manifest import DetectionFacts, ExportFacts, Manifest, SegmentationFacts
+from dettoolkit.manifest import Anchors, DetectionFacts, ExportFacts, Manifest, SegmentationFacts
 
+ANCHORS: Anchors = {
+    "grids_hw": ((1, 2),),
+    "min_scale": 0.5,
+    "max_scale": 0.9,
+    "aspect_ratios": (),
+    "reduce_first_level": False,
+    "clip": True,
+}
 COLORS = ((200, 40, 30), (20, 160, 60), (40, 70, 210))
 SEGMENTER_CLASSES = ("reddish", "greenish", "bluish")
 DETECTOR_CLASSES = ("cup", "traffic light")
@@ -26,7 +34,7 @@ def manifest_of(task: str, **export) -> Manifest:
         candidates_per_class=100,
         max_detections=100,
         shown_threshold=0.4,
-        anchors={},
+        anchors=ANCHORS,
     )
     segments = task == "segmentation"
     names = SEGMENTER_CLASSES if segments else DETECTOR_CLASSES

@@ -278,7 +278,7 @@ def test_check_tries_everything_and_trains_nothing(
     assert "batch     images (6, 3, 64, 64), classes: bar, box\n" in shown
     assert "outputs   logits (6, 3)\n" in shown
     assert "loss      class " in shown
-    assert shown.endswith("all in order; nothing was trained\n")
+    assert shown.endswith("the check passed; nothing was trained\n")
     assert not (tmp_path / "runs").exists()
 
 

@@ -142,7 +142,7 @@ def test_check_tries_everything_and_trains_nothing(
     assert "data      8 images to train on, 5 to validate on" in shown
     assert "batch     images (4, 3, 64, 64), 8 boxes" in shown
     assert "outputs   class logits (4, 84, 3), box deltas (4, 84, 4)" in shown
-    assert shown.endswith("all in order; nothing was trained\n")
+    assert shown.endswith("the check passed; nothing was trained\n")
     assert not (tmp_path / "runs").exists()
 
 
@@ -286,9 +286,79 @@ def test_data_of_other_classes_is_refused(
     best, val = tiny_run / "checkpoints" / "best.ckpt", data / "annotations" / "val.json"
     assert f"{best} detects 2 classes (box, bar), but {val} has 3" in error
     assert "Only in the first: box; only in the file: ball, crate." in error
-    # A recipe takes its classes from the data, and weights of other classes do not fit it.
+    # So they are where a recipe names the checkpoint.
     error = evaluate_error(tiny.recipe, f"model.weights={best}", f"data.root={data}")
-    assert f"{best} predicts another number of classes than the 3 of the data set" in error
+    assert f"{best} detects 2 classes (box, bar), but {val} has 3" in error
+
+
+def test_weights_of_as_many_other_classes_are_not_scored(
+    evaluate_error: Errors, tiny_run: Path, tiny: Any, tmp_path: Path
+) -> None:
+    def renamed(content: dict[str, Any]) -> None:
+        for each, name in zip(content["categories"], ("cat", "dog"), strict=True):
+            each["name"] = name
+
+    data = edited(tiny.write(tmp_path / "coco"), "val", renamed)
+    weights = f"model.weights={tiny_run / 'checkpoints' / 'best.ckpt'}"
+    error = evaluate_error(tiny.recipe, weights, f"data.root={data}")
+    assert "best.ckpt detects 2 classes (box, bar)" in error
+    assert "only in the file: cat, dog" in error
+
+
+def test_classes_in_another_order_are_scored_by_name(tiny_run: Path, tiny: Any, tmp_path: Path) -> None:
+    def swapped(content: dict[str, Any]) -> None:
+        content["categories"] = [{"id": 1, "name": "bar"}, {"id": 2, "name": "box"}]
+        for each in content["annotations"]:
+            each["category_id"] = {3: 2, 7: 1}[each["category_id"]]
+
+    data = edited(tiny.write(tmp_path / "coco"), "val", swapped)
+    weights = f"model.weights={tiny_run / 'checkpoints' / 'best.ckpt'}"
+    reports = []
+    for name, arguments in (
+        ("run", [str(tiny_run), "--data", str(data)]),
+        ("recipe", [str(tiny.recipe), weights, f"data.root={data}"]),
+    ):
+        assert cli.evaluate([*arguments, "--out", str(tmp_path / name)]) == 0
+        reports.append(json.loads((tmp_path / name / "evaluation.json").read_text())["numbers"])
+    assert reports[0] == reports[1]
+    assert reports[0] == pytest.approx(
+        json.loads((tiny_run / "evaluation.json").read_text())["numbers"], nan_ok=True
+    )
+
+
+def test_weights_without_names_are_scored_with_a_warning(
+    tiny_run: Path, tiny: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = torch.load(tiny_run / "checkpoints" / "best.ckpt", weights_only=True)
+    bare = tmp_path / "bare.pth"
+    torch.save({key.removeprefix("network."): value for key, value in content["state_dict"].items()}, bare)
+    arguments = [str(tiny.recipe), f"model.weights={bare}", f"data.root={tiny.data}"]
+    assert cli.evaluate([*arguments, "--out", str(tmp_path / "out")]) == 0
+    assert f"{bare} does not name its classes: they are taken for box, bar" in caplog.text
+    wanted = json.loads((tiny_run / "evaluation.json").read_text())["numbers"]
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["numbers"] == pytest.approx(
+        wanted, nan_ok=True
+    )
+
+
+@pytest.mark.parametrize("name", ["evaluation.json", "predictions.json", "pictures", "notes.txt", None])
+def test_nothing_in_the_given_folder_is_overwritten(
+    evaluate_error: Errors, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str | None
+) -> None:
+    def work(*_: object, **__: object) -> None:
+        raise AssertionError("the work began")
+
+    out = tmp_path / "out"
+    if name is None:
+        out.write_text("mine")
+    else:
+        out.mkdir()
+        (out / name).write_text("mine")
+    monkeypatch.setattr(commands.build, "evaluation_run", work)
+    error = evaluate_error(tiny_run, "--out", out)
+    assert f"{out} is there already" in error
+    assert "another folder with --out" in error
+    assert (out if name is None else out / name).read_text() == "mine"
 
 
 def test_training_says_that_a_class_head_of_another_size_starts_fresh(

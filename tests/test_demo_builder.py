@@ -132,7 +132,9 @@ def test_what_is_there_is_never_overwritten(tmp_path, model, runtime):
     out.mkdir()
     build(model, out, runtime)  # an empty folder is free
     before = (out / "demo.json").read_bytes()
-    with pytest.raises(FileExistsError, match="is there already: delete it, or name another folder"):
+    with pytest.raises(
+        FileExistsError, match="is there already, and is not overwritten: name another folder"
+    ):
         build(model, out, runtime, title="another")
     assert (out / "demo.json").read_bytes() == before
 

@@ -141,6 +141,25 @@ def test_files_that_are_none_are_refused(models, tmp_path):
         open_engine(path)
 
 
+def test_an_xml_that_grows_or_reads_other_files_is_refused(models, tmp_path):
+    whole = models["detection", "raw"][2]
+    secret = tmp_path / "secret"
+    secret.write_text("of others")
+    laughs = "".join(f"<!ENTITY l{n} '{f'&l{n - 1};' * 10}'>" for n in range(1, 10))
+    for declared, used in (
+        (f"<!ENTITY l0 'ha'>{laughs}", "&l9;"),
+        (f"<!ENTITY other SYSTEM '{secret.as_uri()}'>", "&other;"),
+        ("", ""),
+    ):
+        head, body = whole.read_text().split("<net", 1)
+        path = tmp_path / "model.xml"
+        path.write_text(f"{head}<!DOCTYPE net [{declared}]><net{body}".replace("<layers>", f"{used}<layers>"))
+        path.with_suffix(".bin").write_bytes(whole.with_suffix(".bin").read_bytes())
+        for read in (read_manifest, load, lambda path: converter.stamp(path, models["detection", "raw"][1])):
+            with pytest.raises(ManifestError, match=r"model\.xml is not an OpenVINO file: .*DTD"):
+                read(path)
+
+
 def test_files_that_exist_are_kept(models, tmp_path):
     network, manifest, path = models["segmentation", "raw"]
     before = path.read_bytes()

@@ -14,8 +14,16 @@ from dettoolkit.export.gate import EXACT, QUANTISED, RESIZED, GateError, Report,
 from dettoolkit.export.images import evenly, read, views
 from dettoolkit.export.metric import Source
 from dettoolkit.export.request import Request
-from dettoolkit.manifest import DetectionFacts, ExportFacts, Manifest, SegmentationFacts
+from dettoolkit.manifest import Anchors, DetectionFacts, ExportFacts, Manifest, SegmentationFacts
 
+ANCHORS: Anchors = {
+    "grids_hw": ((1, 2),),
+    "min_scale": 0.5,
+    "max_scale": 0.9,
+    "aspect_ratios": (),
+    "reduce_first_level": False,
+    "clip": True,
+}
 DETECTION = DetectionFacts(
     activation="sigmoid",
     score_threshold=0.01,
@@ -23,7 +31,7 @@ DETECTION = DetectionFacts(
     candidates_per_class=100,
     max_detections=100,
     shown_threshold=0.3,
-    anchors={},
+    anchors=ANCHORS,
 )
 
 
@@ -268,7 +276,7 @@ def test_a_good_file_is_written_with_its_report(attempt, tiny_segmentation_run):
         attempt(tiny_segmentation_run)
 
 
-@pytest.mark.parametrize("change", [perturb, swap_red_and_blue, poison, swap_classes])
+@pytest.mark.parametrize("change", [perturb, swap_red_and_blue, swap_classes])
 def test_a_wrong_segmenter_is_not_written(attempt, tiny_segmentation_run, change):
     with pytest.raises(GateError, match="was not written") as refused:
         attempt(tiny_segmentation_run, edited(change))
@@ -276,7 +284,14 @@ def test_a_wrong_segmenter_is_not_written(attempt, tiny_segmentation_run, change
     assert list(attempt.folder.iterdir()) == []
 
 
-@pytest.mark.parametrize("change", [perturb, swap_red_and_blue, poison])
+@pytest.mark.parametrize("run", ["tiny_segmentation_run", "tiny_learnt_run"])
+def test_a_file_whose_outputs_are_not_finite_is_not_written(attempt, request, run):
+    with pytest.raises(GateError, match=r"(?s)nothing was written.*NaN or infinite"):
+        attempt(request.getfixturevalue(run), edited(poison))
+    assert list(attempt.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("change", [perturb, swap_red_and_blue])
 def test_a_wrong_detector_is_not_written(attempt, tiny_learnt_run, change):
     with pytest.raises(GateError, match="was not written"):
         attempt(tiny_learnt_run, edited(change))

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # What stands for itself below dettoolkit, lowest first. Each may import itself and the lines above its own.
 LAYERS = (
-    ("cityscapes", "manifest"),
+    ("cityscapes", "finite", "manifest"),
     (
         "backbones",
         "complexity",

@@ -1,6 +1,7 @@
 """`load`: folders, checkpoints and exported files become predictors; all else is refused with a reason."""
 
 import dataclasses
+import io
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 import dettoolkit
 from dettoolkit import engines, loading
@@ -72,6 +74,34 @@ def test_what_is_not_there_is_named(tmp_path, tiny_run):
         load(tiny_run.parent)
     with pytest.raises(FileNotFoundError, match=r"model.onnx does not exist: give an exported file"):
         load(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        None,
+        7,
+        0.5,
+        b"best.ckpt",
+        bytearray(b"zip"),
+        {"state_dict": {}},
+        ["best.ckpt"],
+        io.BytesIO(b""),
+        nn.Identity(),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_what_is_no_path_is_refused(model):
+    name = type(model).__name__
+    with pytest.raises(TypeError, match=rf"load takes the path of .*, not .*{name}"):
+        load(model)
+
+
+@pytest.mark.parametrize("model", ["", "\0", "best\0.ckpt", "\udcff", "a" * 5000])
+def test_a_path_that_cannot_be_is_refused(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((ValueError, OSError), match=r"(?i)neither a checkpoint|an empty path|name too long"):
+        load(model)
 
 
 def test_a_bare_state_dict_is_refused(tmp_path):

@@ -8,6 +8,7 @@ import torch
 
 from dettoolkit.export.agreement import Matching, compare_detections, compare_labels, match_detections
 from dettoolkit.export.parity import GROUPS, compare, groups, network_input, raw_outputs
+from dettoolkit.finite import NonFiniteError
 from dettoolkit.inference.answers import DetectionAnswer, SegmentationAnswer
 from dettoolkit.inference.predictor import Predictor
 from dettoolkit.manifest import ExportFacts, Manifest, SegmentationFacts
@@ -225,16 +226,21 @@ def test_any_batch_is_tried_in_several_sizes():
     [
         lambda x: x + 0.01,
         lambda x: x.flip(1),  # classes in another order
-        lambda x: x * math.nan,
-        lambda x: torch.where(x > 0.9, torch.full_like(x, math.nan), x),
         lambda x: x.roll(1, 0) if len(x) > 1 else x,  # answers in another order, in batches only
         lambda x: x.mean(0, keepdim=True).expand_as(x),  # images of a batch mixed
     ],
-    ids=["shift", "classes", "NaN", "some NaN", "order", "mixed"],
+    ids=["shift", "classes", "order", "mixed"],
 )
 def test_what_a_network_does_otherwise_is_in_its_raw_outputs(images, change):
     raw = compared(images, ByHand(change=change), batch=None).figures["raw"]
     assert not raw <= 0.001
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_outputs_that_are_not_finite_are_an_error(images, value):
+    engine = ByHand(change=lambda x: torch.where(x > 0.9, torch.full_like(x, value), x))
+    with pytest.raises(NonFiniteError, match=r"candidate: logits .*NaN or infinite"):
+        compared(images, engine)
 
 
 def test_raw_outputs_of_another_shape_are_a_doubt(images):

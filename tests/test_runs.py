@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import csv
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from dettoolkit import commands, load
 from dettoolkit.config import load_recipe
 from dettoolkit.resume import changed_keys, check_changes, describe_changes
 from dettoolkit.runs import (
@@ -128,6 +130,81 @@ def test_what_is_no_checkpoint_of_ours_is_refused(tmp_path: Path) -> None:
     evil.write_bytes(pickle.dumps({"state_dict": Path("x"), "dettoolkit": {}}))
     with pytest.raises(ValueError, match=r"evil.ckpt cannot be loaded safely"):
         read_checkpoint(evil)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"recipe": ...}, "recipe"),
+        ({"class_names": ...}, "class_names"),
+        ({"category_ids": ...}, "category_ids"),
+        ({"name": ...}, "name"),
+        ({"versions": ...}, "versions"),
+        ({"recipe": "ssdlite"}, "recipe"),
+        ({"recipe": [1, 2]}, "recipe"),
+        ({"recipe": {"trainer": 5}}, r"recipe\.trainer"),
+        ({"class_names": []}, "class_names"),
+        ({"class_names": "box"}, "class_names"),
+        ({"class_names": ["box", 5]}, r"class_names\[1\]"),
+        ({"category_ids": [3]}, "2 class names and 1"),
+        ({"category_ids": [3, "7"]}, r"category_ids\[1\]"),
+        ({"name": 5}, "name"),
+        ({"name": "../../elsewhere"}, "name"),
+        ({"name": "/elsewhere"}, "name"),
+        ({"name": "a\0b"}, "name"),
+        ({"name": "a" * 999}, "name"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_what_describes_itself_wrongly_is_refused(
+    tiny_run: Path, tiny: Any, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    content = torch.load(tiny_run / "checkpoints" / "best.ckpt", weights_only=True)
+    content["dettoolkit"].update(change)
+    for key, value in change.items():
+        if value is ...:
+            del content["dettoolkit"][key]
+    path = tmp_path / "deep" / "bad.ckpt"
+    path.parent.mkdir()
+    torch.save(content, path)
+    match = rf"bad\.ckpt .*describes .*{message}"
+    with pytest.raises(ValueError, match=match):
+        read_checkpoint(path)
+    with pytest.raises(ValueError, match=match):
+        load(path)
+    with pytest.raises(ValueError, match=match), stored_recipe(path):
+        pass
+    recipe = tiny.load(tmp_path, f"model.weights={path}").recipe
+    for out in (tmp_path / "out", None):
+        with pytest.raises(ValueError, match=match):
+            commands.evaluate(Path("tiny.yaml"), recipe=recipe, out=out)
+    with pytest.raises(ValueError, match=match):
+        commands.check("tiny", recipe)
+
+
+@pytest.mark.parametrize(
+    "recipe", [{}, {"model": {}}, {"model": {"type": "ssdlite"}, "trainer": {"seed": torch.zeros(3)}}, {5: 6}]
+)
+def test_a_checkpoint_with_a_recipe_of_another_kind_is_refused(
+    tiny_run: Path, tmp_path: Path, recipe: dict[Any, Any]
+) -> None:
+    content = torch.load(tiny_run / "checkpoints" / "best.ckpt", weights_only=True)
+    content["dettoolkit"]["recipe"] = recipe
+    torch.save(content, tmp_path / "bad.ckpt")
+    with pytest.raises(ValueError, match=r"bad\.ckpt"):
+        load(tmp_path / "bad.ckpt")
+
+
+@pytest.mark.parametrize("value", [5, "text", None, [1.0]])
+def test_a_checkpoint_whose_weights_are_no_tensors_is_refused(
+    tiny_run: Path, tmp_path: Path, value: object
+) -> None:
+    content = torch.load(tiny_run / "checkpoints" / "best.ckpt", weights_only=True)
+    first = next(iter(content["state_dict"]))
+    content["state_dict"][first] = value
+    torch.save(content, tmp_path / "bad.ckpt")
+    with pytest.raises(ValueError, match=rf"bad\.ckpt.*{re.escape(first)}.*{type(value).__name__}"):
+        load(tmp_path / "bad.ckpt")
 
 
 # What may change when a run is continued

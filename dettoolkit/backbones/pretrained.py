@@ -25,6 +25,7 @@ from dettoolkit.backbones.translate import (
     translate_lraspp,
     translate_ssdlite,
 )
+from dettoolkit.finite import require_finite
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +159,8 @@ def load_weights(
         remedy: what to do about weights that do not fit, for the error.
 
     Raises:
-        ValueError: a tensor is missing, or has another shape and is not replaceable.
+        ValueError: a tensor is missing, has a value that is not finite, or has another shape and is not
+            replaceable.
     """
     own = module.state_dict()
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
@@ -184,6 +186,11 @@ def load_weights(
             "%s: %d tensors of the file are not in the network: %s", source, len(surplus), ", ".join(surplus)
         )
     taken = {key: value for key, value in state.items() if key in own and key not in replaced}
+    require_finite(
+        taken.items(),
+        source=source,
+        remedy="the file is damaged or its training diverged: use an earlier checkpoint, or other weights",
+    )
     module.load_state_dict(taken, strict=False)
     return LoadReport(missing, surplus, replaced)
 

@@ -19,7 +19,7 @@ from dettoolkit.config import (
     recipe_to_dict,
 )
 from dettoolkit.detection.model import Detector
-from dettoolkit.manifest import DetectionFacts, Manifest, SegmentationFacts
+from dettoolkit.manifest import Anchors, DetectionFacts, Manifest, SegmentationFacts
 
 
 def build_network(recipe: Recipe, *, num_classes: int) -> nn.Module:
@@ -88,7 +88,7 @@ def _detection(recipe: DetectionRecipe, network: Detector) -> DetectionFacts:
         candidates_per_class=model.postprocess.candidates_per_class,
         max_detections=evaluation.max_detections,
         shown_threshold=evaluation.picture_threshold,
-        anchors=anchor_arguments(model, network.backbone.strides),
+        anchors=cast(Anchors, anchor_arguments(model, network.backbone.strides)),
     )
 
 

@@ -14,10 +14,10 @@ import lightning
 import torch
 import torchvision
 
-from dettoolkit.backbones.pretrained import load_checkpoint
 from dettoolkit.builders.network import listing
 from dettoolkit.config import Recipe, recipe_to_dict
 from dettoolkit.datasets.problems import BadImages, ProblemReport
+from dettoolkit.runs import description_of
 from dettoolkit.training.data import DataModule
 from dettoolkit.training.module import Batch, Task
 
@@ -127,9 +127,8 @@ def describe(run: Run) -> dict[str, Any]:
 
 def warn_of_other_classes(weights: str, names: Sequence[str]) -> None:
     """Warn when a checkpoint of ours was trained on as many classes, but others, taken for these now."""
-    path = Path(weights)
-    description = load_checkpoint(path).get("dettoolkit") if path.is_file() else None
-    theirs = list(description["class_names"]) if isinstance(description, dict) else list(names)
+    description = description_of(Path(weights))
+    theirs = list(description["class_names"]) if description is not None else list(names)
     if len(theirs) == len(names) and theirs != list(names):
         logger.warning(
             "%s was trained on the classes %s; its class layers are taken over for %s, in this order",

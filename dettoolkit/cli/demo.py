@@ -91,9 +91,10 @@ def _export_demo(options: argparse.Namespace) -> int:
 
 
 def _make(options: argparse.Namespace) -> None:
-    from dettoolkit.demo.builder import build_demo, check_free, check_model, choose_samples
+    from dettoolkit.demo.builder import build_demo, check_model, choose_samples
     from dettoolkit.demo.ort_web import read_files
     from dettoolkit.engines import read_manifest
+    from dettoolkit.runs import check_free
 
     check_free(options.out)
     quiet()

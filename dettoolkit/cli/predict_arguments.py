@@ -89,6 +89,11 @@ def _machine(group: argparse._ArgumentGroup) -> None:
         metavar="D",
         help="cpu, cuda, cuda:1 ... for a checkpoint (default: a GPU if there is one)",
     )
+    add(
+        "--trust",
+        action="store_true",
+        help="open a .pt2 file, which can run any code: give it only for files of people you trust",
+    )
     add("--threads", type=_count, metavar="N", help="threads of the network's runtime")
     add(
         "--workers",

@@ -73,15 +73,16 @@ def _run(options: argparse.Namespace, before: Job | None, shard: Shard) -> int:
         again = enter_folder(folder, job, shard, resume=options.resume is not None)
     if options.resume is not None:
         print(f"{'going on' if again else 'beginning'} in {folder}", file=sys.stderr)
-    command = "predict anew, into another folder" if live else f"go on with: {_command(folder, shard)}"
+    command = "predict anew, into another folder" if live else f"go on with: {_command(folder, shard, options)}"
     with _advised(folder, command):
         tally = _work(options, predictor, job, folder, shard, ids=ids, live=live)
         return _finish(options, job, folder, shard, tally)
 
 
-def _command(folder: Path, shard: Shard) -> str:
+def _command(folder: Path, shard: Shard, options: argparse.Namespace) -> str:
     """Give the command by which a job that was stopped goes on."""
     shown = f" --shard {shard.number}/{shard.of}" if shard.of > 1 else ""
+    shown += " --trust" if options.trust else ""
     return f"dettoolkit predict --resume {folder}{shown}"
 
 
@@ -116,7 +117,7 @@ def _load(model: Path, options: argparse.Namespace) -> Predictor:
     check_threads(options.workers, "workers")
     if options.threads is not None:
         torch.set_num_threads(check_threads(options.threads))
-    return load(model, device=options.device, threads=options.threads)
+    return load(model, device=options.device, threads=options.threads, trust=options.trust)
 
 
 def _job(
@@ -189,7 +190,7 @@ def _work(
         except KeyboardInterrupt:
             outcomes.close()
             raise Interrupted(
-                f"stopped after {run.done} images; go on with: {_command(folder, shard)}"
+                f"stopped after {run.done} images; go on with: {_command(folder, shard, options)}"
             ) from None
     return tally
 

@@ -17,6 +17,7 @@ from dettoolkit.engines import read_manifest
 from dettoolkit.evaluation.drawing import class_color
 from dettoolkit.inference.images import read_upright, sources_of
 from dettoolkit.manifest import Manifest
+from dettoolkit.runs import check_free
 
 LARGEST_SIDE = 2048
 """Pixels of a picture's longer side; the page scales larger ones down before the model sees them."""
@@ -74,16 +75,6 @@ def build_demo(
         (folder / "demo.json").write_text(text + "\n", encoding="utf-8")
         folder.replace(out)
     return manifest
-
-
-def check_free(out: Path) -> None:
-    """Refuse a destination that has something in it, before any work.
-
-    Raises:
-        FileExistsError: it has.
-    """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"{out} is there already: delete it, or name another folder with --out")
 
 
 def check_model(model: Path, manifest: Manifest) -> None:

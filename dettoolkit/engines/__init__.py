@@ -25,6 +25,8 @@ FORMATS = {
     ".tflite": "litert",
     ".pt2": "pt2",
 }
+RUNS_CODE = (".pt2",)
+"""Endings of files that can run code when they are opened; see docs/security.md."""
 
 MOST_THREADS = max(64, os.cpu_count() or 1)
 
@@ -42,19 +44,26 @@ class Engine(Protocol):
         ...
 
 
-def open_engine(path: Path, *, threads: int | None = None) -> Engine:
+def open_engine(path: Path, *, threads: int | None = None, trust: bool = False) -> Engine:
     """Open an exported file in its own runtime.
 
     Args:
         path: the file; its ending says the format.
         threads: that the runtime may use; None leaves it to the runtime.
+        trust: open a file of RUNS_CODE too.
 
     Raises:
         ModuleNotFoundError: the runtime is not installed; the message says how to get it.
-        ValueError: the file cannot be opened, or not with so many threads.
+        ValueError: the file cannot be opened, not with so many threads, or is of RUNS_CODE and not trusted.
     """
     if threads is not None:
         check_threads(threads)
+    if path.suffix.lower() in RUNS_CODE and not trust:
+        raise ValueError(
+            f"{path} can run code on this machine when it is opened: PyTorch unpickles objects in "
+            "such a file and evaluates expressions in it. If you trust who made it, open it with trust=True "
+            "(on the command line --trust); an ONNX file of the same model runs no code"
+        )
     engine: Engine = module_of(path).open_engine(path, threads=threads)
     return engine
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from xml.etree import ElementTree
+from xml.etree.ElementTree import Element, ElementTree, ParseError
 
 import torch
 from torch import Tensor
@@ -84,15 +84,31 @@ def read_manifest(path: Path) -> Manifest:
     """Read what an .xml file says of itself. Needs no OpenVINO.
 
     Raises:
+        ModuleNotFoundError: defusedxml is not installed.
         ManifestError: nothing, as files of other tools, or it is no XML.
     """
-    try:
-        entry = ElementTree.parse(path).find(f"rt_info/{KEY}")
-    except ElementTree.ParseError as error:
-        raise ManifestError(f"{path} is not an OpenVINO file: {error}") from None
+    entry = parse(path).find(f"rt_info/{KEY}")
     if entry is None:
         raise ManifestError(
             f"{path} holds no description by dettoolkit: it was exported by something else; "
             "export the run with 'dettoolkit export'"
         )
     return from_json(entry.get("value", ""), source=str(path))
+
+
+def parse(path: Path) -> ElementTree[Element]:
+    """Read an .xml file, but none with declarations by which it could grow to gigabytes or read other files.
+
+    Raises:
+        ModuleNotFoundError: defusedxml is not installed.
+        ManifestError: it has such a declaration, or is no XML.
+    """
+    try:
+        from defusedxml import ElementTree as defused
+    except ModuleNotFoundError as error:
+        raise missing("openvino", error) from None
+    try:
+        tree: ElementTree[Element] = defused.parse(path, forbid_dtd=True)
+    except (ParseError, ValueError, LookupError) as error:  # defusedxml's errors are ValueErrors
+        raise ManifestError(f"{path} is not an OpenVINO file: {error}") from None
+    return tree

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dettoolkit.manifest import Manifest, ManifestError, from_json
+from dettoolkit.engines.trailer import read_entry
+from dettoolkit.manifest import Manifest
 
 MANIFEST_FILE = "dettoolkit.json"
 """Among the extra files of the program's archive."""
@@ -75,14 +76,7 @@ def read_manifest(path: Path) -> Manifest:
         ValueError: no archive.
     """
     _require_archive(path)
-    with zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
-            if PurePosixPath(name).parts[-2:] == ("extra", MANIFEST_FILE):
-                return from_json(archive.read(name).decode(), source=str(path))
-    raise ManifestError(
-        f"{path} holds no description by dettoolkit: it was exported by something else; "
-        "export the run with 'dettoolkit export'"
-    )
+    return read_entry(path, lambda name: PurePosixPath(name).parts[-2:] == ("extra", MANIFEST_FILE))
 
 
 def _require_archive(path: Path) -> None:

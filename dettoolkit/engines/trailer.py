@@ -7,9 +7,10 @@ are such an archive). Their runtimes read a file from its beginning and do not s
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
-from dettoolkit.manifest import Manifest, ManifestError, from_json
+from dettoolkit.manifest import LARGEST, Manifest, ManifestError, from_json
 
 ENTRY = "dettoolkit.json"
 
@@ -20,13 +21,30 @@ def read_manifest(path: Path) -> Manifest:
     Raises:
         ManifestError: there is none; other tools' files have none.
     """
+    return read_entry(path, lambda name: name == ENTRY)
+
+
+def read_entry(path: Path, is_manifest: Callable[[str], bool]) -> Manifest:
+    """Read the manifest in a zip archive, whose name there `is_manifest` knows.
+
+    Raises:
+        ManifestError: there is none, or none that can be read.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
-            text = archive.read(ENTRY).decode()
-    except (zipfile.BadZipFile, KeyError, UnicodeDecodeError):
+            entry = next(each for each in archive.infolist() if is_manifest(each.filename))
+            if entry.file_size > LARGEST:  # unpacking stops there, whatever else is packed
+                raise ManifestError(
+                    f"{path} holds a description of {entry.file_size} bytes, where one of dettoolkit has at "
+                    f"most {LARGEST}: export it again"
+                )
+            text = archive.read(entry)
+    except (OSError, ManifestError):
+        raise
+    except Exception as error:  # other bytes than a whole archive's make zipfile raise nearly anything
         raise ManifestError(
             f"{path} holds no description by dettoolkit: it was exported by something else, or it was cut "
-            "short; export the run with 'dettoolkit export'"
+            f"short ({type(error).__name__}); export the run with 'dettoolkit export'"
         ) from None
     return from_json(text, source=str(path))
 

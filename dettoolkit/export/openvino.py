@@ -8,11 +8,11 @@ from __future__ import annotations
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree.ElementTree import SubElement
 
 from torch import nn
 
-from dettoolkit.engines.openvino import KEY, library
+from dettoolkit.engines.openvino import KEY, library, parse
 from dettoolkit.export import onnx
 from dettoolkit.export.fixed import refuse_taken
 from dettoolkit.export.graph import facts
@@ -45,13 +45,13 @@ def convert(network: nn.Module, manifest: Manifest, path: Path) -> None:
 
 def stamp(path: Path, manifest: Manifest) -> None:
     """Replace the manifest of an .xml file; all else stays, and the .bin is not touched."""
-    tree = ElementTree.parse(path)
+    tree = parse(path)
     notes = tree.find("rt_info")
     if notes is None:
-        notes = ElementTree.SubElement(tree.getroot(), "rt_info")
+        notes = SubElement(tree.getroot(), "rt_info")
     entry = notes.find(KEY)
     if entry is None:
-        entry = ElementTree.SubElement(notes, KEY)
+        entry = SubElement(notes, KEY)
     entry.set("value", manifest.to_json())
     tree.write(path, encoding="utf-8", xml_declaration=True)
 

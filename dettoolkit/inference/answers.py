@@ -16,10 +16,51 @@ from torch import Tensor
 
 from dettoolkit.detection.anchors import default_boxes
 from dettoolkit.detection.postprocess import Detections, postprocess, to_original
-from dettoolkit.manifest import Manifest, SegmentationFacts, SizeHW
+from dettoolkit.finite import require_finite
+from dettoolkit.manifest import FINAL, RAW, Manifest, SegmentationFacts, SizeHW
 from dettoolkit.segmentation.inference import InferenceOptions, predict_labels
 
 Forward = Callable[[Tensor], tuple[Tensor, ...]]
+
+
+def check_outputs(outputs: Sequence[Tensor], manifest: Manifest, *, images: int, source: str) -> None:
+    """Refuse outputs that the manifest does not describe: a file's manifest may lie, its weights be damaged.
+
+    Args:
+        outputs: of the engine.
+        manifest: of the model.
+        images: that went in.
+        source: the model's file, for messages.
+
+    Raises:
+        ValueError: another number of outputs, images or classes.
+        NonFiniteError: a value that is not finite.
+    """
+    final = manifest.export is not None and manifest.export.postprocessing
+    names = (FINAL if final else RAW)[manifest.task]
+    shapes = [tuple(output.shape) for output in outputs]
+    if len(outputs) != len(names) or any(shape[:1] != (images,) for shape in shapes):
+        raise ValueError(
+            f"{source} gives {len(outputs)} outputs {shapes} for {images} images, where its description says "
+            f"{', '.join(names)}: export it again"
+        )
+    require_finite(
+        zip(names, outputs, strict=True),
+        source=source,
+        remedy="its weights are damaged or its training diverged: use another checkpoint, and export again",
+    )
+    if final:
+        labels = outputs[names.index("labels")]
+        own = int(labels.max()) + 1 if labels.numel() else 0
+        fits = own <= len(manifest.class_names)
+    else:
+        own = shapes[0][-1] - 1 if manifest.task == "detection" else shapes[0][1]
+        fits = own == len(manifest.class_names)
+    if not fits:
+        raise ValueError(
+            f"{source} gives {own} classes, where its description names {len(manifest.class_names)}: the two "
+            "do not belong together; export it again"
+        )
 
 
 class DetectionAnswer(NamedTuple):

@@ -13,7 +13,13 @@ from torch import Tensor
 
 from dettoolkit.datasets.images import resize_image
 from dettoolkit.engines import Engine
-from dettoolkit.inference.answers import Answer, DetectionAnswer, DetectionAnswers, SegmentationAnswers
+from dettoolkit.inference.answers import (
+    Answer,
+    DetectionAnswer,
+    DetectionAnswers,
+    SegmentationAnswers,
+    check_outputs,
+)
 from dettoolkit.inference.images import as_rgb, batches, sources_of
 from dettoolkit.inference.predictions import DetectionPrediction, Prediction, SegmentationPrediction
 from dettoolkit.manifest import Manifest
@@ -204,9 +210,27 @@ class Predictor:
         fixed = self.manifest.export.batch if self.manifest.export is not None else None
         count = len(inputs)
         if fixed is None or count == fixed:
-            return self.engine(inputs)
+            return self._run(inputs)
         filling = inputs[-1:].expand(fixed - count, *inputs.shape[1:])
-        return tuple(output[:count] for output in self.engine(torch.cat((inputs, filling))))
+        return tuple(output[:count] for output in self._run(torch.cat((inputs, filling))))
+
+    def _run(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Run the engine, and look at what it gives.
+
+        Raises:
+            ValueError: an exported file does not run, or gives something else than its manifest says.
+            NonFiniteError: a value that is not finite.
+        """
+        try:
+            outputs = self.engine(inputs)
+        except Exception as error:  # each runtime has its own
+            if self.manifest.export is None:
+                raise
+            raise ValueError(
+                f"{self.source} does not run on images {tuple(inputs.shape)}: {error}"
+            ) from error
+        check_outputs(outputs, self.manifest, images=len(inputs), source=self.source)
+        return outputs
 
 
 def _size(batch_size: object) -> int:

@@ -14,6 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dettoolkit.config.sections import Optim
 from dettoolkit.datasets.problems import BadImageError
+from dettoolkit.finite import require_finite
+from dettoolkit.manifest import name_raw
 from dettoolkit.training.schedules import (
     build_optimiser,
     check_length,
@@ -216,7 +218,17 @@ class TrainingModule(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect the predictions of a batch."""
         if len(batch["images"]):
-            self.predictions.append(self.task.predict(self._run, batch))
+            self.predictions.append(self.task.predict(self._answer, batch))
+
+    def _answer(self, images: Tensor) -> Any:
+        outputs = self._run(images)
+        require_finite(
+            name_raw(outputs),
+            source="the network's answer to validation images",
+            remedy="the training diverged, or its weights are damaged: use an earlier checkpoint; lower "
+            "optim.lr or set trainer.gradient_clip for a new run",
+        )
+        return outputs
 
     def on_validation_epoch_end(self) -> None:
         """Score the whole set on the first process and log the numbers on all."""
@@ -273,8 +285,13 @@ class TrainingModule(LightningModule):
         """Refuse to resume with steps of another size: rate, epochs and schedule would no longer fit.
 
         Raises:
-            ValueError: the number of images per step has changed.
+            ValueError: the number of images per step has changed, or a weight is not finite.
         """
+        require_finite(
+            checkpoint["state_dict"].items(),
+            source="the checkpoint to resume from",
+            remedy="the training diverged, or the file is damaged: resume from an earlier checkpoint",
+        )
         before = checkpoint["dettoolkit"].get("images_per_step", self.images_per_step)
         if before != self.images_per_step:
             raise ValueError(
