@@ -40,9 +40,10 @@ help:
 demo: setup
 	$(BIN)/python tools/demo.py
 
-# Two processes of one thread each: torch's threads would fight over the cores.
+# Two processes of one thread each: torch's threads would fight over the cores. Each begins with half of the files,
+# so that what the tests of a file share is made once.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal -rs --durations=20
 
 test-exports: $(RUNTIMES:%=test-%)
 

@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from allowed_skips import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401  hooks
 from filelock import FileLock
 from learning_margins import SEED
 

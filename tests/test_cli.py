@@ -227,8 +227,8 @@ def test_resume_refuses_what_would_be_another_run(
     assert cli.train(["--resume", str(tiny_run), *arguments]) == 2
     error = refused(capsys)
     assert "these settings cannot change in mid-run:\n" in error
-    assert "  model.backbone.width: 0.35 in the run, 0.5 asked for\n" in error
-    assert "  optim.lr: 0.05 in the run, 0.2 asked for\n" in error
+    assert "  model.backbone.width: 0.35 in the checkpoint, 0.5 asked for\n" in error
+    assert "  optim.lr: 0.05 in the checkpoint, 0.2 asked for\n" in error
     assert "max_epochs" not in error
     assert (tiny_run / "metrics.csv").read_bytes() == before
 

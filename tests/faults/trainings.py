@@ -50,6 +50,7 @@ class Plan(NamedTuple):
     ema: bool
     every: int  # steps between checkpoints
     workers: int
+    kills: int
 
     @property
     def steps(self) -> int:
@@ -132,9 +133,9 @@ def last_step(out: Path) -> int:
 def break_and_resume(
     plan: Plan, draw: random.Random, folder: Path, arguments: list[str], kills: list[str]
 ) -> Path:
-    """Kill a training once or twice, resume it, and return its folder; `kills` gets where it was killed."""
+    """Kill a training as often as planned, resume it, and return its folder; `kills` gets where that was."""
     out, log = folder / "out", folder / "log.txt"
-    for _ in range(draw.choice((1, 2))):
+    for _ in range(plan.kills):
         at, pause = draw.randint(last_step(out), plan.steps - 1), draw.uniform(0, 0.4)
         if kill(start(resuming(out, arguments), log), out, at=at, pause=pause):
             kills.append(f"{at}+{pause:.2f}s")
@@ -150,7 +151,7 @@ def resuming(out: Path, arguments: list[str]) -> list[str]:
     return arguments
 
 
-def rounds(count: int, seed: int, folder: Path) -> int:
+def rounds(count: int, seed: int, kills: int | None, folder: Path) -> int:
     """Run the rounds, print a line for each, and count those that are equal."""
     whole: dict[Plan, Path] = {}
     same = 0
@@ -170,6 +171,7 @@ def rounds(count: int, seed: int, folder: Path) -> int:
             draw.random() < 0.5,
             draw.randint(1, 2),
             draw.randint(0, 1),
+            kills or draw.randint(1, 2),
         )
         own = folder / str(number)
         own.mkdir()
@@ -178,16 +180,16 @@ def rounds(count: int, seed: int, folder: Path) -> int:
             out = folder / f"whole{len(whole)}"
             finish([recipe, *plan.overrides(data, out)], out, own / "whole.txt")
             whole[plan] = the_run(out)
-        kills: list[str] = []
+        killed: list[str] = []
         try:
-            run = break_and_resume(plan, draw, own, [recipe, *plan.overrides(data, own / "out")], kills)
+            run = break_and_resume(plan, draw, own, [recipe, *plan.overrides(data, own / "out")], killed)
             found = differences(run, whole[plan]) + [path.name for path in run.rglob("*.part")]
         except RuntimeError as error:
             found = [f"{error}: {(own / 'log.txt').read_text().strip().splitlines()[-1]}"]
         same += not found
         ema = "yes" if plan.ema else "no"
         line = f"{number + 1:>5}  {plan.task:<15}{plan.accumulate:<12}{ema:<5}{plan.every:<7}"
-        print(f"{line}{', '.join(kills):<28}{'; '.join(found) or 'equal'}", flush=True)
+        print(f"{line}{', '.join(killed):<28}{'; '.join(found) or 'equal'}", flush=True)
     print(f"{same} of {count} equal")
     return same
 
@@ -200,12 +202,13 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=20, help="how many trainings are broken (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of all that is drawn (%(default)s)")
     parser.add_argument("--keep", metavar="DIR", help="keep the runs in this new folder")
+    parser.add_argument("--kills", type=int, help="of each training; drawn, one or two, if not given")
     options = parser.parse_args()
-    if options.keep:
-        Path(options.keep).mkdir(parents=True)
-        return int(rounds(options.rounds, options.seed, Path(options.keep)) < options.rounds)
-    with tempfile.TemporaryDirectory() as folder:
-        return int(rounds(options.rounds, options.seed, Path(folder)) < options.rounds)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(options.keep or temporary)
+        folder.mkdir(parents=True, exist_ok=not options.keep)
+        same = rounds(options.rounds, options.seed, options.kills, folder)
+    return int(same < options.rounds)
 
 
 if __name__ == "__main__":
