@@ -73,8 +73,8 @@ def _run(options: argparse.Namespace, before: Job | None, shard: Shard) -> int:
         again = enter_folder(folder, job, shard, resume=options.resume is not None)
     if options.resume is not None:
         print(f"{'going on' if again else 'beginning'} in {folder}", file=sys.stderr)
-    again = f"go on with: {_command(folder, shard, options)}"
-    with _advised(folder, "predict anew, into another folder" if live else again):
+    command = f"go on with: {_command(folder, shard, options)}"
+    with _advised(folder, "predict anew, into another folder" if live else command):
         tally = _work(options, predictor, job, folder, shard, ids=ids, live=live)
         return _finish(options, job, folder, shard, tally)
 
