@@ -2,14 +2,17 @@
 
 import os
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed
 
 from dettoolkit import commands
 from dettoolkit.builders.deploy import build_network
+from dettoolkit.cli.errors import sentence
 from dettoolkit.config import load_recipe
 from dettoolkit.training.memory import bytes_per_image, memory_of
 
@@ -125,3 +128,17 @@ def test_nodes_that_are_waited_for_are_told_before_the_wait(
     commands.check("tiny", tiny.load(tmp_path, "trainer.num_nodes=2").recipe)
     assert f"node {node} of 2: training begins when all of them are at 127.0.0.1:29511" in caplog.text
     assert "waits for them up to 30 minutes: start this command on every node" in caplog.text
+
+
+def test_nodes_that_never_came_are_told_in_a_sentence() -> None:
+    wait = timedelta(seconds=1)
+    with pytest.raises(torch.distributed.DistStoreError) as missed:
+        torch.distributed.TCPStore("127.0.0.1", 0, 2, is_master=True, timeout=wait)
+    with pytest.raises(torch.distributed.DistNetworkError) as alone:
+        torch.distributed.TCPStore("127.0.0.1", 1, 2, is_master=False, timeout=wait)
+    for caught, told in ((missed, "1/2 clients joined"), (alone, "127.0.0.1")):
+        line = sentence(caught.value)
+        assert line is not None
+        assert told in line
+        assert line.endswith("Not all nodes of the run (trainer.num_nodes) met; start them together")
+        assert "\n" not in line

@@ -78,6 +78,8 @@ def sentence(error: Exception) -> str | None:
         return re.split(rf"\n[\w.]*{name}: ", text)[-1].strip() if from_worker else text
     if name == "OutOfMemoryError":  # torch's
         return f"{text.splitlines()[0]} Try a smaller data.batch_size"
+    if name in ("DistStoreError", "DistNetworkError"):  # torch's
+        return f"{text.splitlines()[0]} Not all nodes of the run (trainer.num_nodes) met; start them together"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     foreseen = isinstance(error, (ValueError, OSError, RuntimeError, ModuleNotFoundError))
