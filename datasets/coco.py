@@ -227,13 +227,14 @@ def check_root(root: Path, *, expected: Sequence[str]) -> None:
     if not missing:
         return
     lines = [f"  {root / each}{'   (missing)' if each in missing else ''}" for each in expected]
-    jsons = sorted(str(each.relative_to(root)) for each in root.glob("**/*.json"))[:10]
-    found = f"json files there: {', '.join(jsons)}\n" if jsons else ""
+    found = (each for pattern in ("*.json", "*/*.json") for each in root.glob(pattern))  # root may be large
+    jsons = sorted(str(each.relative_to(root)) for each in found)[:10]
+    there = f"json files there: {', '.join(jsons)}\n" if jsons else ""
     own = "data.root=..., data.train.images=..., data.train.annotations=..., and the same for data.val"
     listing = "\n".join(lines)
     if jsons or len(missing) < len(expected):  # a data set is there, under other names
         raise FileNotFoundError(
-            f"the data set at data.root={root} is incomplete. Expected:\n{listing}\n{found}"
+            f"the data set at data.root={root} is incomplete. Expected:\n{listing}\n{there}"
             f"Name what is there by {own}"
         )
     raise FileNotFoundError(

@@ -321,9 +321,15 @@ class TestFiles:
         (root / "linked").symlink_to(root / "leftImg8bit")
         (root / "leftImg8bit/train/aachen/._aachen_000000_000019_leftImg8bit.png").touch()
         (root / "leftImg8bit/train/zoo").symlink_to(root / "leftImg8bit/train/bonn")
+        (root / "elsewhere").mkdir()
+        (root / "elsewhere/zurich_000000_000019_leftImg8bit.png").touch()
+        (root / "leftImg8bit/train/zurich").symlink_to(root / "elsewhere")
         files = load(root, images="linked/train")
         assert len(files) == 3
-        assert files.problems.counts == {"image without label": 1}  # the linked city
+        assert files.problems.counts == {
+            "image without label": 1,  # the city elsewhere
+            "link to what is listed anyway": 1,
+        }
 
     def test_any_two_folders(self, tmp_path):
         for name in ("b.jpg", "sub/a.png", "c.tif"):

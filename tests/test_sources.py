@@ -207,3 +207,10 @@ def test_an_image_is_read_as_its_annotator_saw_it(tmp_path):
 def test_an_item_needs_no_file():
     item = Item("x", None, lambda: np.zeros((2, 2, 3), np.uint8))
     assert item.read().shape == (2, 2, 3)
+
+
+def test_an_address_of_a_file_here_is_refused(tmp_path):
+    """fsspec would follow links round and round."""
+    write_images(tmp_path, ["1.png"])
+    with pytest.raises(ValueError, match=rf"file://{tmp_path} is on this machine: give its path, {tmp_path}"):
+        Sources([f"file://{tmp_path}"])

@@ -24,7 +24,9 @@ def check(url: str) -> None:
         ModuleNotFoundError: the package for this kind of address is not installed.
         ValueError: there is no such kind.
     """
-    _open(url)
+    store, name = _open(url)
+    if "file" in store.protocol:
+        raise ValueError(f"{url} is on this machine: give its path, {name}")
 
 
 def find(url: str, endings: tuple[str, ...]) -> Iterator[tuple[str, str]]:

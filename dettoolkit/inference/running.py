@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
@@ -19,6 +20,8 @@ from dettoolkit.inference.predictor import Predictor
 from dettoolkit.inference.records import found_in
 from dettoolkit.inference.sources import Item, Sources
 from dettoolkit.inference.writers import Crops, Masks, Pictures, Writer
+
+logger = logging.getLogger(__name__)
 
 CODED = {"json", "coco", "parquet"}  # to be saved for a segmenter's records to have the label maps, as RLE
 
@@ -95,6 +98,8 @@ class Run:
             for outcome in outcomes:
                 self._write(outcome)
                 yield outcome
+        if (problems := self._sources.problems).counts:
+            logger.warning("%s", problems.summary())
         seconds = round(time.monotonic() - start, 3)
         numbers = {"images": self.done, "unreadable": self._unreadable, "seconds": seconds}
         self._summary.write_text(json.dumps(numbers) + "\n")

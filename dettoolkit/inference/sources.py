@@ -20,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dettoolkit.datasets.images import ENDINGS as IMAGES
-from dettoolkit.datasets.problems import BadImageError
+from dettoolkit.datasets.problems import BadImageError, ProblemReport
+from dettoolkit.datasets.walk import Walk
 from dettoolkit.inference import buckets
-from dettoolkit.inference.images import files_below, natural, read_upright
+from dettoolkit.inference.images import matching, read_upright
 from dettoolkit.inference.video import ENDINGS as VIDEOS
 from dettoolkit.inference.video import Frame, is_live, read_frames
 
@@ -70,6 +71,9 @@ class Sources:
             (s3://bucket/folder, https://...).
         skip: folder that is left out; where results go to, should that be among the images.
 
+    Attributes:
+        problems: what was left out so far of the folders that were read to their end: links, as `Walk` says.
+
     Raises:
         FileNotFoundError: something does not exist, or no file matches a pattern.
         ModuleNotFoundError: the package for an address is not installed.
@@ -78,9 +82,10 @@ class Sources:
 
     def __init__(self, given: Sequence[str], *, skip: Path | None = None) -> None:
         self.given = tuple(given)
-        self._skip = None if skip is None else skip.resolve()
+        self._skip = skip
         local = [_anchor(each) for each in given if is_local(each)]
         self._below = os.path.join(os.path.commonpath(local), "") if local else os.sep
+        self.problems = ProblemReport(Path(self._below))
         for each in given:
             if "://" in each and not STREAM.match(each):
                 buckets.check(each)
@@ -112,14 +117,17 @@ class Sources:
 
     def _files(self, path: Path) -> Iterator[Path]:
         if path.is_dir():
-            yield from files_below(path, IMAGES + VIDEOS, skip=self._skip)
+            walk = Walk(path, endings=IMAGES + VIDEOS, skip=self._skip)
+            yield from map(Path, walk)
+            self.problems.record(walk.left_out.values())
         elif path.suffix.lower() == ".txt" and path.is_file():
             yield from _listed(path)
         elif path.exists():
             yield path
         elif glob.has_magic(str(path)):
-            matching = (Path(name) for name in glob.iglob(str(path), recursive=True))
-            yield from sorted(filter(_is_wanted, matching), key=natural)
+            found, left_out = matching(path, IMAGES + VIDEOS)
+            yield from found
+            self.problems.record(left_out)
 
     def _name(self, path: Path) -> str:
         # With strings: pathlib would take most of the time that a million names take.
@@ -188,10 +196,6 @@ def _below(key: str) -> str:
 
 def _is_camera(given: str) -> bool:
     return CAMERA.fullmatch(given) is not None and not Path(given).exists()
-
-
-def _is_wanted(path: Path) -> bool:
-    return path.suffix.lower() in IMAGES + VIDEOS and path.is_file()
 
 
 def _anchor(given: str) -> str:
