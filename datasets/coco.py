@@ -92,6 +92,7 @@ class CocoDetection(Dataset[Sample | SkippedImage]):
         transform: Transform,
         on_bad_image: Literal["error", "skip"],
         max_bad_images: int,
+        max_megapixels: float,
         drop_empty: bool,
         seed: int,
     ) -> None:
@@ -102,12 +103,14 @@ class CocoDetection(Dataset[Sample | SkippedImage]):
             transform: see Transform.
             on_bad_image: see BadImagePolicy.
             max_bad_images: see BadImagePolicy.
+            max_megapixels: a larger image cannot be read.
             drop_empty: leave out images without a usable box.
             seed: of the augmentation; with the epoch and the index it decides everything random.
         """
         self.annotations = annotations
         self.transform = transform
         self.seed = seed
+        self.max_megapixels = max_megapixels
         self._policy = BadImagePolicy(on_bad_image=on_bad_image, max_bad_images=max_bad_images)
         self._dropped = drop_empty
         empty = annotations.empty
@@ -154,7 +157,8 @@ class CocoDetection(Dataset[Sample | SkippedImage]):
         )
 
     def _read(self, row: int) -> NDArray[np.uint8]:
-        return read_image(self.annotations.image_path(row), expected_hw=self._json_hw(row))
+        path = self.annotations.image_path(row)
+        return read_image(path, expected_hw=self._json_hw(row), max_megapixels=self.max_megapixels)
 
     def _json_hw(self, row: int) -> tuple[int, int]:
         height, width = self.annotations.image_hw[row].tolist()

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dettoolkit.datasets.images import ENDINGS
 from dettoolkit.datasets.problems import NO_ID, ProblemReport
+from dettoolkit.datasets.regular_files import read_lines
 from dettoolkit.datasets.walk import Walk
 
 
@@ -109,15 +110,15 @@ def read_names(path: Path) -> dict[str, str]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a line without a name, or a folder that has two.
+        ValueError: a line without a name, or not in UTF-8, or a folder that has two.
     """
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(
             f"no file {path} with the names of classes: correct data.names, or set it to null"
         )
     called: dict[str, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        folder, _, names = line.strip().partition("\t" if "\t" in line else " ")
+    for number, line in read_lines(path):
+        folder, _, names = line.partition("\t" if "\t" in line else " ")
         name = names.split(",")[0].strip()
         if not folder:
             continue

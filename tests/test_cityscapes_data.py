@@ -116,7 +116,13 @@ def load_folders(root: Path, **changes: Any) -> SegmentationFiles:
 
 
 def dataset(files: SegmentationFiles, transform: Any = None, **changes: Any) -> SegmentationDataset:
-    settings = {"on_bad_image": "error", "max_bad_images": 1, "seed": 0, "with_instances": False}
+    settings = {
+        "on_bad_image": "error",
+        "max_bad_images": 1,
+        "max_megapixels": 10.0,
+        "seed": 0,
+        "with_instances": False,
+    }
     return SegmentationDataset(files=files, transform=transform or cropped(), **settings | changes)
 
 

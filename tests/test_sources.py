@@ -188,9 +188,14 @@ def test_image_ids_by_name(tmp_path):
     ids = ImageIds(path)
     assert [ids.find(name) for name in ("val/1.png", "1.png", "other/1.png", "3.png")] == [5, 5, 5, 8]
     assert [ids.find(name) for name in ("a/2.png", "b/2.png", "2.png", "9.png")] == [6, 7, None, None]
-    path.write_text("[]")
-    with pytest.raises(ValueError, match="is no COCO annotation file"):
-        ImageIds(path)
+    for content in (
+        "[]",
+        '{"images": [{"file_name": "1.png"}]}',
+        '{"images": [{"file_name": "1.png", "id": "7"}]}',
+    ):
+        path.write_text(content)
+        with pytest.raises(ValueError, match="is no COCO annotation file"):
+            ImageIds(path)
 
 
 def test_an_image_is_read_as_its_annotator_saw_it(tmp_path):

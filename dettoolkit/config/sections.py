@@ -108,6 +108,11 @@ class Data(Section):
     max_bad_images: Annotated[int, Field(ge=0)] = Field(
         100, description="With on_bad_image skip: more unreadable images than this stop the run."
     )
+    max_megapixels: Annotated[float, Field(gt=0, le=1000)] = Field(
+        100.0,
+        description="Largest image that is read. A larger one is unreadable; its header says so before it is "
+        "decoded. 100 megapixels are 0.3 GB as RGB, and up to 1 GB on the way there.",
+    )
     batch_size: Annotated[int, Field(ge=2)] = Field(
         32, description="Images per device and step; batch normalisation needs two."
     )

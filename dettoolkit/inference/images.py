@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from dettoolkit.datasets.images import ENDINGS, damage, decode, read_whole
+from dettoolkit.datasets.images import ENDINGS, MAX_MEGAPIXELS, check_size, damage, decode, read_whole
 from dettoolkit.datasets.problems import BadImageError, Problem, ProblemReport
 from dettoolkit.datasets.walk import Walk, natural
 from dettoolkit.inference.video import ENDINGS as VIDEOS
@@ -28,37 +28,40 @@ Pixels = NDArray[np.uint8]
 WANTED = "a path, the bytes of an image file, a Pillow image or a uint8 array (H, W, 3) RGB"
 
 
-def read_upright(path: Path) -> Pixels:
+def read_upright(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> Pixels:
     """Read an image file as RGB uint8 (H, W, 3), turned as its EXIF orientation says: as people see it.
 
     Raises:
-        BadImageError: missing, empty, cut short or not an image; the message names the file.
+        BadImageError: missing, no regular file, empty, cut short, not an image, or of more than
+            `max_megapixels`; the message names the file.
     """
     try:
-        return _decoded(read_whole(path))
+        return _decoded(read_whole(path, max_megapixels=max_megapixels), max_megapixels)
     except BadImageError as error:
         raise BadImageError(f"{path}: {error}") from None
 
 
-def as_rgb(source: object) -> tuple[Path | None, Pixels]:
+def as_rgb(source: object, *, max_megapixels: float = MAX_MEGAPIXELS) -> tuple[Path | None, Pixels]:
     """Give the path, if there is one, and the pixels, RGB uint8 (H, W, 3), of one image of any kind.
 
     Grey images get three equal channels; transparency is dropped, not blended.
 
     Raises:
-        BadImageError: a file, or bytes, that cannot be read as an image.
+        BadImageError: a file, bytes or a Pillow image that cannot be read, or have more than
+            `max_megapixels`.
         TypeError: neither of what this takes.
         ValueError: an array of another shape or type.
     """
     if isinstance(source, str | PathLike):
         path = Path(source).expanduser()
-        return path, read_upright(path)
+        return path, read_upright(path, max_megapixels=max_megapixels)
     if isinstance(source, bytes):
         reason = damage(source)
         if reason is not None:
             raise BadImageError(f"the bytes of an image: {reason}")
-        return None, _decoded(source)
+        return None, _decoded(source, max_megapixels)
     if isinstance(source, Image.Image):
+        check_size((source.height, source.width), max_megapixels=max_megapixels)  # it may not be decoded yet
         return None, _from_pillow(source)
     if isinstance(source, np.ndarray):
         return None, _from_array(source)
@@ -150,9 +153,9 @@ def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
     return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
 
 
-def _decoded(data: bytes) -> Pixels:
+def _decoded(data: bytes, max_megapixels: float) -> Pixels:
     """Decode a file's bytes, which OpenCV turns upright."""
-    return np.asarray(decode(data, cv2.IMREAD_COLOR_RGB), np.uint8)
+    return np.asarray(decode(data, cv2.IMREAD_COLOR_RGB, max_megapixels=max_megapixels), np.uint8)
 
 
 def _from_pillow(image: Image.Image) -> Pixels:

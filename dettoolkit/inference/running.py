@@ -109,7 +109,8 @@ class Run:
             if self._stopped:
                 return
             self._places[item.name] = index
-            yield item if self._ids is None else self._ids.expect(item)
+            limit = self.job.max_megapixels
+            yield item if self._ids is None else self._ids.expect(item, max_megapixels=limit)
 
     def _write(self, outcome: Outcome) -> None:
         """Write an image's files and then its record, which says that they are there."""

@@ -20,7 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dettoolkit.datasets.images import ENDINGS as IMAGES
+from dettoolkit.datasets.images import MAX_MEGAPIXELS
 from dettoolkit.datasets.problems import BadImageError, ProblemReport
+from dettoolkit.datasets.regular_files import read_lines
 from dettoolkit.datasets.walk import Walk
 from dettoolkit.inference import buckets
 from dettoolkit.inference.images import matching, read_upright
@@ -155,15 +157,17 @@ class Sources:
         return FileNotFoundError(f"{given} does not exist: {HINT}")
 
 
-def open_found(found: Found, *, every: int = 1) -> Iterator[Item]:
+def open_found(found: Found, *, every: int = 1, max_megapixels: float = MAX_MEGAPIXELS) -> Iterator[Item]:
     """Yield the item of an image, or those of a video's frames, the first of `every` so many.
+
+    An image of more than `max_megapixels` cannot be read.
 
     A video that cannot be opened, or ends too early, gives an item whose `read` says so.
     """
     if found.kind == "image":
         path = found.where if isinstance(found.where, Path) else None
         read = partial(read_upright, path) if path is not None else partial(buckets.read, str(found.where))
-        yield Item(found.name, path, read)
+        yield Item(found.name, path, partial(read, max_megapixels=max_megapixels))
         return
     path = found.where if isinstance(found.where, Path) else None
     live = is_live(found.where)
@@ -211,7 +215,6 @@ def _anchor(given: str) -> str:
 
 def _listed(path: Path) -> Iterator[Path]:
     """Yield the paths of a list, without its empty lines and those that begin with #."""
-    with path.open(encoding="utf-8") as lines:
-        for line in map(str.strip, lines):
-            if line and not line.startswith("#"):
-                yield path.parent / Path(line).expanduser()
+    for _, line in read_lines(path):
+        if line and not line.startswith("#"):
+            yield path.parent / Path(line).expanduser()
