@@ -180,6 +180,7 @@ def measure(path: Path, whose: str, start_methods: tuple[str, ...], pipe: Any) -
             transform=NoPicture(),
             on_bad_image="error",
             max_bad_images=0,
+            max_megapixels=100.0,
             drop_empty=False,
             seed=0,
         )

@@ -104,6 +104,7 @@ class SegmentationDataset(Dataset[Sample | SkippedImage]):
         transform: Transform,
         on_bad_image: Literal["error", "skip"],
         max_bad_images: int,
+        max_megapixels: float,
         seed: int,
         with_instances: bool,
     ) -> None:
@@ -116,6 +117,7 @@ class SegmentationDataset(Dataset[Sample | SkippedImage]):
             on_bad_image: see BadImagePolicy; an image is bad too when its label or instance file cannot be
                 read, or does not fit.
             max_bad_images: see BadImagePolicy.
+            max_megapixels: a larger image cannot be read.
             seed: of the augmentation; with the epoch and the index it decides everything random.
             with_instances: read the instance files too, for scores; only with labels that stay as they are.
         """
@@ -127,6 +129,7 @@ class SegmentationDataset(Dataset[Sample | SkippedImage]):
         self.transform = transform
         self.with_instances = with_instances
         self.seed = seed
+        self.max_megapixels = max_megapixels
         self._policy = BadImagePolicy(on_bad_image=on_bad_image, max_bad_images=max_bad_images)
 
     def __len__(self) -> int:
@@ -188,19 +191,20 @@ class SegmentationDataset(Dataset[Sample | SkippedImage]):
     def _read_maps(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.int32] | None]:
         """Read labels and, where wanted, instances (H, W)."""
         path, instance_path = self.files.label_paths[index], self.files.instance_paths[index]
-        labels = _read(path, partial(read_labels, classes=self.files.classes))
+        limit = self.max_megapixels
+        labels = _read(path, partial(read_labels, classes=self.files.classes, max_megapixels=limit))
         if not self.with_instances:
             return labels, None
         if instance_path is None:
             return labels, np.full(labels.shape, -1, np.int32)
-        instances = _read(instance_path, read_instances)
+        instances = _read(instance_path, partial(read_instances, max_megapixels=limit))
         if instances.shape != labels.shape:
             raise BadImageError(_sizes(instance_path, _hw(instances), path, _hw(labels)))
         return labels, instances
 
     def _read_image(self, index: int, label_hw: tuple[int, int]) -> NDArray[np.uint8]:
         path = self.files.image_paths[index]
-        image = _read(path, partial(read_image, expected_hw=label_hw))
+        image = _read(path, partial(read_image, expected_hw=label_hw, max_megapixels=self.max_megapixels))
         if self.transform.moves_labels and _hw(image) != label_hw:
             raise BadImageError(_sizes(path, _hw(image), self.files.label_paths[index], label_hw))
         return image

@@ -92,6 +92,7 @@ class CocoDetection(Dataset[Sample | SkippedImage]):
         transform: Transform,
         on_bad_image: Literal["error", "skip"],
         max_bad_images: int,
+        max_megapixels: float,
         drop_empty: bool,
         seed: int,
     ) -> None:
@@ -102,12 +103,14 @@ class CocoDetection(Dataset[Sample | SkippedImage]):
             transform: see Transform.
             on_bad_image: see BadImagePolicy.
             max_bad_images: see BadImagePolicy.
+            max_megapixels: a larger image cannot be read.
             drop_empty: leave out images without a usable box.
             seed: of the augmentation; with the epoch and the index it decides everything random.
         """
         self.annotations = annotations
         self.transform = transform
         self.seed = seed
+        self.max_megapixels = max_megapixels
         self._policy = BadImagePolicy(on_bad_image=on_bad_image, max_bad_images=max_bad_images)
         self._dropped = drop_empty
         empty = annotations.empty
@@ -154,7 +157,8 @@ class CocoDetection(Dataset[Sample | SkippedImage]):
         )
 
     def _read(self, row: int) -> NDArray[np.uint8]:
-        return read_image(self.annotations.image_path(row), expected_hw=self._json_hw(row))
+        path = self.annotations.image_path(row)
+        return read_image(path, expected_hw=self._json_hw(row), max_megapixels=self.max_megapixels)
 
     def _json_hw(self, row: int) -> tuple[int, int]:
         height, width = self.annotations.image_hw[row].tolist()
@@ -227,13 +231,14 @@ def check_root(root: Path, *, expected: Sequence[str]) -> None:
     if not missing:
         return
     lines = [f"  {root / each}{'   (missing)' if each in missing else ''}" for each in expected]
-    jsons = sorted(str(each.relative_to(root)) for each in root.glob("**/*.json"))[:10]
-    found = f"json files there: {', '.join(jsons)}\n" if jsons else ""
+    found = (each for pattern in ("*.json", "*/*.json") for each in root.glob(pattern))  # root may be large
+    jsons = sorted(str(each.relative_to(root)) for each in found)[:10]
+    there = f"json files there: {', '.join(jsons)}\n" if jsons else ""
     own = "data.root=..., data.train.images=..., data.train.annotations=..., and the same for data.val"
     listing = "\n".join(lines)
     if jsons or len(missing) < len(expected):  # a data set is there, under other names
         raise FileNotFoundError(
-            f"the data set at data.root={root} is incomplete. Expected:\n{listing}\n{found}"
+            f"the data set at data.root={root} is incomplete. Expected:\n{listing}\n{there}"
             f"Name what is there by {own}"
         )
     raise FileNotFoundError(

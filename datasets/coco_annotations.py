@@ -54,7 +54,7 @@ class CocoAnnotations:
             FileNotFoundError: the json or the folder is not there.
             ValueError: the json is not COCO's format, its categories do not fit, or no annotation is usable.
         """
-        if not annotations.is_file():
+        if not annotations.exists():
             raise missing_file(annotations)
         if not images.is_dir():
             raise FileNotFoundError(

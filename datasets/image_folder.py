@@ -67,6 +67,7 @@ class ImageFolder(Dataset[Sample | SkippedImage]):
         transform: Transform,
         on_bad_image: Literal["error", "skip"],
         max_bad_images: int,
+        max_megapixels: float,
         seed: int,
     ) -> None:
         """Compose.
@@ -76,11 +77,13 @@ class ImageFolder(Dataset[Sample | SkippedImage]):
             transform: see Transform.
             on_bad_image: see BadImagePolicy.
             max_bad_images: see BadImagePolicy.
+            max_megapixels: a larger image cannot be read.
             seed: of the augmentation; with the epoch and the index it decides everything random.
         """
         self.files = files
         self.transform = transform
         self.seed = seed
+        self.max_megapixels = max_megapixels
         self._policy = BadImagePolicy(on_bad_image=on_bad_image, max_bad_images=max_bad_images)
 
     def __len__(self) -> int:
@@ -95,7 +98,7 @@ class ImageFolder(Dataset[Sample | SkippedImage]):
         key = sample_key(key)
         path = self.files.image_path(key.index)
         try:
-            image = read_image(path)
+            image = read_image(path, max_megapixels=self.max_megapixels)
         except BadImageError as error:
             return self._policy.refuse(f"{path}: {error}", self.transform.input_hw)
         return {

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from dettoolkit.datasets.images import ENDINGS
 from dettoolkit.datasets.problems import NO_ID, ProblemReport
+from dettoolkit.datasets.regular_files import read_lines
+from dettoolkit.datasets.walk import Walk
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,24 +50,27 @@ class ImageFolderFiles:
         if not folder.is_dir():
             raise FileNotFoundError(f"the folder {folder} does not exist: correct data.root or data.*.images")
         called = {} if names is None else read_names(root / names)
-        entries = sorted(entry for entry in folder.iterdir() if entry.name[0] != ".")
-        folders = [entry.name for entry in entries if entry.is_dir()]
-        loose = [entry for entry in entries if not entry.is_dir()]
+        walk = Walk(folder)
+        start = len(os.path.join(folder, ""))
+        files = sorted((path[start:].replace(os.sep, "/") for path in walk), key=_folder_by_folder)
+        folders = sorted(entry.name for entry in folder.iterdir() if _is_class(entry, walk))
         if not folders:
-            raise _no_class(folder, loose)
-        found = [_files_below(folder, name) for name in folders]
-        paths = [path for each, _ in found for path in each]
+            raise _no_class(folder, len(files))
+        paths = [path for path in files if "/" in path and path.lower().endswith(ENDINGS)]
         if not paths:
             raise FileNotFoundError(
                 f"{folder} has {len(folders)} folders of classes, but no image (.jpg, .png, .webp, .bmp, "
                 ".tif) in any: correct data.root or data.*.images"
             )
+        label_of = {name: label for label, name in enumerate(folders)}
+        labels = np.array([label_of[path.partition("/")[0]] for path in paths])
+        empty = np.flatnonzero(np.bincount(labels, minlength=len(folders)) == 0)
         encoded = [os.fsencode(path) for path in paths]
         return cls(
             path=folder,
             class_names=_class_names(folders, called),
-            labels=np.repeat(np.arange(len(folders)), [len(each) for each, _ in found]),
-            problems=_report(folder, folders, loose, found),
+            labels=labels,
+            problems=_report(walk, folder, files, empty=[folders[label] for label in empty]),
             letters=np.frombuffer(b"".join(encoded), np.uint8),
             ends=np.cumsum([len(each) for each in encoded]),
         )
@@ -105,15 +110,15 @@ def read_names(path: Path) -> dict[str, str]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a line without a name, or a folder that has two.
+        ValueError: a line without a name, or not in UTF-8, or a folder that has two.
     """
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(
             f"no file {path} with the names of classes: correct data.names, or set it to null"
         )
     called: dict[str, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        folder, _, names = line.strip().partition("\t" if "\t" in line else " ")
+    for number, line in read_lines(path):
+        folder, _, names = line.partition("\t" if "\t" in line else " ")
         name = names.split(",")[0].strip()
         if not folder:
             continue
@@ -137,40 +142,33 @@ def _class_names(folders: Sequence[str], called: dict[str, str]) -> list[str]:
     ]
 
 
-def _files_below(folder: Path, name: str) -> tuple[list[str], list[str]]:
-    """List images and other files of a class, from `folder` on; links are followed, hidden files left out."""
-    images: list[str] = []
-    others: list[str] = []
-    for parent, folders, files in os.walk(folder / name, followlinks=True):
-        folders[:] = sorted(each for each in folders if each[0] != ".")
-        below = os.path.relpath(parent, folder)
-        for file in sorted(files):
-            if file[0] != ".":
-                (images if file.lower().endswith(ENDINGS) else others).append(os.path.join(below, file))
-    return images, others
+def _folder_by_folder(path: str) -> tuple[list[str], str]:
+    """Give the key by which a folder's files come before those of its folders."""
+    parent, _, name = path.rpartition("/")
+    return parent.split("/"), name
 
 
-def _no_class(folder: Path, loose: Sequence[Path]) -> FileNotFoundError:
+def _is_class(entry: Path, walk: Walk) -> bool:
+    followed = not (entry.is_symlink() and str(entry) in walk.left_out)
+    return entry.name[0] != "." and entry.is_dir() and followed
+
+
+def _no_class(folder: Path, loose: int) -> FileNotFoundError:
     hint = ". ImageNet's validation images are unpacked so: move each into the folder of its class"
-    there = f"{len(loose)} files and no folder{hint}" if loose else "nothing"
+    there = f"{loose} files and no folder{hint}" if loose else "nothing"
     return FileNotFoundError(f"{folder} needs a folder of images for each class; it has {there}")
 
 
-def _report(
-    folder: Path,
-    folders: Sequence[str],
-    loose: Sequence[Path],
-    found: Sequence[tuple[list[str], list[str]]],
-) -> ProblemReport:
+def _report(walk: Walk, folder: Path, files: Sequence[str], *, empty: Sequence[str]) -> ProblemReport:
     report = ProblemReport(folder)
-    empty = [name for name, (images, _) in zip(folders, found, strict=True) if not images]
     for kind, paths in (
-        ("image of no class", [path for path in loose if path.name.lower().endswith(ENDINGS)]),
-        ("file is no image", [folder / path for _, others in found for path in others]),
-        ("class without images", [folder / name for name in empty]),
+        ("image of no class", [each for each in files if "/" not in each and each.lower().endswith(ENDINGS)]),
+        ("file is no image", [each for each in files if "/" in each and not each.lower().endswith(ENDINGS)]),
+        ("class without images", empty),
     ):
-        values = np.array([str(path) for path in paths], object).reshape(-1, 1)
+        values = np.array([str(folder / path) for path in paths], object).reshape(-1, 1)
         report.add(kind, image_ids=np.full(len(paths), NO_ID), template="{}", values=values)
+    report.record(walk.left_out.values())
     return report
 
 

@@ -1,17 +1,20 @@
-"""Reading image files as RGB, with damaged files told apart from whole ones, and the one resize."""
+"""Reading image files as RGB: damaged ones told apart, large ones refused; and the one resize."""
 
 from __future__ import annotations
 
+import io
+import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile
 
 from dettoolkit.datasets.problems import BadImageError
+from dettoolkit.datasets.regular_files import open_regular
 
 RAW = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 """8-bit RGB, pixels as stored: COCO's boxes are measured without EXIF rotation (as is PIL's default)."""
@@ -19,39 +22,67 @@ RAW = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 """In small letters, of the files that count as images where a folder is given."""
 
+MAX_MEGAPIXELS = 100.0
+"""Default of the largest image that is decoded: 0.3 GB as RGB, and up to 1 GB on the way there."""
+
+MOST_MEGAPIXELS = 1000.0
+"""What that may be raised to; OpenCV decodes no more than 2^30 pixels."""
+
+_FORMATS = (
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "BMP",
+    "TIFF",
+    "GIF",
+    "PPM",
+    "JPEG2000",
+    "AVIF",
+)  # that both libraries read
+_BYTES_PER_PIXEL = 16  # of a file at most, uncompressed
+
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 """The next JPEG marker within scan data: FF that is not stuffed (FF00), a restart (FFD0-D7) or fill (FFFF);
 ITU-T T.81, B.1.1."""
 
 
-def read_image(path: Path, *, expected_hw: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+def read_image(
+    path: Path, *, expected_hw: tuple[int, int] | None = None, max_megapixels: float = MAX_MEGAPIXELS
+) -> NDArray[np.uint8]:
     """Read an image as RGB uint8 (H, W, 3), whatever its kind (grey, palette, CMYK, alpha, 16-bit).
 
     Args:
         path: the file.
         expected_hw: size that the annotations were made for. Pixels come as stored, except when only the
             picture turned by its EXIF orientation has this size: then the annotator saw it turned.
+        max_megapixels: beyond this the image is refused.
 
     Raises:
-        BadImageError: the file is missing, empty, cut short or not an image; the text is the reason only.
+        BadImageError: the file is missing, no regular file, empty, cut short, too large or not an image; the
+            text is the reason only.
     """
-    data = read_whole(path)
-    image = np.asarray(decode(data, RAW), np.uint8)
+    data = read_whole(path, max_megapixels=max_megapixels)
+    image = np.asarray(decode(data, RAW, max_megapixels=max_megapixels), np.uint8)
     if expected_hw is not None and image.shape[:2] == expected_hw[::-1] != expected_hw:
-        turned = np.asarray(decode(data, cv2.IMREAD_COLOR_RGB), np.uint8)
+        turned = np.asarray(decode(data, cv2.IMREAD_COLOR_RGB, max_megapixels=max_megapixels), np.uint8)
         if turned.shape[:2] == expected_hw:
             return turned
     return image
 
 
-def read_whole(path: Path) -> bytes:
+def read_whole(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> bytes:
     """Read the bytes of a JPEG, PNG or other image file that is all there.
 
     Raises:
-        BadImageError: the file is missing, empty or cut short; the text is the reason only.
+        BadImageError: the file is missing, no regular file, empty or cut short, or longer than any image of
+            `max_megapixels`; the text is the reason only.
     """
     try:
-        data = path.read_bytes()
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > _BYTES_PER_PIXEL * max_megapixels * 1e6:
+                raise BadImageError(f"file has {size / 1e6:.0f} MB, {_beyond(max_megapixels)}")
+            data = file.read()
     except FileNotFoundError:
         raise BadImageError("file does not exist") from None
     except OSError as error:
@@ -75,10 +106,62 @@ def resize_image(image: NDArray[np.uint8], input_hw: tuple[int, int]) -> NDArray
 def header_hw(path: Path) -> tuple[int, int] | None:
     """Read (height, width) from an image's header without decoding it; None when that fails."""
     try:
-        with Image.open(path) as image:
+        with open_regular(path) as file:
+            image = open_header(file)
             return image.height, image.width
-    except (OSError, ValueError, UnidentifiedImageError):
+    except (OSError, BadImageError):
         return None
+
+
+def open_header(file: BinaryIO) -> ImageFile.ImageFile:
+    """Read the header of an image file; its pixels are decoded when they are asked for.
+
+    Pillow's plugins are called directly: its `Image.open` refuses by a limit that one process has one of.
+
+    Raises:
+        BadImageError: not an image, or its header is damaged; the text is the reason only.
+    """
+    start = file.read(16)
+    for name in _FORMATS:
+        if name not in Image.OPEN:
+            Image.init()
+        factory, accepts = Image.OPEN.get(name, (None, None))
+        if factory is None or accepts is None or accepts(start) is not True:
+            continue
+        file.seek(0)
+        try:
+            return factory(file, "")
+        except Exception:  # whatever a wrong number in a header leads to
+            break
+    raise BadImageError(f"cannot be decoded: not an image, or damaged (starts with {start!r})")
+
+
+def header_of(data: bytes, *, max_megapixels: float) -> ImageFile.ImageFile:
+    """Read the header of an image that is small enough to be decoded.
+
+    Raises:
+        BadImageError: as open_header, or the image has more than `max_megapixels`.
+    """
+    image = open_header(io.BytesIO(data))
+    check_size((image.height, image.width), max_megapixels=max_megapixels)
+    return image
+
+
+def check_size(hw: tuple[int, int], *, max_megapixels: float) -> None:
+    """Raise BadImageError for an image of more than `max_megapixels`."""
+    megapixels = hw[0] * hw[1] / 1e6
+    if megapixels > max_megapixels:
+        raise BadImageError(
+            f"image has {megapixels:.1f} megapixels ({hw[0]} x {hw[1]}, height x width), "
+            f"{_beyond(max_megapixels)}"
+        )
+
+
+def _beyond(max_megapixels: float) -> str:
+    return (
+        f"more than the limit of {max_megapixels:g} megapixels allows: raise it by data.max_megapixels in a "
+        "recipe, --max-megapixels of predict, or max_megapixels in Python"
+    )
 
 
 def damage(data: bytes) -> str | None:
@@ -101,11 +184,12 @@ def damage(data: bytes) -> str | None:
     return None if whole else f"file is cut short or damaged ({len(data)} bytes, no end-of-image marker)"
 
 
-def decode(data: bytes, flags: int) -> NDArray[Any]:
+def decode(data: bytes, flags: int, *, max_megapixels: float = MAX_MEGAPIXELS) -> NDArray[Any]:
     """Decode an image with OpenCV's flags; raise BadImageError with the reason where that fails."""
+    header_of(data, max_megapixels=max_megapixels)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error as error:  # for example more pixels than OpenCV's limit
+    except cv2.error as error:  # for example a side beyond OpenCV's limit
         raise BadImageError(f"cannot be decoded: {str(error).strip()}") from None
     if image is None:
         raise BadImageError(f"cannot be decoded: not an image, or damaged (starts with {data[:16]!r})")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from dettoolkit.datasets.images import decode, read_whole
+from dettoolkit.datasets.images import MAX_MEGAPIXELS, decode, header_of, read_whole
 from dettoolkit.datasets.label_classes import UNKNOWN, LabelClasses, LabelError
 from dettoolkit.datasets.problems import BadImageError
 
@@ -21,14 +19,16 @@ _GREY, _RGB, _PALETTE, _GREY_ALPHA, _RGB_ALPHA = 0, 2, 3, 4, 6
 _MOST_NAMED = 10
 
 
-def read_labels(path: Path, classes: LabelClasses) -> NDArray[np.uint8]:
+def read_labels(
+    path: Path, classes: LabelClasses, *, max_megapixels: float = MAX_MEGAPIXELS
+) -> NDArray[np.uint8]:
     """Read a label file as labels (H, W), 0 to K - 1 and VOID.
 
     Raises:
-        BadImageError: the file is missing, damaged or no PNG; the text is the reason only.
+        BadImageError: the file is missing, damaged, too large or no PNG; the text is the reason only.
         LabelError: a value is neither a class nor ignored, or the picture has colours; names the file.
     """
-    values = read_values(path)
+    values = read_values(path, max_megapixels=max_megapixels)
     if values.dtype == np.uint8:
         labels = np.asarray(cv2.LUT(values, classes.lookup[:256]), np.uint8)
     else:
@@ -38,21 +38,21 @@ def read_labels(path: Path, classes: LabelClasses) -> NDArray[np.uint8]:
     return labels
 
 
-def read_instances(path: Path) -> NDArray[np.int32]:
+def read_instances(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> NDArray[np.int32]:
     """Read `*_instanceIds.png` (H, W): a pixel is 1000 x label id + number, or the label id alone.
 
     Raises:
         BadImageError, LabelError: as read_labels.
     """
-    return read_values(path).astype(np.int32)
+    return read_values(path, max_megapixels=max_megapixels).astype(np.int32)
 
 
-def read_values(path: Path) -> NDArray[Any]:
+def read_values(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> NDArray[Any]:
     """Read a one-channel PNG's values as they are stored: uint8 or uint16 (H, W).
 
     Grey of any depth, and the indices of a palette (OpenCV would give the palette's colours).
     """
-    data = read_whole(path)
+    data = read_whole(path, max_megapixels=max_megapixels)
     if not data.startswith(_SIGNATURE) or data[12:16] != b"IHDR":
         raise BadImageError(f"is not a PNG, as label files have to be (starts with {data[:16]!r})")
     depth, colour_type = data[24], data[25]
@@ -62,19 +62,17 @@ def read_values(path: Path) -> NDArray[Any]:
             "bits, or a palette whose indices are the ids. Convert the colours to ids and name that file"
         )
     if colour_type == _PALETTE:
-        return _palette_indices(data)
-    values = decode(data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
+        return _palette_indices(data, max_megapixels=max_megapixels)
+    values = decode(data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH, max_megapixels=max_megapixels)
     if depth < 8:  # decoders stretch 1, 2 and 4 bits to 0-255
         values = values // np.uint8(255 // (2**depth - 1))
     return values
 
 
-def _palette_indices(data: bytes) -> NDArray[np.uint8]:
+def _palette_indices(data: bytes, *, max_megapixels: float) -> NDArray[np.uint8]:
+    image = header_of(data, max_megapixels=max_megapixels)
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            return np.asarray(image, np.uint8)
-    except Image.DecompressionBombError as error:
-        raise BadImageError(f"cannot be decoded: {error}") from None
+        return np.asarray(image, np.uint8)
     except (OSError, ValueError, SyntaxError):  # texts that name a place in memory, new at each reading
         raise BadImageError("cannot be decoded: not an image, or damaged") from None
 

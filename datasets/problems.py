@@ -87,6 +87,11 @@ KINDS = {
     "image of no class": "left out",
     "file is no image": "left out",
     "class without images": "kept; nothing of it is learnt or scored",
+    "broken link": "left out",
+    "link to a folder above it": "not followed",
+    "link to what is listed anyway": "not followed; each file counts once",
+    "folder cannot be opened": "left out",
+    "no regular file": "left out; pipes, devices and sockets are not read",
 }
 """Every kind of problem, with what is done about it."""
 

@@ -7,6 +7,7 @@ by the same loaders as real data.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -19,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dettoolkit.datasets.scene_render import CATEGORIES, SPLITS, Scene, Split, draw_scene
+
+logger = logging.getLogger(__name__)
 
 VERSION = (
     1  # rises when the same parameters give other pictures, so that old folders are not mistaken for new
@@ -70,6 +73,24 @@ def write_scenes(
         _move_into_place(folder, root, wanted)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    logger.info("generated %d scenes to train on and %d to validate on in %s", train_images, val_images, root)
+
+
+def check_scenes(
+    root: Path, *, train_images: int, val_images: int, image_hw: tuple[int, int], seed: int
+) -> None:
+    """Raise unless `write_scenes` has written these scenes below `root`; nothing is written.
+
+    Raises:
+        ValueError, FileExistsError: as write_scenes.
+        FileNotFoundError: there are none.
+    """
+    wanted = _manifest(train_images, val_images, image_hw, seed)
+    if not _is_finished(Path(root).expanduser().resolve(), wanted):
+        raise FileNotFoundError(
+            f"no generated scenes at data.root={root}: correct data.root. Only a training generates them, or "
+            f"its check: tools/train.py RECIPE --check data.root={root}"
+        )
 
 
 def _manifest(train_images: int, val_images: int, image_hw: tuple[int, int], seed: int) -> dict[str, Any]:

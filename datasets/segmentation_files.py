@@ -13,7 +13,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from dettoolkit.datasets.label_classes import LabelClasses
-from dettoolkit.datasets.problems import NO_ID, ProblemReport
+from dettoolkit.datasets.problems import NO_ID, Problem, ProblemReport
+from dettoolkit.datasets.walk import Walk
 
 Layout = Literal["cityscapes", "folders"]
 
@@ -142,12 +143,13 @@ class _Found(NamedTuple):
     images: dict[str, Path]
     labels: dict[str, Path]
     instances: dict[str, Path]
+    problems: list[Problem]  # what was left out
     train_ids: bool  # labels are labelTrainIds
     label_of: str  # how the label of a key is called, with "{}" for the key
 
 
 def _find_cityscapes(image_folder: Path, label_folder: Path) -> _Found:
-    image_files, label_files = _list_files(image_folder), _list_files(label_folder)
+    (image_files, left_out), (label_files, others) = _list_files(image_folder), _list_files(label_folder)
     wanted = "*_leftImg8bit.png, .jpg or .jpeg in it or its city folders"
     images = _some(image_folder, image_files, _CITYSCAPES_IMAGE, wanted)
     labels, train_ids = _by_key(label_folder, label_files, _LABEL_IDS), False
@@ -157,22 +159,23 @@ def _find_cityscapes(image_folder: Path, label_folder: Path) -> _Found:
     kind = "labelTrainIds" if train_ids else "labelIds"
     fine = "gtCoarse" if "gtCoarse" in label_folder.parts else "gtFine"
     instances = _by_key(label_folder, label_files, _INSTANCE_IDS)
-    return _Found(images, labels, instances, train_ids, f"{{}}_{fine}_{kind}.png")
+    return _Found(images, labels, instances, left_out + others, train_ids, f"{{}}_{fine}_{kind}.png")
 
 
 def _find_folders(image_folder: Path, label_folder: Path) -> _Found:
     if image_folder.resolve() == label_folder.resolve():
         raise ValueError(f"images and labels are both in {image_folder}: give each kind a folder of its own")
     wanted = "images (.jpg, .png, .webp, .bmp, .tif)"
-    images = _some(image_folder, _list_files(image_folder), _IMAGE, wanted)
-    labels = _some(label_folder, _list_files(label_folder), _LABEL, "label pictures (.png)")
-    return _Found(images, labels, {}, False, "{}.png")
+    (image_files, left_out), (label_files, others) = _list_files(image_folder), _list_files(label_folder)
+    images = _some(image_folder, image_files, _IMAGE, wanted)
+    labels = _some(label_folder, label_files, _LABEL, "label pictures (.png)")
+    return _Found(images, labels, {}, left_out + others, False, "{}.png")
 
 
-def _list_files(folder: Path) -> list[Path]:
-    """List the files below a folder; linked folders are followed, hidden files left out."""
-    walked = os.walk(folder, followlinks=True)
-    return sorted(Path(parent, name) for parent, _, names in walked for name in names if name[0] != ".")
+def _list_files(folder: Path) -> tuple[list[Path], list[Problem]]:
+    """List the files below a folder, and what is left out."""
+    walk = Walk(folder)
+    return sorted(map(Path, walk)), list(walk.left_out.values())
 
 
 def _by_key(folder: Path, files: Sequence[Path], pattern: re.Pattern[str]) -> dict[str, Path]:
@@ -220,4 +223,5 @@ def _report_single_files(label_folder: Path, found: _Found) -> ProblemReport:
         paths = [str(ours[key]) for key in sorted(ours.keys() - others.keys())]
         values = np.array(paths, object).reshape(-1, 1)
         report.add(kind, image_ids=np.full(len(paths), NO_ID), template="{}", values=values)
+    report.record(found.problems)
     return report

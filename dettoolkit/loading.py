@@ -11,6 +11,7 @@ from torch import nn
 from dettoolkit.backbones.pretrained import load_weights
 from dettoolkit.builders.deploy import build_network, manifest_of, refuse_classifier
 from dettoolkit.config import Recipe, load_recipe
+from dettoolkit.datasets.images import MAX_MEGAPIXELS
 from dettoolkit.engines import FORMATS, open_engine, read_manifest
 from dettoolkit.engines.network import NetworkEngine
 from dettoolkit.inference.predictor import Predictor
@@ -19,7 +20,12 @@ from dettoolkit.runs import checkpoint_of, read_checkpoint, stored_recipe
 
 
 def load(
-    model: str | Path, *, device: str | None = None, threads: int | None = None, trust: bool = False
+    model: str | Path,
+    *,
+    device: str | None = None,
+    threads: int | None = None,
+    max_megapixels: float = MAX_MEGAPIXELS,
+    trust: bool = False,
 ) -> Predictor:
     """Load a model: a run's folder, a checkpoint of ours, or an exported file.
 
@@ -29,6 +35,7 @@ def load(
         threads: that an exported file's runtime may use; None leaves it to the runtime. PyTorch's are set by
             `torch.set_num_threads`.
         trust: open a .pt2 file, which can run any code; give it for files of people you trust only.
+        max_megapixels: largest image that the predictor reads; its header tells before it is decoded.
 
     Raises:
         TypeError: no path.
@@ -45,11 +52,13 @@ def load(
         manifest = read_manifest(path)
         if device not in (None, "cpu"):
             raise ValueError(f"{path} runs on the CPU here: leave device={device!r} out")
-        return Predictor(manifest, open_engine(path, threads=threads, trust=trust), source=str(path))
+        engine = open_engine(path, threads=threads, trust=trust)
+        return Predictor(manifest, engine, source=str(path), max_megapixels=max_megapixels)
     manifest, network = open_checkpoint(path)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Predictor(manifest, NetworkEngine(network, torch.device(device)), source=str(path))
+    network_engine = NetworkEngine(network, torch.device(device))
+    return Predictor(manifest, network_engine, source=str(path), max_megapixels=max_megapixels)
 
 
 def _path(model: object) -> Path:

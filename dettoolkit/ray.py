@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
+from dettoolkit.datasets.images import MAX_MEGAPIXELS
 from dettoolkit.datasets.problems import BadImageError
 from dettoolkit.inference import buckets
 from dettoolkit.inference.images import as_rgb, read_upright
@@ -37,6 +39,7 @@ class BatchPredictor:
         model: as `dettoolkit.load` takes it; a path that every worker can read.
         threshold: of a detector, the least score; None takes the model's own.
         device: as `dettoolkit.load` takes it.
+        max_megapixels: as `dettoolkit.load` takes it.
         threads: of the network's runtime; best the worker's `num_cpus`.
         at_once: images that go through the network at once.
         trust: as `dettoolkit.load` takes it.
@@ -49,10 +52,13 @@ class BatchPredictor:
         threshold: float | None = None,
         device: str | None = None,
         threads: int | None = None,
+        max_megapixels: float = MAX_MEGAPIXELS,
         at_once: int = 1,
         trust: bool = False,
     ) -> None:
-        self.predictor = load(model, device=device, threads=threads, trust=trust)
+        self.predictor = load(
+            model, device=device, threads=threads, max_megapixels=max_megapixels, trust=trust
+        )
         self.threshold, self.at_once = threshold, at_once
 
     def __call__(self, batch: Mapping[str, NDArray[Any]]) -> Any:
@@ -78,7 +84,7 @@ class BatchPredictor:
         records: list[Record] = []
         for start in range(0, len(batch[column]), self.at_once):
             values = batch[column][start : start + self.at_once]
-            records += self._predict([_read(value) for value in values])
+            records += self._predict([_read(value, self.predictor.max_megapixels) for value in values])
         table = arrow_table(records, self.predictor.task).drop_columns("name")
         for name in batch:
             if name not in ("bytes", "image"):
@@ -95,13 +101,14 @@ class BatchPredictor:
                 yield found_in(self.predictor.prediction(image, next(answers)), masks=True)
 
 
-def _read(value: object) -> Pixels | str:
+def _read(value: object, limit: float) -> Pixels | str:
     """Read an image, or say why it cannot be read."""
     try:
         if isinstance(value, bytes):
-            return buckets.decode_file(value)
+            return buckets.decode_file(value, max_megapixels=limit)
         if isinstance(value, str):
-            return buckets.read(value) if "://" in value else read_upright(Path(value))
-        return as_rgb(value)[1]
+            read = partial(buckets.read, value) if "://" in value else partial(read_upright, Path(value))
+            return read(max_megapixels=limit)
+        return as_rgb(value, max_megapixels=limit)[1]
     except BadImageError as error:
         return str(error)

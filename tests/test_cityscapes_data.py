@@ -116,7 +116,13 @@ def load_folders(root: Path, **changes: Any) -> SegmentationFiles:
 
 
 def dataset(files: SegmentationFiles, transform: Any = None, **changes: Any) -> SegmentationDataset:
-    settings = {"on_bad_image": "error", "max_bad_images": 1, "seed": 0, "with_instances": False}
+    settings = {
+        "on_bad_image": "error",
+        "max_bad_images": 1,
+        "max_megapixels": 10.0,
+        "seed": 0,
+        "with_instances": False,
+    }
     return SegmentationDataset(files=files, transform=transform or cropped(), **settings | changes)
 
 
@@ -321,9 +327,15 @@ class TestFiles:
         (root / "linked").symlink_to(root / "leftImg8bit")
         (root / "leftImg8bit/train/aachen/._aachen_000000_000019_leftImg8bit.png").touch()
         (root / "leftImg8bit/train/zoo").symlink_to(root / "leftImg8bit/train/bonn")
+        (root / "elsewhere").mkdir()
+        (root / "elsewhere/zurich_000000_000019_leftImg8bit.png").touch()
+        (root / "leftImg8bit/train/zurich").symlink_to(root / "elsewhere")
         files = load(root, images="linked/train")
         assert len(files) == 3
-        assert files.problems.counts == {"image without label": 1}  # the linked city
+        assert files.problems.counts == {
+            "image without label": 1,  # the city elsewhere
+            "link to what is listed anyway": 1,
+        }
 
     def test_any_two_folders(self, tmp_path):
         for name in ("b.jpg", "sub/a.png", "c.tif"):

@@ -29,6 +29,7 @@ from dettoolkit.datasets.coco import (
     collate,
 )
 from dettoolkit.datasets.images import damage, header_hw, read_image
+from dettoolkit.datasets.labels import MOST_CLASSES
 from dettoolkit.datasets.problems import Reason, clean_boxes
 
 HW = (40, 60)
@@ -86,7 +87,13 @@ def write_images(folder: Path, ids: tuple[int, ...] = (7, 3, 5), hw: tuple[int, 
 
 
 def detection(annotations: CocoAnnotations, **changes: Any) -> CocoDetection:
-    settings = {"on_bad_image": "error", "max_bad_images": 1, "drop_empty": False, "seed": 0}
+    settings = {
+        "on_bad_image": "error",
+        "max_bad_images": 1,
+        "max_megapixels": 1.0,
+        "drop_empty": False,
+        "seed": 0,
+    }
     return CocoDetection(annotations=annotations, transform=Jitter(), **{**settings, **changes})
 
 
@@ -436,6 +443,18 @@ def picture() -> Image.Image:
     return Image.fromarray(np.clip(ramp + noise, 0, 255).astype(np.uint8))
 
 
+def test_more_categories_than_a_detector_can_have_are_refused(tmp_path):
+    categories = [{"id": id_, "name": str(id_)} for id_ in range(1, MOST_CLASSES + 2)]
+    path = tmp_path / "many.json"
+    path.write_text(json.dumps(document(categories=categories)))
+    for label_map in ("contiguous", "ids"):
+        with pytest.raises(ValueError, match=r"many\.json: 20001 categories, .* at most 20000: leave out"):
+            CocoAnnotations.load(path, images=tmp_path, label_map=label_map)
+    path.write_text(json.dumps(document(categories=categories[:-1], annotations=[])))
+    loaded = CocoAnnotations.load(path, images=tmp_path, label_map="contiguous")
+    assert len(loaded.class_names) == MOST_CLASSES
+
+
 class TestImages:
     @pytest.mark.parametrize(
         ("mode", "kind"),
@@ -680,7 +699,7 @@ class TestSeeds:
         )
         data = CocoDetection(
             annotations=annotations, transform=build_transform(augment="ssdlite", input_hw=(96, 128)),
-            on_bad_image="error", max_bad_images=0, drop_empty=False, seed=3,
+            on_bad_image="error", max_bad_images=0, max_megapixels=1.0, drop_empty=False, seed=3,
         )  # fmt: skip
         self.assert_same(self.batches(data, 0), self.batches(data, 2))
         batch = collate([data[index] for index in range(16)])

@@ -148,6 +148,7 @@ def dataset(files: ImageFolderFiles, **changes: Any) -> ImageFolder:
         "transform": transform,
         "on_bad_image": "error",
         "max_bad_images": 1,
+        "max_megapixels": 1.0,
         "seed": 3,
     }
     return ImageFolder(files=files, **settings | changes)

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from dettoolkit import cli
 from dettoolkit.datasets import scenes
-from dettoolkit.datasets.scenes import write_scenes
+from dettoolkit.datasets.scenes import check_scenes, write_scenes
 
 SMALL: dict[str, Any] = {"train_images": 2, "val_images": 1, "image_hw": (48, 96), "seed": 0}
 
@@ -184,3 +185,42 @@ def test_wrong_arguments_are_refused(tmp_path: Path, wrong: dict[str, Any], mess
     with pytest.raises(ValueError, match=message):
         write_scenes(tmp_path / "data", **{**SMALL, **wrong})
     assert not (tmp_path / "data").exists()
+
+
+def test_scenes_are_checked_without_being_written(root: Path, tmp_path: Path) -> None:
+    check_scenes(root, **SMALL)
+    with pytest.raises(FileExistsError, match=r"seed is 0, wanted 1"):
+        check_scenes(root, **{**SMALL, "seed": 1})
+    (tmp_path / "empty").mkdir()
+    for name in ("typo", "empty"):
+        with pytest.raises(
+            FileNotFoundError, match=rf"no generated scenes at data\.root=.*{name}: correct data"
+        ):
+            check_scenes(tmp_path / name, **SMALL)
+    assert [path.name for path in tmp_path.rglob("*")] == ["empty"]
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_only_a_training_generates_scenes(
+    task: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """With a typo in data.root, an evaluation would else make data there and score on them."""
+    run = request.getfixturevalue("tiny_run" if task == "detection" else "tiny_segmentation_run")
+    tiny = request.getfixturevalue("tiny" if task == "detection" else "tiny_segmentation")
+    splits = "data={train: {images: train2017, annotations: annotations/instances_train2017.json}, \
+val: {images: val2017, annotations: annotations/instances_val2017.json}}"
+    scenes = ["data.type=scenes", "data.scenes={train_images: 2, val_images: 1, image_hw: [64, 96]}"]
+    scenes += [splits] if task == "detection" else []
+    typo = tmp_path / "typo"
+    caplog.set_level("INFO", logger="dettoolkit")
+    assert cli.evaluate([str(run), *scenes, f"data.root={typo}"]) == 2
+    told = capsys.readouterr().err
+    assert f"no generated scenes at data.root={typo}: correct data.root" in told
+    assert f"--check data.root={typo}" in told
+    assert not typo.exists()
+    assert cli.train([str(tiny.recipe), *scenes, f"data.root={tmp_path / 'made'}", "--check"]) == 0
+    assert f"generated 2 scenes to train on and 1 to validate on in {tmp_path / 'made'}" in caplog.text

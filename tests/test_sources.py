@@ -254,9 +254,14 @@ def test_image_ids_by_name(tmp_path):
     ids = ImageIds(path)
     assert [ids.find(name) for name in ("val/1.png", "1.png", "other/1.png", "3.png")] == [5, 5, 5, 8]
     assert [ids.find(name) for name in ("a/2.png", "b/2.png", "2.png", "9.png")] == [6, 7, None, None]
-    path.write_text("[]")
-    with pytest.raises(ValueError, match="is no COCO annotation file"):
-        ImageIds(path)
+    for content in (
+        "[]",
+        '{"images": [{"file_name": "1.png"}]}',
+        '{"images": [{"file_name": "1.png", "id": "7"}]}',
+    ):
+        path.write_text(content)
+        with pytest.raises(ValueError, match="is no COCO annotation file"):
+            ImageIds(path)
 
 
 def test_an_image_is_read_as_its_annotator_saw_it(tmp_path):
@@ -273,3 +278,10 @@ def test_an_image_is_read_as_its_annotator_saw_it(tmp_path):
 def test_an_item_needs_no_file():
     item = Item("x", None, lambda: np.zeros((2, 2, 3), np.uint8))
     assert item.read().shape == (2, 2, 3)
+
+
+def test_an_address_of_a_file_here_is_refused(tmp_path):
+    """fsspec would follow links round and round."""
+    write_images(tmp_path, ["1.png"])
+    with pytest.raises(ValueError, match=rf"file://{tmp_path} is on this machine: give its path, {tmp_path}"):
+        Sources([f"file://{tmp_path}"])

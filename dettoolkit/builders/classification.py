@@ -207,6 +207,7 @@ def build_dataset(recipe: ClassificationRecipe, files: ImageFolderFiles, *, spli
         transform=transform,
         on_bad_image=data.on_bad_image,
         max_bad_images=data.max_bad_images,
+        max_megapixels=data.max_megapixels,
         seed=recipe.trainer.seed,
     )
 

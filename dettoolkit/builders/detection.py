@@ -20,7 +20,7 @@ from dettoolkit.config.detection import DetectionData
 from dettoolkit.config.recipe import DetectionRecipe
 from dettoolkit.datasets.augment import build_transform
 from dettoolkit.datasets.coco import BadImages, CocoAnnotations, CocoDetection, check_root, collate
-from dettoolkit.datasets.scenes import write_scenes
+from dettoolkit.datasets.scenes import check_scenes, write_scenes
 from dettoolkit.detection.gallery import draw_predictions, draw_training_batch
 from dettoolkit.detection.matching import match
 from dettoolkit.detection.model import Detector
@@ -92,7 +92,7 @@ class DetectionRun(Run):
 
 def training_run(name: str, recipe: DetectionRecipe, *, pretrained: bool) -> DetectionRun:
     """Load the data and build the detector of a training."""
-    prepare_data(recipe.data)
+    prepare_data(recipe.data, generate=True)
     train, val = (load_annotations(recipe.data, split) for split in ("train", "val"))
     classes = classes_of(train)
     scored = match_classes(classes, val, whose=str(train.path))
@@ -140,14 +140,18 @@ def _assemble(
     )
 
 
-def prepare_data(data: DetectionData, splits: Sequence[Split] = ("train", "val")) -> None:
-    """Generate the scenes if the recipe asks for them; check that the splits are there.
+def prepare_data(
+    data: DetectionData, splits: Sequence[Split] = ("train", "val"), *, generate: bool = False
+) -> None:
+    """Check that the splits are there; with `generate`, make the scenes that the recipe asks for.
+
+    Only a training generates: elsewhere a wrong data.root would be filled with other data than was meant.
 
     Raises:
         FileNotFoundError: nothing usable at data.root; the message says where to get data.
     """
     if data.type == "scenes":
-        write_scenes(Path(data.root), **data.scenes.model_dump())
+        (write_scenes if generate else check_scenes)(Path(data.root), **data.scenes.model_dump())
     else:
         sections = [data.train if split == "train" else data.val for split in splits]
         expected = [path for section in sections for path in (section.images, section.annotations)]
@@ -203,6 +207,7 @@ def build_dataset(recipe: DetectionRecipe, annotations: CocoAnnotations, *, spli
         transform=transform,
         on_bad_image=data.on_bad_image,
         max_bad_images=data.max_bad_images,
+        max_megapixels=data.max_megapixels,
         drop_empty=data.drop_empty and split == "train",
         seed=recipe.trainer.seed,
     )

@@ -21,7 +21,7 @@ from dettoolkit.config.segmentation import SegmentationData, SegmentationSplit
 from dettoolkit.datasets.cityscapes import SegmentationDataset, collate
 from dettoolkit.datasets.label_classes import LabelClasses
 from dettoolkit.datasets.problems import BadImages
-from dettoolkit.datasets.scenes import write_scenes
+from dettoolkit.datasets.scenes import check_scenes, write_scenes
 from dettoolkit.datasets.segmentation_augment import CentreCrop, EvalTransform, SegmentationTransform
 from dettoolkit.datasets.segmentation_files import Layout, SegmentationFiles
 from dettoolkit.datasets.segmentation_root import check_cityscapes_root
@@ -116,14 +116,18 @@ class SegmentationRun(Run):
         self.task.sink = write
 
 
-def prepare_data(data: SegmentationData, splits: Sequence[SegmentationSplit]) -> None:
-    """Generate the scenes if the recipe asks for them; check that the splits are there.
+def prepare_data(
+    data: SegmentationData, splits: Sequence[SegmentationSplit], *, generate: bool = False
+) -> None:
+    """Check that the splits are there; with `generate`, make the scenes that the recipe asks for.
+
+    Only a training generates: elsewhere a wrong data.root would be filled with other data than was meant.
 
     Raises:
         FileNotFoundError: nothing usable at data.root; the message says where to get data.
     """
     if data.type == "scenes":
-        write_scenes(Path(data.root), **data.scenes.model_dump())
+        (write_scenes if generate else check_scenes)(Path(data.root), **data.scenes.model_dump())
     expected = [path for split in splits for path in (split.images, split.labels)]
     check_cityscapes_root(Path(data.root), expected=list(dict.fromkeys(expected)), layout=layout_of(data))
 
@@ -190,7 +194,7 @@ def in_order_of(names: Sequence[str], files: SegmentationFiles, *, whose: str) -
 def training_run(name: str, recipe: SegmentationRecipe, *, pretrained: bool) -> SegmentationRun:
     """Find the data and build the segmenter of a training."""
     data = recipe.data
-    prepare_data(data, [data.train, data.val, *data.extra])
+    prepare_data(data, [data.train, data.val, *data.extra], generate=True)
     train = find_files(data, [data.train, *data.extra])
     val = in_order_of(train.classes.names, find_files(data, [data.val]), whose=str(train.path))
     network = _build_network(recipe, train.classes, pretrained=pretrained)
@@ -258,6 +262,7 @@ def build_dataset(
         transform=transform,
         on_bad_image=data.on_bad_image,
         max_bad_images=data.max_bad_images,
+        max_megapixels=data.max_megapixels,
         seed=recipe.trainer.seed,
         with_instances=split == "val",
     )

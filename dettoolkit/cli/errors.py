@@ -47,6 +47,12 @@ def quiet() -> None:
         logging.getLogger(name).propagate = False
     for text in QUIET_WARNINGS:
         warnings.filterwarnings("ignore", message=text)
+    quiet_images()
+
+
+def quiet_images() -> None:
+    """Leave unsaid what Pillow finds odd in headers, without naming the file; pixels are not concerned."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def guarded(command: Callable[[], int], traceback: bool) -> int:

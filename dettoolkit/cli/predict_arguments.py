@@ -73,6 +73,12 @@ def _results(group: argparse._ArgumentGroup) -> None:
         metavar="FILE",
         help="COCO json whose image ids the results get, by file name; for scoring, with --threshold 0",
     )
+    add(
+        "--max-megapixels",
+        type=float,
+        metavar="N",
+        help="largest image that is read; a larger one counts as unreadable (default: 100)",
+    )
     add("--strict", action="store_true", help="exit with 1 if any image could not be read")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from dettoolkit.cli.errors import guarded
+from dettoolkit.cli.errors import guarded, quiet_images
 from dettoolkit.cli.predict_arguments import arguments, names
 from dettoolkit.cli.progress import Tally
 
@@ -34,6 +34,7 @@ def _predict(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what is wrong with a video is said by us
     os.environ.setdefault("OPENCV_LOG_LEVEL", "FATAL")
+    quiet_images()
     if options.merge is not None:
         return _merge(options, parser)
     if options.out is not None and options.resume is not None:
@@ -117,7 +118,8 @@ def _load(model: Path, options: argparse.Namespace) -> Predictor:
     check_threads(options.workers, "workers")
     if options.threads is not None:
         torch.set_num_threads(check_threads(options.threads))
-    return load(model, device=options.device, threads=options.threads, trust=options.trust)
+    limit = {} if options.max_megapixels is None else {"max_megapixels": options.max_megapixels}
+    return load(model, device=options.device, threads=options.threads, trust=options.trust, **limit)
 
 
 def _job(
@@ -133,7 +135,8 @@ def _job(
     facts = manifest.detection
     fleet = options.resume is not None or options.shard is not None
     pictures = ("json",) if fleet else ("pictures",) if facts is not None else ("pictures", "masks")
-    first = {"save": pictures, "threshold": None if facts is None else facts.shown_threshold, "every": 1}
+    threshold = None if facts is None else facts.shown_threshold
+    first = {"save": pictures, "threshold": threshold, "every": 1, "max_megapixels": predictor.max_megapixels}
 
     def choose(name: str, value: Any) -> Any:
         return value if value is not None else getattr(before, name) if before else first.get(name)
@@ -156,6 +159,7 @@ def _job(
         classes=choose("classes", names(options.classes)),
         every=choose("every", options.every),
         limit=choose("limit", options.limit),
+        max_megapixels=choose("max_megapixels", options.max_megapixels),
         annotations=choose("annotations", annotations),
         shards=shard.of,
     )

@@ -131,6 +131,13 @@ class Data(Section):
     max_bad_images: CountOrZero = Field(
         100, description="With on_bad_image skip: more unreadable images than this stop the run."
     )
+    max_megapixels: float = Field(
+        100.0,
+        gt=0,
+        le=1000,
+        description="Largest image that is read. A larger one is unreadable; its header says so before it is "
+        "decoded. 100 megapixels are 0.3 GB as RGB, and up to 1 GB on the way there.",
+    )
     batch_size: int = Field(
         32, ge=2, le=16_384, description="Images per device and step; batch normalisation needs two."
     )

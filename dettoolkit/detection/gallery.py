@@ -66,7 +66,7 @@ def _compare(
     row = int(np.flatnonzero(annotations.image_ids == image_id)[0])
     path = annotations.image_path(row)
     try:
-        image = read_image(path)
+        image = read_image(path, max_megapixels=val.max_megapixels)
     except BadImageError:  # recorded already when it was to be scored
         return None
     mine = slice(int(annotations.offsets[row]), int(annotations.offsets[row + 1]))

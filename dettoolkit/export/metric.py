@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dettoolkit.datasets.images import read_image
+from dettoolkit.datasets.images import MAX_MEGAPIXELS, read_image
 from dettoolkit.datasets.problems import BadImageError
 from dettoolkit.datasets.samples import SkippedImage
 from dettoolkit.evaluation.arrays import DetectionArrays
@@ -30,10 +30,12 @@ class Source(NamedTuple):
     Attributes:
         path: the file.
         hw: size that its annotations were made for; None takes the pixels as they are stored.
+        max_megapixels: a larger one cannot be read.
     """
 
     path: Path
     hw: tuple[int, int] | None
+    max_megapixels: float = MAX_MEGAPIXELS
 
     def read(self) -> NDArray[np.uint8]:
         """Read it as RGB uint8 (H, W, 3), turned as in training.
@@ -42,7 +44,7 @@ class Source(NamedTuple):
             BadImageError: it cannot be read; the message names it.
         """
         try:
-            return read_image(self.path, expected_hw=self.hw)
+            return read_image(self.path, expected_hw=self.hw, max_megapixels=self.max_megapixels)
         except BadImageError as error:
             raise BadImageError(f"{self.path}: {error}") from None
 
@@ -63,10 +65,10 @@ def validation_run(recipe: Recipe, manifest: Manifest, *, what: str) -> Run:
 def sources_of(data: Any, task: str) -> list[Source]:
     """List the image files of a detection or segmentation data set, in its order."""
     if task == "segmentation":
-        return [Source(path, None) for path in data.files.image_paths]
+        return [Source(path, None, data.max_megapixels) for path in data.files.image_paths]
     annotations = data.annotations
     return [
-        Source(annotations.image_path(row), (int(height), int(width)))
+        Source(annotations.image_path(row), (int(height), int(width)), data.max_megapixels)
         for row, (height, width) in enumerate(annotations.image_hw)
     ]
 

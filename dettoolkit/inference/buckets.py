@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dettoolkit.datasets.images import damage
+from dettoolkit.datasets.images import MAX_MEGAPIXELS, damage
 from dettoolkit.datasets.problems import BadImageError
 from dettoolkit.inference.images import as_rgb
 
@@ -24,7 +24,9 @@ def check(url: str) -> None:
         ModuleNotFoundError: the package for this kind of address is not installed.
         ValueError: there is no such kind.
     """
-    _open(url)
+    store, name = _open(url)
+    if "file" in store.protocol:
+        raise ValueError(f"{url} is on this machine: give its path, {name}")
 
 
 def find(url: str, endings: tuple[str, ...]) -> Iterator[tuple[str, str]]:
@@ -71,15 +73,15 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def read(url: str) -> NDArray[np.uint8]:
+def read(url: str, *, max_megapixels: float = MAX_MEGAPIXELS) -> NDArray[np.uint8]:
     """Read an image, uint8 (H, W, 3) RGB.
 
     Raises:
-        BadImageError: it cannot be fetched or is no image.
+        BadImageError: it cannot be fetched, is no image, or has more than `max_megapixels`.
     """
     store, name = _open(url)
     try:
-        return decode_file(store.cat_file(name))
+        return decode_file(store.cat_file(name), max_megapixels=max_megapixels)
     except BadImageError as error:
         raise BadImageError(f"{url}: {error}") from None
     except FileNotFoundError:
@@ -88,16 +90,16 @@ def read(url: str) -> NDArray[np.uint8]:
         raise BadImageError(f"{url}: cannot be fetched: {_reason(error)}") from None
 
 
-def decode_file(data: bytes) -> NDArray[np.uint8]:
+def decode_file(data: bytes, *, max_megapixels: float = MAX_MEGAPIXELS) -> NDArray[np.uint8]:
     """Decode the bytes of a whole image file, upright: uint8 (H, W, 3) RGB.
 
     Raises:
-        BadImageError: empty, cut short or not an image; the text is the reason only.
+        BadImageError: empty, cut short, too large or not an image; the text is the reason only.
     """
     reason = damage(data)
     if reason is not None:
         raise BadImageError(reason)
-    return as_rgb(data)[1]
+    return as_rgb(data, max_megapixels=max_megapixels)[1]
 
 
 def _open(url: str) -> tuple[Any, str]:

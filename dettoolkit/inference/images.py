@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -15,46 +16,52 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from dettoolkit.datasets.images import ENDINGS, damage, decode, read_whole
-from dettoolkit.datasets.problems import BadImageError
+from dettoolkit.datasets.images import ENDINGS, MAX_MEGAPIXELS, check_size, damage, decode, read_whole
+from dettoolkit.datasets.problems import BadImageError, Problem, ProblemReport
+from dettoolkit.datasets.walk import Walk, natural
 from dettoolkit.inference.video import ENDINGS as VIDEOS
+
+logger = logging.getLogger(__name__)
 
 Pixels = NDArray[np.uint8]
 
 WANTED = "a path, the bytes of an image file, a Pillow image or a uint8 array (H, W, 3) RGB"
 
 
-def read_upright(path: Path) -> Pixels:
+def read_upright(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> Pixels:
     """Read an image file as RGB uint8 (H, W, 3), turned as its EXIF orientation says: as people see it.
 
     Raises:
-        BadImageError: missing, empty, cut short or not an image; the message names the file.
+        BadImageError: missing, no regular file, empty, cut short, not an image, or of more than
+            `max_megapixels`; the message names the file.
     """
     try:
-        return _decoded(read_whole(path))
+        return _decoded(read_whole(path, max_megapixels=max_megapixels), max_megapixels)
     except BadImageError as error:
         raise BadImageError(f"{path}: {error}") from None
 
 
-def as_rgb(source: object) -> tuple[Path | None, Pixels]:
+def as_rgb(source: object, *, max_megapixels: float = MAX_MEGAPIXELS) -> tuple[Path | None, Pixels]:
     """Give the path, if there is one, and the pixels, RGB uint8 (H, W, 3), of one image of any kind.
 
     Grey images get three equal channels; transparency is dropped, not blended.
 
     Raises:
-        BadImageError: a file, or bytes, that cannot be read as an image.
+        BadImageError: a file, bytes or a Pillow image that cannot be read, or have more than
+            `max_megapixels`.
         TypeError: neither of what this takes.
         ValueError: an array of another shape or type.
     """
     if isinstance(source, str | PathLike):
         path = Path(source).expanduser()
-        return path, read_upright(path)
+        return path, read_upright(path, max_megapixels=max_megapixels)
     if isinstance(source, bytes):
         reason = damage(source)
         if reason is not None:
             raise BadImageError(f"the bytes of an image: {reason}")
-        return None, _decoded(source)
+        return None, _decoded(source, max_megapixels)
     if isinstance(source, Image.Image):
+        check_size((source.height, source.width), max_megapixels=max_megapixels)  # it may not be decoded yet
         return None, _from_pillow(source)
     if isinstance(source, np.ndarray):
         return None, _from_array(source)
@@ -64,8 +71,8 @@ def as_rgb(source: object) -> tuple[Path | None, Pixels]:
 def sources_of(source: object) -> Iterable[object] | None:
     """List what a folder, a pattern or a sequence holds, in order; None where `source` is a single image.
 
-    A folder is listed with all below it, hidden files left out; numbers in names are sorted by value, 2.jpg
-    before 10.jpg.
+    A folder is listed with all below it, as `Walk` does; numbers in names are sorted by value, 2.jpg before
+    10.jpg.
 
     Raises:
         FileNotFoundError: no such file or folder, or a pattern that nothing matches.
@@ -85,7 +92,9 @@ def sources_of(source: object) -> Iterable[object] | None:
 
 def _files(path: Path) -> list[Path] | None:
     if path.is_dir():
-        found = list(files_below(path, ENDINGS))
+        walk = Walk(path, endings=ENDINGS)
+        found = list(map(Path, walk))
+        _tell(path, walk.left_out.values())
         if not found:
             raise ValueError(f"{path} holds no images, that is no files that end in {', '.join(ENDINGS)}")
         return found
@@ -100,49 +109,55 @@ def _files(path: Path) -> list[Path] | None:
         raise FileNotFoundError(
             f"{path} does not exist: give an image file, a folder or a pattern like *.jpg"
         )
-    matching = [Path(name) for name in glob.iglob(str(path), recursive=True) if Path(name).is_file()]
-    if not matching:
+    found, left_out = matching(path)
+    _tell(path, left_out)
+    if not found:
         raise FileNotFoundError(f"no file matches {path}: ** goes into folders, * does not")
-    return sorted(matching, key=natural)
+    return found
 
 
-def files_below(
-    folder: Path, endings: tuple[str, ...], *, skip: Path | None = None, above: tuple[Path, ...] = ()
-) -> Iterator[Path]:
-    """Yield the files of a folder and of all below it, in order, reading one folder after the other.
+def _tell(path: Path, left_out: Iterable[Problem]) -> None:
+    problems = ProblemReport(path)
+    problems.record(left_out)
+    if problems.counts:
+        logger.warning("%s", problems.summary())
 
-    Args:
-        folder: hidden files and folders in it, whose names begin with a dot, are left out.
-        endings: in small letters, of the files that are wanted.
-        skip: a resolved path of a folder that is left out.
-        above: resolved paths of the folders that it is in: a link to one of them is not followed for ever.
+
+def matching(pattern: Path, endings: tuple[str, ...] = ()) -> tuple[list[Path], list[Problem]]:
+    """List the regular files that match a pattern, each once, sorted as people do; and what is left out.
+
+    ** goes into folders as `Walk` does. glob would follow every link: with two that lead up it never ends.
     """
-    resolved = folder.resolve()
-    if resolved == skip or resolved in above:
-        return
-    with os.scandir(folder) as entries:
-        found = sorted(
-            ((natural(Path(each.name)), each) for each in entries if not each.name.startswith(".")),
-            key=lambda pair: pair[0],
-        )
-    for _, entry in found:
-        if entry.is_dir():
-            yield from files_below(Path(entry.path), endings, skip=skip, above=(*above, resolved))
-        elif entry.name.lower().endswith(endings) and entry.is_file():
-            yield Path(entry.path)
+    parts = pattern.parts
+    deep = parts.index("**") if "**" in parts else len(parts)
+    tops = sorted(glob.glob(os.path.join("", *parts[:deep]) or os.curdir), key=natural)
+    if deep < len(parts):
+        walk = Walk(*(Path(top) for top in tops if os.path.isdir(top)), endings=endings)
+        found = [path for path in map(Path, walk) if _matches(path.parts[deep:], parts[deep:])]
+        return sorted(found, key=lambda path: natural(path.as_posix())), list(walk.left_out.values())
+    once: dict[str, Path] = {}
+    left_out = []
+    for top in tops:
+        if not os.path.isfile(top) or (endings and not top.lower().endswith(endings)):
+            continue
+        if once.setdefault(real := os.path.realpath(top), path := Path(top)) != path:
+            left_out.append(Problem("link to what is listed anyway", None, None, f"{path} -> {real}"))
+    return list(once.values()), left_out
 
 
-def natural(path: Path) -> list[tuple[bool, int, str]]:
-    """Give the key by which paths are sorted as people do: numbers by their value."""
-    return [
-        (not part.isdecimal(), int(part) if part.isdecimal() else 0, part)
-        for part in re.split(r"(\d+)", path.as_posix())
-    ]
+def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Say whether the parts of a path match those of a pattern, of which ** stands for any number."""
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        rest = pattern[1:] or ("*",)
+        return any(_matches(parts[start:], rest) for start in range(len(parts)))
+    return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
 
 
-def _decoded(data: bytes) -> Pixels:
+def _decoded(data: bytes, max_megapixels: float) -> Pixels:
     """Decode a file's bytes, which OpenCV turns upright."""
-    return np.asarray(decode(data, cv2.IMREAD_COLOR_RGB), np.uint8)
+    return np.asarray(decode(data, cv2.IMREAD_COLOR_RGB, max_megapixels=max_megapixels), np.uint8)
 
 
 def _from_pillow(image: Image.Image) -> Pixels:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from dettoolkit.datasets.images import MAX_MEGAPIXELS
 from dettoolkit.inference.sources import Item, Sources, open_found
 from dettoolkit.inference.tables import import_arrow
 from dettoolkit.inference.video import count_frames
@@ -74,6 +75,7 @@ class Job:
         classes: names of those that are kept; None keeps all.
         every: of a video, the first of so many frames.
         limit: images, and frames of each video, at most.
+        max_megapixels: of an image; a larger one cannot be read.
         annotations: COCO file that has the images' ids.
         shards: into how many it is divided.
     """
@@ -89,6 +91,7 @@ class Job:
     classes: tuple[str, ...] | None
     every: int
     limit: int | None
+    max_megapixels: float = MAX_MEGAPIXELS  # jobs of older versions do not say
     annotations: str | None
     shards: int
 
@@ -116,7 +119,7 @@ class Job:
             if done or not shard.has(each.name):
                 continue
             taken.add(each.name)
-            opened = open_found(each, every=self.every)
+            opened = open_found(each, every=self.every, max_megapixels=self.max_megapixels)
             yield from ((index, item) for item in islice(opened, self.limit))
 
     def count(self, found: Sources, shard: Shard) -> int:

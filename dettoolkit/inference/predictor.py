@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dettoolkit.datasets.images import resize_image
+from dettoolkit.datasets.images import MAX_MEGAPIXELS, MOST_MEGAPIXELS, resize_image
 from dettoolkit.engines import Engine
 from dettoolkit.inference.answers import (
     Answer,
@@ -36,14 +36,25 @@ class Predictor:
     PyTorch, or an exported file with or without either of them inside.
     """
 
-    def __init__(self, manifest: Manifest, engine: Engine, *, source: str) -> None:
+    def __init__(
+        self, manifest: Manifest, engine: Engine, *, source: str, max_megapixels: float = MAX_MEGAPIXELS
+    ) -> None:
         """Put a model together.
 
         Args:
             manifest: what the model says about itself.
             engine: runs its network.
             source: where it came from, for people.
+            max_megapixels: a larger image cannot be read.
+
+        Raises:
+            ValueError: a limit that is out of range.
         """
+        if not 0 < max_megapixels <= MOST_MEGAPIXELS:
+            raise ValueError(
+                f"max_megapixels must be above 0 and at most {MOST_MEGAPIXELS:g}, got {max_megapixels}"
+            )
+        self.max_megapixels = max_megapixels
         self.manifest = manifest
         self.engine = engine
         self.source = source
@@ -157,7 +168,7 @@ class Predictor:
 
     def _stream(self, sources: Iterable[object], least: float, batch_size: int) -> Iterator[Prediction]:
         for batch in batches(sources, batch_size):
-            images = [as_rgb(each) for each in batch]
+            images = [as_rgb(each, max_megapixels=self.max_megapixels) for each in batch]
             answers = self.predict_batch([pixels for _, pixels in images], threshold=least)
             for (path, pixels), answer in zip(images, answers, strict=True):
                 yield self.prediction(pixels, answer, path=path)

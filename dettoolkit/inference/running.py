@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
@@ -22,6 +23,8 @@ from dettoolkit.inference.predictor import Predictor
 from dettoolkit.inference.records import found_in
 from dettoolkit.inference.sources import Item, Sources
 from dettoolkit.inference.writers import Crops, Masks, Pictures, Writer
+
+logger = logging.getLogger(__name__)
 
 CODED = {"json", "coco", "parquet"}  # to be saved for a segmenter's records to have the label maps, as RLE
 
@@ -99,6 +102,8 @@ class Run:
                 self._write(outcome)
                 yield outcome
         self._finish_video(None)
+        if (problems := self._sources.problems).counts:
+            logger.warning("%s", problems.summary())
         seconds = round(time.monotonic() - start, 3)
         numbers = {"images": self.done, "unreadable": self._unreadable, "seconds": seconds}
         with whole(self._summary) as part:
@@ -109,7 +114,8 @@ class Run:
             if self._stopped:
                 return
             self._places[item.name] = index
-            yield item if self._ids is None else self._ids.expect(item)
+            limit = self.job.max_megapixels
+            yield item if self._ids is None else self._ids.expect(item, max_megapixels=limit)
 
     def _write(self, outcome: Outcome) -> None:
         """Write an image's files and then its record, which says that they are there."""

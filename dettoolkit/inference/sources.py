@@ -20,10 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dettoolkit.datasets.images import ENDINGS as IMAGES
-from dettoolkit.datasets.problems import BadImageError
+from dettoolkit.datasets.images import MAX_MEGAPIXELS
+from dettoolkit.datasets.problems import BadImageError, ProblemReport
+from dettoolkit.datasets.regular_files import read_lines
+from dettoolkit.datasets.walk import Walk
 from dettoolkit.inference import buckets
 from dettoolkit.inference.files import printable
-from dettoolkit.inference.images import files_below, natural, read_upright
+from dettoolkit.inference.images import matching, read_upright
 from dettoolkit.inference.video import ENDINGS as VIDEOS
 from dettoolkit.inference.video import Frame, is_live, read_frames
 
@@ -71,6 +74,9 @@ class Sources:
             (s3://bucket/folder, https://...).
         skip: folder that is left out; where results go to, should that be among the images.
 
+    Attributes:
+        problems: what was left out so far of the folders that were read to their end: links, as `Walk` says.
+
     Raises:
         FileNotFoundError: something does not exist, or no file matches a pattern.
         ModuleNotFoundError: the package for an address is not installed.
@@ -79,9 +85,10 @@ class Sources:
 
     def __init__(self, given: Sequence[str], *, skip: Path | None = None) -> None:
         self.given = tuple(given)
-        self._skip = None if skip is None else skip.resolve()
+        self._skip = skip
         local = [_anchor(each) for each in given if is_local(each)]
         self._below = os.path.join(os.path.commonpath(local), "") if local else os.sep
+        self.problems = ProblemReport(Path(self._below))
         for each in given:
             if not each:
                 raise ValueError(f"an empty source names nothing, not even the folder where you are: {HINT}")
@@ -115,14 +122,17 @@ class Sources:
 
     def _files(self, path: Path) -> Iterator[Path]:
         if path.is_dir():
-            yield from files_below(path, IMAGES + VIDEOS, skip=self._skip)
+            walk = Walk(path, endings=IMAGES + VIDEOS, skip=self._skip)
+            yield from map(Path, walk)
+            self.problems.record(walk.left_out.values())
         elif path.suffix.lower() == ".txt" and path.is_file():
             yield from _listed(path)
         elif path.exists():
             yield path
         elif glob.has_magic(str(path)):
-            matching = (Path(name) for name in glob.iglob(str(path), recursive=True))
-            yield from sorted(filter(_is_wanted, matching), key=natural)
+            found, left_out = matching(path, IMAGES + VIDEOS)
+            yield from found
+            self.problems.record(left_out)
 
     def _name(self, path: Path) -> str:
         # With strings: pathlib would take most of the time that a million names take.
@@ -149,15 +159,17 @@ class Sources:
         return FileNotFoundError(f"{given} does not exist: {HINT}")
 
 
-def open_found(found: Found, *, every: int = 1) -> Iterator[Item]:
+def open_found(found: Found, *, every: int = 1, max_megapixels: float = MAX_MEGAPIXELS) -> Iterator[Item]:
     """Yield the item of an image, or those of a video's frames, the first of `every` so many.
+
+    An image of more than `max_megapixels` cannot be read.
 
     A video that cannot be opened, or ends too early, gives an item whose `read` says so.
     """
     if found.kind == "image":
         path = found.where if isinstance(found.where, Path) else None
         read = partial(read_upright, path) if path is not None else partial(buckets.read, str(found.where))
-        yield Item(found.name, path, read)
+        yield Item(found.name, path, partial(read, max_megapixels=max_megapixels))
         return
     path = found.where if isinstance(found.where, Path) else None
     live = is_live(found.where)
@@ -192,10 +204,6 @@ def _is_camera(given: str) -> bool:
     return CAMERA.fullmatch(given) is not None and not Path(given).exists()
 
 
-def _is_wanted(path: Path) -> bool:
-    return path.suffix.lower() in IMAGES + VIDEOS and path.is_file()
-
-
 def _anchor(given: str) -> str:
     """Give the folder below which a source's files are, absolute."""
     path = Path(os.path.abspath(Path(given).expanduser()))
@@ -209,7 +217,6 @@ def _anchor(given: str) -> str:
 
 def _listed(path: Path) -> Iterator[Path]:
     """Yield the paths of a list, without its empty lines and those that begin with #."""
-    with path.open(encoding="utf-8") as lines:
-        for line in map(str.strip, lines):
-            if line and not line.startswith("#"):
-                yield path.parent / Path(line).expanduser()
+    for _, line in read_lines(path):
+        if line and not line.startswith("#"):
+            yield path.parent / Path(line).expanduser()
