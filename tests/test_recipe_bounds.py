@@ -148,6 +148,7 @@ def beyond(node: dict[str, Any]) -> Iterator[tuple[Any, str]]:
         yield from ((value, "") for value in ("", "a\0b", "\ud800", "x" * (node["maxLength"] + 1)))
     if node.get("pattern", "").startswith("^[0-9]"):
         yield "9:9", "days:hours:minutes:seconds"
+        yield "00:00:00:00", "must be above 0"
 
 
 def refused(values: dict[str, Any]) -> str:

@@ -25,6 +25,13 @@ def _zero_or_more(value: float) -> float:
     return value
 
 
+def _some_time(value: str) -> str:
+    """Refuse a duration of nothing, which Lightning takes as a run without a step."""
+    if not value.strip("0:"):
+        raise ValueError(f"must be above 0, got {value}: set the time that the run may take, or null")
+    return value
+
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 PositiveFraction = Annotated[float, Field(ge=1e-3, le=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -41,3 +48,4 @@ Text = Annotated[str, Field(min_length=1, max_length=4096, pattern=NO_NUL)]
 Std = Annotated[float, Field(ge=1e-3, le=1000)]
 DeviceCount = Annotated[PositiveInt, Field(le=64)]
 DeviceList = Annotated[list[Annotated[int, Field(ge=0, le=63)]], Field(min_length=1, max_length=64)]
+Duration = Annotated[str, Field(pattern=DURATION), AfterValidator(_some_time)]

@@ -15,11 +15,11 @@ from pydantic import (
 )
 
 from dettoolkit.config.bounds import (
-    DURATION,
     Count,
     CountOrZero,
     DeviceCount,
     DeviceList,
+    Duration,
     Epsilon,
     Fraction,
     Seed,
@@ -214,7 +214,7 @@ class Loggers(Section):
 class TrainerExtra(Section):
     """Arguments of Lightning's Trainer that it gets as they are; null leaves one to Lightning."""
 
-    max_time: Annotated[str, Field(pattern=DURATION)] | None = Field(
+    max_time: Duration | None = Field(
         None, description="Stop after this time, as days:hours:minutes:seconds."
     )
     limit_train_batches: Count | Annotated[float, Field(gt=0, le=1)] | None = Field(
