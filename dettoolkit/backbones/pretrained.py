@@ -75,9 +75,9 @@ def load_checkpoint(path: Path) -> dict[str, object]:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise  # the system's own words, with the path
     except Exception as error:  # other bytes than a checkpoint's make the unpickler raise nearly anything
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # the system's own words, with the path
         raise ValueError(
             f"{path} cannot be loaded safely (weights_only): {_reason(error)}. The file is damaged, not a "
             "PyTorch checkpoint, or holds more than tensors and plain data; save its state_dict alone and "
