@@ -4,11 +4,15 @@ import hashlib
 import json
 import os
 import re
+import socket
 import stat
+import struct
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +22,7 @@ from PIL import Image
 
 from dettoolkit.cli.demo import export_demo
 from dettoolkit.demo import ort_web
+from dettoolkit.demo import server as server_module
 from dettoolkit.demo.builder import LARGEST_SIDE, build_demo, choose_samples
 from dettoolkit.demo.server import address, make_server
 from dettoolkit.evaluation.drawing import class_color
@@ -290,6 +295,113 @@ def test_the_server_gives_threads_and_serves_this_computer_only(demo):
         with pytest.raises(ValueError, match=rf"port {port} cannot be used .*--port {port + 1}"):
             make_server(demo, port)
         server.shutdown()
+
+
+@pytest.fixture
+def serving(tmp_path, monkeypatch):
+    """Serve a folder, with two seconds' patience for clients."""
+    monkeypatch.setattr(server_module, "SECONDS", 2.0)
+    folder = tmp_path / "served"
+    folder.mkdir()
+    for name in ("index.html", "demo.json"):
+        (folder / name).write_text("{}")
+    (folder / "large").write_bytes(bytes(8_000_000))
+    with make_server(folder, 0) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join(timeout=10)
+
+
+def drip(client):
+    """Send a byte of a request now and then, as long as anybody listens."""
+    try:
+        for byte in b"GET /" + b"a" * 500:
+            client.sendall(bytes([byte]))
+            time.sleep(0.05)
+    except OSError:
+        return
+    raise AssertionError("the server listened all the time")
+
+
+def sip(client):
+    """Ask for a large file, and read a little of it now and then."""
+    client.sendall(b"GET /large HTTP/1.0\r\n\r\n")
+    with suppress(OSError):
+        while client.recv(2000):
+            time.sleep(0.02)
+
+
+def handling():
+    return [thread for thread in threading.enumerate() if "process_request_thread" in thread.name]
+
+
+@pytest.mark.parametrize("slow", [drip, sip, lambda client: client.recv(1)], ids=["drip", "sip", "silent"])
+def test_slow_clients_hold_no_thread(serving, slow, capfd):
+    clients = [socket.create_connection(serving.server_address[:2], timeout=20) for _ in range(8)]
+    for client in clients:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    threads = [threading.Thread(target=slow, args=(client,), daemon=True) for client in clients]
+    for thread in threads:
+        thread.start()
+    with urllib.request.urlopen(address(serving) + "large", timeout=10) as response:  # others are served
+        assert len(response.read()) == 8_000_000
+    end = time.monotonic() + 15
+    while (at_work := handling()) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not at_work
+    for client in clients:
+        client.close()
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/%00", 404),
+        ("/a%00.js", 404),
+        ("/" + "a" * 5000, 404),
+        ("/%ff%fe", 404),
+        ("/../../../../etc/passwd", 404),
+        ("/%2e%2e/%2e%2e/etc/passwd", 404),
+        ("/" + "a" * 70_000, 414),
+    ],
+    ids=["null", "null in a name", "long", "no text", "above", "above, quoted", "too long"],
+)
+def test_odd_addresses_are_answered(serving, path, status, capfd):
+    with socket.create_connection(serving.server_address[:2], timeout=20) as client:
+        client.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+        answer = client.recv(1000).decode()
+    assert answer.startswith(f"HTTP/1.0 {status} ")
+    assert capfd.readouterr().err == ""
+
+
+def test_a_client_that_goes_away_is_no_defect(serving, capfd):
+    for sent in (b"", b"GE", b"GET /large HTTP/1.0\r\n\r\n"):
+        client = socket.create_connection(serving.server_address[:2], timeout=20)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
+        client.sendall(sent)
+        client.close()
+    time.sleep(0.3)
+    with urllib.request.urlopen(address(serving), timeout=10) as response:
+        assert response.read() == b"{}"
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("port", ["99999", "-1", "65536", "1e3", "", "9" * 400])
+def test_a_port_that_cannot_be_is_refused_before_any_work(tmp_path, monkeypatch, capsys, port):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        export_demo(["run", "--out", "demo", "--serve", "--port", port])
+    assert "wanted a port, 0 to 65535" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("port", [-1, 65536, 10**30])
+def test_the_server_refuses_a_port_that_cannot_be(demo, port):
+    with pytest.raises(ValueError, match=r"port .* cannot be used"):
+        make_server(demo, port)
 
 
 def test_only_a_demo_is_served(tmp_path):

@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--size", nargs=2, type=int, metavar=("H", "W"), help=SIZE_HELP)
     add("--ort-web", metavar="PATH", type=Path, help=ORT_WEB_HELP)
     add("--serve", nargs="?", const=True, metavar="DIR", help=SERVE_HELP)
-    add("--port", type=int, default=8000, help="of --serve (default: 8000)")
+    add("--port", type=_port, default=8000, help="of --serve (default: 8000)")
     add("--traceback", action="store_true", help="show where an error arose")
     return parser
 
@@ -71,6 +71,12 @@ SERVE_HELP = "show the page on this computer, until Ctrl-C; with threads, which 
 def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"wanted a number of pictures, 0 or more, got '{text}'")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not (text.isdecimal() and len(text) <= 5 and int(text) <= 65535):
+        raise argparse.ArgumentTypeError(f"wanted a port, 0 to 65535, got '{text:.20}'")
     return int(text)
 
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import logging
+import socket
+import sys
+import time
 from contextlib import suppress
 from functools import partial
+from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -12,6 +16,9 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"  # nobody else sees it
+PORTS = range(65536)
+SECONDS = 60.0
+"""From a connection to its end; a page is loaded within one or two."""
 HEADERS = {
     # Cross-origin isolation: without it browsers give pages no shared memory, so no threads.
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -37,6 +44,34 @@ TYPES = {
 }
 
 
+class _Server(ThreadingHTTPServer):
+    """Give each connection a thread, and end those that last longer than SECONDS."""
+
+    def __init__(self, port: int, folder: Path) -> None:
+        self.begun: dict[Any, float] = {}  # connections
+        super().__init__((HOST, port), partial(_Handler, directory=str(folder)))
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.begun[request] = time.monotonic()
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self.begun.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """End what is too slow; its thread then meets the end of the connection."""
+        for request, begun in list(self.begun.items()):
+            if time.monotonic() - begun > SECONDS:
+                with suppress(OSError):
+                    request.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
+        """Tell defects only, and not of clients that have gone."""
+        if not isinstance(sys.exception(), OSError):
+            logger.exception("the request of %s was not answered", client_address)
+
+
 class _Handler(SimpleHTTPRequestHandler):
     extensions_map = TYPES
 
@@ -45,9 +80,11 @@ class _Handler(SimpleHTTPRequestHandler):
             self.send_header(name, value)
         super().end_headers()
 
-    def copyfile(self, source: Any, outputfile: Any) -> None:
-        with suppress(ConnectionError):  # the page was left or closed meanwhile
-            super().copyfile(source, outputfile)
+    def send_head(self) -> Any:
+        try:
+            return super().send_head()
+        except ValueError:  # an address that cannot be a file's, such as /%00
+            return self.send_error(HTTPStatus.NOT_FOUND)
 
     def log_message(self, format: str, *args: Any) -> None:
         logger.debug(format, *args)
@@ -67,11 +104,14 @@ def make_server(folder: Path, port: int) -> ThreadingHTTPServer:
         raise ValueError(
             f"{folder} holds no demo (no index.html with a demo.json): give a folder that export-demo wrote"
         )
+    if port not in PORTS:
+        raise ValueError(f"port {port} cannot be used: a port is a number from 0 to {PORTS[-1]}")
     try:
-        return ThreadingHTTPServer((HOST, port), partial(_Handler, directory=str(folder)))
+        return _Server(port, folder)
     except OSError as error:
         raise ValueError(
-            f"port {port} cannot be used ({error.strerror}): name another, such as --port {port + 1}"
+            f"port {port} cannot be used ({error.strerror}): name another, such as --port "
+            f"{port % PORTS[-1] + 1}"
         ) from None
 
 

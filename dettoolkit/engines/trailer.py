@@ -39,9 +39,11 @@ def read_entry(path: Path, is_manifest: Callable[[str], bool]) -> Manifest:
                     f"most {LARGEST}: export it again"
                 )
             text = archive.read(entry)
-    except (OSError, ManifestError):
+    except ManifestError:
         raise
     except Exception as error:  # other bytes than a whole archive's make zipfile raise nearly anything
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # the system's own words, with the path
         raise ManifestError(
             f"{path} holds no description by dettoolkit: it was exported by something else, or it was cut "
             f"short ({type(error).__name__}); export the run with 'dettoolkit export'"

@@ -66,9 +66,12 @@ class _Image(NamedTuple):
     def of(cls, record: Mapping[str, Any]) -> _Image:
         if not isinstance(record["id"], int):
             raise ValueError(f"the id of {record['file_name']} is {record['id']!r}, wanted a whole number")
-        sides = [record.get("height"), record.get("width")]
-        usable = all(isinstance(side, int | float) and 1 <= side < 2**31 for side in sides)
-        return cls(record["id"], (int(sides[0]), int(sides[1])) if usable else None)
+        sides = [
+            int(side)
+            for side in (record.get("height"), record.get("width"))
+            if isinstance(side, int | float) and 1 <= side < 2**31
+        ]
+        return cls(record["id"], (sides[0], sides[1]) if len(sides) == 2 else None)
 
 
 def _read(path: Path, hw: tuple[int, int] | None, max_megapixels: float) -> NDArray[np.uint8]:

@@ -126,11 +126,19 @@ def read_records(path: Path) -> Iterator[Record]:
             record = _parse(line)
             if record is not None:
                 yield record
+            elif file.read(1):
+                raise ValueError(f"{path}: {line[:60]!r} is no record, and others follow; take the line out")
 
 
 def merge_records(paths: Sequence[Path]) -> Iterator[Record]:
     """Yield the records of several journals in the order of their images' listing, without holding them."""
-    return heapq.merge(*map(read_records, paths), key=lambda record: int(record["index"]))
+    return heapq.merge(*map(read_records, paths), key=_index)
+
+
+def _index(record: Record) -> int:
+    if type(index := record.get("index")) is not int:
+        raise ValueError(f"the record of {record['name']!r:.200} has the index {index!r:.60}, not a number")
+    return index
 
 
 def _parse(line: bytes) -> Record | None:
@@ -139,7 +147,7 @@ def _parse(line: bytes) -> Record | None:
         record = json.loads(line) if line.endswith(b"\n") else None
     except (ValueError, RecursionError):
         return None
-    return record if isinstance(record, dict) and "name" in record else None
+    return record if isinstance(record, dict) and isinstance(record.get("name"), str) else None
 
 
 def _names_begun(line: bytes) -> set[str]:
