@@ -12,7 +12,8 @@ import os
 import re
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from posixpath import splitext
 from typing import NamedTuple
 
 import numpy as np
@@ -42,7 +43,7 @@ def video_name(name: str) -> FileName:
 
 
 def _added(name: str, known: tuple[str, ...], ending: str) -> FileName:
-    own = PurePosixPath(name).suffix
+    own = splitext(name)[1]
     if own.lower() not in known:
         return _only(f"pictures/{name}{ending}")
     return FileName(_fitting(f"pictures/{name}"), _fitting(f"pictures/{name}{own}"))
@@ -50,8 +51,7 @@ def _added(name: str, known: tuple[str, ...], ending: str) -> FileName:
 
 def mask_name(name: str) -> FileName:
     """Name a label map as its image, with .png in place of the image's ending."""
-    stem = PurePosixPath(name).with_suffix("")
-    return FileName(_fitting(f"masks/{stem}.png"), _fitting(f"masks/{name}.png"))
+    return FileName(_fitting(f"masks/{splitext(name)[0]}.png"), _fitting(f"masks/{name}.png"))
 
 
 def crop_name(name: str, class_name: str, number: int) -> FileName:
@@ -78,7 +78,7 @@ class Files:
 
     Args:
         folder: the job's.
-        names: of all that will be written; 16 bytes of each are held.
+        names: of all that will be written; only those that several images could have are held.
         unfinished: images and videos whose files may be there, of a process that was stopped.
     """
 
@@ -126,11 +126,11 @@ def _shared(names: Iterable[FileName]) -> set[int]:
     hashes = array("q")
     for name in names:
         hashes.extend((hash(name.full), hash(name.ordinary)))
-    full, ordinary = np.array(hashes, np.int64).reshape(-1, 2).T
-    full, first = np.unique(full, return_index=True)  # an image may have been listed twice
-    ordinary = ordinary[first]
-    found, counts = np.unique(np.concatenate((full, ordinary[ordinary != full])), return_counts=True)
-    return set(found[counts > 1].tolist())
+    pairs = np.array(hashes, np.int64).reshape(-1, 2)
+    pairs = pairs[np.unique(pairs[:, 0], return_index=True)[1]]  # an image may have been listed twice
+    pairs[pairs[:, 0] == pairs[:, 1], 1] = 0  # one claim only
+    claims = np.sort(pairs, axis=None)
+    return set(claims[1:][claims[1:] == claims[:-1]].tolist()) - {0}
 
 
 def _fitting(name: str) -> str:
@@ -143,6 +143,6 @@ def _shortened(part: str) -> str:
     if len(data) <= LONGEST:
         return part
     digest = hashlib.blake2b(data, digest_size=8).hexdigest()
-    ending = PurePosixPath(part).suffix
+    ending = splitext(part)[1]
     end = f"~{digest}{ending if len(ending) <= 5 else ''}"
     return data[: LONGEST - len(end)].decode("utf-8", "ignore") + end
