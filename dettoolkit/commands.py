@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -20,6 +17,7 @@ from dettoolkit.build import Run
 from dettoolkit.builders.network import listing
 from dettoolkit.config import Recipe, recipe_from_dict
 from dettoolkit.datasets.samplers import SampleKey
+from dettoolkit.descriptions import description_of, read_checkpoint
 from dettoolkit.finite import require_finite
 from dettoolkit.manifest import name_raw
 from dettoolkit.prepare import (
@@ -27,6 +25,7 @@ from dettoolkit.prepare import (
     lightning_module,
     prepare,
     recorder,
+    shortage_told,
     summary,
     tell_problems,
     write_problems,
@@ -40,14 +39,12 @@ from dettoolkit.runs import (
     Interrupted,
     check_free,
     checkpoint_of,
-    description_of,
     how_to_resume,
     is_first_process,
     keep_config,
     locked,
     new_evaluation_dir,
     new_run_dir,
-    read_checkpoint,
     resumable_checkpoint,
     write_whole,
 )
@@ -105,14 +102,14 @@ def train(name: str, recipe: Recipe, *, config_yaml: str, resume: Path | None = 
     if resume is None:
         run = prepare(name, recipe)
         run_dir = new_run_dir(Path(recipe.trainer.out), name)
-        with locked(run_dir), _told(run_dir):
+        with locked(run_dir), shortage_told(run_dir):
             if is_first_process():
                 write_whole(run_dir / CONFIG, config_yaml.encode())
                 write_problems(run, run_dir)
                 run.draw_training_batch(run_dir / "pictures")
             return _train(run, run_dir, config_yaml, last=None, steps_done=0)
     checkpoint_of(resume, names=(LAST, PREVIOUS, BEST))
-    with locked(resume), _told(resume):
+    with locked(resume), shortage_told(resume):
         last, steps_done = resumable_checkpoint(resume)
         description, _ = read_checkpoint(last)
         before = recipe_from_dict(description["recipe"], source=f"recipe of {last}")
@@ -178,26 +175,6 @@ def _fit(trainer: Trainer, module: TrainingModule, data: LightningDataModule, la
             float(stopping.best_score),
             stopping.patience,
         )
-
-
-@contextmanager
-def _told(run_dir: Path) -> Iterator[None]:
-    """Say in a sentence what the machine lacked, and how the run goes on.
-
-    Raises:
-        OSError: the disk is full.
-        RuntimeError: a loader's process was killed.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise OSError(f"the disk is full ({error}). Make room; {how_to_resume(run_dir)}") from error
-    except RuntimeError as error:
-        if (killed := killed_loader(error)) is None:
-            raise
-        raise RuntimeError(f"{killed}; {how_to_resume(run_dir)}") from error
 
 
 def _score_best(run: Run, run_dir: Path) -> Score:

@@ -12,11 +12,12 @@ from dettoolkit.backbones.pretrained import load_weights
 from dettoolkit.builders.deploy import build_network, manifest_of, refuse_classifier
 from dettoolkit.config import Recipe, load_recipe
 from dettoolkit.datasets.images import MAX_MEGAPIXELS
+from dettoolkit.descriptions import read_checkpoint
 from dettoolkit.engines import FORMATS, open_engine, read_manifest
 from dettoolkit.engines.network import NetworkEngine
 from dettoolkit.inference.predictor import Predictor
 from dettoolkit.manifest import Manifest
-from dettoolkit.runs import checkpoint_of, read_checkpoint, stored_recipe
+from dettoolkit.runs import checkpoint_of, stored_recipe
 
 
 def load(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,9 @@ from dettoolkit import build
 from dettoolkit.build import Run
 from dettoolkit.builders.run import Split
 from dettoolkit.config import Recipe
-from dettoolkit.runs import is_first_process, require_writable
+from dettoolkit.runs import how_to_resume, is_first_process, require_writable
 from dettoolkit.training.callbacks import RecordBadImages
+from dettoolkit.training.data import killed_loader
 from dettoolkit.training.memory import bytes_per_image, memory_of
 from dettoolkit.training.module import TrainingModule
 from dettoolkit.training.schedules import check_length, epoch_steps
@@ -175,3 +178,23 @@ def tell_problems(run: Run, told: Mapping[Split, int]) -> None:
         of_its_own = split == "val" or reports[split] is not reports["val"]  # an evaluation has one for both
         if count > told[split] and of_its_own:
             logger.warning("%s", reports[split].summary())
+
+
+@contextmanager
+def shortage_told(run_dir: Path) -> Iterator[None]:
+    """Say in a sentence what the machine lacked, and how the run goes on.
+
+    Raises:
+        OSError: the disk is full.
+        RuntimeError: a loader's process was killed.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(f"the disk is full ({error}). Make room; {how_to_resume(run_dir)}") from error
+    except RuntimeError as error:
+        if (killed := killed_loader(error)) is None:
+            raise
+        raise RuntimeError(f"{killed}; {how_to_resume(run_dir)}") from error

@@ -13,15 +13,12 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, TypedDict
-
-import msgspec
-from msgspec import Meta
-from torch import Tensor
+from typing import Any
 
 from dettoolkit.backbones.pretrained import load_checkpoint
 from dettoolkit.config import RecipeError
 from dettoolkit.config.yaml12 import write_lines
+from dettoolkit.descriptions import read_checkpoint
 from dettoolkit.engines import FORMATS
 
 if sys.platform != "win32":  # which has no such lock: there one must not resume a run twice
@@ -32,20 +29,6 @@ logger = logging.getLogger(__name__)
 CONFIG = "config.yaml"
 # Names of checkpoints: of the best score, the newest, and the one before that.
 BEST, LAST, PREVIOUS = "best", "last", "previous"
-
-
-class _Stored(TypedDict, total=False):
-    trainer: dict[str, Any]
-
-
-class Description(TypedDict):
-    """What every checkpoint of ours says of itself, and what is relied on; see `builders.run.describe`."""
-
-    name: Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^/\\\x00]*$")]  # it names a file
-    recipe: _Stored
-    class_names: Annotated[list[str], Meta(min_length=1)]
-    category_ids: list[int]
-    versions: dict[str, str]
 
 
 # Where launchers tell a process its number: torchrun, Lightning (NODE_RANK is the user's there), SLURM.
@@ -242,53 +225,6 @@ def checkpoint_of(run: Path, *, names: tuple[str, ...]) -> Path:
     listing = "; runs with checkpoints: " + ", ".join(map(str, near)) if near else ""
     wanted = " or ".join(f"checkpoints/{name}.ckpt" for name in names)
     raise FileNotFoundError(f"{run} is neither a checkpoint nor a run's folder with {wanted}{listing}")
-
-
-def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read a checkpoint of ours: its description (recipe, class names, versions) and its state dict.
-
-    Raises:
-        ValueError: a file that does not describe itself, such as a bare state dict, or does so wrongly.
-    """
-    content = load_checkpoint(path)
-    description, state = _description(content, path), content.get("state_dict")
-    if description is None or not isinstance(state, dict):
-        raise ValueError(
-            f"{path} holds no dettoolkit run: its recipe and class names are missing. A bare state dict can "
-            "start a training (model.weights=...), and is evaluated by a recipe: see docs/guide.md"
-        )
-    for name, value in state.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise ValueError(
-                f"{path} holds no weights of a run: {name!r} is a {type(value).__name__}, not a tensor"
-            )
-    return description, state
-
-
-def description_of(weights: Path) -> dict[str, Any] | None:
-    """Give what a file of weights says of itself; None where it is none of ours, or no file.
-
-    Raises:
-        ValueError: it says so wrongly.
-    """
-    return _description(load_checkpoint(weights), weights) if weights.is_file() else None
-
-
-def _description(content: Mapping[str, object], path: Path) -> dict[str, Any] | None:
-    description = content.get("dettoolkit")
-    if not isinstance(description, dict):
-        return None
-    try:
-        checked = msgspec.convert(description, Description)
-        names, ids = len(checked["class_names"]), len(checked["category_ids"])
-        if names != ids:
-            raise ValueError(f"there are {names} class names and {ids} category ids")
-    except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{path} describes itself as no checkpoint of dettoolkit does ({error}): it is damaged or was "
-            "changed; give another one"
-        ) from None
-    return description
 
 
 @contextmanager

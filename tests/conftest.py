@@ -137,10 +137,14 @@ def _folder(variable: str, name: str, content: str) -> Path:
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Take launchers' variables away, collect what is told, and let Ctrl-C work again afterwards."""
+    from lightning.fabric.utilities.rank_zero import rank_zero_only
+
     from dettoolkit.runs import RANKS
 
-    for name in RANKS:
-        monkeypatch.delenv(name, raising=False)
+    for name in (*RANKS, "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "")  # so that what the test leaves there is taken away, too
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(rank_zero_only, "rank", 0)  # where Lightning keeps it for the whole process
     caplog.set_level(logging.INFO, logger="dettoolkit")
     handler = signal.getsignal(signal.SIGINT)
     yield

@@ -111,7 +111,7 @@ def test_the_overlay_is_for_images_of_ones_own():
             "raise eval_resize to 366",
         ),
         ("data.augment.area=[1.0, 0.1]", "area [1.0, 0.1] must be [least, largest]: swap them"),
-        ("data.augment.area=[0.1, 1.5]", "area [0.1, 1.5] is a share of the image: at most 1"),
+        ("data.augment.area=[0.1, 1.5]", "data.augment.area[1]: must be at most 1, got 1.5"),
         ("data.augment.erasing=0.2", "a key of type 'torchvision', not of 'inception'"),
         ("data.augment.type=torchvison", "did you mean 'torchvision'?"),
         ("model.loss.mixp=0.2", "unknown key; did you mean 'mixup'?"),

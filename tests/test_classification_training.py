@@ -81,6 +81,7 @@ def test_folder_holds_what_the_architecture_says(tiny_classification_run: Path) 
     run = tiny_classification_run
     files = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
     assert files - {"pictures/wrong_1.jpg"} == {
+        ".lock",
         "config.yaml",
         "metrics.csv",
         "data_problems.json",
@@ -88,6 +89,7 @@ def test_folder_holds_what_the_architecture_says(tiny_classification_run: Path) 
         "predictions.json",
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
+        "checkpoints/previous.ckpt",
         "pictures/training_batch.jpg",
         "pictures/predictions_1.jpg",
     }
@@ -381,14 +383,13 @@ def test_weights_of_other_classes_are_taken_with_a_warning(
 
 
 def test_changing_the_length_does_not_bend_the_exponential_curve(
-    tiny_classification: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_classification: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     schedule = "optim={lr: 0.01, schedule: {type: exponential, decay: 0.5, decay_epochs: 1, warmup_steps: 0}}"
     run, _ = tiny_classification.train(tmp_path, QUICK, schedule)
     assert cli.main(["train", "--resume", str(run), "trainer.max_epochs=3"]) == 0
-    shown = capsys.readouterr().out
-    assert "changed for the rest of the run: trainer.max_epochs: 2 -> 3" in shown
-    assert "curve of the new length" not in shown
+    assert "changed for the rest of the run: trainer.max_epochs: 2 -> 3" in caplog.text
+    assert "curve of the new length" not in caplog.text
     assert list(column(run, "lr").values()) == pytest.approx([0.01] * 2 + [0.005] * 2 + [0.0025] * 2)
 
 

@@ -12,9 +12,9 @@ from demo_models import manifest_of
 from training_runs import Killed, kill
 
 from dettoolkit import cli, commands, load
+from dettoolkit.descriptions import read_checkpoint
 from dettoolkit.finite import NonFiniteError, require_finite
 from dettoolkit.inference.predictor import Predictor
-from dettoolkit.runs import read_checkpoint
 
 RUNS = ("tiny_run", "tiny_segmentation_run", "tiny_classification_run")
 

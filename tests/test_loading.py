@@ -13,9 +13,9 @@ from torch import nn
 
 import dettoolkit
 from dettoolkit import engines, loading
+from dettoolkit.descriptions import read_checkpoint
 from dettoolkit.loading import load, open_checkpoint
 from dettoolkit.manifest import ExportFacts, ManifestError, from_json
-from dettoolkit.runs import read_checkpoint
 
 
 def test_a_folder_and_its_checkpoint_give_the_same(tiny_run):

@@ -11,6 +11,7 @@ import torch
 
 from dettoolkit import commands, load
 from dettoolkit.config import load_recipe
+from dettoolkit.descriptions import read_checkpoint
 from dettoolkit.resume import changed_keys, check_changes, describe_changes
 from dettoolkit.runs import (
     RANKS,
@@ -19,7 +20,6 @@ from dettoolkit.runs import (
     keep_config,
     new_evaluation_dir,
     new_run_dir,
-    read_checkpoint,
     stored_recipe,
 )
 from dettoolkit.training.logs import drop_rows

@@ -214,6 +214,7 @@ def test_only_a_training_generates_scenes(
     splits = "data={train: {images: train2017, annotations: annotations/instances_train2017.json}, \
 val: {images: val2017, annotations: annotations/instances_val2017.json}}"
     scenes = ["data.type=scenes", "data.scenes={train_images: 2, val_images: 1, image_hw: [64, 96]}"]
+    scenes += ["data.batch_size=2"]  # of which there are as many images
     scenes += [splits] if task == "detection" else []
     typo = tmp_path / "typo"
     caplog.set_level("INFO", logger="dettoolkit")

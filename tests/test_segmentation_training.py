@@ -63,12 +63,14 @@ def void(folder: Path) -> None:
 def test_folder_holds_what_the_architecture_says(tiny_segmentation_run: Path) -> None:
     run = tiny_segmentation_run
     assert {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()} == {
+        ".lock",
         "config.yaml",
         "metrics.csv",
         "data_problems.json",
         "evaluation.json",
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
+        "checkpoints/previous.ckpt",
         "pictures/training_batch.jpg",
         "pictures/predictions_1.jpg",
         "pictures/worst_1.jpg",
@@ -121,7 +123,7 @@ def test_picture_is_there_before_the_first_step(
         tiny_segmentation.train(tmp_path)
     run = the_run(tmp_path)
     names = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
-    assert names == {"config.yaml", "data_problems.json", "pictures/training_batch.jpg"}
+    assert names == {".lock", "config.yaml", "data_problems.json", "pictures/training_batch.jpg"}
 
 
 # The numbers, against the official script

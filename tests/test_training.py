@@ -642,6 +642,7 @@ def test_two_processes_train_and_score_as_one(tiny: Any, tmp_path: Path) -> None
     )  # trained, evaluated; printed once each
     run = the_run(out)
     assert sorted(path.name for path in run.iterdir()) == [
+        ".lock",
         "checkpoints",
         "config.yaml",
         "data_problems.json",

@@ -81,9 +81,8 @@ def load_checkpoint(path: Path) -> dict[str, object]:
         if isinstance(error, OSError) and error.filename is not None:
             raise  # the system's own words, with the path
         raise ValueError(
-            f"{path} cannot be loaded safely (weights_only): {_reason(error)}. The file is damaged, not a "
-            "PyTorch checkpoint, or holds more than tensors and plain data; save its state_dict alone and "
-            "use that"
+            f"{path} cannot be loaded safely (weights_only): {_reason(error)}. The file is damaged, not a PyTorch "
+            "checkpoint, or holds more than tensors and plain data; save its state_dict alone and use that"
         ) from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, not a state dict")
@@ -216,8 +215,7 @@ def load_backbone(backbone: MobileNet, source: str, *, network: str) -> LoadRepo
     """Start a backbone from torchvision's classification weights or from a file.
 
     The rows from C4 on may have other sizes in the file: a reduced tail then starts fresh, with a message.
-    The file of a whole network, torchvision's SSDLite or LR-ASPP or a checkpoint of ours, is understood
-    too; its head is surplus.
+    The file of a whole network, torchvision's or a checkpoint of ours, is read too; its head is surplus.
     """
     state = _network_of(read_weights(source, torchvision_model=TORCHVISION_NAMES.get(network, network)))
     if is_ssdlite(state):
@@ -250,8 +248,8 @@ def load_classifier(classifier: nn.Module, backbone: MobileNet, source: str, *, 
         state,
         source=source,
         replaceable=r"head\.classifier\.",
-        remedy="check model.backbone (type, width) and model.head.scale_hidden against the network of that "
-        "file; weights of a backbone alone go to model.backbone.weights",
+        remedy="check model.backbone (type, width) and model.head.scale_hidden against the file's network; "
+        "weights of a backbone alone go to model.backbone.weights",
     )
 
 
@@ -278,7 +276,7 @@ def load_segmenter(segmenter: nn.Module, backbone: MobileNet, source: str) -> Lo
     """Start a whole segmenter from torchvision's LR-ASPP, or from a checkpoint or state dict of ours.
 
     Class convolutions for another number of classes are replaced, with a message; for other features they
-    are refused as any tensor is. How the gate pools makes no difference to the weights.
+    are refused as any tensor is.
     """
     state = _network_of(read_weights(source, torchvision_model="lraspp_mobilenet_v3_large"))
     if is_lraspp(state):
@@ -286,9 +284,7 @@ def load_segmenter(segmenter: nn.Module, backbone: MobileNet, source: str) -> Lo
     replaceable = [
         re.escape(key)
         for key, own in segmenter.state_dict().items()
-        if re.match(r"head\.(low_)?classifier\.", key)
-        and key in state
-        and state[key].shape[1:] == own.shape[1:]
+        if re.match(r"head\.(low_)?classifier\.", key) and state.get(key, own).shape[1:] == own.shape[1:]
     ]
     return load_weights(
         segmenter,
@@ -302,5 +298,4 @@ def load_segmenter(segmenter: nn.Module, backbone: MobileNet, source: str) -> Lo
 
 
 def _network_of(state: StateDict) -> StateDict:
-    """Take the network out of a checkpoint of ours, where a LightningModule holds it as `network`."""
     return {key.removeprefix("network."): value for key, value in state.items()}

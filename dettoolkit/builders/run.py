@@ -17,7 +17,7 @@ import torchvision
 from dettoolkit.builders.network import listing
 from dettoolkit.config import Recipe, recipe_to_dict
 from dettoolkit.datasets.problems import BadImages, ProblemReport
-from dettoolkit.runs import description_of
+from dettoolkit.descriptions import description_of
 from dettoolkit.training.data import DataModule
 from dettoolkit.training.module import Batch, Task
 

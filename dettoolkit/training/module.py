@@ -98,16 +98,13 @@ class TrainingModule(LightningModule):
         run_dir: Path,
     ) -> None:
         super().__init__()
-        self.task = task
-        self.network = task.network
+        self.task, self.network = task, task.network
         self.optim = optim
-        self.max_steps = max_steps
-        self.images_per_step = images_per_step
+        self.max_steps, self.images_per_step = max_steps, images_per_step
         self.lr = scaled_rate(optim, images_per_step)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.network.to(memory_format=self.memory_format)
-        self.description = description
-        self.run_dir = run_dir
+        self.description, self.run_dir = description, run_dir
         self.predictions: list[Any] = []
         self.score: Score | None = None
         self.numbers: dict[str, Any] = {}  # of the last batch; callbacks.LogSteps logs them
@@ -183,27 +180,21 @@ class TrainingModule(LightningModule):
 
     def _stop_if_not_finite(self, loss: Tensor, parts: dict[str, Tensor], batch: Batch) -> None:
         bad = not bool(torch.isfinite(loss))
-        if self.trainer.world_size > 1:  # all processes stop together, or the others would wait for ever
-            anywhere = self.trainer.strategy.reduce_boolean_decision(bad, all=False)
-        else:
-            anywhere = bad
-        if not anywhere:
+        # All processes stop together, or the others would wait for ever.
+        if not self.trainer.strategy.reduce_boolean_decision(bad, all=False):
             return
-        images = "\n  ".join(
-            f"{file} (id {id_})"
-            for file, id_ in zip(batch["files"], batch["image_ids"].tolist(), strict=True)
-        )
+        named = zip(batch["files"], batch["image_ids"].tolist(), strict=True)
+        images = "\n  ".join(f"{file} (id {id_})" for file, id_ in named)
         where = f"process {self.global_rank}, " if self.trainer.world_size > 1 else ""
+        where += f"step {self.global_step}"
         if not bad:
-            raise NonFiniteLoss(
-                f"{where}step {self.global_step}: another process met a loss that is not finite"
-            )
+            raise NonFiniteLoss(f"{where}: another process met a loss that is not finite")
         path = self.run_dir / f"bad_batch_step{self.global_step}_rank{self.global_rank}.pt"
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save({key: _plain(value) for key, value in batch.items()}, path)
         values = ", ".join(f"{name} {part.item():g}" for name, part in parts.items())
         raise NonFiniteLoss(
-            f"{where}step {self.global_step}: the loss is not finite ({values}). The batch is saved in "
+            f"{where}: the loss is not finite ({values}). The batch is saved in "
             f"{path}; open it with torch.load. If the data are in order, lower optim.lr, lengthen the "
             f"warm-up or set trainer.gradient_clip. Images of this batch:\n  {images}"
         )
@@ -270,12 +261,10 @@ class TrainingModule(LightningModule):
         The trainer's estimated_stepping_batches would set up its loader now, before a resumed run's position
         is known, and begin the epoch anew.
         """
-        batches = len(self.trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
-        return epoch_steps(
-            batches,
-            limit=self.trainer.limit_train_batches,
-            accumulate=self.trainer.accumulate_grad_batches,
-        )
+        trainer = self.trainer
+        batches = len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
+        limit, accumulate = trainer.limit_train_batches, trainer.accumulate_grad_batches
+        return epoch_steps(batches, limit=limit, accumulate=accumulate)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make the checkpoint describe itself."""
