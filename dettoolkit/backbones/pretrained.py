@@ -53,8 +53,7 @@ def read_weights(source: str, *, torchvision_model: str) -> StateDict:
         raise FileNotFoundError(f"{path} is a run's folder, not a file: give its checkpoint, {found[0]}")
     if not path.is_file():
         raise FileNotFoundError(
-            f"no weights at {path}: give a .pth or .ckpt file, or 'torchvision:DEFAULT' to fetch "
-            "torchvision's"
+            f"no weights at {path}: give a .pth or .ckpt file, or 'torchvision:DEFAULT' to fetch those"
         )
     content = load_checkpoint(path)
     for key in ("state_dict", "model", "model_state_dict"):
@@ -81,8 +80,8 @@ def load_checkpoint(path: Path) -> dict[str, object]:
         if isinstance(error, OSError) and error.filename is not None:
             raise  # the system's own words, with the path
         raise ValueError(
-            f"{path} cannot be loaded safely (weights_only): {_reason(error)}. The file is damaged, not a PyTorch "
-            "checkpoint, or holds more than tensors and plain data; save its state_dict alone and use that"
+            f"{path} cannot be loaded safely (weights_only): {_reason(error)}. The file is damaged, not "
+            "PyTorch's, or holds more than tensors and plain data; save its state_dict alone and use that"
         ) from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, not a state dict")
@@ -207,8 +206,8 @@ def _refusal(source: str, missing: list[str], surplus: list[str], refused: list[
 
 def _some(items: list[str], separator: str = ", ", most: int = 8) -> str:
     """List the first few, and count the rest."""
-    shown = separator.join(items[:most])
-    return f"{shown} … and {len(items) - most} more" if len(items) > most else shown
+    more = f" … and {len(items) - most} more" if len(items) > most else ""
+    return separator.join(items[:most]) + more
 
 
 def load_backbone(backbone: MobileNet, source: str, *, network: str) -> LoadReport:
