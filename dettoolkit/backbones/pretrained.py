@@ -81,7 +81,7 @@ def load_checkpoint(path: Path) -> dict[str, object]:
             raise  # the system's own words, with the path
         raise ValueError(
             f"{path} cannot be loaded safely (weights_only): {_reason(error)}. The file is damaged, not "
-            "PyTorch's, or holds more than tensors and plain data; save its state_dict alone and use that"
+            "PyTorch one, or holds more than tensors and plain data; save its state_dict alone and use that"
         ) from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, not a state dict")
