@@ -80,7 +80,7 @@ def load_checkpoint(path: Path) -> dict[str, object]:
         if isinstance(error, OSError) and error.filename is not None:
             raise  # the system's own words, with the path
         raise ValueError(
-            f"{path} cannot be loaded safely (weights_only): {_reason(error)}. The file is damaged, not "
+            f"{path} cannot be loaded safely (weights_only): {_reason(error)}. The file is damaged, not a "
             "PyTorch one, or holds more than tensors and plain data; save its state_dict alone and use that"
         ) from error
     if not isinstance(content, dict):
