@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torchvision.models import mobilenet_v3_large
 from torchvision.models.segmentation.lraspp import LRASPP, _lraspp_mobilenetv3
 
-from dettoolkit import commands
-from dettoolkit.builders.segmenter import build_segmenter
+from dettoolkit.training import commands
+from dettoolkit.segmentation.build import build_segmenter
 from dettoolkit.config import Recipe, load_recipe
 
 OVERLAYS = ("finetune_segmentation.yaml", "camvid.yaml")
@@ -74,7 +74,7 @@ def train(name: str, options: argparse.Namespace) -> dict[str, dict[str, float]]
         return Peer(options.weights, num_classes)
 
     build = build_peer if name == "torchvision" else build_segmenter
-    with patch("dettoolkit.builders.segmentation.build_segmenter", build):
+    with patch("dettoolkit.segmentation.run.build_segmenter", build):
         resolved = resolve(options)
         run_dir, val = commands.train(f"camvid_{name}", resolved.recipe, config_yaml=resolved.to_yaml())
         test_recipe: Recipe = resolve(

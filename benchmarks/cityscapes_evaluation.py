@@ -22,11 +22,11 @@ from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as scrip
 from numpy.typing import NDArray
 from PIL import Image
 
-from dettoolkit.cityscapes import CLASSES, VOID
+from dettoolkit.datasets.cityscapes_labels import CLASSES, VOID
 from dettoolkit.datasets.label_classes import LabelClasses
 from dettoolkit.datasets.label_files import read_instances, read_labels
-from dettoolkit.datasets.scene_render import draw_scene
-from dettoolkit.evaluation.cityscapes import SegmentationResult, evaluate_segmentation
+from dettoolkit.datasets.scenes.render import draw_scene
+from dettoolkit.evaluation.miou import SegmentationResult, evaluate_segmentation
 from dettoolkit.evaluation.label_ids import write_label_ids
 from dettoolkit.evaluation.segmentation_counts import SegmentationCounts
 from dettoolkit.segmentation.confusion import count_image

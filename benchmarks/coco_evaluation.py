@@ -15,7 +15,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from dettoolkit.evaluation.coco import DetectionArrays, evaluate_coco
+from dettoolkit.evaluation.coco_ap import DetectionArrays, evaluate_coco
 from dettoolkit.evaluation.worst import worst_images
 
 CLASSES = 80

@@ -25,9 +25,9 @@ from typing import Any
 
 import torch
 
-from dettoolkit.engines import check_threads
+from dettoolkit.formats import check_threads
 from dettoolkit.export.command import export
-from dettoolkit.export.gate import GateError
+from dettoolkit.export.report import GateError
 from dettoolkit.export.request import ENDINGS, INT8_FORMATS, Request
 
 RUNTIMES = {

@@ -30,11 +30,11 @@ from torchvision.models.detection.ssd import SSD
 from torchvision.models.detection.ssdlite import SSDLiteHead, _mobilenet_extractor
 from torchvision.transforms import v2
 
-from dettoolkit import commands
+from dettoolkit.training import commands
 from dettoolkit.config import load_recipe
 from dettoolkit.datasets.coco import CocoAnnotations
 from dettoolkit.datasets.images import read_image
-from dettoolkit.evaluation.coco import CocoResult, DetectionArrays, evaluate_coco
+from dettoolkit.evaluation.coco_ap import CocoResult, DetectionArrays, evaluate_coco
 
 OVERLAYS = ("finetune.yaml",)
 

@@ -48,11 +48,11 @@ from torchvision.models.segmentation import lraspp_mobilenet_v3_large
 from torchvision.ops import box_iou
 from torchvision.transforms.v2.functional import normalize, to_dtype
 
-from dettoolkit.backbones.translate import translate_lraspp, translate_ssdlite
+from dettoolkit.weights.translate import translate_lraspp, translate_ssdlite
 from dettoolkit.datasets.images import RAW, decode, resize_image
-from dettoolkit.engines import check_threads, open_engine
-from dettoolkit.engines.network import NetworkEngine
-from dettoolkit.export.onnx import convert
+from dettoolkit.formats import check_threads, open_engine
+from dettoolkit.formats.pytorch import NetworkEngine
+from dettoolkit.formats.onnx.convert import convert
 from dettoolkit.inference.predictor import Predictor
 from dettoolkit.loading import open_checkpoint
 from dettoolkit.manifest import ExportFacts, Manifest

@@ -30,9 +30,9 @@ from torchvision.io import ImageReadMode, decode_image
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 from torchvision.transforms.v2.functional import to_dtype
 
-from dettoolkit.backbones.translate import translate_ssdlite
+from dettoolkit.weights.translate import translate_ssdlite
 from dettoolkit.datasets.images import RAW, decode, resize_image
-from dettoolkit.engines import check_threads
+from dettoolkit.formats import check_threads
 from dettoolkit.preprocessing import normalise, normalise_on_cpu
 
 MOST = 6  # operators that are named

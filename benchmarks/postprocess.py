@@ -35,7 +35,7 @@ from torchvision.models.detection.ssd import SSD
 from dettoolkit.detection.anchors import default_boxes
 from dettoolkit.detection.boxes import encode, pairwise_iou
 from dettoolkit.detection.postprocess import Detections, postprocess
-from dettoolkit.engines import check_threads
+from dettoolkit.formats import check_threads
 
 IMAGES, CLASSES, INPUT_HW = 8, 90, (320, 320)
 OBJECTS = 8

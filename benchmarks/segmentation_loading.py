@@ -38,12 +38,12 @@ import albumentations as A
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from dettoolkit.cityscapes import VOID
+from dettoolkit.datasets.cityscapes_labels import VOID
 from dettoolkit.datasets.augment import photometric_distortion
 from dettoolkit.datasets.images import read_image
 from dettoolkit.datasets.label_classes import LabelClasses
 from dettoolkit.datasets.label_files import read_labels
-from dettoolkit.datasets.scene_render import draw_scene
+from dettoolkit.datasets.scenes.render import draw_scene
 from dettoolkit.datasets.segmentation_augment import SegmentationTransform
 
 HW, CROP, SCALE, SCALE_STEP, PICTURES = (1024, 2048), 769, (0.5, 2.0), 0.25, 8

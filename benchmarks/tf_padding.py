@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from dettoolkit.builders.classifier import build_classifier
+from dettoolkit.classification.build import build_classifier
 from dettoolkit.classification.model import Classifier
 from dettoolkit.config.classification import ClassifierModel
 from dettoolkit.datasets.classification_augment import EvalTransform

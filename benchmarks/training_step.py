@@ -17,8 +17,8 @@ import sys
 import torch
 
 from dettoolkit.build import Classes
-from dettoolkit.builders import detection as build
-from dettoolkit.builders.detector import build_detector
+from dettoolkit.detection import run as build
+from dettoolkit.detection.build import build_detector
 from dettoolkit.config import DetectionRecipe, load_recipe
 from dettoolkit.training.memory import keep_freed_memory
 

@@ -21,7 +21,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else the import asks t
 import albumentations as A
 
 from dettoolkit.datasets.images import resize_image
-from dettoolkit.datasets.problems import Reason, clean_boxes
+from dettoolkit.datasets.data_report import Reason, clean_boxes
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.floating[Any]]

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dettoolkit.cityscapes import VOID
+from dettoolkit.datasets.cityscapes_labels import VOID
 from dettoolkit.datasets.images import read_image
 from dettoolkit.datasets.label_classes import LabelClasses, LabelError
 from dettoolkit.datasets.label_files import read_instances, read_labels
-from dettoolkit.datasets.problems import BadImageError, BadImages, Problem, ProblemReport
+from dettoolkit.datasets.data_report import BadImageError, BadImages, Problem, ProblemReport
 from dettoolkit.datasets.samplers import SampleKey
 from dettoolkit.datasets.samples import BadImagePolicy, SkippedImage, sample_key, sample_seed
 from dettoolkit.datasets.segmentation_files import SegmentationFiles

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from dettoolkit.datasets.coco_annotations import CocoAnnotations
 from dettoolkit.datasets.images import read_image
 from dettoolkit.datasets.labels import LabelMap
-from dettoolkit.datasets.problems import (
+from dettoolkit.datasets.data_report import (
     BadImageError,
     BadImages,
     Problem,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dettoolkit.datasets.coco_json import Columns, PackedStrings, missing_file, read_columns
 from dettoolkit.datasets.images import header_hw
 from dettoolkit.datasets.labels import GAP, ClassMap, LabelMap, map_classes
-from dettoolkit.datasets.problems import REASON_KINDS, ProblemReport, Reason, clean_boxes
+from dettoolkit.datasets.data_report import REASON_KINDS, ProblemReport, Reason, clean_boxes
 
 _BBOX = "bbox [{:.10g}, {:.10g}, {:.10g}, {:.10g}]"
 

@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from dettoolkit.datasets.problems import NO_ID
+from dettoolkit.datasets.data_report import NO_ID
 from dettoolkit.datasets.regular_files import open_regular
 
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63) + 1, le=2**63 - 1)]  # -2**63 is NO_ID

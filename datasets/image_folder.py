@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from dettoolkit.datasets.image_folder_files import ImageFolderFiles
 from dettoolkit.datasets.images import read_image
-from dettoolkit.datasets.problems import BadImageError, Problem
+from dettoolkit.datasets.data_report import BadImageError, Problem
 from dettoolkit.datasets.samplers import SampleKey
 from dettoolkit.datasets.samples import BadImagePolicy, SkippedImage, sample_key, sample_seed
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dettoolkit.datasets.images import ENDINGS
-from dettoolkit.datasets.problems import NO_ID, ProblemReport
+from dettoolkit.datasets.data_report import NO_ID, ProblemReport
 from dettoolkit.datasets.regular_files import read_lines
 from dettoolkit.datasets.walk import Walk
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from dettoolkit.datasets.problems import BadImageError
+from dettoolkit.datasets.data_report import BadImageError
 from dettoolkit.datasets.regular_files import open_regular
 
 RAW = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION

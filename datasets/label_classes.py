@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dettoolkit.cityscapes import CLASSES, LABELS, VOID
+from dettoolkit.datasets.cityscapes_labels import CLASSES, LABELS, VOID
 
 RGB = tuple[int, int, int]
 

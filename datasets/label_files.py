@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dettoolkit.datasets.images import MAX_MEGAPIXELS, decode, header_of, read_whole
 from dettoolkit.datasets.label_classes import UNKNOWN, LabelClasses, LabelError
-from dettoolkit.datasets.problems import BadImageError
+from dettoolkit.datasets.data_report import BadImageError
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Colour types of a PNG's header (PNG specification, 11.2.2).

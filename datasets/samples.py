@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from dettoolkit.datasets.problems import BadImageError, BadImages
+from dettoolkit.datasets.data_report import BadImageError, BadImages
 from dettoolkit.datasets.samplers import SampleKey
 
 

@@ -20,7 +20,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # as in augment.py, whic
 
 import albumentations as A
 
-from dettoolkit.cityscapes import VOID
+from dettoolkit.datasets.cityscapes_labels import VOID
 from dettoolkit.datasets.augment import photometric_distortion
 from dettoolkit.datasets.images import resize_image
 

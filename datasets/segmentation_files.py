@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from dettoolkit.datasets.label_classes import LabelClasses
-from dettoolkit.datasets.problems import NO_ID, Problem, ProblemReport
+from dettoolkit.datasets.data_report import NO_ID, Problem, ProblemReport
 from dettoolkit.datasets.walk import Walk
 
 Layout = Literal["cityscapes", "folders"]

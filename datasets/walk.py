@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from dettoolkit.datasets.problems import Problem
+from dettoolkit.datasets.data_report import Problem
 
 _DIGITS = re.compile("[0-9]+")
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dettoolkit.builders import classification, detection, segmentation
-from dettoolkit.builders.run import Classes, Run, build_data_module, describe
+from dettoolkit.classification import run as classification
+from dettoolkit.detection import run as detection
+from dettoolkit.segmentation import run as segmentation
+from dettoolkit.run import Classes, Run, build_data_module, describe
 from dettoolkit.config import ClassificationRecipe, DetectionRecipe, Recipe, SegmentationRecipe
 
 __all__ = ["Classes", "Run", "build_data_module", "describe", "evaluation_run", "training_run"]

@@ -8,16 +8,16 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dettoolkit.backbones.pretrained import load_weights
-from dettoolkit.builders.deploy import build_network, manifest_of, refuse_classifier
+from dettoolkit.weights.pretrained import load_weights
+from dettoolkit.deploy import build_network, manifest_of, refuse_classifier
 from dettoolkit.config import Recipe, load_recipe
 from dettoolkit.datasets.images import MAX_MEGAPIXELS
-from dettoolkit.descriptions import read_checkpoint
-from dettoolkit.engines import FORMATS, open_engine, read_manifest
-from dettoolkit.engines.network import NetworkEngine
+from dettoolkit.weights.description import read_checkpoint
+from dettoolkit.formats import FORMATS, open_engine, read_manifest
+from dettoolkit.formats.pytorch import NetworkEngine
 from dettoolkit.inference.predictor import Predictor
 from dettoolkit.manifest import Manifest
-from dettoolkit.runs import checkpoint_of, stored_recipe
+from dettoolkit.training.run_folder import checkpoint_of, stored_recipe
 
 
 def load(

@@ -10,13 +10,13 @@ from typing import Any
 from numpy.typing import NDArray
 
 from dettoolkit.datasets.images import MAX_MEGAPIXELS
-from dettoolkit.datasets.problems import BadImageError
+from dettoolkit.datasets.data_report import BadImageError
 from dettoolkit.inference import buckets
-from dettoolkit.inference.images import as_rgb, read_upright
-from dettoolkit.inference.journal import Record
-from dettoolkit.inference.records import found_in
-from dettoolkit.inference.sources import Pixels
-from dettoolkit.inference.tables import arrow_table
+from dettoolkit.inference.inputs import as_rgb, read_upright
+from dettoolkit.inference.jobs.journal import Record
+from dettoolkit.inference.jobs.records import found_in
+from dettoolkit.inference.jobs.sources import Pixels
+from dettoolkit.inference.jobs.table_files import arrow_table
 from dettoolkit.loading import load
 
 IMAGES = ("bytes", "image", "path")  # columns that hold images, the first that is there is taken

@@ -139,7 +139,7 @@ def alone(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> 
     """Take launchers' variables away, collect what is told, and let Ctrl-C work again afterwards."""
     from lightning.fabric.utilities.rank_zero import rank_zero_only
 
-    from dettoolkit.runs import RANKS
+    from dettoolkit.training.run_folder import RANKS
 
     for name in (*RANKS, "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "")  # so that what the test leaves there is taken away, too
@@ -171,7 +171,7 @@ class Tiny:
 
     def train(self, out: Path, *overrides: str, resume: Path | None = None) -> tuple[Path, Any]:
         """Train, in `out` or continuing a run, and return the run's folder and score."""
-        from dettoolkit import commands
+        from dettoolkit.training import commands
 
         resolved = self.load(out, *overrides)
         return commands.train("tiny", resolved.recipe, config_yaml=resolved.to_yaml(), resume=resume)

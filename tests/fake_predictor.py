@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from dettoolkit.inference.answers import DetectionAnswer, SegmentationAnswer
-from dettoolkit.inference.predictions import DetectionPrediction, SegmentationPrediction
+from dettoolkit.inference.results import DetectionPrediction, SegmentationPrediction
 
 NAMES, IDS = ("box", "bar", "none"), (3, 7, 300)
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dettoolkit.cityscapes import VOID
+from dettoolkit.datasets.cityscapes_labels import VOID
 from dettoolkit.evaluation.segmentation_counts import (
     CATEGORY_HITS,
     HITS,

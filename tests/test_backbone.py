@@ -12,7 +12,7 @@ from torchvision.models.mobilenetv3 import _mobilenet_v3_conf
 
 from dettoolkit.backbones.blocks import InvertedResidual
 from dettoolkit.backbones.mobilenet import MobileNet
-from dettoolkit.backbones.pretrained import load_weights, translate_backbone
+from dettoolkit.weights.pretrained import load_weights, translate_backbone
 from dettoolkit.backbones.scaling import make_divisible
 from dettoolkit.backbones.tables import TABLES
 

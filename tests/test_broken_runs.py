@@ -16,9 +16,9 @@ import torch
 import torch.utils.data
 from training_runs import Killed, checkpoint, column, differences, kill, rows_of, the_run
 
-from dettoolkit.backbones.pretrained import load_checkpoint
+from dettoolkit.weights.pretrained import load_checkpoint
 from dettoolkit.cli import train as cli_train
-from dettoolkit.runs import locked
+from dettoolkit.training.run_folder import locked
 from dettoolkit.training.checkpoints import Checkpoint
 
 pytestmark = pytest.mark.usefixtures("alone")

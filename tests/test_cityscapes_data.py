@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from dettoolkit.cli import errors
+from dettoolkit.cli import failures as errors
 from dettoolkit.datasets.cityscapes import (
     BadImageError,
     BadImages,
@@ -32,9 +32,9 @@ from dettoolkit.datasets.cityscapes import (
 )
 from dettoolkit.datasets.label_classes import UNKNOWN
 from dettoolkit.datasets.label_files import read_instances, read_labels, read_values
-from dettoolkit.datasets.problems import NO_ID
+from dettoolkit.datasets.data_report import NO_ID
 from dettoolkit.datasets.samplers import EpochSampler, ResumableLoader, SampleKey, worker_init
-from dettoolkit.datasets.scenes import write_scenes
+from dettoolkit.datasets.scenes.folder import write_scenes
 from dettoolkit.datasets.segmentation_augment import CentreCrop, EvalTransform, SegmentationTransform
 from dettoolkit.datasets.segmentation_root import check_cityscapes_root
 

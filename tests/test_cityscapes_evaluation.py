@@ -16,9 +16,9 @@ from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as scrip
 from cityscapesscripts.helpers import labels as script_labels
 from PIL import Image
 
-from dettoolkit.cityscapes import CLASSES, LABELS, VOID
-from dettoolkit.datasets.scenes import write_scenes
-from dettoolkit.evaluation.cityscapes import (
+from dettoolkit.datasets.cityscapes_labels import CLASSES, LABELS, VOID
+from dettoolkit.datasets.scenes.folder import write_scenes
+from dettoolkit.evaluation.miou import (
     AVERAGE_PIXELS,
     SegmentationCounts,
     SegmentationResult,

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from dettoolkit.classification.task import ClassificationTask, ranks_of
-from dettoolkit.evaluation.classification import ClassificationArrays, Confusion, evaluate_classification
-from dettoolkit.evaluation.classification_pictures import (
+from dettoolkit.evaluation.top_k import ClassificationArrays, Confusion, evaluate_classification
+from dettoolkit.drawing.classification_grids import (
     ClassificationItem,
     classification_batch_picture,
     classification_picture,

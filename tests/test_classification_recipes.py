@@ -4,12 +4,12 @@ import pytest
 import torch
 from torchvision.models import MobileNet_V3_Large_Weights
 
-from dettoolkit.builders.classification import build_task, training_transform
-from dettoolkit.builders.classifier import build_classifier
+from dettoolkit.classification.run import build_task, training_transform
+from dettoolkit.classification.build import build_classifier
 from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.config import ClassificationRecipe, RecipeError, load_recipe
 from dettoolkit.datasets.classification_augment import TrainTransform
-from dettoolkit.training.optimisers import RMSpropTF
+from dettoolkit.training.optimizers import RMSpropTF
 from dettoolkit.training.schedules import build_optimiser, rate_factor, scaled_rate
 
 RECIPES = ("imagenet_mnv3_large", "imagenet_mnv3_small", "imagenet_mnv3_large_torchvision")

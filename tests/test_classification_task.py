@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dettoolkit.builders.classification import build_task, evaluation_run, training_run
-from dettoolkit.builders.classifier import build_classifier
-from dettoolkit.builders.deploy import build_network, manifest_of
-from dettoolkit.builders.run import Classes
+from dettoolkit.classification.run import build_task, evaluation_run, training_run
+from dettoolkit.classification.build import build_classifier
+from dettoolkit.deploy import build_network, manifest_of
+from dettoolkit.run import Classes
 from dettoolkit.classification.losses import build_mix, cross_entropy
 from dettoolkit.classification.model import Classifier
 from dettoolkit.classification.task import MIXED, ClassificationTask

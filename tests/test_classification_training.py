@@ -26,9 +26,10 @@ from training_runs import (
     the_run,
 )
 
-from dettoolkit import cli, commands
+from dettoolkit import cli
+from dettoolkit.training import commands
 from dettoolkit.config import load_recipe
-from dettoolkit.runs import stored_recipe
+from dettoolkit.training.run_folder import stored_recipe
 
 QUICK = "evaluation.pictures=0"
 NUMBERS = {"top-1", "top-5", "mean class top-1"}

@@ -8,10 +8,10 @@ import torchvision
 from random_weights import randomise
 from torch import nn
 
-from dettoolkit.backbones.pretrained import load_classifier
-from dettoolkit.builders.classifier import build_classifier
-from dettoolkit.builders.detector import build_detector
-from dettoolkit.builders.segmenter import build_segmenter
+from dettoolkit.weights.pretrained import load_classifier
+from dettoolkit.classification.build import build_classifier
+from dettoolkit.detection.build import build_detector
+from dettoolkit.segmentation.build import build_segmenter
 from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.config import load_recipe
 from dettoolkit.config.classification import ClassifierModel

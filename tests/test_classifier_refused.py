@@ -7,7 +7,7 @@ from command_line import refused
 
 from dettoolkit import load
 from dettoolkit.cli import export, export_demo, predict
-from dettoolkit.runs import checkpoint_of
+from dettoolkit.training.run_folder import checkpoint_of
 
 SENTENCE = (
     "is a classifier, and only detectors and segmenters are run on images or exported: `dettoolkit "

@@ -15,10 +15,11 @@ import pytest
 import torch
 from command_line import Errors, refused
 
-from dettoolkit import cli, commands
-from dettoolkit.cli import errors
+from dettoolkit import cli
+from dettoolkit.training import commands
+from dettoolkit.cli import failures as errors
 from dettoolkit.cli.training import report
-from dettoolkit.runs import RANKS
+from dettoolkit.training.run_folder import RANKS
 from dettoolkit.training.module import TrainingModule
 
 
@@ -424,10 +425,10 @@ def test_defects_keep_their_traceback(tiny: Any, monkeypatch: pytest.MonkeyPatch
         with pytest.raises(type(failure)):
             cli.train([str(tiny.recipe)])
     # A call inside our code that fails is a defect too, though the innermost frame is ours.
-    monkeypatch.setattr("dettoolkit.runs.datetime", None)
+    monkeypatch.setattr("dettoolkit.training.run_folder.datetime", None)
     with pytest.raises(AttributeError):
         errors.guarded(lambda: commands.new_run_dir(Path("x"), "y"), False)  # type: ignore[arg-type, return-value]
-    monkeypatch.setattr("dettoolkit.resume.LENGTHS", ())
+    monkeypatch.setattr("dettoolkit.training.resume.LENGTHS", ())
     assert errors.sentence(raised_in(lambda: commands._load(None, Path("nowhere.ckpt")))) is not None  # type: ignore[arg-type]
     assert errors.sentence(raised_in(lambda: commands.keep_config(Path("nowhere"), ""))) == (
         "nowhere: No such file or directory"

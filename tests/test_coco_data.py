@@ -30,7 +30,7 @@ from dettoolkit.datasets.coco import (
 )
 from dettoolkit.datasets.images import damage, header_hw, read_image
 from dettoolkit.datasets.labels import MOST_CLASSES
-from dettoolkit.datasets.problems import Reason, clean_boxes
+from dettoolkit.datasets.data_report import Reason, clean_boxes
 
 HW = (40, 60)
 

@@ -15,7 +15,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from dettoolkit.evaluation.coco import CocoResult, DetectionArrays, evaluate_coco
+from dettoolkit.evaluation.coco_ap import CocoResult, DetectionArrays, evaluate_coco
 from dettoolkit.evaluation.worst import worst_images
 
 # As printed in cocoapi's demo; shared/data/README.md.

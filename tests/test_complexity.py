@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.detection import SSDLite320_MobileNet_V3_Large_Weights
 
 from dettoolkit.backbones.mobilenet import MobileNet
-from dettoolkit.builders.detector import build_detector
+from dettoolkit.detection.build import build_detector
 from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.config import load_recipe
 

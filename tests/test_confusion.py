@@ -10,7 +10,7 @@ from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as scrip
 from numpy_counts import count_image
 from PIL import Image
 
-from dettoolkit.cityscapes import CLASSES, LABELS, VOID
+from dettoolkit.datasets.cityscapes_labels import CLASSES, LABELS, VOID
 from dettoolkit.evaluation.segmentation_counts import category_numbers
 from dettoolkit.segmentation.confusion import confusion_matrix, instance_counts
 

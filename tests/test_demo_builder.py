@@ -25,7 +25,7 @@ from dettoolkit.demo import ort_web
 from dettoolkit.demo import server as server_module
 from dettoolkit.demo.builder import LARGEST_SIDE, build_demo, choose_samples
 from dettoolkit.demo.server import address, make_server
-from dettoolkit.evaluation.drawing import class_color
+from dettoolkit.drawing.boxes import class_color
 
 PAGE = Path(ort_web.__file__).parent / "page"
 

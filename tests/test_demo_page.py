@@ -19,8 +19,8 @@ from PIL import Image
 from dettoolkit.demo import ort_web
 from dettoolkit.demo.builder import build_demo
 from dettoolkit.demo.server import address, make_server
-from dettoolkit.engines import open_engine, read_manifest
-from dettoolkit.evaluation.drawing import class_color
+from dettoolkit.formats import open_engine, read_manifest
+from dettoolkit.drawing.boxes import class_color
 from dettoolkit.export.command import export
 from dettoolkit.export.request import Request
 from dettoolkit.loading import open_checkpoint
@@ -209,7 +209,7 @@ def test_a_trained_segmenter_answers_as_in_python(visit, tiny_segmentation_run, 
 
 
 def test_a_real_detector_answers_as_in_python(visit, tiny, tiny_run, tmp_path, runtime):
-    from dettoolkit.export.onnx import convert  # wants onnx
+    from dettoolkit.formats.onnx.convert import convert  # wants onnx
 
     manifest, network = open_checkpoint(tiny_run)
     for name, parameter in network.named_parameters():

@@ -5,9 +5,11 @@ from itertools import takewhile
 import pytest
 import torch
 
-from dettoolkit.builders import classification, detection, segmentation
-from dettoolkit.builders.deploy import build_network
-from dettoolkit.builders.run import Classes
+from dettoolkit.classification import run as classification
+from dettoolkit.detection import run as detection
+from dettoolkit.segmentation import run as segmentation
+from dettoolkit.deploy import build_network
+from dettoolkit.run import Classes
 from dettoolkit.config import ClassificationRecipe, DetectionRecipe, load_recipe
 from dettoolkit.config.layers import shipped_folder
 from dettoolkit.datasets.label_classes import LabelClasses

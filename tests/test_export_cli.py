@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from dettoolkit.cli.exporting import export
-from dettoolkit.engines import read_manifest
+from dettoolkit.formats import read_manifest
 
 pytest.importorskip("onnx", reason="exporting to ONNX needs the extra onnx")
 pytest.importorskip("onnxruntime", reason="running ONNX files needs the extra onnx")

@@ -6,7 +6,7 @@ from tiny_exports import assert_close, convert_both, normalised
 pytest.importorskip("executorch", reason="ExecuTorch is not installed: make test-exports")
 
 from dettoolkit import load
-from dettoolkit.engines import open_engine
+from dettoolkit.formats import open_engine
 from dettoolkit.manifest import ManifestError
 
 

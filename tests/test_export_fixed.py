@@ -18,8 +18,8 @@ from tiny_exports import (
 )
 
 from dettoolkit import load
-from dettoolkit.engines import open_engine, read_manifest
-from dettoolkit.engines.trailer import write_manifest
+from dettoolkit.formats import open_engine, read_manifest
+from dettoolkit.formats.trailer import write_manifest
 from dettoolkit.export.command import export
 from dettoolkit.export.request import Request
 

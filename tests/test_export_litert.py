@@ -7,8 +7,8 @@ from tiny_exports import assert_close, convert_both, normalised
 pytest.importorskip("litert_torch", reason="LiteRT is not installed: make test-exports")
 
 from dettoolkit import load
-from dettoolkit.engines import open_engine
-from dettoolkit.engines.trailer import write_manifest
+from dettoolkit.formats import open_engine
+from dettoolkit.formats.trailer import write_manifest
 from dettoolkit.manifest import ManifestError
 
 

@@ -24,12 +24,12 @@ import onnxruntime
 from dettoolkit.datasets.images import resize_image
 from dettoolkit.detection.anchors import default_boxes
 from dettoolkit.detection.postprocess import postprocess
-from dettoolkit.engines import open_engine, read_manifest
-from dettoolkit.export.graph import output_names
-from dettoolkit.export.onnx import convert, stamp
-from dettoolkit.export.onnx_labels import label_map
-from dettoolkit.export.onnx_nodes import Nodes
-from dettoolkit.export.onnx_postprocess import detections
+from dettoolkit.formats import open_engine, read_manifest
+from dettoolkit.formats.graph import output_names
+from dettoolkit.formats.onnx.convert import convert, stamp
+from dettoolkit.formats.onnx.label_map import label_map
+from dettoolkit.formats.onnx.nodes import Nodes
+from dettoolkit.formats.onnx.detections import detections
 from dettoolkit.loading import open_checkpoint
 from dettoolkit.manifest import DetectionFacts, ExportFacts, Manifest, ManifestError, SegmentationFacts
 from dettoolkit.preprocessing import normalise

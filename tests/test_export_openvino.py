@@ -17,7 +17,7 @@ from tiny_exports import (
     tiny_model,
 )
 
-from dettoolkit.engines.openvino import library
+from dettoolkit.formats.openvino.open import library
 
 try:
     library()
@@ -25,8 +25,8 @@ except ModuleNotFoundError:
     pytest.skip("OpenVINO is not installed: make test-exports", allow_module_level=True)
 
 from dettoolkit import load
-from dettoolkit.engines import open_engine, read_manifest
-from dettoolkit.export import openvino as converter
+from dettoolkit.formats import open_engine, read_manifest
+from dettoolkit.formats.openvino import convert as converter
 from dettoolkit.export.command import export
 from dettoolkit.export.request import Request
 from dettoolkit.manifest import ManifestError

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from dettoolkit.datasets.images import resize_image
-from dettoolkit.engines import open_engine, read_manifest
-from dettoolkit.export.pt2 import convert, stamp
+from dettoolkit.formats import open_engine, read_manifest
+from dettoolkit.formats.pt2.convert import convert, stamp
 from dettoolkit.loading import open_checkpoint
 from dettoolkit.manifest import ExportFacts, Manifest, ManifestError, SegmentationFacts
 from dettoolkit.preprocessing import normalise

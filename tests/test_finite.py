@@ -11,8 +11,9 @@ from command_line import refused
 from demo_models import manifest_of
 from training_runs import Killed, kill
 
-from dettoolkit import cli, commands, load
-from dettoolkit.descriptions import read_checkpoint
+from dettoolkit import cli, load
+from dettoolkit.training import commands
+from dettoolkit.weights.description import read_checkpoint
 from dettoolkit.finite import NonFiniteError, require_finite
 from dettoolkit.inference.predictor import Predictor
 

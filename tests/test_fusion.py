@@ -5,10 +5,10 @@ import torch
 from random_weights import randomise
 from torch import nn
 
-from dettoolkit.builders.deploy import build_network
+from dettoolkit.deploy import build_network
 from dettoolkit.config import load_recipe
-from dettoolkit.engines.fusion import Pointwise, fused, with_products
-from dettoolkit.engines.network import NetworkEngine
+from dettoolkit.formats.fusion import Pointwise, fused, with_products
+from dettoolkit.formats.pytorch import NetworkEngine
 
 RECIPES = ["ssdlite_mnv3_large", "ssdlite_mnv3_large_torchvision", "lraspp_mnv3_large", "lraspp_mnv3_small"]
 

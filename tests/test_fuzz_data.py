@@ -23,10 +23,10 @@ from dettoolkit.datasets.image_folder_files import read_names
 from dettoolkit.datasets.images import RAW, decode, header_hw
 from dettoolkit.datasets.label_classes import LabelClasses, LabelError
 from dettoolkit.datasets.label_files import read_instances, read_labels
-from dettoolkit.datasets.problems import BadImageError
-from dettoolkit.inference.image_ids import ImageIds
-from dettoolkit.inference.images import as_rgb
-from dettoolkit.inference.sources import Sources, open_found
+from dettoolkit.datasets.data_report import BadImageError
+from dettoolkit.inference.jobs.image_ids import ImageIds
+from dettoolkit.inference.inputs import as_rgb
+from dettoolkit.inference.jobs.sources import Sources, open_found
 
 fuzz = settings(
     max_examples=200,

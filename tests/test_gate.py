@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from dettoolkit.export.agreement import Parity
-from dettoolkit.export.gate import EXACT, QUANTISED, RESIZED, GateError, Report, tolerances_of
-from dettoolkit.export.images import evenly, read, views
+from dettoolkit.export.report import EXACT, QUANTISED, RESIZED, GateError, Report, tolerances_of
+from dettoolkit.export.sample_images import evenly, read, views
 from dettoolkit.export.metric import Source
 from dettoolkit.export.request import Request
 from dettoolkit.manifest import Anchors, DetectionFacts, ExportFacts, Manifest, SegmentationFacts
@@ -176,7 +176,7 @@ pytest.importorskip("onnxscript", reason="exporting to ONNX needs the extra onnx
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory, tiny_segmentation_run, tiny_learnt_run):
     """Return a converter that makes each file once: exporting is slow, breaking what came out is not."""
-    from dettoolkit.export import onnx as converter
+    from dettoolkit.formats.onnx import convert as converter
 
     made = {}
 
@@ -193,8 +193,9 @@ def converted(tmp_path_factory, tiny_segmentation_run, tiny_learnt_run):
 @pytest.fixture
 def attempt(monkeypatch, converted, tmp_path):
     """Return a function that exports a run by a converter which breaks what it made."""
-    from dettoolkit.export import command, trial
-    from dettoolkit.export import onnx as converter
+    from dettoolkit.export import command
+    from dettoolkit.export import verify as trial
+    from dettoolkit.formats.onnx import convert as converter
 
     def export(run, break_it=lambda network, described, path: None, stamp=converter.stamp, **wishes):
         def convert(network, described, path):
@@ -263,7 +264,7 @@ def test_a_good_file_is_written_with_its_report(attempt, tiny_segmentation_run):
     files = sorted(each.name for each in attempt.folder.iterdir())
     assert files == ["model.onnx", "model.onnx.report.json"]
     assert done.report.failures == []
-    from dettoolkit.engines import read_manifest
+    from dettoolkit.formats import read_manifest
 
     described = read_manifest(done.path)
     assert described.export.parity["failures"] == []
@@ -333,7 +334,7 @@ def test_another_normalisation_inside_is_not_written(attempt, tiny_segmentation_
 
 
 def test_a_converter_that_changes_the_network_itself_is_found_out(attempt, converted, tiny_segmentation_run):
-    from dettoolkit.export import onnx as converter
+    from dettoolkit.formats.onnx import convert as converter
 
     def break_it(network, described, path):
         next(network.parameters()).data.mul_(1.5)  # both the network at hand and the file
@@ -345,7 +346,7 @@ def test_a_converter_that_changes_the_network_itself_is_found_out(attempt, conve
 
 
 def test_a_file_that_describes_itself_otherwise_is_not_written(attempt, tiny_segmentation_run):
-    from dettoolkit.export import onnx as converter
+    from dettoolkit.formats.onnx import convert as converter
 
     def other_classes(network, described, path):
         converter.stamp(path, replace(described, class_names=described.class_names[::-1]))
@@ -370,7 +371,7 @@ def test_a_file_that_does_not_run_is_not_written(attempt, tiny_segmentation_run)
         attempt(tiny_segmentation_run, cut_short)
 
     def only_one(network, described, path):  # says that it takes any number of images
-        from dettoolkit.export import onnx as converter
+        from dettoolkit.formats.onnx import convert as converter
 
         path.unlink()
         fixed = replace(described, export=replace(described.export, batch=1))

@@ -14,11 +14,11 @@ from PIL import Image
 from torchvision.datasets import ImageFolder as TorchvisionFolder
 from torchvision.transforms import v2
 
-from dettoolkit.builders.classification import build_dataset, training_transform
+from dettoolkit.classification.run import build_dataset, training_transform
 from dettoolkit.datasets.classification_augment import EvalTransform, TrainTransform, torchvision_changes
 from dettoolkit.datasets.image_folder import ImageFolder, ImageFolderFiles, check_root, collate
 from dettoolkit.datasets.image_folder_files import read_names
-from dettoolkit.datasets.problems import BadImageError
+from dettoolkit.datasets.data_report import BadImageError
 from dettoolkit.datasets.samplers import SampleKey
 
 

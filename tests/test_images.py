@@ -19,12 +19,12 @@ from dettoolkit.datasets.image_folder_files import read_names
 from dettoolkit.datasets.images import MAX_MEGAPIXELS, MOST_MEGAPIXELS, header_hw, read_image
 from dettoolkit.datasets.label_classes import LabelClasses
 from dettoolkit.datasets.label_files import read_instances, read_labels, read_values
-from dettoolkit.datasets.problems import BadImageError
+from dettoolkit.datasets.data_report import BadImageError
 from dettoolkit.datasets.regular_files import open_regular, read_lines
 from dettoolkit.inference import buckets
-from dettoolkit.inference.image_ids import ImageIds
-from dettoolkit.inference.images import as_rgb, read_upright
-from dettoolkit.inference.sources import Sources, open_found
+from dettoolkit.inference.jobs.image_ids import ImageIds
+from dettoolkit.inference.inputs import as_rgb, read_upright
+from dettoolkit.inference.jobs.sources import Sources, open_found
 
 
 def bomb(hw=(40_000, 30_000)):

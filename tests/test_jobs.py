@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 from fake_predictor import IDS, NAMES, FakePredictor, write_images, write_video
 
-from dettoolkit.inference.jobs import Job, Shard, enter_folder, fingerprint, read_job
-from dettoolkit.inference.journal import Journal, merge_records, read_records
-from dettoolkit.inference.running import Run, write_tables
-from dettoolkit.inference.sources import Sources
-from dettoolkit.inference.video import count_frames
+from dettoolkit.inference.jobs.job import Job, Shard, enter_folder, fingerprint, read_job
+from dettoolkit.inference.jobs.journal import Journal, merge_records, read_records
+from dettoolkit.inference.jobs.worker import Run, write_tables
+from dettoolkit.inference.jobs.sources import Sources
+from dettoolkit.inference.jobs.video import count_frames
 
 WHOLE = Shard(1, 1)
 
@@ -418,7 +418,7 @@ def test_after_a_full_disk_the_job_goes_on(images, tmp_path, monkeypatch, where)
                 if number == 5 and where == "journal":
                     patched.setattr(share._journal, "_file", FullFile(share._journal._file))
                 elif number == 5 and where == "picture":
-                    patched.setattr("dettoolkit.inference.predictions.save_picture", full)
+                    patched.setattr("dettoolkit.inference.results.save_picture", full)
                 elif number == 22 and where == "summary":
                     patched.setattr("os.replace", full)
 
@@ -450,7 +450,7 @@ class FullFile:
 def test_a_video_on_a_full_disk_is_no_video(tmp_path, monkeypatch):
     write_video(tmp_path / "in/a.mp4", 4)
     job = job_of(tmp_path / "in", save=("pictures",))
-    monkeypatch.setattr("dettoolkit.inference.video.count_frames", lambda path: 2)
+    monkeypatch.setattr("dettoolkit.inference.jobs.video.count_frames", lambda path: 2)
     with pytest.raises(OSError, match=r"not written whole \(2 of 4 frames\), as on a full disk.*/a\.mp4"):
         run(job, tmp_path / "out")
     assert not (tmp_path / "out/pictures/a.mp4").exists()

@@ -12,8 +12,9 @@ from PIL import Image
 from torch import nn
 
 import dettoolkit
-from dettoolkit import engines, loading
-from dettoolkit.descriptions import read_checkpoint
+from dettoolkit import loading
+from dettoolkit import formats as engines
+from dettoolkit.weights.description import read_checkpoint
 from dettoolkit.loading import load, open_checkpoint
 from dettoolkit.manifest import ExportFacts, ManifestError, from_json
 

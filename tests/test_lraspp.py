@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from torchvision.models.segmentation import lraspp_mobilenet_v3_large
 
 from dettoolkit.backbones.mobilenet import MobileNet
-from dettoolkit.backbones.pretrained import load_segmenter
-from dettoolkit.backbones.translate import translate_lraspp
+from dettoolkit.weights.pretrained import load_segmenter
+from dettoolkit.weights.translate import translate_lraspp
 from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.heads.lraspp import LRASPPHead
 from dettoolkit.heads.raspp import RASPPHead

@@ -6,8 +6,8 @@ import zipfile
 import pytest
 from tiny_exports import tiny_model
 
-from dettoolkit.engines import read_manifest
-from dettoolkit.engines.trailer import ENTRY
+from dettoolkit.formats import read_manifest
+from dettoolkit.formats.trailer import ENTRY
 from dettoolkit.manifest import LARGEST, ManifestError, from_json
 
 

@@ -7,7 +7,7 @@ import pytest
 from dettoolkit import load
 from dettoolkit.config import load_recipe
 from dettoolkit.export.metric import score, sources_of, validation_run
-from dettoolkit.runs import stored_recipe
+from dettoolkit.training.run_folder import stored_recipe
 
 
 def recipe_of(run, *overrides):

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from training_runs import column, the_run
 
-from dettoolkit import commands
+from dettoolkit.training import commands
 from dettoolkit.config import load_recipe
-from dettoolkit.runs import RANKS, stored_recipe
+from dettoolkit.training.run_folder import RANKS, stored_recipe
 from dettoolkit.training.trainer import lost_process
 
 TRAIN = "import sys; from dettoolkit.cli import train; sys.exit(train(sys.argv[1:]))"

@@ -6,7 +6,7 @@ from random_weights import randomise
 from torchvision import models
 
 from dettoolkit.backbones.mobilenet import MobileNet
-from dettoolkit.backbones.pretrained import load_backbone
+from dettoolkit.weights.pretrained import load_backbone
 from dettoolkit.backbones.scaling import reduce_tail, scale_width
 from dettoolkit.backbones.tables import TABLES
 from dettoolkit.complexity import count_madds, count_parameters

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dettoolkit.export.agreement import Matching, compare_detections, compare_labels, match_detections
-from dettoolkit.export.parity import GROUPS, compare, groups, network_input, raw_outputs
+from dettoolkit.export.comparison import GROUPS, compare, groups, network_input, raw_outputs
 from dettoolkit.finite import NonFiniteError
 from dettoolkit.inference.answers import DetectionAnswer, SegmentationAnswer
 from dettoolkit.inference.predictor import Predictor

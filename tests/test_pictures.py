@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dettoolkit.evaluation import drawing
-from dettoolkit.evaluation.fonts import fit_font
-from dettoolkit.evaluation.pictures import (
+from dettoolkit.drawing import boxes as drawing
+from dettoolkit.drawing.fonts import fit_font
+from dettoolkit.drawing.detection_grids import (
     Cell,
     ComparisonItem,
     batch_picture,
@@ -223,7 +223,7 @@ def test_save_picture(tmp_path: Path) -> None:
 
 def test_evaluation_needs_no_torch() -> None:
     code = (
-        "import sys, dettoolkit.evaluation.pictures, dettoolkit.evaluation.coco, dettoolkit.evaluation.worst;"
+        "import sys, dettoolkit.drawing.detection_grids, dettoolkit.evaluation.coco_ap, dettoolkit.evaluation.worst;"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -20,7 +20,7 @@ from learning_margins import at_least
 from PIL import Image
 
 from dettoolkit.cli.predicting import predict
-from dettoolkit.evaluation.pictures import save_picture
+from dettoolkit.drawing.detection_grids import save_picture
 
 
 def files(folder):
@@ -217,7 +217,7 @@ def test_a_full_disk_is_one_sentence_that_says_how_to_go_on(tiny, tiny_run, tmp_
 
     capsys.readouterr()
     with monkeypatch.context() as patched:
-        patched.setattr("dettoolkit.inference.writers.save_picture", full)
+        patched.setattr("dettoolkit.inference.jobs.writers.save_picture", full)
         assert run(*given, "--out", out) == 2
     told = refused(capsys)
     assert told == (
@@ -230,7 +230,7 @@ def test_a_full_disk_is_one_sentence_that_says_how_to_go_on(tiny, tiny_run, tmp_
             assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert files(out) == files(tmp_path / "whole")
     with monkeypatch.context() as patched:
-        patched.setattr("dettoolkit.inference.tables.csv.writer", no_space)
+        patched.setattr("dettoolkit.inference.jobs.table_files.csv.writer", no_space)
         assert run("--resume", out) == 2
         assert f"go on with: dettoolkit predict --resume {out}\n" in capsys.readouterr().err
         assert predict(["--merge", str(out)]) == 2

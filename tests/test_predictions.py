@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dettoolkit.evaluation.drawing import class_color
-from dettoolkit.evaluation.overlay import draw_segments
-from dettoolkit.inference.predictions import DetectionPrediction, FoundObject, SegmentationPrediction
+from dettoolkit.drawing.boxes import class_color
+from dettoolkit.drawing.masks import draw_segments
+from dettoolkit.inference.results import DetectionPrediction, FoundObject, SegmentationPrediction
 
 
 def photo(height=120, width=160):

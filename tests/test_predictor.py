@@ -10,16 +10,17 @@ import pytest
 import torch
 from PIL import Image
 
-from dettoolkit import commands, load
-from dettoolkit.cityscapes import CLASSES
+from dettoolkit import load
+from dettoolkit.training import commands
+from dettoolkit.datasets.cityscapes_labels import CLASSES
 from dettoolkit.datasets.images import read_image
-from dettoolkit.datasets.problems import BadImageError
+from dettoolkit.datasets.data_report import BadImageError
 from dettoolkit.inference.answers import DetectionAnswer, SegmentationAnswer, options_of
-from dettoolkit.inference.predictions import DetectionPrediction, SegmentationPrediction
+from dettoolkit.inference.results import DetectionPrediction, SegmentationPrediction
 from dettoolkit.inference.predictor import Predictor
 from dettoolkit.manifest import DetectionFacts, ExportFacts, Manifest, SegmentationFacts
 from dettoolkit.preprocessing import normalise
-from dettoolkit.segmentation.inference import predict_labels
+from dettoolkit.segmentation.predict import predict_labels
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,8 @@ from torchvision.models import (
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
 from dettoolkit.backbones.mobilenet import MobileNet
-from dettoolkit.backbones.pretrained import load_backbone, load_checkpoint, load_ssdlite, read_weights
-from dettoolkit.builders.detector import build_detector
+from dettoolkit.weights.pretrained import load_backbone, load_checkpoint, load_ssdlite, read_weights
+from dettoolkit.detection.build import build_detector
 from dettoolkit.config import load_recipe
 
 BUILDERS = {"mobilenet_v3_large": mobilenet_v3_large, "mobilenet_v3_small": mobilenet_v3_small}

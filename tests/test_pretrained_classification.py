@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dettoolkit.builders.classifier import build_classifier
+from dettoolkit.classification.build import build_classifier
 from dettoolkit.config.classification import ClassifierModel
 from dettoolkit.datasets.classification_augment import EvalTransform
 from dettoolkit.datasets.images import read_image

@@ -11,7 +11,7 @@ from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 from torchvision.models.segmentation import LRASPP_MobileNet_V3_Large_Weights, lraspp_mobilenet_v3_large
 
 from dettoolkit.backbones.mobilenet import MobileNet
-from dettoolkit.backbones.pretrained import load_backbone, load_segmenter
+from dettoolkit.weights.pretrained import load_backbone, load_segmenter
 from dettoolkit.heads.lraspp import LRASPPHead
 from dettoolkit.heads.raspp import RASPPHead
 from dettoolkit.segmentation.model import Segmenter

@@ -11,10 +11,10 @@ pytest.importorskip("onnxscript", reason="8-bit files need the extra onnx")
 from dettoolkit import load  # noqa: E402
 from dettoolkit.export import command  # noqa: E402
 from dettoolkit.export import onnx as converter  # noqa: E402
-from dettoolkit.export.calibrate import best_range, find_ranges  # noqa: E402
-from dettoolkit.export.gate import GateError  # noqa: E402
-from dettoolkit.export.images import own_sources, read  # noqa: E402
-from dettoolkit.export.quantise import Quantiser, layer_of  # noqa: E402
+from dettoolkit.formats.onnx.calibrate import best_range, find_ranges  # noqa: E402
+from dettoolkit.export.report import GateError  # noqa: E402
+from dettoolkit.export.sample_images import own_sources, read  # noqa: E402
+from dettoolkit.formats.onnx.quantize import Quantiser, layer_of  # noqa: E402
 from dettoolkit.export.request import Request, manifest_for  # noqa: E402
 from dettoolkit.loading import open_checkpoint  # noqa: E402
 

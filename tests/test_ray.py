@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dettoolkit.cli.predicting import predict
-from dettoolkit.inference.journal import read_records
+from dettoolkit.inference.jobs.journal import read_records
 
 pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'dettoolkit[ray]'")
 

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 from test_every_recipe import batch_of, task_of
 
-from dettoolkit.builders import classification, segmentation
-from dettoolkit.cli.errors import sentence
+from dettoolkit.classification import run as classification
+from dettoolkit.segmentation import run as segmentation
+from dettoolkit.cli.failures import sentence
 from dettoolkit.config import RecipeError, load_recipe, recipe_from_dict, recipe_to_dict
 from dettoolkit.config.recipe import ClassificationRecipe, DetectionRecipe, SegmentationRecipe
 from dettoolkit.training.schedules import build_optimiser, rate_factor, scaled_rate

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from dettoolkit import commands, load
+from dettoolkit import load
+from dettoolkit.training import commands
 from dettoolkit.config import load_recipe
-from dettoolkit.descriptions import read_checkpoint
-from dettoolkit.resume import changed_keys, check_changes, describe_changes
-from dettoolkit.runs import (
+from dettoolkit.weights.description import read_checkpoint
+from dettoolkit.training.resume import changed_keys, check_changes, describe_changes
+from dettoolkit.training.run_folder import (
     RANKS,
     checkpoint_of,
     is_first_process,

@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
-from dettoolkit.datasets.scene_render import CATEGORIES, LEAST_VISIBLE_PIXELS, Scene, draw_scene
-from dettoolkit.datasets.scenes import write_scenes
+from dettoolkit.datasets.scenes.render import CATEGORIES, LEAST_VISIBLE_PIXELS, Scene, draw_scene
+from dettoolkit.datasets.scenes.folder import write_scenes
 
 SMALL: dict[str, Any] = {"train_images": 4, "val_images": 3, "image_hw": (96, 192), "seed": 0}
 # labelId: (name, has instances), from cityscapesScripts' helpers/labels.py

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from dettoolkit.builders.detector import build_detector
+from dettoolkit.detection.build import build_detector
 from dettoolkit.config import load_recipe
 from dettoolkit.config.sections import Optim, Schedule
-from dettoolkit.training.optimisers import RMSpropTF
+from dettoolkit.training.optimizers import RMSpropTF
 from dettoolkit.training.schedules import (
     build_optimiser,
     check_length,

@@ -15,7 +15,7 @@ from learning_margins import at_least
 from PIL import Image
 
 from dettoolkit import cli
-from dettoolkit.cityscapes import CLASSES
+from dettoolkit.datasets.cityscapes_labels import CLASSES
 
 OWN = "data.classes=[{name: ground, ids: [7]}, {name: sky, ids: [23]}, {name: thing, ids: [26, 24]}]"
 TRAIN = "train/aachen/aachen_{:06d}_000019"

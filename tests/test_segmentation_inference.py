@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dettoolkit.segmentation import inference
-from dettoolkit.segmentation.inference import InferenceOptions, predict_labels
+from dettoolkit.segmentation import predict as inference
+from dettoolkit.segmentation.predict import InferenceOptions, predict_labels
 
 CLASSES = 7
 SIZES = [(32, 48), (33, 47), (17, 90), (8, 8), (3, 5), (1, 1)]

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dettoolkit.cityscapes import CLASSES, VOID
-from dettoolkit.evaluation.drawing import Color, class_color
-from dettoolkit.evaluation.segmentation_pictures import (
+from dettoolkit.datasets.cityscapes_labels import CLASSES, VOID
+from dettoolkit.drawing.boxes import Color, class_color
+from dettoolkit.drawing.segmentation_grids import (
     SegmentationItem,
     segmentation_batch_picture,
     segmentation_picture,
@@ -139,7 +139,7 @@ def test_batch_picture_of_little(images: int, most: int) -> None:
 
 def test_segmentation_evaluation_needs_no_torch() -> None:
     code = (
-        "import sys, dettoolkit.evaluation.segmentation_pictures, dettoolkit.evaluation.cityscapes;"
+        "import sys, dettoolkit.drawing.segmentation_grids, dettoolkit.evaluation.miou;"
         "import dettoolkit.evaluation.label_ids; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

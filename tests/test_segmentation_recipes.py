@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.models.segmentation import LRASPP_MobileNet_V3_Large_Weights
 
-from dettoolkit.builders.segmenter import build_loss, build_segmenter
+from dettoolkit.segmentation.build import build_loss, build_segmenter
 from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.config import RecipeError, SegmentationRecipe, load_recipe
 

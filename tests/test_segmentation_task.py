@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from numpy_counts import count_image
 from torch import Tensor
 
-from dettoolkit.builders.run import Classes
-from dettoolkit.builders.segmentation import (
+from dettoolkit.run import Classes
+from dettoolkit.segmentation.run import (
     build_task,
     categories_of,
     evaluation_run,
@@ -23,8 +23,8 @@ from dettoolkit.builders.segmentation import (
     in_order_of,
     training_run,
 )
-from dettoolkit.builders.segmenter import build_loss, build_segmenter
-from dettoolkit.cityscapes import CLASSES, VOID
+from dettoolkit.segmentation.build import build_loss, build_segmenter
+from dettoolkit.datasets.cityscapes_labels import CLASSES, VOID
 from dettoolkit.config.segmentation import CrossEntropy
 from dettoolkit.datasets.label_classes import LabelClasses
 from dettoolkit.datasets.samplers import SampleKey

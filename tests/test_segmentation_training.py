@@ -27,11 +27,11 @@ from training_runs import (
     the_run,
 )
 
-from dettoolkit import commands
-from dettoolkit.cityscapes import CLASSES
+from dettoolkit.training import commands
+from dettoolkit.datasets.cityscapes_labels import CLASSES
 from dettoolkit.cli import train as cli_train
 from dettoolkit.config import load_recipe
-from dettoolkit.runs import stored_recipe
+from dettoolkit.training.run_folder import stored_recipe
 
 QUICK = "evaluation.pictures=0"
 NUMBERS = {"mIoU", "category mIoU", "pixel accuracy", "iIoU", "category iIoU"}

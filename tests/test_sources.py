@@ -13,10 +13,10 @@ import pytest
 from fake_predictor import write_images, write_video
 from PIL import Image
 
-from dettoolkit.datasets.problems import BadImageError
+from dettoolkit.datasets.data_report import BadImageError
 from dettoolkit.inference import buckets
-from dettoolkit.inference.image_ids import ImageIds
-from dettoolkit.inference.sources import Found, Item, Sources, open_found
+from dettoolkit.inference.jobs.image_ids import ImageIds
+from dettoolkit.inference.jobs.sources import Found, Item, Sources, open_found
 
 
 def names(*given, **options):

@@ -8,8 +8,8 @@ from torch import nn
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 from torchvision.models.detection.image_list import ImageList
 
-from dettoolkit.backbones.initialise import initialise
-from dettoolkit.builders.detector import build_detector, build_losses
+from dettoolkit.backbones.initialize import initialise
+from dettoolkit.detection.build import build_detector, build_losses
 from dettoolkit.config import load_recipe
 from dettoolkit.datasets.images import resize_image
 from dettoolkit.detection.matching import match, targets_of

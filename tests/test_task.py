@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.functional import normalize
 
-from dettoolkit.builders.detection import build_task
-from dettoolkit.builders.detector import build_detector, build_losses
-from dettoolkit.builders.run import Classes
+from dettoolkit.detection.run import build_task
+from dettoolkit.detection.build import build_detector, build_losses
+from dettoolkit.run import Classes
 from dettoolkit.detection.boxes import encode
 from dettoolkit.detection.losses import focal_loss
 from dettoolkit.detection.matching import match, targets_of

@@ -4,8 +4,8 @@ from dataclasses import replace
 import pytest
 from tiny_exports import tiny_model
 
-from dettoolkit.engines import read_manifest
-from dettoolkit.engines.trailer import ENTRY, write_manifest
+from dettoolkit.formats import read_manifest
+from dettoolkit.formats.trailer import ENTRY, write_manifest
 from dettoolkit.manifest import ManifestError
 
 MODEL = bytes(range(256)) * 9

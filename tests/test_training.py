@@ -30,13 +30,13 @@ from training_runs import (
     the_run,
 )
 
-from dettoolkit import commands
+from dettoolkit.training import commands
 from dettoolkit.cli import train as cli_train
 from dettoolkit.config import load_recipe
-from dettoolkit.datasets.problems import BadImageError, Problem
-from dettoolkit.evaluation.coco import NUMBERS
-from dettoolkit.prepare import prepare
-from dettoolkit.runs import Interrupted
+from dettoolkit.datasets.data_report import BadImageError, Problem
+from dettoolkit.evaluation.coco_ap import NUMBERS
+from dettoolkit.training.prepare import prepare
+from dettoolkit.training.run_folder import Interrupted
 from dettoolkit.training.callbacks import EMA, RecordBadImages
 from dettoolkit.training.checkpoints import Checkpoint
 from dettoolkit.training.data import DataModule

@@ -20,9 +20,9 @@ from dettoolkit.cli.demo import export_demo
 from dettoolkit.cli.evaluating import evaluate
 from dettoolkit.cli.exporting import export
 from dettoolkit.cli.predicting import predict
-from dettoolkit.engines import open_engine, read_manifest
-from dettoolkit.export.pt2 import convert
-from dettoolkit.inference.jobs import fingerprint
+from dettoolkit.formats import open_engine, read_manifest
+from dettoolkit.formats.pt2.convert import convert
+from dettoolkit.inference.jobs.job import fingerprint
 from dettoolkit.loading import load
 from dettoolkit.ray import BatchPredictor
 

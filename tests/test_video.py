@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from fake_predictor import write_video
 
-from dettoolkit.datasets.problems import BadImageError
-from dettoolkit.inference.video import VideoFile, count_frames, is_live, read_frames
+from dettoolkit.datasets.data_report import BadImageError
+from dettoolkit.inference.jobs.video import VideoFile, count_frames, is_live, read_frames
 
 
 def test_frames_in_order_and_upright_colours(tmp_path):

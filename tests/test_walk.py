@@ -16,9 +16,9 @@ from dettoolkit.datasets.label_classes import LabelClasses
 from dettoolkit.datasets.segmentation_files import SegmentationFiles
 from dettoolkit.datasets.walk import Walk, natural
 from dettoolkit.demo.builder import choose_samples
-from dettoolkit.export.images import own_sources
-from dettoolkit.inference.images import sources_of
-from dettoolkit.inference.sources import Sources
+from dettoolkit.export.sample_images import own_sources
+from dettoolkit.inference.inputs import sources_of
+from dettoolkit.inference.jobs.sources import Sources
 
 PNG = (".png",)
 

@@ -13,11 +13,11 @@ from PIL import Image
 from pycocotools import mask as coder
 from pycocotools.coco import COCO
 
-from dettoolkit.inference import tables
-from dettoolkit.inference.names import Files, crop_name
-from dettoolkit.inference.records import found_in
-from dettoolkit.inference.sources import Sources, open_found
-from dettoolkit.inference.writers import Crops, Masks, Pictures
+from dettoolkit.inference.jobs.job import table_files as tables
+from dettoolkit.inference.jobs.names import Files, crop_name
+from dettoolkit.inference.jobs.records import found_in
+from dettoolkit.inference.jobs.sources import Sources, open_found
+from dettoolkit.inference.jobs.writers import Crops, Masks, Pictures
 
 CATEGORIES = dict(zip(IDS, NAMES, strict=True))
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from random_weights import randomise
 
-from dettoolkit.builders.deploy import build_network, manifest_of
-from dettoolkit.engines.network import NetworkEngine
+from dettoolkit.deploy import build_network, manifest_of
+from dettoolkit.formats.pytorch import NetworkEngine
 from dettoolkit.inference.predictor import Predictor
 from dettoolkit.manifest import ExportFacts
 

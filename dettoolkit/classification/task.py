@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dettoolkit.classification.losses import Mix
 from dettoolkit.classification.model import Classifier
-from dettoolkit.evaluation.classification import (
+from dettoolkit.evaluation.top_k import (
     TOP,
     ClassificationArrays,
     ClassificationResult,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dettoolkit.cli.errors import guarded, quiet
+from dettoolkit.cli.failures import guarded, quiet
 from dettoolkit.cli.evaluating import HERE
 from dettoolkit.cli.training import OVERRIDES
 
@@ -99,8 +99,8 @@ def _export_demo(options: argparse.Namespace) -> int:
 def _make(options: argparse.Namespace) -> None:
     from dettoolkit.demo.builder import build_demo, check_model, choose_samples
     from dettoolkit.demo.ort_web import read_files
-    from dettoolkit.engines import read_manifest
-    from dettoolkit.runs import check_free
+    from dettoolkit.formats import read_manifest
+    from dettoolkit.training.run_folder import check_free
 
     check_free(options.out)
     quiet()
@@ -131,9 +131,9 @@ def _make(options: argparse.Namespace) -> None:
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
-    from dettoolkit.builders.deploy import refuse_classifier
+    from dettoolkit.deploy import refuse_classifier
     from dettoolkit.config import load_recipe
-    from dettoolkit.runs import stored_recipe
+    from dettoolkit.training.run_folder import stored_recipe
 
     with stored_recipe(Path(options.model), trainer=HERE) as config:
         resolved = load_recipe(str(config), options.extras)

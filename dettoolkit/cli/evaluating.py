@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dettoolkit.cli.errors import guarded, quiet
+from dettoolkit.cli.failures import guarded, quiet
 from dettoolkit.cli.training import OVERRIDES, report
 
 # A checkpoint is scored on the machine at hand, not on the one it was trained on.
@@ -72,8 +72,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     is_recipe = source.suffix in (".yaml", ".yml")
     recipe = load(str(source)) if is_recipe else None
     quiet()
-    from dettoolkit import commands
-    from dettoolkit.runs import stored_recipe
+    from dettoolkit.training import commands
+    from dettoolkit.training.run_folder import stored_recipe
 
     if recipe is None:
         with stored_recipe(source, trainer=HERE) as config:

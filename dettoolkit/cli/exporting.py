@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dettoolkit.cli.errors import guarded, quiet
+from dettoolkit.cli.failures import guarded, quiet
 from dettoolkit.cli.evaluating import HERE
 from dettoolkit.cli.training import OVERRIDES
 
@@ -109,7 +109,7 @@ def _export(options: argparse.Namespace) -> int:
     from dettoolkit.config import load_recipe
     from dettoolkit.export.command import export as run
     from dettoolkit.export.request import Request, default_out
-    from dettoolkit.runs import stored_recipe
+    from dettoolkit.training.run_folder import stored_recipe
 
     request = Request(**given)
     out = out if out is not None else default_out(source, request)

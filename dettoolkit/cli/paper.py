@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dettoolkit.cli.errors import guarded
+from dettoolkit.cli.failures import guarded
 
 TABLES = ("3", "6", "7", "8")
 EXAMPLES = """examples:

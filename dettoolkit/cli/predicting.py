@@ -13,13 +13,13 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from dettoolkit.cli.errors import guarded, quiet_images
+from dettoolkit.cli.failures import guarded, quiet_images
 from dettoolkit.cli.predict_arguments import arguments, names
 from dettoolkit.cli.progress import Tally
 
 if TYPE_CHECKING:
-    from dettoolkit.inference.image_ids import ImageIds
-    from dettoolkit.inference.jobs import Job, Shard
+    from dettoolkit.inference.jobs.image_ids import ImageIds
+    from dettoolkit.inference.jobs.job import Job, Shard
     from dettoolkit.inference.predictor import Predictor
 
 
@@ -39,7 +39,7 @@ def _predict(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
         return _merge(options, parser)
     if options.out is not None and options.resume is not None:
         parser.error("--resume names the folder already: leave --out away")
-    from dettoolkit.inference.jobs import Shard, read_job
+    from dettoolkit.inference.jobs.job import Shard, read_job
 
     shard = Shard(*options.shard) if options.shard is not None else Shard(1, 1)
     before = read_job(Path(options.resume)) if options.resume is not None else None
@@ -55,10 +55,10 @@ def _predict(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
 
 
 def _run(options: argparse.Namespace, before: Job | None, shard: Shard) -> int:
-    from dettoolkit.inference.image_ids import ImageIds
-    from dettoolkit.inference.jobs import enter_folder
-    from dettoolkit.inference.sources import Sources
-    from dettoolkit.runs import new_run_dir
+    from dettoolkit.inference.jobs.image_ids import ImageIds
+    from dettoolkit.inference.jobs.job import enter_folder
+    from dettoolkit.inference.jobs.sources import Sources
+    from dettoolkit.training.run_folder import new_run_dir
 
     given = _absolute(options.sources) if options.sources or before is None else before.sources
     live = Sources(given).live  # what does not exist is told before a model is loaded
@@ -103,7 +103,7 @@ def _advised(folder: Path, advice: str) -> Iterator[None]:
 def _load(model: Path, options: argparse.Namespace) -> Predictor:
     import torch
 
-    from dettoolkit.engines import check_threads
+    from dettoolkit.formats import check_threads
     from dettoolkit.loading import load
 
     if options.device is not None:
@@ -126,9 +126,9 @@ def _job(
     options: argparse.Namespace, before: Job | None, predictor: Predictor, given: Sequence[str], shard: Shard
 ) -> Job:
     """Put together what is to be done; what is not given is as it was before, or has its default."""
-    from dettoolkit.engines import FORMATS
-    from dettoolkit.inference.jobs import Job, fingerprint
-    from dettoolkit.runs import checkpoint_of
+    from dettoolkit.formats import FORMATS
+    from dettoolkit.inference.jobs.job import Job, fingerprint
+    from dettoolkit.training.run_folder import checkpoint_of
 
     model, manifest = Path(predictor.source), predictor.manifest
     file = model if model.suffix.lower() in FORMATS else checkpoint_of(model, names=("best", "last"))
@@ -175,9 +175,9 @@ def _work(
     ids: ImageIds | None,
     live: bool,
 ) -> Tally:
-    from dettoolkit.inference.running import Run
-    from dettoolkit.inference.sources import Sources
-    from dettoolkit.runs import Interrupted
+    from dettoolkit.inference.jobs.worker import Run
+    from dettoolkit.inference.jobs.sources import Sources
+    from dettoolkit.training.run_folder import Interrupted
 
     export = predictor.manifest.export
     fixed = export.batch if export is not None else None
@@ -201,7 +201,7 @@ def _work(
 
 def _finish(options: argparse.Namespace, job: Job, folder: Path, shard: Shard, tally: Tally) -> int:
     """Write the tables of what is not divided, and say what came of it."""
-    from dettoolkit.inference.running import write_tables
+    from dettoolkit.inference.jobs.worker import write_tables
 
     told = write_tables(folder, job, job.save) if shard.of == 1 else []
     print("\n".join(tally.report()))
@@ -216,8 +216,8 @@ def _finish(options: argparse.Namespace, job: Job, folder: Path, shard: Shard, t
 
 
 def _merge(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    from dettoolkit.inference.jobs import TABLES, read_job
-    from dettoolkit.inference.running import write_tables
+    from dettoolkit.inference.jobs.job import TABLES, read_job
+    from dettoolkit.inference.jobs.worker import write_tables
 
     if options.model is not None or options.resume is not None or options.shard is not None:
         parser.error("--merge DIR goes alone, but for --save")
@@ -239,7 +239,7 @@ def _merge(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 
 def _absolute(sources: Sequence[str]) -> tuple[str, ...]:
     """Make local paths absolute, so that a job can go on from another folder."""
-    from dettoolkit.inference.sources import is_local
+    from dettoolkit.inference.jobs.sources import is_local
 
     return tuple(os.path.abspath(os.path.expanduser(each)) if is_local(each) else each for each in sources)
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dettoolkit.inference.pipeline import Outcome
+    from dettoolkit.inference.jobs.pipeline import Outcome
 
 NAMED = 10  # images, unreadable ones and classes that are named at the end
 LOG_SECONDS = 30  # between lines of progress where there is no terminal
@@ -78,7 +78,7 @@ class Tally:
                 yield "  ... all have an 'error' in results.jsonl"
 
     def _add(self, outcome: Outcome) -> None:
-        from dettoolkit.inference.predictions import DetectionPrediction, SegmentationPrediction
+        from dettoolkit.inference.results import DetectionPrediction, SegmentationPrediction
 
         self.images += 1
         prediction = outcome.prediction

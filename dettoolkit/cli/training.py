@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dettoolkit.cli.errors import guarded, quiet
+from dettoolkit.cli.failures import guarded, quiet
 
 OVERRIDES = (
     "overlay files and values, later ones win; a value is YAML (optim.lr=1e-2),\n"
@@ -74,7 +74,7 @@ def _train(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         print(resolved.with_provenance(), end="")
         return 0
     quiet()
-    from dettoolkit import commands
+    from dettoolkit.training import commands
 
     if options.check:
         print(commands.check(resolved.name, resolved.recipe))
@@ -92,7 +92,7 @@ def _resume(run: Path, extras: Sequence[str]) -> int:
         raise FileNotFoundError(f"{run} is no run's folder: it has no config.yaml; give runs/<recipe>/<time>")
     resolved = load_recipe(str(config), extras)
     quiet()
-    from dettoolkit import commands
+    from dettoolkit.training import commands
 
     name = run.resolve().parent.name
     run_dir, score = commands.train(name, resolved.recipe, config_yaml=resolved.to_yaml(), resume=run)
@@ -102,7 +102,7 @@ def _resume(run: Path, extras: Sequence[str]) -> int:
 
 def report(folder: Path, score: Any) -> None:
     """Print a score, and where the rest is."""
-    from dettoolkit.runs import is_first_process
+    from dettoolkit.training.run_folder import is_first_process
 
     if is_first_process():
         print(score.table())

@@ -13,11 +13,11 @@ from typing import Any
 from PIL import Image
 
 from dettoolkit.demo import ort_web
-from dettoolkit.engines import read_manifest
-from dettoolkit.evaluation.drawing import class_color
-from dettoolkit.inference.images import read_upright, sources_of
+from dettoolkit.formats import read_manifest
+from dettoolkit.drawing.boxes import class_color
+from dettoolkit.inference.inputs import read_upright, sources_of
 from dettoolkit.manifest import Manifest
-from dettoolkit.runs import check_free
+from dettoolkit.training.run_folder import check_free
 
 LARGEST_SIDE = 2048
 """Pixels of a picture's longer side; the page scales larger ones down before the model sees them."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from dettoolkit.detection.matching import Targets, targets_of
 from dettoolkit.detection.model import Detector
 from dettoolkit.detection.postprocess import Detections, postprocess, to_original
-from dettoolkit.evaluation.coco import CocoResult, DetectionArrays, evaluate_coco
+from dettoolkit.evaluation.coco_ap import CocoResult, DetectionArrays, evaluate_coco
 from dettoolkit.preprocessing import normalise
 
 Losses = Callable[[Tensor, Tensor, Targets], tuple[Tensor, Tensor]]

@@ -11,15 +11,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from dettoolkit.export import images as gate_images
-from dettoolkit.export.gate import GateError, Report, tolerances_of
+from dettoolkit.export import sample_images as gate_images
+from dettoolkit.export.report import GateError, Report, tolerances_of
 from dettoolkit.export.metric import Source, sources_of, validation_run
 from dettoolkit.export.publish import files_of, publish, report_path
 from dettoolkit.export.request import Request, check, manifest_for, notes_on, with_facts
-from dettoolkit.export.trial import Trial, build_trial
+from dettoolkit.export.verify import Trial, build_trial
 from dettoolkit.loading import open_checkpoint
 from dettoolkit.manifest import Manifest
-from dettoolkit.runs import stored_recipe
+from dettoolkit.training.run_folder import stored_recipe
 
 if TYPE_CHECKING:
     from dettoolkit.build import Run
@@ -126,7 +126,7 @@ def _calibration(
     """Read the images that an int8 file is calibrated with: of the training set, unless images were given."""
     if request.images is not None:
         return tried
-    from dettoolkit.export.quantise import CALIBRATION_IMAGES
+    from dettoolkit.formats.onnx.quantize import CALIBRATION_IMAGES
 
     return gate_images.read(gate_images.evenly(gate_images.training_sources(recipe), CALIBRATION_IMAGES))
 
@@ -139,7 +139,7 @@ def _quantised(
     calibration: Sequence[gate_images.Image],
 ) -> tuple[Manifest, Report]:
     """Put an int8 file in the place of a float32 one, with as few layers in float32 as pass."""
-    from dettoolkit.export.quantise import Quantiser
+    from dettoolkit.formats.onnx.quantize import Quantiser
 
     quantiser = Quantiser(path.read_bytes(), manifest, calibration)
     made: dict[tuple[str, ...], tuple[bytes, Manifest, Report]] = {}

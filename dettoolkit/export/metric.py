@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from dettoolkit.datasets.images import MAX_MEGAPIXELS, read_image
-from dettoolkit.datasets.problems import BadImageError
+from dettoolkit.datasets.data_report import BadImageError
 from dettoolkit.datasets.samples import SkippedImage
 from dettoolkit.evaluation.arrays import DetectionArrays
 from dettoolkit.inference.answers import DetectionAnswer, SegmentationAnswer

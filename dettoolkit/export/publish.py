@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from dettoolkit.export.gate import GateError, Report
+from dettoolkit.export.report import GateError, Report
 
 
 def files_of(converter: ModuleType, path: Path) -> list[Path]:

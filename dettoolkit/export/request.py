@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from dettoolkit.engines import FORMATS, missing
+from dettoolkit.formats import FORMATS, missing
 from dettoolkit.export.publish import report_path
 from dettoolkit.manifest import DetectionFacts, ExportFacts, Manifest, SizeHW
 

@@ -18,7 +18,7 @@ from dettoolkit.detection.anchors import default_boxes
 from dettoolkit.detection.postprocess import Detections, postprocess, to_original
 from dettoolkit.finite import require_finite
 from dettoolkit.manifest import FINAL, RAW, Manifest, SegmentationFacts, SizeHW
-from dettoolkit.segmentation.inference import InferenceOptions, predict_labels
+from dettoolkit.segmentation.predict import InferenceOptions, predict_labels
 
 Forward = Callable[[Tensor], tuple[Tensor, ...]]
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dettoolkit.datasets.images import MAX_MEGAPIXELS, damage
-from dettoolkit.datasets.problems import BadImageError
-from dettoolkit.inference.images import as_rgb
+from dettoolkit.datasets.data_report import BadImageError
+from dettoolkit.inference.inputs import as_rgb
 
 
 def check(url: str) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dettoolkit.datasets.images import MAX_MEGAPIXELS, MOST_MEGAPIXELS, resize_image
-from dettoolkit.engines import Engine
+from dettoolkit.formats import Engine
 from dettoolkit.inference.answers import (
     Answer,
     DetectionAnswer,
@@ -20,8 +20,8 @@ from dettoolkit.inference.answers import (
     SegmentationAnswers,
     check_outputs,
 )
-from dettoolkit.inference.images import as_rgb, batches, sources_of
-from dettoolkit.inference.predictions import DetectionPrediction, Prediction, SegmentationPrediction
+from dettoolkit.inference.inputs import as_rgb, batches, sources_of
+from dettoolkit.inference.results import DetectionPrediction, Prediction, SegmentationPrediction
 from dettoolkit.manifest import Manifest
 from dettoolkit.preprocessing import normalise, normalise_on_cpu
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from dettoolkit.builders.deploy import build_network
+from dettoolkit.deploy import build_network
 from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.config import DetectionRecipe, load_recipe
 from dettoolkit.paper.published import TABLES, Row

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from torch import nn
 
-from dettoolkit.builders.deploy import build_network
+from dettoolkit.deploy import build_network
 from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.config import ClassificationRecipe, DetectionRecipe, Recipe, SegmentationRecipe, load_recipe
 from dettoolkit.config.detection import DetectionData
 from dettoolkit.config.layers import shipped_folder
 from dettoolkit.config.segmentation import SegmentationData
-from dettoolkit.datasets.scene_render import CATEGORIES
+from dettoolkit.datasets.scenes.render import CATEGORIES
 from dettoolkit.paper.counts import ROUNDS, TURNS, Latency, measure
 from dettoolkit.paper.machine import machine
 from dettoolkit.paper.published import TABLES, published_rows

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dettoolkit.cityscapes import VOID
+from dettoolkit.datasets.cityscapes_labels import VOID
 from dettoolkit.evaluation.segmentation_counts import (
     INSTANCE_STEP,
     SegmentationCounts,

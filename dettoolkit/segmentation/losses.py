@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dettoolkit.cityscapes import VOID
+from dettoolkit.datasets.cityscapes_labels import VOID
 
 
 def cross_entropy(

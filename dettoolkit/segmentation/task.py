@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dettoolkit.datasets.label_classes import LabelClasses
-from dettoolkit.evaluation.cityscapes import SegmentationResult, evaluate_segmentation
+from dettoolkit.evaluation.miou import SegmentationResult, evaluate_segmentation
 from dettoolkit.evaluation.segmentation_counts import SegmentationCounts
 from dettoolkit.preprocessing import normalise
 from dettoolkit.segmentation.confusion import count_image
-from dettoolkit.segmentation.inference import InferenceOptions, predict_labels
+from dettoolkit.segmentation.predict import InferenceOptions, predict_labels
 from dettoolkit.segmentation.model import Segmenter
 
 Forward = Callable[[Tensor], Tensor]

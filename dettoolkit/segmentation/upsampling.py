@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dettoolkit.cityscapes import VOID
+from dettoolkit.datasets.cityscapes_labels import VOID
 
 
 def upsampled_labels(logits: Tensor, out_hw: tuple[int, int], *, align_corners: bool) -> Tensor:

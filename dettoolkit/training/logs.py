@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
 from dettoolkit.config.sections import Loggers
-from dettoolkit.runs import is_first_process, write_whole
+from dettoolkit.training.run_folder import is_first_process, write_whole
 
 
 class _AppendingWriter(ExperimentWriter):

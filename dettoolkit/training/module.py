@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dettoolkit.config.sections import Optim
-from dettoolkit.datasets.problems import BadImageError
+from dettoolkit.datasets.data_report import BadImageError
 from dettoolkit.finite import require_finite
 from dettoolkit.manifest import name_raw
 from dettoolkit.training.schedules import (

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from dettoolkit.config.sections import Optim, Schedule
-from dettoolkit.training.optimisers import RMSpropTF
+from dettoolkit.training.optimizers import RMSpropTF
 
 
 def rate_factor(step: int, *, total_steps: int, epoch_steps: int, schedule: Schedule) -> float:

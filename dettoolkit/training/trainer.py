@@ -14,7 +14,7 @@ from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import EarlyStopping
 
 from dettoolkit.config import sections
-from dettoolkit.runs import BEST, LAST
+from dettoolkit.training.run_folder import BEST, LAST
 from dettoolkit.training.callbacks import EMA, EndRun, LogSpeed, LogSteps, ProgressBar, SeedSteps
 from dettoolkit.training.checkpoints import Checkpoint, WholeCheckpoints
 from dettoolkit.training.logs import build_loggers, require_loggers

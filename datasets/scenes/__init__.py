@@ -1,0 +1,1 @@
+"""Generated street scenes: a COCO and a Cityscapes data set without a download."""

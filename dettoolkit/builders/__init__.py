@@ -1,1 +1,0 @@
-"""What build uses: a module for each task, and what their runs share."""

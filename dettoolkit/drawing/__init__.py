@@ -1,0 +1,1 @@
+"""Every picture: boxes, masks, grids, fonts."""

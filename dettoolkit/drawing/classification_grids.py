@@ -1,0 +1,86 @@
+"""Picture grids for classification: what was taken for what, and the batch a model is trained on.
+
+Letters of the shapes: N images, H, W an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dettoolkit.drawing.boxes import Color, Picture, class_name
+from dettoolkit.drawing.detection_grids import Cell, fit_to_cell, grid, in_rows
+
+RIGHT, WRONG = 0, 1
+FRAMES: dict[int, Color] = {RIGHT: (0, 114, 178), WRONG: (213, 94, 0)}  # told apart by the colour-blind too
+FRAME = 8  # pixels
+PER_ROW = 4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClassificationItem:
+    """An image with its class and the one it was taken for.
+
+    Attributes:
+        image: uint8 (H, W, 3) RGB, as the network got it.
+        label: true class.
+        predicted: the class that came first.
+        score: its probability.
+    """
+
+    image: Picture
+    label: int
+    predicted: int
+    score: float
+
+
+def classification_picture(
+    items: Sequence[ClassificationItem], class_names: Sequence[str], *, title: str
+) -> Picture:
+    """Draw images in frames that tell right from wrong, with the answers below; uint8 (H, W, 3)."""
+    cells = []
+    for item in items:
+        wrong = int(item.predicted != item.label)
+        caption = f"{class_name(item.predicted, class_names)} {item.score:.2f}"
+        if wrong:
+            caption += f" · is {class_name(item.label, class_names)}"
+        cells.append(Cell(_framed(item.image, FRAMES[wrong]), caption))
+    return grid(
+        in_rows(cells, PER_ROW),
+        title=title,
+        column_titles=[],
+        legend=[("right", RIGHT), ("wrong", WRONG)],
+        colors=FRAMES,
+    )
+
+
+def classification_batch_picture(
+    batch: Mapping[str, Any], class_names: Sequence[str], max_images: int
+) -> Picture:
+    """Draw the first images of a training batch as the model gets them, with their classes; uint8 (H, W, 3).
+
+    Args:
+        batch: on the CPU, images uint8 (N, 3, H, W) RGB, labels (N,).
+        class_names: name of each class.
+        max_images: images drawn at most.
+    """
+    cells = []
+    for image, label in zip(batch["images"][:max_images], batch["labels"][:max_images], strict=True):
+        _, fitted = fit_to_cell(np.ascontiguousarray(np.asarray(image).transpose(1, 2, 0)))
+        cells.append(Cell(fitted, class_name(int(label), class_names)))
+    return grid(
+        in_rows(cells, PER_ROW),
+        title="Training images after augmentation, with their classes",
+        column_titles=[],
+        legend=[],
+    )
+
+
+def _framed(image: Picture, color: Color) -> Picture:
+    _, fitted = fit_to_cell(image)
+    framed = np.full((fitted.shape[0] + 2 * FRAME, fitted.shape[1] + 2 * FRAME, 3), color, np.uint8)
+    framed[FRAME:-FRAME, FRAME:-FRAME] = fitted
+    return framed

@@ -1,0 +1,1 @@
+"""ExecuTorch: files are opened and written here."""

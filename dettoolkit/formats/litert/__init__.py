@@ -1,0 +1,1 @@
+"""LiteRT: files are opened and written here."""

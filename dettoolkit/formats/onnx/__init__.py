@@ -1,0 +1,1 @@
+"""ONNX: files are opened and written here."""

@@ -1,0 +1,122 @@
+"""Which values an ONNX network's activations take on real images, and the range of them that 8 bits hold.
+
+A wide range makes coarse steps, a narrow one cuts values off. For each tensor the range is taken that gives
+the least squared error on the values met. What the next operator cuts off anyway gets no steps: hard-swish
+makes 0 of everything below -3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import onnx.numpy_helper
+import onnxruntime
+from numpy.typing import NDArray
+
+from dettoolkit.formats.onnx.open import PROVIDERS
+
+Feed = Mapping[str, NDArray[Any]]
+Range = tuple[np.float32, np.float32]
+
+STEPS = 255
+"""Of an unsigned number of 8 bits."""
+
+VALUES = 2048
+"""Drawn at random from a tensor of one image."""
+
+WIDTHS = np.geomspace(0.05, 1.0, 40)
+"""Tried for a range, as shares of the widest."""
+
+
+def open_session(model: bytes) -> Any:
+    """Open a model in ONNX Runtime, on the CPU."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors, which are raised too
+    return onnxruntime.InferenceSession(model, options, providers=PROVIDERS)
+
+
+def find_ranges(model: bytes, feeds: Iterable[Feed], nodes: Iterable[str]) -> dict[str, Range]:
+    """Find the range of every activation that some nodes take or give.
+
+    Args:
+        model: an ONNX model's bytes.
+        feeds: its inputs, one after the other.
+        nodes: by name.
+
+    Returns:
+        the least and the greatest value of each tensor, by name; 0 is between them.
+    """
+    proto = onnx.load_from_string(model)
+    names = _activations(proto, set(nodes))
+    del proto.graph.output[:]
+    proto.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names
+    )
+    bounds = {name: _bounds(proto, name) for name in names}
+    session = open_session(proto.SerializeToString())
+    met: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
+    rng = np.random.default_rng(0)
+    for feed in feeds:
+        for name, values in zip(names, session.run(None, feed), strict=True):
+            met[name].append(rng.choice(values.ravel(), VALUES))
+    return {name: best_range(np.concatenate(values).clip(*bounds[name])) for name, values in met.items()}
+
+
+def _bounds(proto: onnx.ModelProto, name: str) -> tuple[float, float]:
+    """Say between which values a tensor matters to the operators that take it."""
+    found = [_saturation(proto, node) for node in proto.graph.node if name in node.input]
+    if not found:
+        return -np.inf, np.inf
+    return min(low for low, _ in found), max(high for _, high in found)
+
+
+def _saturation(proto: onnx.ModelProto, node: onnx.NodeProto) -> tuple[float, float]:
+    """Say between which inputs an operator's output still changes."""
+    if node.op_type == "HardSwish":
+        return -3.0, np.inf
+    if node.op_type == "Relu":
+        return 0.0, np.inf
+    if node.op_type == "HardSigmoid":  # max(0, min(1, alpha x + beta))
+        given = {each.name: each.f for each in node.attribute}
+        alpha, beta = given.get("alpha", 0.2), given.get("beta", 0.5)
+        return -beta / alpha, (1 - beta) / alpha
+    if node.op_type == "Clip":
+        constants = {each.name: each for each in proto.graph.initializer}
+        limits = [constants.get(each) for each in (*node.input[1:], "", "")[:2]]
+        low, high = (None if each is None else float(onnx.numpy_helper.to_array(each)) for each in limits)
+        return -np.inf if low is None else low, np.inf if high is None else high
+    return -np.inf, np.inf
+
+
+def _activations(proto: onnx.ModelProto, nodes: set[str]) -> list[str]:
+    """Name the tensors that nodes take or give and that are no constants."""
+    constants = {each.name for each in proto.graph.initializer}
+    constants |= {each.output[0] for each in proto.graph.node if each.op_type == "Constant"}
+    chosen = [node for node in proto.graph.node if node.name in nodes]
+    names = {name for node in chosen for name in (*node.input, *node.output)}
+    return sorted(names - constants - {""})
+
+
+def best_range(values: NDArray[np.float32]) -> Range:
+    """Choose the range, with 0 in it, that loses least of values (any number of them, finite) in 8 bits."""
+    low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
+    widest = max(-low, high)
+    best, least = (low, high), np.inf
+    for width in WIDTHS[::-1] * widest:
+        tried = max(low, -width), min(high, width)
+        error = _error(values, *tried)
+        if error < least:
+            best, least = tried, error
+    return np.float32(best[0]), np.float32(best[1])
+
+
+def _error(values: NDArray[np.float32], low: float, high: float) -> float:
+    """Sum the squared errors of values in steps from `low` to `high`; 0 is a step."""
+    if high <= low:
+        return float(np.square(values).sum())
+    step = (high - low) / STEPS
+    zero = np.rint(-low / step)
+    kept = (np.clip(np.rint(values / step) + zero, 0, STEPS) - zero) * step
+    return float(np.square(kept - values).sum())

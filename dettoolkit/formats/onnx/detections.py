@@ -1,0 +1,166 @@
+"""From raw outputs to final answers, as ONNX nodes that a network ends with.
+
+N: images, A: default boxes, S: class slots (K classes and background), D: most detections of an image,
+R: default boxes that are looked at, M: boxes that survive NMS in the whole batch.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx_ir as ir
+
+from dettoolkit.detection.anchors import default_boxes
+from dettoolkit.detection.boxes import CENTRE_SCALE, MAX_LOG_SIZE, SIZE_SCALE
+from dettoolkit.formats.onnx.nodes import Nodes
+from dettoolkit.manifest import DetectionFacts, SizeHW
+
+# Softmax of a class is at most the sigmoid of its logit less the background's; the two are rounded apart.
+MARGIN = 1e-3
+
+
+def detections(
+    g: Nodes, class_logits: ir.Value, box_deltas: ir.Value, *, facts: DetectionFacts, input_hw: SizeHW
+) -> tuple[ir.Value, ir.Value, ir.Value, ir.Value]:
+    """Turn a detector's raw outputs into detections; the same as `detection.postprocess.postprocess`.
+
+    What no class of no image scores above the threshold is left out before anything is computed of it.
+
+    Args:
+        g: takes the nodes.
+        class_logits: (N, A, S), slot 0 is background.
+        box_deltas: (N, A, 4).
+        facts: thresholds and limits.
+        input_hw: of the network.
+
+    Returns:
+        boxes_xyxy (N, D, 4) pixels of the input, scores (N, D), labels (N, D) and counts (N,), as in
+        `ExportFacts`.
+    """
+    rows = _rows(g, class_logits, facts)
+    ranks, least = _ranks(g, g.op("Gather", class_logits, rows, axis=1), facts)  # (N, R, K)
+    deltas = g.op("Gather", box_deltas, rows, axis=1)
+    # A sum is NaN where a part is: a default box with a NaN is left out.
+    parts = (g.op("ReduceSum", each, g.integers(2), keepdims=1) for each in (ranks, deltas))
+    broken = g.op("IsNaN", g.op("Add", *parts))
+    ranks = g.op("Where", broken, g.number(-math.inf), ranks)
+    boxes = _boxes(g, deltas, rows, facts=facts, input_hw=input_hw)
+    ranks = _entering(g, g.op("Transpose", ranks, perm=[0, 2, 1]), least, facts)  # (N, K, R)
+    kept = g.op(  # (M, 3): image, class, row
+        "NonMaxSuppression",
+        boxes,
+        ranks,
+        g.integers(facts.max_detections),
+        g.constant(np.asarray([facts.nms_iou], np.float32)),
+        least,
+    )
+    return _best(g, kept, boxes, ranks, facts)
+
+
+def scaled(g: Nodes, boxes: ir.Value, image_hw: tuple[ir.Value, ir.Value], *, input_hw: SizeHW) -> ir.Value:
+    """Scale boxes (N, D, 4) from the network's input to images of another size, int64 (1,) each side."""
+    sides = g.cast(g.op("Concat", *image_hw[::-1], *image_hw[::-1], axis=0), ir.DataType.FLOAT)
+    height, width = input_hw
+    own = g.constant(np.asarray([width, height, width, height], np.float32))
+    return g.op("Mul", boxes, g.op("Div", sides, own))
+
+
+def _threshold(facts: DetectionFacts) -> float:
+    """Give the score threshold as a logit; NaN, which nothing is above, where no score can be above it."""
+    share = facts.score_threshold
+    if share <= 0:
+        return -math.inf
+    return math.log(share) - math.log1p(-share) if share < 1 else math.nan
+
+
+def _rows(g: Nodes, class_logits: ir.Value, facts: DetectionFacts) -> ir.Value:
+    """List the default boxes that have a class above the threshold in any of the images: int64 (R,)."""
+    peaks = g.op("ReduceMax", _foreground(g, class_logits), g.integers(2), keepdims=0)  # (N, A)
+    threshold = _threshold(facts)
+    if facts.activation == "softmax":
+        background = g.op("Gather", class_logits, g.integer(0), axis=2)
+        peaks = g.op("Sub", peaks, background)
+        threshold -= MARGIN
+    above = g.op("Greater", peaks, g.number(threshold))
+    anywhere = g.op("ReduceMax", g.cast(above, ir.DataType.UINT8), g.integers(0), keepdims=0)
+    return g.op("Reshape", g.op("NonZero", anywhere), g.integers(-1))
+
+
+def _foreground(g: Nodes, slots: ir.Value) -> ir.Value:
+    """Leave the background out of (N, any, S)."""
+    return g.op("Slice", slots, g.integers(1), g.integers(np.iinfo(np.int64).max), g.integers(2))
+
+
+def _ranks(g: Nodes, class_logits: ir.Value, facts: DetectionFacts) -> tuple[ir.Value, ir.Value]:
+    """Give numbers (N, R, K) that rise with the score, and the threshold (1,) that they must be above."""
+    if facts.activation == "softmax":
+        scores = _foreground(g, g.op("Softmax", class_logits, axis=2))
+        return scores, g.constant(np.asarray([facts.score_threshold], np.float32))
+    # The sigmoid itself is left to the few that become detections.
+    return _foreground(g, class_logits), g.constant(np.asarray([_threshold(facts)], np.float32))
+
+
+def _boxes(
+    g: Nodes, deltas: ir.Value, rows: ir.Value, *, facts: DetectionFacts, input_hw: SizeHW
+) -> ir.Value:
+    """Decode and clip, as `boxes.decode` and `boxes.clip_to` do: (N, R, 4)."""
+    anchors = default_boxes(input_hw=input_hw, **facts.anchors)
+    size = anchors[:, 2:] - anchors[:, :2]
+    centre = anchors[:, :2] + 0.5 * size
+    size_of, centre_of = (g.op("Gather", g.constant(each.numpy()), rows, axis=0) for each in (size, centre))
+    moved, grown = g.several("Split", deltas, outputs=2, axis=2, num_outputs=2)
+    moved = g.op("Mul", g.op("Div", moved, g.number(CENTRE_SCALE)), size_of)
+    middle = g.op("Add", moved, centre_of)
+    grown = g.op("Min", g.op("Div", grown, g.number(SIZE_SCALE)), g.number(MAX_LOG_SIZE))
+    half = g.op("Mul", g.op("Mul", g.op("Exp", grown), size_of), g.number(0.5))
+    boxes = g.op("Concat", g.op("Sub", middle, half), g.op("Add", middle, half), axis=2)
+    height, width = input_hw
+    upper = g.constant(np.asarray([width, height, width, height], np.float32))
+    return g.op("Min", g.op("Max", boxes, g.number(0.0)), upper)
+
+
+def _entering(g: Nodes, ranks: ir.Value, least: ir.Value, facts: DetectionFacts) -> ir.Value:
+    """Leave the best `candidates_per_class` of each row of (N, K, R) and make the others -inf."""
+    limit = g.integers(facts.candidates_per_class)
+    above = g.cast(g.op("Greater", ranks, least), ir.DataType.FLOAT)
+    counts = g.op("ReduceSum", above, g.integers(2), keepdims=0)
+    most = g.cast(g.op("ReduceMax", counts, keepdims=0), ir.DataType.INT64)
+    too_many = g.op("Greater", most, g.integer(facts.candidates_per_class))
+
+    cut = Nodes(f"{g.scope}/cut")
+    best, index = cut.several("TopK", ranks, limit, outputs=2, axis=2)
+    nothing = cut.op("Expand", g.number(-math.inf), cut.op("Shape", ranks))
+    cut.op("ScatterElements", nothing, index, best, axis=2)
+    whole = Nodes(f"{g.scope}/whole")
+    whole.op("Identity", ranks)
+    return g.op("If", too_many, then_branch=cut.subgraph(), else_branch=whole.subgraph())
+
+
+def _best(
+    g: Nodes, kept: ir.Value, boxes: ir.Value, ranks: ir.Value, facts: DetectionFacts
+) -> tuple[ir.Value, ir.Value, ir.Value, ir.Value]:
+    """Take the best D of each image, padded."""
+    most = facts.max_detections
+    images = g.size(ranks, 0)
+    number = g.op("Range", g.integer(0), g.op("Squeeze", images), g.integer(1))
+    own = g.op("Equal", g.op("Unsqueeze", number, g.integers(1)), g.op("Gather", kept, g.integer(0), axis=1))
+    table = g.op("Where", own, g.op("GatherND", ranks, kept), g.number(-math.inf))  # (N, M)
+    nothing = g.op("Expand", g.number(-math.inf), g.op("Concat", images, g.integers(most), axis=0))
+    rank, index = g.several(
+        "TopK", g.op("Concat", table, nothing, axis=1), g.integers(most), outputs=2, axis=1
+    )
+    real = g.op("Greater", rank, g.number(-math.inf))
+    # Padding is the last entry: class -1, and the last row's box, which is 0.
+    index = g.op("Where", real, index, g.integer(-1))
+    entries = g.op("Concat", kept, g.constant(np.asarray([[0, -1, -1]], np.int64)), axis=0)
+    cells = g.op("Gather", entries, index, axis=0)  # (N, D, 3)
+    blank = g.op("Expand", g.number(0.0), g.op("Concat", images, g.integers(1, 4), axis=0))
+    image, label, row = g.several("Split", cells, outputs=3, axis=2, num_outputs=3)
+    place = g.op("Concat", image, row, axis=2)
+    found = g.op("GatherND", g.op("Concat", boxes, blank, axis=1), place)
+    labels = g.op("Squeeze", label, g.integers(2))
+    scores = g.op("Sigmoid", rank) if facts.activation == "sigmoid" else rank
+    scores = g.op("Where", real, scores, g.number(0.0))
+    counts = g.op("ReduceSum", g.cast(real, ir.DataType.INT64), g.integers(1), keepdims=0)
+    return found, scores, labels, counts

@@ -1,0 +1,192 @@
+"""ONNX files in 8 bits, with the layers that cannot bear it in float32.
+
+Convolutions are done on whole numbers: weights signed with a scale for each channel, activations unsigned
+with a scale for each tensor, found on real images. One scale for a whole weight tensor would about double the
+loss: the channels of MobileNetV3's depthwise convolutions differ by orders of magnitude.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx.utils
+from numpy.typing import NDArray
+from onnxruntime.quantization import CalibrationMethod, QuantType
+from onnxruntime.quantization.calibrate import TensorsData
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+from dettoolkit.formats.onnx.calibrate import Feed, find_ranges, open_session
+from dettoolkit.export.comparison import Image, network_input
+from dettoolkit.manifest import INPUT, RAW, Manifest
+
+CALIBRATION_IMAGES = 64
+
+OPERATORS = ("Conv", "Relu", "Clip")
+"""What is done in 8 bits: convolutions, with the clipping of their output. ONNX Runtime has no 8-bit kernels
+for hard-swish and hard-sigmoid, and what lies between takes about as long in float32 and loses nothing."""
+
+AROUND = ("preprocess", "postprocess")
+"""Names of nodes begin so where they do not belong to the network: they stay as they are."""
+
+RANKING_IMAGES = 4
+
+
+class Quantiser:
+    """Write an ONNX model in 8 bits, again and again, with some of its layers in float32.
+
+    Args:
+        model: the float32 file's bytes.
+        manifest: the file's.
+        images: uint8 (H, W, 3) RGB, of which the ranges of activations are learnt.
+    """
+
+    def __init__(self, model: bytes, manifest: Manifest, images: Sequence[Image]) -> None:
+        self.model = model
+        self.network = _network(model, RAW[manifest.task])
+        self.feeds = [_feed(manifest, image) for image in images]
+        graph = onnx.load_from_string(self.network).graph
+        nodes = [
+            node for node in graph.node if node.op_type in OPERATORS and not node.name.startswith(AROUND)
+        ]
+        self.nodes = [node.name for node in nodes]
+        self.layers = list(dict.fromkeys(layer_of(name) for name in self.nodes))
+        sizes = {each.name: math.prod(each.dims) for each in graph.initializer}
+        self.weights = dict.fromkeys(self.layers, 0)
+        for node in nodes:
+            self.weights[layer_of(node.name)] += sum(sizes.get(name, 0) for name in node.input)
+        self.ranges = TensorsData(CalibrationMethod.MinMax, find_ranges(self.network, self.feeds, self.nodes))
+
+    def fewest(self, passes: Callable[[list[str]], bool]) -> list[str]:
+        """Find how few layers have to stay in float32, those that err most first.
+
+        Their number is doubled until the file passes, and then halved in between. With more than half of the
+        weights in float32 a file is no 8-bit file: the search ends there.
+
+        Args:
+            passes: writes the file with these layers in float32, and says whether it is good enough.
+
+        Returns:
+            the layers of the last file that passed, or, where none did, of the last one tried.
+        """
+        if passes([]):
+            return []
+        ranked = self._half(self.ranked())
+        failed, count = 0, min(1, len(ranked))
+        while not passes(ranked[:count]):
+            if count == len(ranked):
+                return ranked
+            failed, count = count, min(2 * count, len(ranked))
+        while count - failed > 1:
+            middle = (failed + count) // 2
+            if passes(ranked[:middle]):
+                count = middle
+            else:
+                failed = middle
+        return ranked[:count]
+
+    def _half(self, ranked: Sequence[str]) -> list[str]:
+        """Give the first layers, as many as have half of the weights."""
+        chosen, left = [], sum(self.weights.values()) / 2
+        for layer in ranked:
+            left -= self.weights[layer]
+            if left < 0:
+                break
+            chosen.append(layer)
+        return chosen
+
+    def write(self, path: Path, float_layers: Sequence[str]) -> None:
+        """Write the 8-bit file, without a manifest."""
+        left = set(float_layers)
+        path.write_bytes(
+            self._quantised(self.model, [name for name in self.nodes if layer_of(name) not in left])
+        )
+
+    def ranked(self) -> list[str]:
+        """Order the layers by how far the network's outputs move when the layer alone is in 8 bits."""
+        feeds = self.feeds[:: -(-len(self.feeds) // RANKING_IMAGES)]
+        exact = _run(self.network, feeds)
+        errors = {
+            layer: _distance(exact, _run(self._quantised(self.network, self._nodes_of(layer)), feeds))
+            for layer in self.layers
+        }
+        return sorted(self.layers, key=lambda layer: -errors[layer])
+
+    def _nodes_of(self, layer: str) -> list[str]:
+        return [name for name in self.nodes if layer_of(name) == layer]
+
+    def _quantised(self, model: bytes, nodes: Sequence[str]) -> bytes:
+        quantizer = QDQQuantizer(
+            onnx.load_from_string(model),
+            per_channel=True,
+            reduce_range=False,
+            weight_qType=QuantType.QInt8,
+            activation_qType=QuantType.QUInt8,
+            tensors_range=self.ranges,
+            nodes_to_quantize=list(nodes),
+            nodes_to_exclude=[],
+            op_types_to_quantize=list(OPERATORS),
+            extra_options={},
+        )
+        with _silence():
+            quantizer.quantize_model()
+        written: bytes = quantizer.model.model.SerializeToString()
+        return written
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep ONNX Runtime from telling, by the root logger, of every channel that is always 0."""
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def layer_of(node: str) -> str:
+    """Give the layer that a node belongs to: a block of the backbone, its stem, a predictor.
+
+    Its operators go together, since what is between two of them would have to be rounded anyway.
+    """
+    numbered = re.match(r"[\w.]*?(blocks|extras|predictors)\.\d+", node)
+    return numbered.group() if numbered is not None else ".".join(re.split(r"[./]", node)[:2])
+
+
+def _feed(manifest: Manifest, image: Image) -> Feed:
+    """Make the file's input of an image, as many times as the file takes images."""
+    batch = manifest.export.batch if manifest.export is not None else None
+    return {INPUT: network_input(manifest, image).repeat_interleave(batch or 1, dim=0).numpy()}
+
+
+def _network(model: bytes, outputs: Sequence[str]) -> bytes:
+    """Cut off what comes after the network's raw outputs."""
+    extracted = onnx.utils.Extractor(onnx.load_from_string(model)).extract_model([INPUT], list(outputs))
+    written: bytes = extracted.SerializeToString()
+    return written
+
+
+def _run(model: bytes, feeds: Sequence[Feed]) -> list[list[NDArray[Any]]]:
+    """Give the outputs of each input."""
+    session = open_session(model)
+    return [session.run(None, feed) for feed in feeds]
+
+
+def _distance(exact: Sequence[Sequence[NDArray[Any]]], other: Sequence[Sequence[NDArray[Any]]]) -> float:
+    """Average, over outputs and inputs, the error's root mean square as a share of the values' spread."""
+    return float(
+        np.mean(
+            [
+                np.sqrt(np.square(theirs - ours).mean()) / (ours.std() + np.finfo(np.float32).tiny)
+                for pair in zip(exact, other, strict=True)
+                for ours, theirs in zip(*pair, strict=True)
+            ]
+        )
+    )

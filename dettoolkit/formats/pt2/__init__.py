@@ -1,0 +1,1 @@
+"""torch.export programs: files are opened and written here."""

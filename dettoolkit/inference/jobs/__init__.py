@@ -1,0 +1,1 @@
+"""Prediction jobs over many images, which stop and resume."""

@@ -1,0 +1,81 @@
+"""The ids, and the sizes, that an annotation file has for images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dettoolkit.datasets.images import MAX_MEGAPIXELS, read_image
+from dettoolkit.datasets.data_report import BadImageError
+from dettoolkit.datasets.regular_files import open_regular
+from dettoolkit.inference.jobs.sources import Item
+
+
+class ImageIds:
+    """Find images in a COCO file by name: the whole `file_name`, else its last part if only one has it.
+
+    Args:
+        path: of a json with the list images (id, file_name, height, width); others of its lists are not used.
+
+    Raises:
+        ValueError: another json, or none.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            with open_regular(path) as file:
+                images = json.load(file)["images"]
+            self._whole = {str(each["file_name"]): _Image.of(each) for each in images}
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"{path} is no COCO annotation file, whose list 'images' has id and file_name: {error}"
+            ) from None
+        self._last: dict[str, _Image | None] = {}
+        for name, image in self._whole.items():
+            last = PurePosixPath(name).name
+            self._last[last] = None if last in self._last else image
+
+    def find(self, name: str) -> int | None:
+        """Give the id of an image; None when it is not listed."""
+        image = self._find(name)
+        return None if image is None else image.id
+
+    def expect(self, item: Item, *, max_megapixels: float = MAX_MEGAPIXELS) -> Item:
+        """Let an image file be read as its annotator saw it, turned by EXIF or not, as evaluation does."""
+        image = self._find(item.name)
+        if image is None or item.path is None or item.video is not None:
+            return item
+        return replace(item, read=partial(_read, item.path, image.hw, max_megapixels))
+
+    def _find(self, name: str) -> _Image | None:
+        return self._whole.get(name, self._last.get(PurePosixPath(name).name))
+
+
+class _Image(NamedTuple):
+    id: int
+    hw: tuple[int, int] | None  # None where the file gives no usable size
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> _Image:
+        if not isinstance(record["id"], int):
+            raise ValueError(f"the id of {record['file_name']} is {record['id']!r}, wanted a whole number")
+        sides = [
+            int(side)
+            for side in (record.get("height"), record.get("width"))
+            if isinstance(side, int | float) and 1 <= side < 2**31
+        ]
+        return cls(record["id"], (sides[0], sides[1]) if len(sides) == 2 else None)
+
+
+def _read(path: Path, hw: tuple[int, int] | None, max_megapixels: float) -> NDArray[np.uint8]:
+    try:
+        return read_image(path, expected_hw=hw, max_megapixels=max_megapixels)
+    except BadImageError as error:
+        raise BadImageError(f"{path}: {error}") from None

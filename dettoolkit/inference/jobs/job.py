@@ -1,0 +1,218 @@
+"""A prediction job: its folder, its shards, and how it goes on after a stop.
+
+<folder>/
+  job.json           what is predicted, by what, and what is written
+  results.jsonl      a line for each image; results-2-of-8.jsonl of a shard
+  summary.json       when all are done; summary-2-of-8.json of a shard
+  pictures/ masks/ crops/
+  results.csv coco.json coco_images.json results.parquet
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from dettoolkit.datasets.images import MAX_MEGAPIXELS
+from dettoolkit.inference.jobs.sources import Item, Sources, open_found
+from dettoolkit.inference.jobs.table_files import import_arrow
+from dettoolkit.inference.jobs.video import count_frames
+
+FILE = "job.json"
+PART = f".{FILE}."
+KINDS = {
+    "pictures": "what was found, drawn: a picture of each image, an MP4 of each video",
+    "masks": "a segmenter's label maps, as PNGs of label ids",
+    "crops": "a detector's objects, cut out",
+    "json": "results.jsonl, which is always written",
+    "csv": "a row for each object, or each class in an image",
+    "coco": "COCO's results json",
+    "parquet": "a row for each image",
+}
+TABLES = {"csv": "results.csv", "coco": "coco.json", "parquet": "results.parquet"}
+NOT_FOR = {"detection": "masks", "segmentation": "crops"}
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Share `number`, from 1, of `of`."""
+
+    number: int
+    of: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= self.of:
+            raise ValueError(f"shard {self.number}/{self.of}: wanted i/n with i from 1 to n, such as 1/8")
+
+    def has(self, name: str) -> bool:
+        """Tell whether an image is in it: by its name, so whatever is added to the folder or taken away."""
+        digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        return int.from_bytes(digest, "big") % self.of == self.number - 1
+
+    def file(self, stem: str, ending: str) -> str:
+        """Name its own file."""
+        return f"{stem}{ending}" if self.of == 1 else f"{stem}-{self.number}-of-{self.of}{ending}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """All that decides a job's results.
+
+    Attributes:
+        model: the file, for people; `fingerprint` says whether it is the same.
+        fingerprint: of the model's file.
+        task, class_names, class_ids: the model's.
+        sources: as `Sources` takes them; local ones absolute.
+        save: of KINDS.
+        threshold: of a detector, the least score; None of a segmenter.
+        classes: names of those that are kept; None keeps all.
+        every: of a video, the first of so many frames.
+        limit: images, and frames of each video, at most.
+        max_megapixels: of an image; a larger one cannot be read.
+        annotations: COCO file that has the images' ids.
+        shards: into how many it is divided.
+    """
+
+    model: str
+    fingerprint: str
+    task: str
+    class_names: tuple[str, ...]
+    class_ids: tuple[int, ...]
+    sources: tuple[str, ...]
+    save: tuple[str, ...]
+    threshold: float | None
+    classes: tuple[str, ...] | None
+    every: int
+    limit: int | None
+    max_megapixels: float = MAX_MEGAPIXELS  # jobs of older versions do not say
+    annotations: str | None
+    shards: int
+
+    def __post_init__(self) -> None:
+        unknown = [kind for kind in self.save if kind not in KINDS]
+        if unknown:
+            raise ValueError(f"cannot save '{unknown[0]}': choose of {', '.join(KINDS)}, with commas between")
+        if NOT_FOR[self.task] in self.save:
+            rest = ", ".join(kind for kind in KINDS if kind != NOT_FOR[self.task])
+            raise ValueError(
+                f"'{NOT_FOR[self.task]}' cannot be saved, since the model does {self.task}: choose of {rest}"
+            )
+        for name in self.classes or ():
+            if name not in self.class_names:
+                raise ValueError(f"no class '{name}': the model has {', '.join(self.class_names)}")
+        if self.classes is not None and self.task == "segmentation":
+            raise ValueError("classes are chosen of a detector: a segmenter gives each pixel one of its own")
+        if "parquet" in self.save:
+            import_arrow()
+
+    def items(self, found: Sources, shard: Shard, taken: set[str]) -> Iterator[tuple[int, Item]]:
+        """Yield what is to be predicted, with its place in the listing; names are added to `taken`."""
+        for index, each in enumerate(islice(found, self.limit)):
+            done = each.name in taken or f"{each.name}/{0:06d}" in taken
+            if done or not shard.has(each.name):
+                continue
+            taken.add(each.name)
+            opened = open_found(each, every=self.every, max_megapixels=self.max_megapixels)
+            yield from ((index, item) for item in islice(opened, self.limit))
+
+    def count(self, found: Sources, shard: Shard) -> int:
+        """Count images and frames, done or not; frames as the videos' headers say."""
+        total = 0
+        for each in islice(found, self.limit):
+            if shard.has(each.name):
+                frames = 1
+                if each.kind == "video" and isinstance(each.where, Path):
+                    frames = count_frames(each.where, every=self.every)
+                total += frames if self.limit is None else min(frames, self.limit)
+        return total
+
+
+def fingerprint(model: Path) -> str:
+    """Give the SHA-256 of a model's file, and of the weights beside it where a format has two files."""
+    digest = hashlib.sha256()
+    for path in (model, model.with_suffix(".bin")):
+        if path.is_file():
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def read_job(folder: Path) -> Job | None:
+    """Read the job of a folder; None where there is none.
+
+    Raises:
+        ValueError: a file that is no job.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    try:
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        tuples: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in data.items()
+        }
+        return Job(**tuples)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} describes no prediction job that this version knows: {error}") from None
+
+
+def enter_folder(folder: Path, job: Job, shard: Shard, *, resume: bool) -> bool:
+    """Make a job's folder, or find that it is this job's; say whether this shard goes on.
+
+    Raises:
+        FileExistsError: the folder has other files, or this shard's results and `resume` is False.
+        ValueError: the folder is another job's.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    listed = os.listdir(folder)
+    # The job is looked for last: another shard that begins at this moment writes it before all else.
+    if not all(name.startswith(PART) for name in listed) and not (folder / FILE).exists():
+        raise FileExistsError(f"{folder} has files already, of no prediction job: give a new folder")
+    _write_once(folder / FILE, json.dumps(asdict(job), indent=2, ensure_ascii=False) + "\n")
+    for name in listed:
+        if name.startswith(PART):  # of a process that was killed, or of one that now finds the job there
+            (folder / name).unlink(missing_ok=True)
+    other = read_job(folder)
+    if other is not None and other != job:
+        mine, theirs = asdict(job), asdict(other)
+        changed = [key for key in mine if mine[key] != theirs[key] and key != "model"]
+        if changed and not resume:
+            raise FileExistsError(
+                f"{folder} holds another job already, with other {', '.join(changed)}: give a new folder"
+            )
+        if changed:
+            raise ValueError(
+                f"{folder} holds another job: "
+                + "; ".join(f"{key} is {mine[key]!r:.60}, there {theirs[key]!r:.60}" for key in changed)
+                + ". Give a new folder, or the same model, images and options"
+            )
+    begun = (folder / shard.file("results", ".jsonl")).exists()
+    if begun and not resume:
+        raise FileExistsError(
+            f"{folder} has results already: go on with --resume {folder}, or give a new folder"
+        )
+    return begun
+
+
+def _write_once(path: Path, text: str) -> None:
+    """Write a file whole, unless it is there: of several processes that begin at once the first does it."""
+    if path.exists():
+        return
+    part = path.with_name(f"{PART}{uuid4().hex}.part")
+    try:
+        # A source whose path is not UTF-8 has lone surrogates, each of which becomes JSON's own escape.
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
+        try:
+            os.link(part, path)
+        except OSError:  # another was first, or a file system without links, such as a mounted bucket
+            if not path.exists():
+                os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,101 @@
+"""From items to predictions: read ahead by threads, predicted in batches, given in the items' order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+
+from dettoolkit.datasets.data_report import BadImageError
+from dettoolkit.formats import check_threads
+from dettoolkit.inference.answers import Answer, DetectionAnswer
+from dettoolkit.inference.whole_files import printable
+from dettoolkit.inference.results import Prediction
+from dettoolkit.inference.predictor import Predictor
+from dettoolkit.inference.jobs.sources import Item, Pixels
+
+
+class Outcome(NamedTuple):
+    """What became of an item: a prediction, or the reason why there is none."""
+
+    item: Item
+    prediction: Prediction | None
+    problem: str | None
+
+
+def predict_items(
+    predictor: Predictor,
+    items: Iterable[Item],
+    *,
+    threshold: float | None,
+    labels: Sequence[int] | None,
+    batch_size: int,
+    workers: int,
+) -> Generator[Outcome, None, None]:
+    """Predict on items, with few more than a batch of them in memory.
+
+    Args:
+        predictor: the model.
+        items: taken one after the other, as they are needed.
+        threshold: as `Predictor` has it.
+        labels: of a detector, classes to keep; None keeps all.
+        batch_size: images that go through the network at once.
+        workers: threads that read and decode.
+    """
+    check_threads(workers, "workers")
+    batch: list[tuple[Item, Pixels | str]] = []
+    readable = 0
+    for item, image in _read_ahead(items, workers=workers, ahead=batch_size + 2 * workers):
+        batch.append((item, image))
+        readable += not isinstance(image, str)
+        if readable == batch_size or not readable:
+            yield from _predict(predictor, batch, threshold, labels)
+            batch, readable = [], 0
+    yield from _predict(predictor, batch, threshold, labels)
+
+
+def _predict(
+    predictor: Predictor,
+    batch: Sequence[tuple[Item, Pixels | str]],
+    threshold: float | None,
+    labels: Sequence[int] | None,
+) -> Iterator[Outcome]:
+    images = [image for _, image in batch if not isinstance(image, str)]
+    answers = iter(predictor.predict_batch(images, threshold=threshold) if images else ())
+    for item, image in batch:
+        if isinstance(image, str):
+            yield Outcome(item, None, image)
+        else:
+            answer = _only(next(answers), labels)
+            yield Outcome(item, predictor.prediction(image, answer, path=item.path), None)
+
+
+def _only(answer: Answer, labels: Sequence[int] | None) -> Answer:
+    """Leave out the objects of other classes."""
+    if labels is None or not isinstance(answer, DetectionAnswer):
+        return answer
+    keep = np.isin(answer.labels, labels)
+    return DetectionAnswer(answer.boxes_xyxy[keep], answer.scores[keep], answer.labels[keep])
+
+
+def _read_ahead(items: Iterable[Item], *, workers: int, ahead: int) -> Iterator[tuple[Item, Pixels | str]]:
+    """Read items by threads; give each with its pixels, or with the reason why there are none."""
+    with ThreadPoolExecutor(workers, thread_name_prefix="read") as pool:
+        waiting: deque[tuple[Item, Future[Pixels | str]]] = deque()
+        for item in items:
+            waiting.append((item, pool.submit(_read, item)))
+            if len(waiting) > ahead:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        for first, future in waiting:
+            yield first, future.result()
+
+
+def _read(item: Item) -> Pixels | str:
+    try:
+        return item.read()
+    except BadImageError as error:
+        return printable(str(error))

@@ -1,0 +1,179 @@
+"""Videos and cameras: frames out of them one by one, and annotated frames into a file."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dettoolkit.datasets.data_report import BadImageError
+from dettoolkit.inference.whole_files import part_of, printable
+
+ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
+"""Of the files that count as videos where a folder is given."""
+
+LIVE_FPS = 25.0  # of a camera or a stream that does not say
+MISSING = 0.02  # share of frames by which a whole file's header may be wrong: some containers only estimate
+
+
+class Frame(NamedTuple):
+    """A picture of a video."""
+
+    number: int  # in the video, from 0
+    seconds: float  # since its start
+    fps: float  # of the video
+    image: NDArray[np.uint8]  # (H, W, 3) RGB
+
+
+def read_frames(video: str | int | Path, *, every: int = 1) -> Iterator[Frame]:
+    """Yield the frames of a video, upright, without reading ahead.
+
+    Args:
+        video: a file, a stream's address (rtsp://...), or a camera's number.
+        every: yield the first of every so many frames.
+
+    Raises:
+        BadImageError: it cannot be opened, or ends before its header says; the text is the reason only.
+    """
+    capture = _open(video)
+    try:
+        live = is_live(video)
+        fps = capture.get(cv2.CAP_PROP_FPS)
+        fps = fps if 0 < fps < 1000 else LIVE_FPS  # nan and absurd values come from some cameras
+        start, index = time.monotonic(), 0
+        while capture.grab():
+            if index % every == 0:
+                whole, image = capture.retrieve()
+                if not whole:
+                    break
+                seconds = time.monotonic() - start if live else index / fps
+                yield Frame(index, seconds, fps, np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8))
+            index += 1
+        wanted = 0 if live else capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        if index < (1 - MISSING) * wanted - 1:
+            raise BadImageError(f"ends after {index} of {wanted:.0f} frames: file is cut short or damaged")
+    finally:
+        capture.release()
+
+
+def count_frames(video: Path, *, every: int = 1) -> int:
+    """Count the frames that `read_frames` will yield, as the header says; 0 where it cannot be read."""
+    try:
+        capture = _open(video)
+    except BadImageError:
+        return 0
+    count = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+    capture.release()
+    return -(-count // every)
+
+
+def is_live(video: str | int | Path) -> bool:
+    """Tell cameras and streams, which have no end and do not wait, from files."""
+    return isinstance(video, int) or (isinstance(video, str) and "://" in video)
+
+
+def _open(video: str | int | Path) -> cv2.VideoCapture:
+    if isinstance(video, Path) and not video.exists():
+        raise BadImageError("file does not exist")
+    if printable(str(video)) != str(video):
+        raise BadImageError("its name is not UTF-8, and OpenCV opens no other: rename it")
+    capture = cv2.VideoCapture(video if isinstance(video, int) else str(video))
+    if not capture.isOpened():
+        what = f"there is no camera {video}, or it is in use" if isinstance(video, int) else "not a video"
+        raise BadImageError(f"cannot be opened: {what}, or of a kind that OpenCV does not read")
+    return capture
+
+
+class VideoFile:
+    """Write frames into an MP4 (MPEG-4 part 2, which OpenCV's wheels can write everywhere).
+
+    The file has its name only when it is closed; until then it is hidden. Frames of odd width or
+    height get a row or a column more, since the codec knows even sizes only.
+
+    Args:
+        path: ends in .mp4; missing folders are made.
+        fps: frames in a second.
+    """
+
+    def __init__(self, path: Path, *, fps: float) -> None:
+        self.path, self.fps = path, fps
+        self._part = part_of(path)
+        self._writer: cv2.VideoWriter | None = None
+        self._hw: tuple[int, int] = (0, 0)
+        self._written = 0
+
+    def __enter__(self) -> Self:
+        """Give itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Finish the file, after an error too: what there is can be watched."""
+        self.close()
+
+    def write(self, image: NDArray[np.uint8], *, until: float | None = None) -> None:
+        """Append a frame, uint8 (H, W, 3) RGB, of the size of the first.
+
+        Args:
+            image: the frame.
+            until: seconds since the start to which this frame is shown, for live sources, whose frames come
+                at uneven times; it is repeated as often as that takes. None appends it once.
+
+        Raises:
+            OSError: the file cannot be written.
+            ValueError: a frame of another size.
+        """
+        if self._writer is None:
+            self._writer = self._start(image)
+        if image.shape[:2] != self._hw:
+            raise ValueError(
+                f"{self.path}: frame {self._written} is of {image.shape[0]} x {image.shape[1]} pixels, the "
+                f"first was of {self._hw[0]} x {self._hw[1]}: all frames of a video have one size"
+            )
+        even = np.pad(image, [(0, size % 2) for size in self._hw] + [(0, 0)], mode="edge")
+        bgr = cv2.cvtColor(even, cv2.COLOR_RGB2BGR)
+        times = 1 if until is None else max(1, round(until * self.fps) - self._written)
+        for _ in range(times):
+            self._writer.write(bgr)
+        self._written += times
+
+    def close(self) -> None:
+        """Finish the file and give it its name; without any frame there is none.
+
+        Raises:
+            OSError: not all that was written is in it, which OpenCV does not say.
+        """
+        if self._writer is None:
+            return
+        self._writer.release()
+        self._writer = None
+        count = count_frames(self._part)
+        if count != self._written:
+            self._part.unlink(missing_ok=True)
+            text = f"not written whole ({count} of {self._written} frames), as on a full disk"
+            raise OSError(errno.EIO, text, str(self.path))
+        os.replace(self._part, self.path)
+
+    def _start(self, image: NDArray[np.uint8]) -> cv2.VideoWriter:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if printable(str(self._part)) != str(self._part):
+            raise OSError(
+                f"{printable(str(self.path))} is not UTF-8, and OpenCV writes no other: rename the folder"
+            )
+        self._hw = image.shape[0], image.shape[1]
+        height, width = (size + size % 2 for size in self._hw)
+        codec = cv2.VideoWriter.fourcc(*"mp4v")
+        writer = cv2.VideoWriter(str(self._part), codec, self.fps, (width, height))
+        if not writer.isOpened():
+            text = "cannot be written, as on a full disk or in a read-only folder"
+            raise OSError(errno.EIO, text, str(self.path))
+        return writer

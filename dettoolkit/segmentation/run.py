@@ -1,0 +1,289 @@
+"""Segmentation recipe to objects."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dettoolkit.backbones.build import listing
+from dettoolkit.run import Classes, Run, Split, warn_of_other_classes
+from dettoolkit.segmentation.build import build_loss, build_segmenter
+from dettoolkit.datasets.cityscapes_labels import CLASSES
+from dettoolkit.complexity import count_madds, count_parameters
+from dettoolkit.config.recipe import SegmentationRecipe
+from dettoolkit.config.segmentation import SegmentationData, SegmentationSplit
+from dettoolkit.datasets.cityscapes import SegmentationDataset, collate
+from dettoolkit.datasets.label_classes import LabelClasses
+from dettoolkit.datasets.data_report import BadImages
+from dettoolkit.datasets.scenes.folder import check_scenes, write_scenes
+from dettoolkit.datasets.segmentation_augment import CentreCrop, EvalTransform, SegmentationTransform
+from dettoolkit.datasets.segmentation_files import Layout, SegmentationFiles
+from dettoolkit.datasets.segmentation_root import check_cityscapes_root
+from dettoolkit.evaluation.label_ids import write_label_ids
+from dettoolkit.evaluation.segmentation_counts import SegmentationCounts
+from dettoolkit.segmentation.figures import draw_predictions, draw_training_batch
+from dettoolkit.segmentation.predict import InferenceOptions
+from dettoolkit.segmentation.model import Segmenter
+from dettoolkit.segmentation.task import SegmentationTask
+from dettoolkit.training.module import Batch
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class SegmentationRun(Run):
+    """A segmenter's run; see Run."""
+
+    recipe: SegmentationRecipe
+    train: SegmentationDataset
+    val: SegmentationDataset
+    task: SegmentationTask
+
+    @property
+    def monitor(self) -> str | None:
+        """Give the name of the score that says which checkpoint is best; None when all labels are void."""
+        void = self.problems["val"].counts.get("nothing but void", 0)
+        return None if void == len(self.val) else self.task.monitor
+
+    @property
+    def val_batch_size(self) -> int:
+        """Give the images per process in validation."""
+        return self.recipe.data.eval_batch_size
+
+    def read_annotations(self, splits: Sequence[Split]) -> None:
+        """Read every label file of some splits, about 10 ms each, so that what is wrong shows at once."""
+        for split in splits:
+            problems = self.problems[split]
+            known = problems.counts
+            sizes = (self.train if split == "train" else self.val).read_labels()
+            data = self.recipe.data
+            if split == "val" and len(sizes) > 1 and data.eval_batch_size > 1 and data.eval_hw is None:
+                met = listing([f"{h}x{w}" for h, w in sorted(sizes)])
+                raise ValueError(
+                    f"the label files of {self.scored_on} have different sizes ({met}), so images that keep "
+                    f"theirs cannot be validated {data.eval_batch_size} at a time: set "
+                    "data.eval_batch_size=1, or data.eval_hw"
+                )
+            if problems.counts != known:
+                logger.warning("%s", problems.summary())
+
+    def network_lines(self) -> list[str]:
+        """Describe the network in lines, with the figures that Table 7 prints."""
+        model, network = self.recipe.model, self.task.network
+        height, width = self.recipe.data.eval_hw or self.recipe.data.crop_hw
+        return [
+            f"{model.type} on {model.backbone.type}, {len(self.classes.names)} classes, "
+            f"{model.head.filters} filters",
+            f"{count_parameters(network, norm_affine=True) / 1e6:.2f}M parameters, "
+            f"{count_madds(network, (height, width)) / 1e9:.2f}B multiply-adds at {height}x{width}",
+        ]
+
+    def batch_lines(self, batch: Batch, outputs: Any) -> list[str]:
+        """Describe a batch's targets and the network's outputs."""
+        labels = batch["labels"]
+        present = [
+            self.classes.names[label] for label in labels.unique().tolist() if label < len(self.classes.names)
+        ]
+        return [
+            f"batch     images {tuple(batch['images'].shape)}, labels {tuple(labels.shape)}, "
+            f"{float((labels == 255).float().mean()):.1%} void, classes: {listing(present)}",
+            f"outputs   logits {tuple(outputs.shape)}",
+        ]
+
+    def draw_training_batch(self, folder: Path) -> None:
+        """Draw the labels of the first images as the network will see them."""
+        draw_training_batch(self.train, self.task.classes, folder, self.recipe.evaluation.pictures)
+
+    def write_predictions(self, predictions: Sequence[Any], out: Path) -> None:
+        """Draw pictures: images spread over the set, and the worst ones."""
+        counts = SegmentationCounts.concatenate(predictions, len(self.classes.names))
+        draw_predictions(self.val, self.task, counts, out / "pictures", count=self.recipe.evaluation.pictures)
+
+    def keep_predictions(self, folder: Callable[[], Path]) -> None:
+        """From now on write every prediction of a validation to a folder, as PNGs of label ids."""
+        root = Path(self.recipe.data.root) / self.recipe.data.val.images
+
+        def write(image_id: int, labels: NDArray[np.uint8]) -> None:
+            image = self.val.files.image_paths[image_id].relative_to(root)
+            write_label_ids(folder(), image, labels, self.task.classes.label_ids)
+
+        self.task.sink = write
+
+
+def prepare_data(
+    data: SegmentationData, splits: Sequence[SegmentationSplit], *, generate: bool = False
+) -> None:
+    """Check that the splits are there; with `generate`, make the scenes that the recipe asks for.
+
+    Only a training generates: elsewhere a wrong data.root would be filled with other data than was meant.
+
+    Raises:
+        FileNotFoundError: nothing usable at data.root; the message says where to get data.
+    """
+    if data.type == "scenes":
+        (write_scenes if generate else check_scenes)(Path(data.root), **data.scenes.model_dump())
+    expected = [path for split in splits for path in (split.images, split.labels)]
+    check_cityscapes_root(Path(data.root), expected=list(dict.fromkeys(expected)), layout=layout_of(data))
+
+
+def layout_of(data: SegmentationData) -> Layout:
+    """Say how images and labels find each other."""
+    return "folders" if data.type == "folders" else "cityscapes"
+
+
+def own_classes(data: SegmentationData) -> LabelClasses | None:
+    """Give the recipe's own table of classes; None for Cityscapes' own."""
+    if data.classes is None:
+        return None
+    entries = [(each.name, each.ids, each.color) for each in data.classes]
+    return LabelClasses.from_table(entries, ignore=[255] if data.ignore is None else data.ignore)
+
+
+def find_files(data: SegmentationData, splits: Sequence[SegmentationSplit]) -> SegmentationFiles:
+    """Find the files of some splits as one set and report what is wrong with them."""
+    parts = [
+        SegmentationFiles.load(
+            Path(data.root),
+            images=split.images,
+            labels=split.labels,
+            classes=own_classes(data),
+            layout=layout_of(data),
+            ignore=data.ignore or [],
+        )
+        for split in splits
+    ]
+    files = SegmentationFiles.join(parts) if len(parts) > 1 else parts[0]
+    if files.problems.counts:
+        logger.warning("%s", files.problems.summary())
+    return files
+
+
+def categories_of(classes: LabelClasses) -> list[str] | None:
+    """Give the category of each class; None unless all of them are Cityscapes' own."""
+    official = {(label.name, label.id): label.category for label in CLASSES}
+    pairs = list(zip(classes.names, classes.label_ids, strict=True))
+    return [official[pair] for pair in pairs] if all(pair in official for pair in pairs) else None
+
+
+def in_order_of(names: Sequence[str], files: SegmentationFiles, *, whose: str) -> SegmentationFiles:
+    """Number the classes of the files as a network does, which has them by name.
+
+    Raises:
+        ValueError: the files have not the network's classes.
+    """
+    classes = files.classes
+    if list(names) == classes.names:
+        return files
+    if set(names) != set(classes.names):
+        raise ValueError(
+            f"{whose} knows {len(names)} classes ({listing(names)}), but {files.path} is read with "
+            f"{len(classes)} ({listing(classes.names)}). Only in the first: "
+            f"{listing(sorted(set(names) - set(classes.names)))}; only in the files: "
+            f"{listing(sorted(set(classes.names) - set(names)))}. Give its classes by data.classes, or train "
+            "on these (model.weights starts from a checkpoint of other classes)"
+        )
+    return replace(files, classes=classes.reordered(names))
+
+
+def training_run(name: str, recipe: SegmentationRecipe, *, pretrained: bool) -> SegmentationRun:
+    """Find the data and build the segmenter of a training."""
+    data = recipe.data
+    prepare_data(data, [data.train, data.val, *data.extra], generate=True)
+    train = find_files(data, [data.train, *data.extra])
+    val = in_order_of(train.classes.names, find_files(data, [data.val]), whose=str(train.path))
+    network = _build_network(recipe, train.classes, pretrained=pretrained)
+    return _assemble(name, recipe, network, train=train, val=val)
+
+
+def evaluation_run(
+    name: str, recipe: SegmentationRecipe, *, own: Classes | None, what: str
+) -> SegmentationRun:
+    """Find the validation data and build the segmenter that is scored; see build.evaluation_run."""
+    prepare_data(recipe.data, [recipe.data.val])
+    val = find_files(recipe.data, [recipe.data.val])
+    if own is not None:
+        val = in_order_of(own.names, val, whose=what)
+    network = _build_network(recipe, val.classes, pretrained=own is None, exact=True)
+    return _assemble(name, recipe, network, train=None, val=val)
+
+
+def _build_network(
+    recipe: SegmentationRecipe, classes: LabelClasses, *, pretrained: bool, exact: bool = False
+) -> Segmenter:
+    if pretrained and recipe.model.weights is not None:
+        warn_of_other_classes(recipe.model.weights, classes.names)
+    return build_segmenter(recipe.model, num_classes=len(classes), pretrained=pretrained, exact=exact)
+
+
+def _assemble(
+    name: str,
+    recipe: SegmentationRecipe,
+    network: Segmenter,
+    *,
+    train: SegmentationFiles | None,
+    val: SegmentationFiles,
+) -> SegmentationRun:
+    val_set = build_dataset(recipe, val, split="val")
+    return SegmentationRun(
+        name=name,
+        recipe=recipe,
+        classes=Classes(list(val.classes.names), list(val.classes.label_ids)),
+        task=build_task(recipe, network, val.classes),
+        train=val_set if train is None else build_dataset(recipe, train, split="train"),
+        val=val_set,
+        scored_on=val.path,
+        problems={"train": (train or val).problems, "val": val.problems},
+        bad_images=BadImages(recipe.data.max_bad_images),
+        collate=collate,
+    )
+
+
+def training_transform(data: SegmentationData) -> SegmentationTransform | CentreCrop:
+    """Build what makes a training sample of an image."""
+    if data.augment is None:
+        return CentreCrop(crop_hw=data.crop_hw, mean_fill=data.mean)
+    return SegmentationTransform(crop_hw=data.crop_hw, mean_fill=data.mean, **data.augment.model_dump())
+
+
+def build_dataset(
+    recipe: SegmentationRecipe, files: SegmentationFiles, *, split: Split
+) -> SegmentationDataset:
+    """Build a split's data set; only training augments and crops."""
+    data = recipe.data
+    transform = EvalTransform(eval_hw=data.eval_hw) if split == "val" else training_transform(data)
+    return SegmentationDataset(
+        files=files,
+        transform=transform,
+        on_bad_image=data.on_bad_image,
+        max_bad_images=data.max_bad_images,
+        max_megapixels=data.max_megapixels,
+        seed=recipe.trainer.seed,
+        with_instances=split == "val",
+    )
+
+
+def build_task(recipe: SegmentationRecipe, network: Segmenter, classes: LabelClasses) -> SegmentationTask:
+    """Compose network, loss, inference and evaluation."""
+    model, evaluation = recipe.model, recipe.evaluation
+    return SegmentationTask(
+        network=network,
+        loss_of=build_loss(model.loss, classes.names, align_corners=model.align_corners),
+        mean=recipe.data.mean,
+        std=recipe.data.std,
+        inference=InferenceOptions(
+            mode=evaluation.mode,
+            window_hw=evaluation.window_hw,
+            stride_hw=evaluation.stride_hw,
+            scales=tuple(evaluation.scales),
+            flip=evaluation.flip,
+            align_corners=model.align_corners,
+        ),
+        classes=classes,
+        categories=categories_of(classes),
+    )

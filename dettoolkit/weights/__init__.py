@@ -1,0 +1,1 @@
+"""Weights: read safely, written, and every difference named."""

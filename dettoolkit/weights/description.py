@@ -1,0 +1,74 @@
+"""What a checkpoint says of itself: checked before anything is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypedDict
+
+import msgspec
+from msgspec import Meta
+from torch import Tensor
+
+from dettoolkit.weights.pretrained import load_checkpoint
+
+
+class _Stored(TypedDict, total=False):
+    trainer: dict[str, Any]
+
+
+class Description(TypedDict):
+    """What every checkpoint of ours says of itself, and what is relied on; see `builders.run.describe`."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^/\\\x00]*$")]  # it names a file
+    recipe: _Stored
+    class_names: Annotated[list[str], Meta(min_length=1)]
+    category_ids: list[int]
+    versions: dict[str, str]
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read a checkpoint of ours: its description (recipe, class names, versions) and its state dict.
+
+    Raises:
+        ValueError: a file that does not describe itself, such as a bare state dict, or does so wrongly.
+    """
+    content = load_checkpoint(path)
+    description, state = _description(content, path), content.get("state_dict")
+    if description is None or not isinstance(state, dict):
+        raise ValueError(
+            f"{path} holds no dettoolkit run: its recipe and class names are missing. A bare state dict can "
+            "start a training (model.weights=...), and is evaluated by a recipe: see docs/guide.md"
+        )
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise ValueError(
+                f"{path} holds no weights of a run: {name!r} is a {type(value).__name__}, not a tensor"
+            )
+    return description, state
+
+
+def description_of(weights: Path) -> dict[str, Any] | None:
+    """Give what a file of weights says of itself; None where it is none of ours, or no file.
+
+    Raises:
+        ValueError: it says so wrongly.
+    """
+    return _description(load_checkpoint(weights), weights) if weights.is_file() else None
+
+
+def _description(content: Mapping[str, object], path: Path) -> dict[str, Any] | None:
+    description = content.get("dettoolkit")
+    if not isinstance(description, dict):
+        return None
+    try:
+        checked = msgspec.convert(description, Description)
+        names, ids = len(checked["class_names"]), len(checked["category_ids"])
+        if names != ids:
+            raise ValueError(f"there are {names} class names and {ids} category ids")
+    except (ValueError, TypeError, IndexError, RecursionError) as error:  # a tensor answers as a list does
+        raise ValueError(
+            f"{path} describes itself as no checkpoint of dettoolkit does ({error}): it is damaged or was "
+            "changed; give another one"
+        ) from None
+    return description
