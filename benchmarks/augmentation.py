@@ -2,8 +2,8 @@
 
     python benchmarks/augmentation.py [--samples 400] [--rounds 5]
 
-640x480 pictures (COCO's common size) with 7 boxes (its mean is 7.3), resized to 320x320; decoding and
-normalisation are not timed. torchvision runs its detection reference's presets "ssdlite" and "ssd" with the
+640x480 figures (COCO's common size) with 7 boxes (its mean is 7.3), resized to 320x320; decoding and
+normalization are not timed. torchvision runs its detection reference's presets "ssdlite" and "ssd" with the
 resize of this toolkit (bilinear, no antialias), on tensors and on PIL images (there it always smooths). Its
 "ssd" may also permute channels, which SSD does not. All run in turns; printed are medians over the rounds of
 this process's CPU time, so that other work on the machine hardly counts.
@@ -33,7 +33,7 @@ Sample = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]
 
 
 def samples() -> list[Sample]:
-    """Draw smooth colour pictures with boxes of 20 to 320 pixels, log-uniform."""
+    """Draw smooth color figures with boxes of 20 to 320 pixels, log-uniform."""
     rng = np.random.default_rng(0)
     made = []
     for _ in range(PICTURES):
@@ -49,9 +49,9 @@ def samples() -> list[Sample]:
 def torchvision_preset(augment: str) -> Callable[[Any], Any]:
     """Build torchvision's preset (references/detection/presets.py) with our resize."""
     fill: Any = {tv_tensors.Image: ZOOM_FILL, Image.Image: ZOOM_FILL, "others": 0}
-    colour = [v2.RandomPhotometricDistort(), v2.RandomZoomOut(fill=fill)] if augment == "ssd" else []
+    color = [v2.RandomPhotometricDistort(), v2.RandomZoomOut(fill=fill)] if augment == "ssd" else []
     steps = [v2.RandomIoUCrop(), v2.RandomHorizontalFlip(), v2.Resize(INPUT_HW, antialias=False)]
-    preset: Callable[[Any], Any] = v2.Compose([*colour, *steps, v2.SanitizeBoundingBoxes()])
+    preset: Callable[[Any], Any] = v2.Compose([*color, *steps, v2.SanitizeBoundingBoxes()])
     return preset
 
 
@@ -85,14 +85,14 @@ def main() -> None:
     torch.manual_seed(0)
     warnings.filterwarnings("ignore", message="Anti-alias option is always applied")
     pool = samples()
-    tensors, pictures = ([torchvision_sample(sample, pil=pil) for sample in pool] for pil in (False, True))
+    tensors, figures = ([torchvision_sample(sample, pil=pil) for sample in pool] for pil in (False, True))
     for augment in ("ssdlite", "ssd"):
         ours = build_transform(augment=augment, input_hw=INPUT_HW)
         peer = torchvision_preset(augment)
         calls: dict[str, Callable[[int], object]] = {
             "ours": lambda n, ours=ours: ours(*pool[n % PICTURES], n),  # type: ignore[misc]
             "torchvision, tensors": lambda n, peer=peer: peer(tensors[n % PICTURES]),  # type: ignore[misc]
-            "torchvision, PIL": lambda n, peer=peer: peer(pictures[n % PICTURES]),  # type: ignore[misc]
+            "torchvision, PIL": lambda n, peer=peer: peer(figures[n % PICTURES]),  # type: ignore[misc]
         }
         times: dict[str, list[float]] = {name: [] for name in calls}
         for _ in range(options.rounds):

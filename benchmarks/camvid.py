@@ -4,7 +4,7 @@
 
 CAMVID is CamVid in Cityscapes' layout. Ours is the recipe lraspp_mnv3_large with the overlays
 finetune_segmentation and camvid. Theirs is torchvision's own lraspp_mobilenet_v3_large, module for module,
-put in the place of our network: everything else (images in the same order, crops, loss, optimiser, schedule,
+put in the place of our network: everything else (images in the same order, crops, loss, optimizer, schedule,
 average of the weights, scores) is the same code and the same settings. Both are scored on the validation and
 the test split, at the labels' own size.
 """
@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from torchvision.models import mobilenet_v3_large
 from torchvision.models.segmentation.lraspp import LRASPP, _lraspp_mobilenetv3
 
-from dettoolkit.training import commands
-from dettoolkit.segmentation.build import build_segmenter
 from dettoolkit.config import Recipe, load_recipe
+from dettoolkit.segmentation.build import build_segmenter
+from dettoolkit.training import commands
 
 OVERLAYS = ("finetune_segmentation.yaml", "camvid.yaml")
 

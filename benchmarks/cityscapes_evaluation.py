@@ -26,8 +26,8 @@ from dettoolkit.datasets.cityscapes_labels import CLASSES, VOID
 from dettoolkit.datasets.label_classes import LabelClasses
 from dettoolkit.datasets.label_files import read_instances, read_labels
 from dettoolkit.datasets.scenes.render import draw_scene
-from dettoolkit.evaluation.miou import SegmentationResult, evaluate_segmentation
 from dettoolkit.evaluation.label_ids import write_label_ids
+from dettoolkit.evaluation.miou import SegmentationScores, evaluate_segmentation
 from dettoolkit.evaluation.segmentation_counts import SegmentationCounts
 from dettoolkit.segmentation.confusion import count_image
 
@@ -73,7 +73,7 @@ def count(index: int, labels: Array, instances: Array, predicted: Array) -> Segm
     )
 
 
-def score(parts: list[SegmentationCounts]) -> SegmentationResult:
+def score(parts: list[SegmentationCounts]) -> SegmentationScores:
     return evaluate_segmentation(
         SegmentationCounts.concatenate(parts, len(IDS)),
         class_names=[label.name for label in CLASSES],
@@ -92,7 +92,7 @@ def official(folder: Path) -> dict[str, Any]:
     return scores
 
 
-def largest_difference(result: SegmentationResult, theirs: dict[str, Any]) -> tuple[float, int]:
+def largest_difference(result: SegmentationScores, theirs: dict[str, Any]) -> tuple[float, int]:
     """Compare class, category and mean scores; returns the largest difference, and how many were compared."""
     pairs = [
         (result.numbers["mIoU"], theirs["averageScoreClasses"]),

@@ -25,10 +25,10 @@ from typing import Any
 
 import torch
 
-from dettoolkit.formats import check_threads
 from dettoolkit.export.command import export
 from dettoolkit.export.report import GateError
 from dettoolkit.export.request import ENDINGS, INT8_FORMATS, Request
+from dettoolkit.formats import check_threads
 
 RUNTIMES = {
     "onnx": "onnxruntime",

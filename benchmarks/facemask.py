@@ -30,11 +30,11 @@ from torchvision.models.detection.ssd import SSD
 from torchvision.models.detection.ssdlite import SSDLiteHead, _mobilenet_extractor
 from torchvision.transforms import v2
 
-from dettoolkit.training import commands
 from dettoolkit.config import load_recipe
 from dettoolkit.datasets.coco import CocoAnnotations
 from dettoolkit.datasets.images import read_image
-from dettoolkit.evaluation.coco_ap import CocoResult, DetectionArrays, evaluate_coco
+from dettoolkit.evaluation.coco_ap import CocoScores, DetectionArrays, evaluate_coco
+from dettoolkit.training import commands
 
 OVERLAYS = ("finetune.yaml",)
 
@@ -99,7 +99,7 @@ def peer_model(weights: Path, num_classes: int) -> SSD:
     )
 
 
-def train_peer(options: argparse.Namespace) -> CocoResult:
+def train_peer(options: argparse.Namespace) -> CocoScores:
     """Train torchvision's model by its reference recipe and score it."""
     torch.manual_seed(options.seed)
     train, val = (
@@ -120,20 +120,20 @@ def train_peer(options: argparse.Namespace) -> CocoResult:
         collate_fn=lambda samples: tuple(zip(*samples, strict=True)),
     )
     lr = 0.15 * options.batch_size / 192
-    optimiser = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=4e-5)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=options.epochs)
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=4e-5)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=options.epochs)
     for epoch in range(options.epochs):
         warmup = None
         if epoch == 0:
             steps = min(1000, len(loader) - 1)
-            warmup = torch.optim.lr_scheduler.LinearLR(optimiser, start_factor=1 / 1000, total_iters=steps)
+            warmup = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1 / 1000, total_iters=steps)
         model.train()
         total, started = 0.0, time.perf_counter()
         for images, targets in loader:
             loss = sum(model(list(images), list(targets)).values())
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
             total += float(loss)
             if warmup is not None:
                 warmup.step()
@@ -146,7 +146,7 @@ def train_peer(options: argparse.Namespace) -> CocoResult:
 
 
 @torch.no_grad()
-def score_peer(model: SSD, val: CocoAnnotations) -> CocoResult:
+def score_peer(model: SSD, val: CocoAnnotations) -> CocoScores:
     """Score torchvision's detections, in original pixels, with the file's ids."""
     model.eval()
     parts = []
@@ -165,7 +165,7 @@ def score_peer(model: SSD, val: CocoAnnotations) -> CocoResult:
     return evaluate_coco(val.evaluation_dict(), DetectionArrays.concatenate(parts), max_detections=100)
 
 
-def train_ours(options: argparse.Namespace) -> CocoResult:
+def train_ours(options: argparse.Namespace) -> CocoScores:
     """Train ours by the shipped recipe and overlays."""
     extras = [
         *OVERLAYS,
@@ -181,7 +181,7 @@ def train_ours(options: argparse.Namespace) -> CocoResult:
     resolved = load_recipe("ssdlite_mnv3_large", extras)
     print("ours: tools/train.py ssdlite_mnv3_large " + " ".join(extras), flush=True)
     score = commands.train("facemask", resolved.recipe, config_yaml=resolved.to_yaml())[1]
-    assert isinstance(score, CocoResult)
+    assert isinstance(score, CocoScores)
     return score
 
 
@@ -197,7 +197,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs"))
     parser.add_argument("--only", choices=("ours", "torchvision"), help="train one of the two")
     options = parser.parse_args()
-    scores: dict[str, CocoResult] = {}
+    scores: dict[str, CocoScores] = {}
     for name, train in (("ours", train_ours), ("torchvision", train_peer)):
         if options.only in (None, name):
             started = time.perf_counter()

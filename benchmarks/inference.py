@@ -48,14 +48,14 @@ from torchvision.models.segmentation import lraspp_mobilenet_v3_large
 from torchvision.ops import box_iou
 from torchvision.transforms.v2.functional import normalize, to_dtype
 
-from dettoolkit.weights.translate import translate_lraspp, translate_ssdlite
 from dettoolkit.datasets.images import RAW, decode, resize_image
 from dettoolkit.formats import check_threads, open_engine
-from dettoolkit.formats.pytorch import NetworkEngine
 from dettoolkit.formats.onnx.convert import convert
+from dettoolkit.formats.pytorch import PytorchEngine
 from dettoolkit.inference.predictor import Predictor
 from dettoolkit.loading import open_checkpoint
 from dettoolkit.manifest import ExportFacts, Manifest
+from dettoolkit.weights.translate import translate_lraspp, translate_ssdlite
 
 IMAGE_HW = (512, 1024)  # of segmentation
 BLOCK, PAUSE = 8, 0.05  # images; seconds
@@ -83,7 +83,7 @@ def ours(run: Path, folder: Path, *, threads: int, **changes: Any) -> Ours:
     exported = replace(manifest, export=ExportFacts(format="onnx", batch=1, postprocessing=True))
     file = folder / f"{manifest.name}.onnx"
     convert(network, exported, file)
-    engine = NetworkEngine(network, torch.device("cpu"))
+    engine = PytorchEngine(network, torch.device("cpu"))
     return Ours(
         manifest=manifest,
         network=network,

@@ -1,10 +1,10 @@
-"""Say where a detector's time goes, from JPEG bytes to boxes: ours in PyTorch and in ONNX, and torchvision's.
+"""Return where a detector's time goes, from JPEG bytes to boxes: ours in PyTorch and in ONNX, and torchvision's.
 
     python benchmarks/inference_profile.py --images FOLDER --detector RUN [--threads 2] [--rounds 12]
 
 RUN is one of configs/ssdlite_mnv3_large_torchvision, as for benchmarks/inference.py. Printed are the
 milliseconds of each step, median and fastest over images and rounds; what PyTorch's waiting threads cost ONNX
-Runtime, the whole way with images that are normalised by PyTorch and by NumPy; and what the operators take of
+Runtime, the whole way with images that are normalized by PyTorch and by NumPy; and what the operators take of
 the networks' time. Run it on an idle machine.
 """
 
@@ -30,10 +30,10 @@ from torchvision.io import ImageReadMode, decode_image
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 from torchvision.transforms.v2.functional import to_dtype
 
-from dettoolkit.weights.translate import translate_ssdlite
 from dettoolkit.datasets.images import RAW, decode, resize_image
 from dettoolkit.formats import check_threads
-from dettoolkit.preprocessing import normalise, normalise_on_cpu
+from dettoolkit.preprocessing import normalize, normalize_on_cpu
+from dettoolkit.weights.translate import translate_ssdlite
 
 MOST = 6  # operators that are named
 
@@ -60,7 +60,7 @@ def peer_steps(peer: Any) -> list[Step]:
             ),
         ),
         (
-            "resizing, normalising",
+            "resizing, normalizing",
             lambda pixels: peer.transform([to_dtype(pixels, torch.float32, scale=True)])[0],
         ),
         ("network", network),
@@ -78,7 +78,7 @@ def own_steps(model: Ours) -> list[Step]:
 
     return [
         ("JPEG to pixels", lambda data: decode(data, RAW)),
-        ("resizing, normalising", lambda pixels: predictor._inputs([pixels])),
+        ("resizing, normalizing", lambda pixels: predictor._inputs([pixels])),
         ("network", predictor.engine),
         ("boxes", boxes),
     ]
@@ -89,13 +89,13 @@ def exported_steps(model: Ours) -> list[Step]:
     predictor = model.exported
     return [
         ("JPEG to pixels", lambda data: decode(data, RAW)),
-        ("resizing, normalising", lambda pixels: predictor._inputs([pixels])),
+        ("resizing, normalizing", lambda pixels: predictor._inputs([pixels])),
         ("network and boxes", predictor.engine),
     ]
 
 
-def ways_to_normalise(model: Ours) -> dict[str, list[Step]]:
-    """Give the whole way to ONNX Runtime's answer, by PyTorch's normalisation and by NumPy's."""
+def ways_to_normalize(model: Ours) -> dict[str, list[Step]]:
+    """Return the whole way to ONNX Runtime's answer, by PyTorch's normalization and by NumPy's."""
     manifest, engine = model.manifest, model.exported.engine
     if manifest.input_hw is None:
         raise SystemExit("the detector has no input size")
@@ -103,15 +103,15 @@ def ways_to_normalise(model: Ours) -> dict[str, list[Step]]:
 
     def by_torch(data: bytes) -> Any:
         pixels = torch.from_numpy(resize_image(decode(data, RAW), size)).permute(2, 0, 1)[None]
-        return engine(normalise(pixels.contiguous(), manifest.mean, manifest.std))
+        return engine(normalize(pixels.contiguous(), manifest.mean, manifest.std))
 
     def by_numpy(data: bytes) -> Any:
         pixels = resize_image(decode(data, RAW), size)
-        return engine(torch.from_numpy(normalise_on_cpu([pixels], manifest.mean, manifest.std)))
+        return engine(torch.from_numpy(normalize_on_cpu([pixels], manifest.mean, manifest.std)))
 
     return {
-        "ONNX, normalised by PyTorch": [("in all", by_torch)],
-        "ONNX, normalised by NumPy": [("in all", by_numpy)],
+        "ONNX, normalized by PyTorch": [("in all", by_torch)],
+        "ONNX, normalized by NumPy": [("in all", by_numpy)],
     }
 
 
@@ -194,7 +194,7 @@ def main() -> None:
             "ours, ONNX": exported_steps(model),
         }
         time_steps(ways, inputs, options.rounds)
-        time_steps(ways_to_normalise(model), inputs, options.rounds)
+        time_steps(ways_to_normalize(model), inputs, options.rounds)
         image = model.eager._inputs([decode(inputs[0], RAW)])
         onnx_operators(Path(folder) / f"{model.manifest.name}.onnx", options.threads, image)
         torch_operators(model, image)

@@ -60,8 +60,8 @@ def realistic(seed: int) -> Predictions:
         return torch.randn(*shape, generator=generator)
 
     size = 20 * 12.5 ** torch.rand(IMAGES, OBJECTS, 2, generator=generator)
-    centre = torch.rand(IMAGES, OBJECTS, 2, generator=generator) * 320
-    objects = torch.cat((centre - size / 2, centre + size / 2), dim=-1).clamp(0, 320)
+    center = torch.rand(IMAGES, OBJECTS, 2, generator=generator) * 320
+    objects = torch.cat((center - size / 2, center + size / 2), dim=-1).clamp(0, 320)
     labels = torch.randint(0, CLASSES, (IMAGES, OBJECTS), generator=generator)
     overlap, nearest = pairwise_iou(objects, ANCHORS).max(dim=1)  # (N, A)
 

@@ -2,7 +2,7 @@
 
     python benchmarks/segmentation_loading.py [--samples 24] [--rounds 5]
 
-1024x2048 pictures (generated scenes, enlarged) are scaled by 0.5 to 2, padded, cropped to 769x769, flipped.
+1024x2048 figures (generated scenes, enlarged) are scaled by 0.5 to 2, padded, cropped to 769x769, flipped.
 Only ours draws a crop again when one class fills over 0.75 of it. Its recipes scale in steps of 0.25; "any
 scale" draws from the whole range as the peers do. torchvision runs the steps of its segmentation reference on
 tensors without antialias as ours (laid out as `PILToTensor` does, which it scales fastest), and on PIL
@@ -38,8 +38,8 @@ import albumentations as A
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from dettoolkit.datasets.cityscapes_labels import VOID
 from dettoolkit.datasets.augment import photometric_distortion
+from dettoolkit.datasets.cityscapes_labels import VOID
 from dettoolkit.datasets.images import read_image
 from dettoolkit.datasets.label_classes import LabelClasses
 from dettoolkit.datasets.label_files import read_labels
@@ -69,7 +69,7 @@ def our_transform(*, scale_step: float, color: bool) -> SegmentationTransform:
         crop_hw=(CROP, CROP),
         scale=SCALE,
         scale_step=scale_step,
-        max_class_share=0.75,
+        max_class_fraction=0.75,
         flip=True,
         color=color,
         mean_fill=MEAN,
@@ -92,7 +92,7 @@ def albumentations_preset(*, color: bool) -> Callable[..., Any]:
 
 
 def torchvision_preset(*, color: bool) -> Callable[[Any], Any]:
-    """Build the steps of torchvision's references/segmentation/presets.py, but for its normalisation."""
+    """Build the steps of torchvision's references/segmentation/presets.py, but for its normalization."""
     fill: Any = {tv_tensors.Image: FILL, Image.Image: FILL, tv_tensors.Mask: VOID}
     least, largest = (int(factor * HW[0]) for factor in SCALE)
     preset: Callable[[Any], Any] = v2.Compose(
@@ -122,13 +122,13 @@ def build_calls(pool: list[Sample], *, color: bool) -> dict[str, Callable[[int],
     ours_any = our_transform(scale_step=0, color=color)
     mixed = albumentations_preset(color=color)
     vision = torchvision_preset(color=color)
-    tensors, pictures = ([torchvision_sample(sample, pil=pil) for sample in pool] for pil in (False, True))
+    tensors, figures = ([torchvision_sample(sample, pil=pil) for sample in pool] for pil in (False, True))
     return {
         "ours": lambda n: ours(*pool[n % PICTURES], n),
         "ours, any scale": lambda n: ours_any(*pool[n % PICTURES], n),
         "albumentations": lambda n: mixed(image=pool[n % PICTURES][0], mask=pool[n % PICTURES][1]),
         "torchvision, tensors": lambda n: vision(tensors[n % PICTURES]),
-        "torchvision, PIL": lambda n: vision(pictures[n % PICTURES]),
+        "torchvision, PIL": lambda n: vision(figures[n % PICTURES]),
     }
 
 

@@ -24,7 +24,7 @@ from dettoolkit.classification.model import Classifier
 from dettoolkit.config.classification import ClassifierModel
 from dettoolkit.datasets.classification_augment import EvalTransform
 from dettoolkit.datasets.images import read_image
-from dettoolkit.preprocessing import normalise
+from dettoolkit.preprocessing import normalize
 
 # COCO's class: labels of ImageNet that are a kind of it.
 ACCEPTED = {
@@ -82,9 +82,9 @@ def classifier_of(weights: Path, padding: str) -> Classifier:
 
 
 def first_five(network: Classifier, path: Path) -> list[int]:
-    """Give the five labels that come first for a photo."""
+    """Return the five labels that come first for a photo."""
     transform = EvalTransform(input_hw=(224, 224), resize=256, antialias=True)
-    images = normalise(transform(read_image(path), seed=0).unsqueeze(0), (0.5,) * 3, (0.5,) * 3)
+    images = normalize(transform(read_image(path), seed=0).unsqueeze(0), (0.5,) * 3, (0.5,) * 3)
     with torch.inference_mode():
         labels: list[int] = network(images)[0].topk(5).indices.tolist()
     return labels

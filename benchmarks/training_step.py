@@ -17,16 +17,16 @@ import sys
 import torch
 
 from dettoolkit.build import Classes
+from dettoolkit.config import DetectionRecipe, load_recipe
 from dettoolkit.detection import run as build
 from dettoolkit.detection.build import build_detector
-from dettoolkit.config import DetectionRecipe, load_recipe
 from dettoolkit.training.memory import keep_freed_memory
 
 BATCH = 16
 
 
 def steps(count: int, *, keep: bool) -> float:
-    """Give the images per CPU second of the median step; the first one warms up."""
+    """Return the images per CPU second of the median step; the first one warms up."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
     if keep and not keep_freed_memory():
@@ -43,15 +43,15 @@ def steps(count: int, *, keep: bool) -> float:
         "boxes_xyxy": torch.cat([corners, corners + 20 + 80 * torch.rand(BATCH, 7, 2)], dim=2),
         "labels": torch.randint(0, 80, (BATCH, 7)),
     }
-    optimiser = torch.optim.SGD(network.parameters(), lr=1e-3)
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
     speeds = []
     for _ in range(count + 1):
         before = _cpu_seconds()
         images = task.images(batch).contiguous(memory_format=torch.channels_last)
         loss = torch.stack(list(task.losses(network(images), batch).values())).sum()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         torch.autograd.backward(loss)
-        optimiser.step()
+        optimizer.step()
         speeds.append(BATCH / (_cpu_seconds() - before))
     return statistics.median(speeds[1:])
 

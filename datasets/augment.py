@@ -20,8 +20,8 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else the import asks t
 
 import albumentations as A
 
-from dettoolkit.datasets.images import resize_image
 from dettoolkit.datasets.data_report import Reason, clean_boxes
+from dettoolkit.datasets.images import resize_image
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.floating[Any]]
@@ -32,7 +32,7 @@ MIN_OVERLAPS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 TRIALS = 40
 CROP_SCALE = (0.3, 1.0)  # of each side
 CROP_ASPECT = (0.5, 2.0)  # width / height
-# Colour and expansion of the same file; brightness +-32 of 255 and hue +-18 of 360 degrees became factors in
+# Color and expansion of the same file; brightness +-32 of 255 and hue +-18 of 360 degrees became factors in
 # torchvision (v2.RandomPhotometricDistort). random_order_prob is 0 there: channels are not permuted.
 BRIGHTNESS = (0.875, 1.125)
 CONTRAST = SATURATION = (0.5, 1.5)
@@ -54,11 +54,11 @@ def candidate_crops(hw: tuple[int, int], rng: np.random.Generator) -> NDArray[np
     return crops
 
 
-def centres_inside(boxes_xyxy: Floats, crops_xyxy: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Say which boxes (m, 4) have their centre strictly inside which crops (t, 4): (t, m)."""
-    centres = (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2
+def centers_inside(boxes_xyxy: Floats, crops_xyxy: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which boxes (m, 4) have their center strictly inside which crops (t, 4): (t, m)."""
+    centers = (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2
     crops = crops_xyxy[:, None]  # (t, 1, 4)
-    between = (crops[..., :2] < centres) & (centres < crops[..., 2:])  # (t, m, 2)
+    between = (crops[..., :2] < centers) & (centers < crops[..., 2:])  # (t, m, 2)
     return np.logical_and(between[..., 0], between[..., 1])
 
 
@@ -79,7 +79,7 @@ def sample_crop(
     """Draw SSD's IoU crop for boxes (m, 4) in pixels of an image of `hw`.
 
     Semantics of torchvision's `v2.RandomIoUCrop`: a least overlap is drawn; 1.0 leaves the image alone; else
-    the first of 40 windows is taken that holds the centre of some box and whose IoU with such a box reaches
+    the first of 40 windows is taken that holds the center of some box and whose IoU with such a box reaches
     the overlap; when none does, another overlap is drawn. TensorFlow's `ssd_random_crop` differs (area 0.1-1,
     the share of a box that is covered instead of IoU, no crop with probability 0.15); this form is the one
     whose gain is published (torchvision's SSDLite preset: +1.0 mAP, PyTorch blog on SSDlite, 2021).
@@ -91,7 +91,7 @@ def sample_crop(
         if min_overlap >= 1.0:
             break
         crops = candidate_crops(hw, rng)
-        overlaps = np.where(centres_inside(boxes_xyxy, crops), crop_iou(boxes_xyxy, crops), -1.0)
+        overlaps = np.where(centers_inside(boxes_xyxy, crops), crop_iou(boxes_xyxy, crops), -1.0)
         accepted = overlaps.max(axis=1) >= min_overlap  # (t,)
         if accepted.any():
             crop: NDArray[np.int64] = crops[accepted.argmax()]
@@ -113,7 +113,7 @@ def _fractions(pixels: Floats, index: Floats, hw: tuple[int, int]) -> Floats:
 
 
 class SSDIoUCrop(A.DualTransform):  # type: ignore[misc]
-    """Crop as SSD does (`sample_crop`); boxes whose centre is outside go, the others are clipped."""
+    """Crop as SSD does (`sample_crop`); boxes whose center is outside go, the others are clipped."""
 
     _targets = (A.core.type_definitions.Targets.IMAGE, A.core.type_definitions.Targets.BBOXES)
 
@@ -132,11 +132,11 @@ class SSDIoUCrop(A.DualTransform):  # type: ignore[misc]
     def apply_to_bboxes(
         self, bboxes: Floats, crop: NDArray[np.int64] | None, shape: tuple[int, ...], **_: Any
     ) -> Floats:
-        """Keep the rows (m, 5) whose centre is inside the window, clipped to it and relative to it."""
+        """Keep the rows (m, 5) whose center is inside the window, clipped to it and relative to it."""
         if crop is None:
             return bboxes
         pixels = _pixels(bboxes, shape)
-        keep = centres_inside(pixels, crop[None])[0]
+        keep = centers_inside(pixels, crop[None])[0]
         left, top, right, bottom = crop.tolist()
         corner, opposite = (left, top, left, top), (right, bottom, right, bottom)
         inside = pixels[keep].clip(corner, opposite) - corner
@@ -144,7 +144,7 @@ class SSDIoUCrop(A.DualTransform):  # type: ignore[misc]
 
 
 class ZoomOut(A.DualTransform):  # type: ignore[misc]
-    """Place the image at random on a canvas of up to four times its sides, filled with the mean colour."""
+    """Place the image at random on a canvas of up to four times its sides, filled with the mean color."""
 
     _targets = (A.core.type_definitions.Targets.IMAGE, A.core.type_definitions.Targets.BBOXES)
 
@@ -174,7 +174,7 @@ class ZoomOut(A.DualTransform):  # type: ignore[misc]
 
 
 def photometric_distortion() -> list[Any]:
-    """Build SSD's colour distortion: each of four with probability 0.5, contrast early or late."""
+    """Build SSD's color distortion: each of four with probability 0.5, contrast early or late."""
 
     def jitter(**change: tuple[float, float]) -> Any:
         still = dict.fromkeys(("brightness", "contrast", "saturation"), (1.0, 1.0)) | {"hue": (0.0, 0.0)}
@@ -256,7 +256,7 @@ def build_transform(
 ) -> DetectionTransform:
     """Build the transform of a recipe's `data.augment` and `model.input_hw`.
 
-    ssdlite: IoU crop and flip. ssd: colour distortion, zoom-out, IoU crop and flip, in this order, as Caffe
+    ssdlite: IoU crop and flip. ssd: color distortion, zoom-out, IoU crop and flip, in this order, as Caffe
     and torchvision's detection reference have it. none: nothing. All end with `resize_image`.
     """
     return DetectionTransform(augment=augment, input_hw=input_hw)

@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dettoolkit.datasets.cityscapes_labels import VOID
+from dettoolkit.datasets.data_report import BadImageError, BadImages, DataReport, Problem
 from dettoolkit.datasets.images import read_image
 from dettoolkit.datasets.label_classes import LabelClasses, LabelError
 from dettoolkit.datasets.label_files import read_instances, read_labels
-from dettoolkit.datasets.data_report import BadImageError, BadImages, Problem, ProblemReport
 from dettoolkit.datasets.samplers import SampleKey
 from dettoolkit.datasets.samples import BadImagePolicy, SkippedImage, sample_key, sample_seed
 from dettoolkit.datasets.segmentation_files import SegmentationFiles
@@ -31,10 +31,10 @@ __all__ = [
     "BadImages",
     "Batch",
     "BatchError",
+    "DataReport",
     "LabelClasses",
     "LabelError",
     "Problem",
-    "ProblemReport",
     "Sample",
     "SegmentationDataset",
     "SegmentationFiles",
@@ -91,7 +91,7 @@ class Batch(TypedDict):
     files: list[str]  # path of each image
     original_hw: Tensor  # int64 (N, 2) of the image files
     bad_images: list[str]  # "path: reason" of each skipped image; record them in a BadImages
-    problems: list[Problem]  # of the label files; record them in a ProblemReport
+    problems: list[Problem]  # of the label files; record them in a DataReport
 
 
 class SegmentationDataset(Dataset[Sample | SkippedImage]):
@@ -140,7 +140,7 @@ class SegmentationDataset(Dataset[Sample | SkippedImage]):
 
         Raises:
             BadImageError: see `on_bad_image`; names the file.
-            LabelError: a label file has values without a meaning, or colours; names it. Never skipped: the
+            LabelError: a label file has values without a meaning, or colors; names it. Never skipped: the
                 recipe does not fit the data.
         """
         key = sample_key(key)
@@ -180,7 +180,7 @@ class SegmentationDataset(Dataset[Sample | SkippedImage]):
         return sizes
 
     def _look(self, index: int) -> tuple[tuple[int, int] | None, bool]:
-        """Give the size of a label map, None for one to be skipped, and whether it is nothing but void."""
+        """Return the size of a label map, None for one to be skipped, and whether it is nothing but void."""
         try:
             labels, _ = self._read_maps(index)
         except BadImageError as error:

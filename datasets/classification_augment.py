@@ -99,7 +99,7 @@ def torchvision_changes(
         num_ops: changes by randaugment.
         magnitude: how strong they are, of 30.
         erasing: probability that a rectangle is filled.
-        mean: colour of that rectangle, the normalisation's mean, so that it becomes zero as there.
+        mean: color of that rectangle, the normalization's mean, so that it becomes zero as there.
     """
     changes: list[Any] = []
     if policy != "none":

@@ -16,16 +16,16 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dettoolkit.datasets.coco_annotations import CocoAnnotations
-from dettoolkit.datasets.images import read_image
-from dettoolkit.datasets.labels import LabelMap
 from dettoolkit.datasets.data_report import (
     BadImageError,
     BadImages,
+    DataReport,
     Problem,
-    ProblemReport,
     Reason,
     clean_boxes,
 )
+from dettoolkit.datasets.images import read_image
+from dettoolkit.datasets.labels import LabelMap
 from dettoolkit.datasets.samplers import SampleKey
 from dettoolkit.datasets.samples import BadImagePolicy, SkippedImage, sample_key, sample_seed
 
@@ -35,9 +35,9 @@ __all__ = [
     "Batch",
     "CocoAnnotations",
     "CocoDetection",
+    "DataReport",
     "LabelMap",
     "Problem",
-    "ProblemReport",
     "Sample",
     "SkippedImage",
     "Transform",
@@ -79,7 +79,7 @@ class Batch(TypedDict):
     files: list[str]  # path of each image
     original_hw: Tensor  # int64 (N, 2) of the image files
     bad_images: list[str]  # "path: image id 7: reason" of each skipped image; record them in a BadImages
-    problems: list[Problem]  # images of another size than the json says; record them in a ProblemReport
+    problems: list[Problem]  # images of another size than the json says; record them in a DataReport
 
 
 class CocoDetection(Dataset[Sample | SkippedImage]):
@@ -148,7 +148,7 @@ class CocoDetection(Dataset[Sample | SkippedImage]):
         }
 
     def summary(self) -> str:
-        """Say how many images there are and what became of those without boxes."""
+        """Return how many images there are and what became of those without boxes."""
         total = len(self.annotations)
         done = "dropped (data.drop_empty=true)" if self._dropped else "kept as negatives"
         return (
@@ -165,7 +165,7 @@ class CocoDetection(Dataset[Sample | SkippedImage]):
         return height, width
 
     def _targets(self, row: int, hw: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Give the boxes (m, 4) and labels (m,) to train on, cleaned for the size the image really has."""
+        """Return the boxes (m, 4) and labels (m,) to train on, cleaned for the size the image really has."""
         start, stop = self.annotations.offsets[row : row + 2]
         boxes = self.annotations.boxes_xywh[start:stop]
         corners = np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
@@ -190,7 +190,7 @@ class CocoDetection(Dataset[Sample | SkippedImage]):
 def collate(samples: Sequence[Sample | SkippedImage]) -> Batch:
     """Stack samples into a batch; skipped images are left out and listed in bad_images.
 
-    When every image was skipped the batch has N = 0 with all shapes intact; batch normalisation cannot be
+    When every image was skipped the batch has N = 0 with all shapes intact; batch normalization cannot be
     trained on it, so the consumer has to pass over it (under DDP: with a zero loss that reaches every
     parameter).
     """

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dettoolkit.datasets.coco_json import Columns, PackedStrings, missing_file, read_columns
+from dettoolkit.datasets.data_report import REASON_KINDS, DataReport, Reason, clean_boxes
 from dettoolkit.datasets.images import header_hw
 from dettoolkit.datasets.labels import GAP, ClassMap, LabelMap, map_classes
-from dettoolkit.datasets.data_report import REASON_KINDS, ProblemReport, Reason, clean_boxes
 
 _BBOX = "bbox [{:.10g}, {:.10g}, {:.10g}, {:.10g}]"
 
@@ -38,7 +38,7 @@ class CocoAnnotations:
     iscrowd: NDArray[np.bool_]  # (A,)
     annotation_ids: NDArray[np.int64]  # (A,) the file's, problems.NO_ID where there is none
     usable: NDArray[np.bool_]  # (A,) passes the cleaning rule and is no crowd: trained on
-    problems: ProblemReport
+    problems: DataReport
 
     @classmethod
     def load(cls, annotations: Path, *, images: Path, label_map: LabelMap) -> CocoAnnotations:
@@ -62,7 +62,7 @@ class CocoAnnotations:
                 "correct data.root or data.*.images"
             )
         columns = read_columns(annotations)
-        report = ProblemReport(annotations, boxes=int(columns.has_bbox.sum()))
+        report = DataReport(annotations, boxes=int(columns.has_bbox.sum()))
         columns = _drop_duplicate_images(columns, report)
         classes = map_classes(columns.categories, label_map, annotations)
         rows, labels, known = _resolve(columns, classes, report)
@@ -100,11 +100,11 @@ class CocoAnnotations:
         return len(self.image_ids)
 
     def file_name(self, index: int) -> str:
-        """Give the file name of image `index` (0-based, not its id), as in the json."""
+        """Return the file name of image `index` (0-based, not its id), as in the json."""
         return self.file_names[index]
 
     def image_path(self, index: int) -> Path:
-        """Give the path of image `index` (0-based, not its id)."""
+        """Return the path of image `index` (0-based, not its id)."""
         return self.images / self.file_names[index]
 
     @property
@@ -119,7 +119,7 @@ class CocoAnnotations:
         return np.asarray(boxes == 0)
 
     def evaluation_dict(self) -> dict[str, Any]:
-        """Give the ground truth as a COCO dict, to be scored as pycocotools would score the file itself.
+        """Return the ground truth as a COCO dict, to be scored as pycocotools would score the file itself.
 
         Boxes are as in the file (not clipped; crowds and boxes without area are there); ids of images and
         categories are the file's. Annotations are numbered anew from 1, because pycocotools takes a match
@@ -155,7 +155,7 @@ class CocoAnnotations:
         return f"{text}\n{self.problems.summary()}" if self.problems.counts else text
 
 
-def _drop_duplicate_images(columns: Columns, report: ProblemReport) -> Columns:
+def _drop_duplicate_images(columns: Columns, report: DataReport) -> Columns:
     _, first = np.unique(columns.image_ids, return_index=True)
     if len(first) == len(columns.image_ids):
         return columns
@@ -173,7 +173,7 @@ def _drop_duplicate_images(columns: Columns, report: ProblemReport) -> Columns:
 
 
 def _resolve(
-    columns: Columns, classes: ClassMap, report: ProblemReport
+    columns: Columns, classes: ClassMap, report: DataReport
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
     """Find image and label of every annotation; report and mask out those that cannot be kept.
 
@@ -213,7 +213,7 @@ def _find(ids: NDArray[np.int64], wanted: NDArray[np.int64]) -> tuple[NDArray[np
     return position, ids[position] == wanted
 
 
-def _fill_sizes(columns: Columns, images: Path, report: ProblemReport) -> NDArray[np.int64]:
+def _fill_sizes(columns: Columns, images: Path, report: DataReport) -> NDArray[np.int64]:
     """Read from the image headers the sizes that the json leaves out; 0 stays where that fails too."""
     image_hw = columns.image_hw.copy()
     for row in np.flatnonzero((image_hw == 0).any(axis=1)).tolist():
@@ -228,7 +228,7 @@ def _fill_sizes(columns: Columns, images: Path, report: ProblemReport) -> NDArra
     return image_hw
 
 
-def _fill_areas(columns: Columns, order: NDArray[np.int64], report: ProblemReport) -> NDArray[np.float64]:
+def _fill_areas(columns: Columns, order: NDArray[np.int64], report: DataReport) -> NDArray[np.float64]:
     boxes, areas = columns.boxes_xywh, columns.areas
     missing = ~np.isfinite(areas)
     with np.errstate(over="ignore", invalid="ignore"):  # in boxes that are not kept
@@ -240,7 +240,7 @@ def _fill_areas(columns: Columns, order: NDArray[np.int64], report: ProblemRepor
 
 
 def _check_boxes(
-    columns: Columns, order: NDArray[np.int64], image_hw: NDArray[np.int64], report: ProblemReport
+    columns: Columns, order: NDArray[np.int64], image_hw: NDArray[np.int64], report: DataReport
 ) -> NDArray[np.bool_]:
     """Apply the cleaning rule to the kept annotations, report, and give which are usable."""
     boxes = columns.boxes_xywh[order]
@@ -260,7 +260,7 @@ def _check_boxes(
 
 
 def _report(
-    report: ProblemReport,
+    report: DataReport,
     kind: str,
     columns: Columns,
     positions: NDArray[np.int64],

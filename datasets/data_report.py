@@ -131,7 +131,7 @@ NO_ID = np.iinfo(np.int64).min
 """Stands for an id that is missing, in arrays."""
 
 
-class ProblemReport:
+class DataReport:
     """Everything found wrong in a json or a folder, counted by kind and listed by image and annotation id."""
 
     def __init__(self, path: Path, *, boxes: int = 0) -> None:
@@ -179,7 +179,7 @@ class ProblemReport:
                     values=np.array([[problem.text]], object),
                 )
 
-    def extend(self, other: ProblemReport) -> None:
+    def extend(self, other: DataReport) -> None:
         """Add all that another report holds."""
         self.boxes += other.boxes
         self._groups.extend(other._groups)
@@ -221,7 +221,7 @@ class ProblemReport:
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
-        """Give the whole report as plain dicts and lists: file, counts, and every problem."""
+        """Return the whole report as plain dicts and lists: file, counts, and every problem."""
         return {
             "file": str(self.path),
             "counts": self.counts,

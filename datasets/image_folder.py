@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from dettoolkit.datasets.data_report import BadImageError, Problem
 from dettoolkit.datasets.image_folder_files import ImageFolderFiles
 from dettoolkit.datasets.images import read_image
-from dettoolkit.datasets.data_report import BadImageError, Problem
 from dettoolkit.datasets.samplers import SampleKey
 from dettoolkit.datasets.samples import BadImagePolicy, SkippedImage, sample_key, sample_seed
 

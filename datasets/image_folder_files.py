@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dettoolkit.datasets.data_report import NO_ID, DataReport
 from dettoolkit.datasets.images import ENDINGS
-from dettoolkit.datasets.data_report import NO_ID, ProblemReport
 from dettoolkit.datasets.regular_files import read_lines
 from dettoolkit.datasets.walk import Walk
 
@@ -27,7 +27,7 @@ class ImageFolderFiles:
     path: Path  # the split's folder
     class_names: list[str]  # by label
     labels: NDArray[np.int64]  # (N,)
-    problems: ProblemReport
+    problems: DataReport
     letters: NDArray[np.uint8]  # paths below `path` one after the other, as the file system's bytes
     ends: NDArray[np.int64]  # (N,) where each ends
 
@@ -79,7 +79,7 @@ class ImageFolderFiles:
         return len(self.labels)
 
     def image_path(self, index: int) -> Path:
-        """Give the path of an image."""
+        """Return the path of an image."""
         start = self.ends[index - 1] if index else 0
         return self.path / os.fsdecode(self.letters[start : self.ends[index]].tobytes())
 
@@ -133,7 +133,7 @@ def read_names(path: Path) -> dict[str, str]:
 
 
 def _class_names(folders: Sequence[str], called: dict[str, str]) -> list[str]:
-    """Name the classes; a name that several have (ImageNet's two cranes) gets the folder's behind it."""
+    """Return the names of the classes; a name that several have (ImageNet's two cranes) gets the folder's behind it."""
     names = [called.get(folder, folder) for folder in folders]
     times = Counter(names)
     return [
@@ -143,7 +143,7 @@ def _class_names(folders: Sequence[str], called: dict[str, str]) -> list[str]:
 
 
 def _folder_by_folder(path: str) -> tuple[list[str], str]:
-    """Give the key by which a folder's files come before those of its folders."""
+    """Return the key by which a folder's files come before those of its folders."""
     parent, _, name = path.rpartition("/")
     return parent.split("/"), name
 
@@ -159,8 +159,8 @@ def _no_class(folder: Path, loose: int) -> FileNotFoundError:
     return FileNotFoundError(f"{folder} needs a folder of images for each class; it has {there}")
 
 
-def _report(walk: Walk, folder: Path, files: Sequence[str], *, empty: Sequence[str]) -> ProblemReport:
-    report = ProblemReport(folder)
+def _report(walk: Walk, folder: Path, files: Sequence[str], *, empty: Sequence[str]) -> DataReport:
+    report = DataReport(folder)
     for kind, paths in (
         ("image of no class", [each for each in files if "/" not in each and each.lower().endswith(ENDINGS)]),
         ("file is no image", [each for each in files if "/" in each and not each.lower().endswith(ENDINGS)]),

@@ -25,7 +25,7 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 MAX_MEGAPIXELS = 100.0
 """Default of the largest image that is decoded: 0.3 GB as RGB, and up to 1 GB on the way there."""
 
-MOST_MEGAPIXELS = 1000.0
+MEGAPIXELS_LIMIT = 1000.0
 """What that may be raised to; OpenCV decodes no more than 2^30 pixels."""
 
 _FORMATS = (
@@ -49,7 +49,7 @@ ITU-T T.81, B.1.1."""
 def read_image(
     path: Path, *, expected_hw: tuple[int, int] | None = None, max_megapixels: float = MAX_MEGAPIXELS
 ) -> NDArray[np.uint8]:
-    """Read an image as RGB uint8 (H, W, 3), whatever its kind (grey, palette, CMYK, alpha, 16-bit).
+    """Read an image as RGB uint8 (H, W, 3), whatever its kind (gray, palette, CMYK, alpha, 16-bit).
 
     Args:
         path: the file.
@@ -94,7 +94,7 @@ def read_whole(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> bytes:
 
 
 def resize_image(image: NDArray[np.uint8], input_hw: tuple[int, int]) -> NDArray[np.uint8]:
-    """Resize `image` (H, W, 3) to `input_hw`: bilinear, half-pixel centres, no antialias.
+    """Resize `image` (H, W, 3) to `input_hw`: bilinear, half-pixel centers, no antialias.
 
     The one resize of training, evaluation and prediction. Equals torch's `interpolate(mode="bilinear",
     align_corners=False)` up to rounding; the result (h, w, 3) is contiguous.
@@ -165,9 +165,9 @@ def _beyond(max_megapixels: float) -> str:
 
 
 def damage(data: bytes) -> str | None:
-    """Say why these bytes are not a whole image file, or None.
+    """Return why these bytes are not a whole image file, or None.
 
-    JPEG and PNG are followed to their end marker: decoders fill what is missing with grey (libjpeg, through
+    JPEG and PNG are followed to their end marker: decoders fill what is missing with gray (libjpeg, through
     OpenCV 4) and accept a tail of zeros, which interrupted copies leave behind. Bytes after the end are fine.
     Other formats are left to the decoder.
     """

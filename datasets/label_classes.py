@@ -27,7 +27,7 @@ VALUES = 1 << 16
 
 
 class LabelError(ValueError):
-    """A label picture that cannot be understood: a value without a meaning, or colours instead of values."""
+    """A label picture that cannot be understood: a value without a meaning, or colors instead of values."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +36,12 @@ class LabelClasses:
 
     names: list[str]  # K, index = label
     label_ids: list[int]  # K, label -> the value that a written prediction has: the first of its class
-    colors: list[RGB | None]  # K, label -> colour of pictures; None: drawing chooses
+    colors: list[RGB | None]  # K, label -> color of figures; None: drawing chooses
     lookup: NDArray[np.uint8]  # (65536,) file value -> label, VOID or UNKNOWN
 
     @classmethod
     def cityscapes(cls, *, ignore: Sequence[int] = ()) -> LabelClasses:
-        """Give the 19 classes that Cityscapes scores, for `*_labelIds.png`.
+        """Return the 19 classes that Cityscapes scores, for `*_labelIds.png`.
 
         The other official ids are void, and 255 too: 8 bits have no room for the license plate's -1. The
         official script leaves license plates out when it draws these files; other exporters write them.
@@ -57,7 +57,7 @@ class LabelClasses:
 
     @classmethod
     def cityscapes_train_ids(cls, *, ignore: Sequence[int] = ()) -> LabelClasses:
-        """Give the same classes for `*_labelTrainIds.png`: values 0 to 18, void 255.
+        """Return the same classes for `*_labelTrainIds.png`: values 0 to 18, void 255.
 
         `label_ids` are the official ids nevertheless: predictions are written in them.
         """
@@ -70,7 +70,7 @@ class LabelClasses:
         """Build one's own table; label = position in `entries`. Any value it does not name is unknown.
 
         Args:
-            entries: name, the values (0 to 65535) that mean this class, and a colour (RGB) or None.
+            entries: name, the values (0 to 65535) that mean this class, and a color (RGB) or None.
             ignore: the values that are void.
 
         Raises:
@@ -122,7 +122,7 @@ class LabelClasses:
         return _ranges(np.flatnonzero(self.known).tolist())
 
     def reordered(self, names: Sequence[str]) -> LabelClasses:
-        """Give the same classes in another order: `names` are all of theirs, and label = position there."""
+        """Return the same classes in another order: `names` are all of theirs, and label = position there."""
         order = [self.names.index(name) for name in names]
         lookup = self.lookup.copy()
         for label, before in enumerate(order):
@@ -131,7 +131,7 @@ class LabelClasses:
         return LabelClasses(list(names), ids, colors, lookup)
 
     def same_as(self, other: LabelClasses) -> bool:
-        """Say whether both give every file value the same meaning."""
+        """Return whether both give every file value the same meaning."""
         return self.names == other.names and bool((self.lookup == other.lookup).all())
 
 
@@ -142,7 +142,7 @@ def _official(*, values: Sequence[int], void: Sequence[int], ignore: Sequence[in
 
 
 def _repeated(values: Iterable[object]) -> str:
-    """Give the first value that occurs twice, as text; empty when there is none."""
+    """Return the first value that occurs twice, as text; empty when there is none."""
     return next((str(value) for value, count in Counter(values).items() if count > 1), "")
 
 

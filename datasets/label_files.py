@@ -1,4 +1,4 @@
-"""Reading label PNGs: the values as stored, never colours, and the labels they mean."""
+"""Reading label PNGs: the values as stored, never colors, and the labels they mean."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dettoolkit.datasets.data_report import BadImageError
 from dettoolkit.datasets.images import MAX_MEGAPIXELS, decode, header_of, read_whole
 from dettoolkit.datasets.label_classes import UNKNOWN, LabelClasses, LabelError
-from dettoolkit.datasets.data_report import BadImageError
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# Colour types of a PNG's header (PNG specification, 11.2.2).
-_GREY, _RGB, _PALETTE, _GREY_ALPHA, _RGB_ALPHA = 0, 2, 3, 4, 6
+# Color types of a PNG's header (PNG specification, 11.2.2).
+_GRAY, _RGB, _PALETTE, _GRAY_ALPHA, _RGB_ALPHA = 0, 2, 3, 4, 6
 _MOST_NAMED = 10
 
 
@@ -26,7 +26,7 @@ def read_labels(
 
     Raises:
         BadImageError: the file is missing, damaged, too large or no PNG; the text is the reason only.
-        LabelError: a value is neither a class nor ignored, or the picture has colours; names the file.
+        LabelError: a value is neither a class nor ignored, or the picture has colors; names the file.
     """
     values = read_values(path, max_megapixels=max_megapixels)
     if values.dtype == np.uint8:
@@ -50,18 +50,18 @@ def read_instances(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> NDA
 def read_values(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> NDArray[Any]:
     """Read a one-channel PNG's values as they are stored: uint8 or uint16 (H, W).
 
-    Grey of any depth, and the indices of a palette (OpenCV would give the palette's colours).
+    Gray of any depth, and the indices of a palette (OpenCV would give the palette's colors).
     """
     data = read_whole(path, max_megapixels=max_megapixels)
     if not data.startswith(_SIGNATURE) or data[12:16] != b"IHDR":
         raise BadImageError(f"is not a PNG, as label files have to be (starts with {data[:16]!r})")
-    depth, colour_type = data[24], data[25]
-    if colour_type in (_RGB, _RGB_ALPHA):
+    depth, color_type = data[24], data[25]
+    if color_type in (_RGB, _RGB_ALPHA):
         raise LabelError(
-            f"{path} is a colour picture; wanted a PNG whose values are class ids: one channel of 8 or 16 "
-            "bits, or a palette whose indices are the ids. Convert the colours to ids and name that file"
+            f"{path} is a color picture; wanted a PNG whose values are class ids: one channel of 8 or 16 "
+            "bits, or a palette whose indices are the ids. Convert the colors to ids and name that file"
         )
-    if colour_type == _PALETTE:
+    if color_type == _PALETTE:
         return _palette_indices(data, max_megapixels=max_megapixels)
     values = decode(data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH, max_megapixels=max_megapixels)
     if depth < 8:  # decoders stretch 1, 2 and 4 bits to 0-255

@@ -23,7 +23,7 @@ class EpochSampler(Sampler[SampleKey]):
 
     The order of an epoch is a permutation drawn from (seed, epoch), alike on all ranks, padded by its own
     start until every rank has the same number; each rank takes every world_size-th. A rank with at least one
-    full batch leaves its last incomplete one out (batch normalisation suffers from a remainder of one image);
+    full batch leaves its last incomplete one out (batch normalization suffers from a remainder of one image);
     with fewer samples than a batch, they all make the one batch.
     """
 
@@ -107,7 +107,7 @@ class ResumableLoader(DataLoader[Any]):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Say where training is; a batch counts as soon as it is handed out.
+        """Return where training is; a batch counts as soon as it is handed out.
 
         A checkpoint written because a training step raised would therefore skip that step's batch.
         """

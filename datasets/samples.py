@@ -47,10 +47,10 @@ class BadImagePolicy:
 
 
 def sample_key(key: int | SampleKey) -> SampleKey:
-    """Say what a sampler asks for; a plain index means epoch 0."""
+    """Return what a sampler asks for; a plain index means epoch 0."""
     return SampleKey(*key) if isinstance(key, tuple) else SampleKey(int(key), 0)
 
 
 def sample_seed(seed: int, key: SampleKey) -> int:
-    """Give the seed of one sample's augmentation; nothing but these numbers decides it."""
+    """Return the seed of one sample's augmentation; nothing but these numbers decides it."""
     return int(np.random.SeedSequence([seed, key.epoch, key.index]).generate_state(1)[0])

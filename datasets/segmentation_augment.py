@@ -1,4 +1,4 @@
-"""Augmentation of segmentation samples: random scale and crop, flip, colour; and what goes without.
+"""Augmentation of segmentation samples: random scale and crop, flip, color; and what goes without.
 
 (H, W) is a picture's size, (S, T) its size after scaling, (h, w) that of the crop. Labels are label maps as
 SegmentationDataset has them: uint8, VOID is ignored.
@@ -20,8 +20,8 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # as in augment.py, whic
 
 import albumentations as A
 
-from dettoolkit.datasets.cityscapes_labels import VOID
 from dettoolkit.datasets.augment import photometric_distortion
+from dettoolkit.datasets.cityscapes_labels import VOID
 from dettoolkit.datasets.images import resize_image
 
 Image = NDArray[np.uint8]
@@ -42,7 +42,7 @@ Window = tuple[Span, Span]  # rows, columns
 
 
 def window_at(starts: Sequence[int], crop_hw: tuple[int, int], hw: tuple[int, int]) -> Window:
-    """Give the window of `crop_hw` that begins at (row, column) `starts`, as much of it as a picture has."""
+    """Return the window of `crop_hw` that begins at (row, column) `starts`, as much of it as a picture has."""
     rows, columns = (
         Span(start, min(start + crop, side)) for start, crop, side in zip(starts, crop_hw, hw, strict=True)
     )
@@ -50,9 +50,9 @@ def window_at(starts: Sequence[int], crop_hw: tuple[int, int], hw: tuple[int, in
 
 
 def scaled_labels(labels: Labels, scaled_hw: tuple[int, int], window: Window) -> Labels:
-    """Scale labels (H, W) to (S, T) and give the window of it: the nearest pixel, half-pixel centres.
+    """Scale labels (H, W) to (S, T) and give the window of it: the nearest pixel, half-pixel centers.
 
-    The pixel whose centre is nearest to where `resize_image` samples, so that labels stay on their picture
+    The pixel whose center is nearest to where `resize_image` samples, so that labels stay on their picture
     (OpenCV's INTER_NEAREST is shifted by up to half a pixel).
     """
     rows, columns = (
@@ -97,7 +97,7 @@ def _whole_periods(span: Span, side: int, scaled: int) -> tuple[Span, Span]:
 
 
 def largest_share(labels: Labels) -> float:
-    """Give the share of the most frequent class among the pixels that are not void; 1 when all are void."""
+    """Return the share of the most frequent class among the pixels that are not void; 1 when all are void."""
     counts = cv2.calcHist([labels], [0], None, [256], [0, 256])[:VOID]
     total = counts.sum()
     return float(counts.max() / total) if total else 1.0
@@ -126,14 +126,14 @@ class ScaleCrop(A.DualTransform):  # type: ignore[misc]
         crop_hw: tuple[int, int],
         scale: tuple[float, float],
         scale_step: float,
-        max_class_share: float,
+        max_class_fraction: float,
         fill: tuple[int, int, int],
     ) -> None:
         super().__init__(p=1)
         self.crop_hw = crop_hw
         self.scale = scale
         self.scale_step = scale_step
-        self.max_class_share = max_class_share
+        self.max_class_fraction = max_class_fraction
         self.fill = fill
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,16 +146,16 @@ class ScaleCrop(A.DualTransform):  # type: ignore[misc]
             starts = [int(self.random_generator.integers(each + 1)) for each in spare]
             window = window_at(starts, self.crop_hw, scaled_hw)
             labels = scaled_labels(data["mask"], scaled_hw, window)
-            if self.max_class_share >= 1 or largest_share(labels) <= self.max_class_share:
+            if self.max_class_fraction >= 1 or largest_share(labels) <= self.max_class_fraction:
                 break
         return {"scaled_hw": scaled_hw, "window": window, "labels": labels}
 
     def apply(self, img: Image, scaled_hw: tuple[int, int], window: Window, **_: Any) -> Image:
-        """Give the window of the scaled image, padded."""
+        """Return the window of the scaled image, padded."""
         return pad(scaled_image(img, scaled_hw, window), self.crop_hw, self.fill)
 
     def apply_to_mask(self, mask: Labels, labels: Labels, **_: Any) -> Labels:  # noqa: ARG002
-        """Give the same window of the labels, padded with VOID."""
+        """Return the same window of the labels, padded with VOID."""
         return pad(labels, self.crop_hw, VOID)
 
     def _draw_scale(self) -> float:
@@ -177,7 +177,7 @@ class SegmentationTransform:
         crop_hw: tuple[int, int],
         scale: tuple[float, float],
         scale_step: float,
-        max_class_share: float,
+        max_class_fraction: float,
         flip: bool,
         color: bool,
         mean_fill: tuple[float, float, float],
@@ -188,10 +188,10 @@ class SegmentationTransform:
             crop_hw: size of what comes out.
             scale: least and largest factor of the image's size.
             scale_step: factors are `scale[0]` and this much more each; 0 takes any between.
-            max_class_share: a crop of which one class has a larger share, among the pixels that are not void,
+            max_class_fraction: a crop of which one class has a larger share, among the pixels that are not void,
                 is drawn again, up to TRIES crops; the last is taken as it is. 1 takes the first.
             flip: mirror half of the samples.
-            color: SSD's colour distortion.
+            color: SSD's color distortion.
             mean_fill: RGB in [0, 1] of what is beyond the image: data.mean, so that it is about 0 for the
                 network.
         """
@@ -200,19 +200,19 @@ class SegmentationTransform:
                 f"scale must be (least, largest) above 0 and scale_step not negative, got {scale} and "
                 f"{scale_step}: correct data.augment"
             )
-        if not 0 < max_class_share <= 1:
-            raise ValueError(f"max_class_share must be above 0 and at most 1, got {max_class_share}")
+        if not 0 < max_class_fraction <= 1:
+            raise ValueError(f"max_class_fraction must be above 0 and at most 1, got {max_class_fraction}")
         self.input_hw = crop_hw
         crop = ScaleCrop(
             crop_hw=crop_hw,
             scale=scale,
             scale_step=scale_step,
-            max_class_share=max_class_share,
-            fill=_colour(mean_fill),
+            max_class_fraction=max_class_fraction,
+            fill=_color(mean_fill),
         )
         flips = [A.HorizontalFlip(p=0.5)] if flip else []
-        colours = photometric_distortion() if color else []
-        self._compose = A.Compose([crop, *flips, *colours], is_check_shapes=False)
+        colors = photometric_distortion() if color else []
+        self._compose = A.Compose([crop, *flips, *colors], is_check_shapes=False)
 
     def __call__(self, image: Image, labels: Labels, seed: int) -> tuple[Image, Labels]:
         """Transform one sample.
@@ -233,7 +233,7 @@ class SegmentationTransform:
         return np.ascontiguousarray(sample["image"]), np.ascontiguousarray(sample["mask"])
 
 
-class CentreCrop:
+class CenterCrop:
     """Cut out the middle of a sample, unscaled; a smaller one is padded right and below."""
 
     moves_labels = True
@@ -241,7 +241,7 @@ class CentreCrop:
     def __init__(self, *, crop_hw: tuple[int, int], mean_fill: tuple[float, float, float]) -> None:
         """Choose; as for SegmentationTransform."""
         self.input_hw = crop_hw
-        self._fill = _colour(mean_fill)
+        self._fill = _color(mean_fill)
 
     def __call__(self, image: Image, labels: Labels, seed: int) -> tuple[Image, Labels]:  # noqa: ARG002
         """Crop image (H, W, 3) and labels (H, W) to `crop_hw`."""
@@ -269,7 +269,7 @@ class EvalTransform:
         return resize_image(image, self.input_hw), labels
 
 
-def _colour(mean: tuple[float, float, float]) -> tuple[int, int, int]:
+def _color(mean: tuple[float, float, float]) -> tuple[int, int, int]:
     red, green, blue = (round(255 * value) for value in mean)
     return red, green, blue
 

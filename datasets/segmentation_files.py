@@ -12,8 +12,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from dettoolkit.datasets.data_report import NO_ID, DataReport, Problem
 from dettoolkit.datasets.label_classes import LabelClasses
-from dettoolkit.datasets.data_report import NO_ID, Problem, ProblemReport
 from dettoolkit.datasets.walk import Walk
 
 Layout = Literal["cityscapes", "folders"]
@@ -35,7 +35,7 @@ class SegmentationFiles:
     label_paths: list[Path]
     instance_paths: list[Path | None]  # `*_instanceIds.png`, None where there is none
     classes: LabelClasses
-    problems: ProblemReport
+    problems: DataReport
 
     @classmethod
     def load(
@@ -112,7 +112,7 @@ class SegmentationFiles:
                     "classes (labelIds and labelTrainIds?); give both the same kind of files"
                 )
         path = first.path if len(parts) == 1 else Path(os.path.commonpath([part.path for part in parts]))
-        problems = ProblemReport(path)
+        problems = DataReport(path)
         for part in parts:
             problems.extend(part.problems)
         return SegmentationFiles(
@@ -168,7 +168,7 @@ def _find_folders(image_folder: Path, label_folder: Path) -> _Found:
     wanted = "images (.jpg, .png, .webp, .bmp, .tif)"
     (image_files, left_out), (label_files, others) = _list_files(image_folder), _list_files(label_folder)
     images = _some(image_folder, image_files, _IMAGE, wanted)
-    labels = _some(label_folder, label_files, _LABEL, "label pictures (.png)")
+    labels = _some(label_folder, label_files, _LABEL, "label figures (.png)")
     return _Found(images, labels, {}, left_out + others, False, "{}.png")
 
 
@@ -214,8 +214,8 @@ def _no_pair(image_folder: Path, label_folder: Path, found: _Found) -> ValueErro
     )
 
 
-def _report_single_files(label_folder: Path, found: _Found) -> ProblemReport:
-    report = ProblemReport(label_folder)
+def _report_single_files(label_folder: Path, found: _Found) -> DataReport:
+    report = DataReport(label_folder)
     for kind, ours, others in (
         ("image without label", found.images, found.labels),
         ("label without image", found.labels, found.images),

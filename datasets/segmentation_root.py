@@ -1,4 +1,4 @@
-"""What to say when data.root holds no labelled images."""
+"""What to say when data.root holds no labeled images."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def check_cityscapes_root(root: Path, *, expected: Sequence[str], layout: Layout
         )
     raise FileNotFoundError(
         f"no Cityscapes at data.root={root}. Expected:\n{listing}\n{there}"
-        "Cityscapes is 5,000 finely labelled photos of streets (1024 x 2048), free for research: register at "
+        "Cityscapes is 5,000 finely labeled photos of streets (1024 x 2048), free for research: register at "
         "www.cityscapes-dataset.com, then pip install cityscapesscripts and csDownload "
         "leftImg8bit_trainvaltest.zip gtFine_trainvaltest.zip (11 GB and 241 MB); unpack both in data.root\n"
         "To try the embedded data instead: tools/train.py RECIPE configs/overlays/scenes_segmentation.yaml\n"

@@ -63,7 +63,7 @@ class Walk:
                     waiting.append(self._entries(*found))
 
     def _entries(self, folder: str, real: str) -> Iterator[str | tuple[str, str]]:
-        """Give the files of a folder that is really at `real`, and its folders, each with its real place."""
+        """Return the files of a folder that is really at `real`, and its folders, each with its real place."""
         if real == self._skip:
             return
         try:
@@ -90,7 +90,7 @@ class Walk:
                 yield path
 
     def _scan(self, folder: str) -> tuple[list[str], dict[str, int]]:
-        """Give the names in a folder, in order, and the kind of those that are no regular files."""
+        """Return the names in a folder, in order, and the kind of those that are no regular files."""
         names, kinds = [], {}
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -109,7 +109,7 @@ class Walk:
         return names, kinds
 
     def _follow(self, path: str, real: str) -> str | tuple[str, str] | Problem | None:
-        """Give what a link in the folder `real` leads to, or why not; None for a file that is not wanted."""
+        """Return what a link in the folder `real` leads to, or why not; None for a file that is not wanted."""
         try:
             target = os.path.realpath(path, strict=True)
             found = os.stat(target)
@@ -137,7 +137,7 @@ class Walk:
         return not self._endings or path.lower().endswith(self._endings)
 
     def _is_listed(self, target: str) -> bool:
-        """Say whether a real path is met on the way through folders that are listed."""
+        """Return whether a real path is met on the way through folders that are listed."""
         while target not in self._listed:
             target, name = os.path.split(target)
             if not name or name.startswith("."):
@@ -158,7 +158,7 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 
 def natural(text: str) -> str:
-    """Give the key by which names and paths are sorted as people do: numbers by their value."""
+    """Return the key by which names and paths are sorted as people do: numbers by their value."""
     return _DIGITS.sub(_by_value, text)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dettoolkit.classification import run as classification
-from dettoolkit.detection import run as detection
-from dettoolkit.segmentation import run as segmentation
-from dettoolkit.run import Classes, Run, build_data_module, describe
 from dettoolkit.config import ClassificationRecipe, DetectionRecipe, Recipe, SegmentationRecipe
+from dettoolkit.detection import run as detection
+from dettoolkit.run import Classes, Run, build_data_module, describe
+from dettoolkit.segmentation import run as segmentation
 
 __all__ = ["Classes", "Run", "build_data_module", "describe", "evaluation_run", "training_run"]
 

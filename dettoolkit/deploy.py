@@ -8,9 +8,6 @@ from typing import Any, cast
 from torch import nn
 
 from dettoolkit.classification.build import build_classifier
-from dettoolkit.detection.build import activation_of, anchor_arguments, build_detector
-from dettoolkit.segmentation.build import build_segmenter
-from dettoolkit.datasets.cityscapes_labels import CLASSES
 from dettoolkit.config import (
     ClassificationRecipe,
     DetectionRecipe,
@@ -18,8 +15,11 @@ from dettoolkit.config import (
     SegmentationRecipe,
     recipe_to_dict,
 )
+from dettoolkit.datasets.cityscapes_labels import CLASSES
+from dettoolkit.detection.build import activation_of, anchor_arguments, build_detector
 from dettoolkit.detection.model import Detector
-from dettoolkit.manifest import Anchors, DetectionFacts, Manifest, SegmentationFacts
+from dettoolkit.manifest import Anchors, DetectionSection, Manifest, SegmentationSection
+from dettoolkit.segmentation.build import build_segmenter
 
 
 def build_network(recipe: Recipe, *, num_classes: int) -> nn.Module:
@@ -79,24 +79,24 @@ def manifest_of(recipe: Recipe, network: nn.Module, description: Mapping[str, An
     )
 
 
-def _detection(recipe: DetectionRecipe, network: Detector) -> DetectionFacts:
+def _detection(recipe: DetectionRecipe, network: Detector) -> DetectionSection:
     model, evaluation = recipe.model, recipe.evaluation
-    return DetectionFacts(
+    return DetectionSection(
         activation=activation_of(model.loss),
         score_threshold=evaluation.score_threshold,
         nms_iou=model.postprocess.nms_iou,
         candidates_per_class=model.postprocess.candidates_per_class,
         max_detections=evaluation.max_detections,
-        shown_threshold=evaluation.picture_threshold,
+        threshold=evaluation.threshold,
         anchors=cast(Anchors, anchor_arguments(model, network.backbone.strides)),
     )
 
 
-def _segmentation(recipe: SegmentationRecipe, names: tuple[str, ...]) -> SegmentationFacts:
+def _segmentation(recipe: SegmentationRecipe, names: tuple[str, ...]) -> SegmentationSection:
     evaluation = recipe.evaluation
     own = recipe.data.classes
     colors = [each.color for each in own] if own is not None else [each.color for each in CLASSES]
-    return SegmentationFacts(
+    return SegmentationSection(
         align_corners=recipe.model.align_corners,
         mode=evaluation.mode,
         window_hw=evaluation.window_hw,

@@ -112,7 +112,7 @@ def download_coco(
 
 
 def is_complete(root: Path, archive: Archive) -> bool:
-    """Say whether the archive's folder holds all its files; an empty or absent folder does not.
+    """Return whether the archive's folder holds all its files; an empty or absent folder does not.
 
     Raises:
         DownloadError: the folder holds some files but not all: it is somebody's, so it is not overwritten.

@@ -35,7 +35,7 @@ def require_finite(tensors: Iterable[tuple[str, Tensor]], *, source: str, remedy
 
 
 def _sums_up(tensor: Tensor) -> bool:
-    """Say whether the sum is finite: then all values are, at a fortieth of the time of looking at each.
+    """Return whether the sum is finite: then all values are, at a fortieth of the time of looking at each.
 
     A sum that is not may be one of large values, which are looked at.
     """

@@ -8,16 +8,16 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dettoolkit.weights.pretrained import load_weights
-from dettoolkit.deploy import build_network, manifest_of, refuse_classifier
 from dettoolkit.config import Recipe, load_recipe
 from dettoolkit.datasets.images import MAX_MEGAPIXELS
-from dettoolkit.weights.description import read_checkpoint
+from dettoolkit.deploy import build_network, manifest_of, refuse_classifier
 from dettoolkit.formats import FORMATS, open_engine, read_manifest
-from dettoolkit.formats.pytorch import NetworkEngine
+from dettoolkit.formats.pytorch import PytorchEngine
 from dettoolkit.inference.predictor import Predictor
 from dettoolkit.manifest import Manifest
 from dettoolkit.training.run_folder import checkpoint_of, stored_recipe
+from dettoolkit.weights.description import read_checkpoint
+from dettoolkit.weights.pretrained import load_weights
 
 
 def load(
@@ -58,7 +58,7 @@ def load(
     manifest, network = open_checkpoint(path)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    network_engine = NetworkEngine(network, torch.device(device))
+    network_engine = PytorchEngine(network, torch.device(device))
     return Predictor(manifest, network_engine, source=str(path), max_megapixels=max_megapixels)
 
 

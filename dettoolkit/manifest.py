@@ -18,7 +18,7 @@ VERSION = 1
 """Of the layout below; a reader refuses a file of a later one."""
 LARGEST = 16 << 20
 """Bytes of a manifest at most; one of ours has some thousand."""
-MOST_BOXES = 4_000_000
+MAX_BOXES = 4_000_000
 """Default boxes at most, 64 MB; an input of 8192 x 8192 has 2 million."""
 
 SizeHW = tuple[Annotated[int, Meta(ge=1, le=16384)], Annotated[int, Meta(ge=1, le=16384)]]
@@ -59,7 +59,7 @@ class Anchors(TypedDict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectionFacts:
+class DetectionSection:
     """How a detector's raw outputs become boxes.
 
     Attributes:
@@ -68,7 +68,7 @@ class DetectionFacts:
         nms_iou: of two boxes of a class that overlap by more, the weaker goes.
         candidates_per_class: best boxes of a class that enter NMS.
         max_detections: most detections of an image.
-        shown_threshold: score from which a detection is shown to people, unless they say otherwise.
+        threshold: score from which a detection is shown to people, unless they say otherwise.
         anchors: how its default boxes are laid out.
     """
 
@@ -77,18 +77,18 @@ class DetectionFacts:
     nms_iou: Fraction
     candidates_per_class: Count
     max_detections: Count
-    shown_threshold: Fraction
+    threshold: Fraction
     anchors: Anchors
 
     def __post_init__(self) -> None:
         cells = sum(rows * columns for rows, columns in self.anchors["grids_hw"])
         boxes = cells * (2 + 2 * len(self.anchors["aspect_ratios"]))
-        if boxes > MOST_BOXES:
-            raise ManifestError(f"anchors make {boxes} default boxes, where {MOST_BOXES} are the most")
+        if boxes > MAX_BOXES:
+            raise ManifestError(f"anchors make {boxes} default boxes, where {MAX_BOXES} are the most")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentationFacts:
+class SegmentationSection:
     """How a segmenter is run and its logits become label maps; see `segmentation.inference.InferenceOptions`.
 
     Attributes:
@@ -114,8 +114,8 @@ class ExportFacts:
         format: onnx, openvino, executorch, litert or pt2.
         precision: float32 or int8.
         batch: images that the file takes at once; None for any number.
-        preprocessing: whether resizing and normalising are inside. Then the input is uint8 (N, H, W, 3),
-            RGB, of any size; otherwise float32 (N, 3, h, w) of `Manifest.input_hw`, normalised.
+        preprocessing: whether resizing and normalizing are inside. Then the input is uint8 (N, H, W, 3),
+            RGB, of any size; otherwise float32 (N, 3, h, w) of `Manifest.input_hw`, normalized.
         postprocessing: whether the file gives final answers. Detection: boxes_xyxy float32 (N, D, 4) in
             pixels of what was put in, scores float32 (N, D), labels int64 (N, D) with -1 for padding, counts
             int64 (N,). Segmentation: labels uint8 (N, H, W) of the size of what was put in. Otherwise the raw
@@ -143,8 +143,8 @@ class Manifest:
         class_ids: by label, the data's own: category ids, or values in label files.
         mean: of red, green and blue in [0, 1]; the network's input is (image / 255 - mean) / std.
         std: likewise.
-        input_hw: size to which an image is resized (bilinear, half-pixel centres, no antialias) before it is
-            normalised; None keeps its own, which only a segmenter can.
+        input_hw: size to which an image is resized (bilinear, half-pixel centers, no antialias) before it is
+            normalized; None keeps its own, which only a segmenter can.
         recipe: the resolved recipe.
         versions: of the libraries that made the model.
         detection: of a detector; None of a segmenter.
@@ -160,8 +160,8 @@ class Manifest:
     input_hw: SizeHW | None
     recipe: dict[str, Any]
     versions: dict[str, str]
-    detection: DetectionFacts | None = None
-    segmentation: SegmentationFacts | None = None
+    detection: DetectionSection | None = None
+    segmentation: SegmentationSection | None = None
     export: ExportFacts | None = None
 
     def __post_init__(self) -> None:
@@ -179,7 +179,7 @@ class Manifest:
 
     @property
     def task(self) -> Literal["detection", "segmentation"]:
-        """Say what the model does."""
+        """Return what the model does."""
         return "detection" if self.detection is not None else "segmentation"
 
     def to_json(self) -> str:

@@ -1,4 +1,4 @@
-"""From a decoded image to what a network takes: the one normalisation of training, evaluation and export."""
+"""From a decoded image to what a network takes: the one normalization of training, evaluation and export."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
-def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Turn uint8 images (N, 3, H, W) into float32: RGB in [0, 1], less `mean`, over `std`."""
     shape = (1, 3, 1, 1)
     offset = torch.tensor(mean, dtype=torch.float32, device=images.device).view(shape) * 255
@@ -18,10 +18,10 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     return (images.float() - offset) / scale
 
 
-def normalise_on_cpu(
+def normalize_on_cpu(
     images: Sequence[NDArray[np.uint8]], mean: Sequence[float], std: Sequence[float]
 ) -> NDArray[np.float32]:
-    """Turn uint8 images (H, W, 3) of one size into what `normalise` gives, (N, 3, H, W), to the bit.
+    """Turn uint8 images (H, W, 3) of one size into what `normalize` gives, (N, 3, H, W), to the bit.
 
     By NumPy, in one thread: PyTorch's threads go on looking for work for a while and would take the cores
     from another runtime's, which doubled its time for a small network on two cores.

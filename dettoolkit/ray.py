@@ -9,8 +9,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from dettoolkit.datasets.images import MAX_MEGAPIXELS
 from dettoolkit.datasets.data_report import BadImageError
+from dettoolkit.datasets.images import MAX_MEGAPIXELS
 from dettoolkit.inference import buckets
 from dettoolkit.inference.inputs import as_rgb, read_upright
 from dettoolkit.inference.jobs.journal import Record

@@ -16,10 +16,10 @@ import torchvision
 
 from dettoolkit.backbones.build import listing
 from dettoolkit.config import Recipe, recipe_to_dict
-from dettoolkit.datasets.data_report import BadImages, ProblemReport
-from dettoolkit.weights.description import description_of
+from dettoolkit.datasets.data_report import BadImages, DataReport
 from dettoolkit.training.data import DataModule
 from dettoolkit.training.module import Batch, Task
+from dettoolkit.weights.description import description_of
 
 logger = logging.getLogger(__name__)
 
@@ -58,18 +58,18 @@ class Run:
     train: Any
     val: Any
     scored_on: Path
-    problems: dict[Split, ProblemReport]
+    problems: dict[Split, DataReport]
     bad_images: BadImages
     collate: Callable[[Sequence[Any]], Any]
 
     @property
     def monitor(self) -> str | None:
-        """Give the name of the score that says which checkpoint is best; None when nothing can be scored."""
+        """Return the name of the score that says which checkpoint is best; None when nothing can be scored."""
         return self.task.monitor
 
     @property
     def val_batch_size(self) -> int:
-        """Give the images per process in validation."""
+        """Return the images per process in validation."""
         return self.recipe.data.batch_size
 
     def read_annotations(self, splits: Sequence[Split]) -> None:
@@ -91,7 +91,7 @@ class Run:
         """From now on write every prediction of a validation to a folder, unless they are written anyway."""
 
     def write_predictions(self, predictions: Sequence[Any], out: Path) -> None:
-        """Write what was predicted on the validation set, and pictures of it."""
+        """Write what was predicted on the validation set, and figures of it."""
         raise NotImplementedError
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 class ClassifierHead(nn.Module):
     """Predict one class for the image from C5's mean.
 
-    The hidden layer follows the mean, without normalisation (NBN in the tables): section 5.1 moves it
+    The hidden layer follows the mean, without normalization (NBN in the tables): section 5.1 moves it
     there from the full-sized feature to save time. MobileNetV1, V2 and MnasNet have none.
 
     Args:

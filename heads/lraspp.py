@@ -38,8 +38,8 @@ class LRASPPHead(nn.Module):
         gate: the gate's activation.
         gate_bias: whether the gate's convolution has a bias.
         align_corners: how features are resized; True is TensorFlow's way.
-        norm_eps: epsilon of batch normalisation.
-        norm_momentum: momentum of batch normalisation.
+        norm_eps: epsilon of batch normalization.
+        norm_momentum: momentum of batch normalization.
 
     Raises:
         ValueError: an unknown pool or gate, or a stride whose window is not known.

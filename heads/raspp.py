@@ -20,8 +20,8 @@ class RASPPHead(nn.Module):
         in_channels: channels of C5.
         filters: channels of either branch and of their projection.
         num_classes: number of classes.
-        norm_eps: epsilon of batch normalisation.
-        norm_momentum: momentum of batch normalisation.
+        norm_eps: epsilon of batch normalization.
+        norm_momentum: momentum of batch normalization.
     """
 
     def __init__(

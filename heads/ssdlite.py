@@ -54,8 +54,8 @@ class SSDLiteHead(nn.Module):
         extra_channels: output channels of the extra layers, one level each.
         boxes_per_cell: default boxes per cell, for each level.
         num_classes: classes without background.
-        norm_eps: epsilon of batch normalisation.
-        norm_momentum: momentum of batch normalisation.
+        norm_eps: epsilon of batch normalization.
+        norm_momentum: momentum of batch normalization.
 
     Raises:
         ValueError: if `boxes_per_cell` has not an entry for each level.

@@ -11,7 +11,7 @@ Errors = Callable[..., str]
 
 
 def refused(capsys: pytest.CaptureFixture[str]) -> str:
-    """Give the sentences of an error that a user was told, and nothing but them."""
+    """Return the sentences of an error that a user was told, and nothing but them."""
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "error:" in captured.err

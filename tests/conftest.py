@@ -46,7 +46,7 @@ trainer:
   log_every_steps: 1
   loggers: {tensorboard: false}
   extra: {enable_progress_bar: false}
-evaluation: {pictures: 2}
+evaluation: {figures: 2}
 """
 TINY_CLASSES = {3: "box", 7: "bar"}  # ids with gaps, as COCO's
 TINY_SEGMENTATION_RECIPE = """\
@@ -69,7 +69,7 @@ trainer:
   log_every_steps: 1
   loggers: {tensorboard: false}
   extra: {enable_progress_bar: false}
-evaluation: {pictures: 2}
+evaluation: {figures: 2}
 """
 TINY_CLASSIFICATION_RECIPE = """\
 model:
@@ -92,7 +92,7 @@ trainer:
   log_every_steps: 1
   loggers: {tensorboard: false}
   extra: {enable_progress_bar: false}
-evaluation: {pictures: 4}
+evaluation: {figures: 4}
 """
 LEARN = (  # scores that tell, from random weights within seconds; on any CPU: see learning_margins.py
     "data.batch_size=8",

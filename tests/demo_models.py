@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dettoolkit.manifest import Anchors, DetectionFacts, ExportFacts, Manifest, SegmentationFacts
+from dettoolkit.manifest import Anchors, DetectionSection, ExportFacts, Manifest, SegmentationSection
 
 ANCHORS: Anchors = {
     "grids_hw": ((1, 2),),
@@ -17,7 +17,7 @@ ANCHORS: Anchors = {
 COLORS = ((200, 40, 30), (20, 160, 60), (40, 70, 210))
 SEGMENTER_CLASSES = ("reddish", "greenish", "bluish")
 DETECTOR_CLASSES = ("cup", "traffic light")
-# In shares of width and height, best first; and one that pads.
+# In fractions of width and height, best first; and one that pads.
 BOXES = np.array(
     [[0.5, 0.25, 0.9, 0.75], [0.1, 0.1, 0.3, 0.9], [0.6, 0.8, 0.7, 0.95], [0, 0, 0, 0]], np.float32
 )
@@ -27,13 +27,13 @@ LABELS = np.array([1, 0, 1, -1], np.int64)
 
 def manifest_of(task: str, **export) -> Manifest:
     facts = {"format": "onnx", "batch": 1, "preprocessing": True, "postprocessing": True} | export
-    detection = DetectionFacts(
+    detection = DetectionSection(
         activation="sigmoid",
         score_threshold=0.05,
         nms_iou=0.6,
         candidates_per_class=100,
         max_detections=100,
-        shown_threshold=0.4,
+        threshold=0.4,
         anchors=ANCHORS,
     )
     segments = task == "segmentation"
@@ -48,7 +48,7 @@ def manifest_of(task: str, **export) -> Manifest:
         recipe={"data": {"root": "nowhere", "val": {"images": "val"}}},
         versions={},
         detection=None if segments else detection,
-        segmentation=SegmentationFacts(align_corners=False, colors=COLORS) if segments else None,
+        segmentation=SegmentationSection(align_corners=False, colors=COLORS) if segments else None,
         export=ExportFacts(**facts),
     )
 
@@ -71,7 +71,7 @@ def write_detector(path: Path, **export) -> Path:
     from onnx import TensorProto, helper, numpy_helper
 
     constants = {
-        "shares": BOXES[None],
+        "fractions": BOXES[None],
         "scores_in": SCORES[None],
         "labels_in": LABELS[None],
         "counts_in": np.array([3], np.int64),
@@ -81,7 +81,7 @@ def write_detector(path: Path, **export) -> Path:
         helper.make_node("Shape", ["images"], ["shape"]),
         helper.make_node("Gather", ["shape", "order"], ["size"]),
         helper.make_node("Cast", ["size"], ["size_float"], to=TensorProto.FLOAT),
-        helper.make_node("Mul", ["shares", "size_float"], ["boxes_xyxy"]),
+        helper.make_node("Mul", ["fractions", "size_float"], ["boxes_xyxy"]),
         *(helper.make_node("Identity", [f"{name}_in"], [name]) for name in ("scores", "labels", "counts")),
     ]
     outputs = [

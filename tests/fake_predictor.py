@@ -1,4 +1,4 @@
-"""A predictor whose answers follow from the pixels, at no cost, and pictures for it."""
+"""A predictor whose answers follow from the pixels, at no cost, and figures for it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from dettoolkit.inference.answers import DetectionAnswer, SegmentationAnswer
-from dettoolkit.inference.results import DetectionPrediction, SegmentationPrediction
+from dettoolkit.inference.results import DetectionResult, SegmentationResult
 
 NAMES, IDS = ("box", "bar", "none"), (3, 7, 300)
 
@@ -46,12 +46,12 @@ class FakePredictor:
     def prediction(self, image, answer, *, path=None):
         facts = {"path": path, "image": image, "class_names": NAMES, "class_ids": IDS}
         if self.task == "segmentation":
-            return SegmentationPrediction(**facts, colors=None, labels=answer.labels)
-        return DetectionPrediction(**facts, **answer._asdict())
+            return SegmentationResult(**facts, colors=None, labels=answer.labels)
+        return DetectionResult(**facts, **answer._asdict())
 
 
 def write_images(folder: Path, names, hw=(20, 24)) -> Path:
-    """Write images of one colour each, whose red says the number modulo 4."""
+    """Write images of one color each, whose red says the number modulo 4."""
     for number, name in enumerate(names):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -122,7 +122,7 @@ def _instances(
 
 
 def _as_bytes(labels: LabelMap) -> NDArray[np.uint8]:
-    """Give labels the type uint8; what does not fit becomes an error, not another label."""
+    """Return labels the type uint8; what does not fit becomes an error, not another label."""
     if labels.dtype == np.uint8:
         return labels
     if labels.size and (labels.min() < 0 or labels.max() > VOID):

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 
-def randomise(module, seed=0):
+def randomize(module, seed=0):
     """Draw everything, BN statistics too, so that no two tensors of one shape could be swapped unseen."""
     generator = torch.Generator().manual_seed(seed)
     for layer in module.modules():

@@ -57,7 +57,7 @@ def test_reduced_first_level_is_tensorflows():
     )
     root = math.sqrt(2.0)
     sizes = torch.tensor([[32.0, 32.0], [64 * root, 64 / root], [64 / root, 64 * root]])
-    first = boxes[:3]  # cell (0, 0), centre 8, 8
+    first = boxes[:3]  # cell (0, 0), center 8, 8
     torch.testing.assert_close(first[:, 2:] - first[:, :2], sizes)
     torch.testing.assert_close((first[:, 2:] + first[:, :2]) / 2, torch.full((3, 2), 8.0))
     second = boxes[3:6]  # the next column

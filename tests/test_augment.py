@@ -41,7 +41,7 @@ def crops_of(boxes: NDArray[Any], hw: tuple[int, int], draws: int) -> list[NDArr
 
 
 @pytest.mark.parametrize("least", [0.1, 0.3, 0.5, 0.7, 0.9])
-def test_crop_reaches_the_overlap_with_a_box_whose_centre_it_holds(
+def test_crop_reaches_the_overlap_with_a_box_whose_center_it_holds(
     least: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(augment, "MIN_OVERLAPS", (least, 1.0))
@@ -98,7 +98,7 @@ def test_crop_keeps_and_clips_the_boxes_that_torchvision_keeps() -> None:
     rows = np.column_stack([boxes / (320, 240, 320, 240), np.arange(12)])
     ours = transform.apply_to_bboxes(rows, crop, image.shape)
 
-    inside = augment.centres_inside(boxes, crop[None])[0]
+    inside = augment.centers_inside(boxes, crop[None])[0]
     params = {"top": 40, "left": 60, "height": 130, "width": 200, "is_within_crop_area": torch.tensor(inside)}
     tv_boxes = tv_tensors.BoundingBoxes(torch.tensor(boxes), format="XYXY", canvas_size=hw)
     theirs = v2.RandomIoUCrop().transform(tv_boxes, params).numpy()[inside]
@@ -119,20 +119,20 @@ def test_crop_leaves_images_without_boxes_whole() -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_pixels_stay_with_their_boxes(augment_name: Preset, seed: int) -> None:
     image = np.zeros((240, 320, 3), np.uint8)
-    colours = np.array([[250, 0, 0], [0, 250, 0], [0, 0, 250], [250, 250, 0]], np.uint8)
+    colors = np.array([[250, 0, 0], [0, 250, 0], [0, 0, 250], [250, 250, 0]], np.uint8)
     boxes = np.array(
         [[10, 20, 90, 100], [200, 15, 310, 90], [20, 130, 150, 235], [180, 120, 300, 200]], np.float32
     )
-    for (x1, y1, x2, y2), colour in zip(boxes.astype(int), colours, strict=True):
-        image[y1:y2, x1:x2] = colour
+    for (x1, y1, x2, y2), color in zip(boxes.astype(int), colors, strict=True):
+        image[y1:y2, x1:x2] = color
     transform = build_transform(augment=augment_name, input_hw=(150, 200))
     out, out_boxes, labels = transform(image, boxes, np.arange(4), seed)
     assert len(out_boxes)
     for (x1, y1, x2, y2), label in zip(out_boxes, labels, strict=True):
         # the blend of the bilinear resize reaches at most one output pixel beyond an edge
         inner = out[int(np.ceil(y1)) + 1 : int(y2) - 1, int(np.ceil(x1)) + 1 : int(x2) - 1]
-        assert (inner == colours[label]).all()
-        same = (np.abs(out.astype(int) - colours[label]) < 60).all(-1)
+        assert (inner == colors[label]).all()
+        same = (np.abs(out.astype(int) - colors[label]) < 60).all(-1)
         ys, xs = np.nonzero(same)
         assert xs.min() == pytest.approx(x1, abs=1.5)
         assert xs.max() + 1 == pytest.approx(x2, abs=1.5)
@@ -212,17 +212,17 @@ def test_shapes_types_and_bounds(augment_name: Preset, size: tuple[int, int]) ->
 
 
 @pytest.mark.parametrize("augment_name", PRESETS)
-def test_views_and_grey_pictures(augment_name: Preset) -> None:
+def test_views_and_gray_pictures(augment_name: Preset) -> None:
     transform = build_transform(augment=augment_name, input_hw=INPUT_HW)
     boxes, labels = random_boxes(4, (45, 60)), np.arange(4)
     view = noise(90, 120)[::2, ::-2, ::-1]
-    grey = np.repeat(noise(45, 60)[..., :1], 3, axis=2)
+    gray = np.repeat(noise(45, 60)[..., :1], 3, axis=2)
     for seed in range(5):
-        for image in (view, grey):
+        for image in (view, gray):
             ours = transform(image, boxes, labels, seed)
             copied = transform(np.ascontiguousarray(image), boxes, labels, seed)
             np.testing.assert_array_equal(ours[0], copied[0])
-        if augment_name != "ssd":  # its canvas has a colour
+        if augment_name != "ssd":  # its canvas has a color
             assert (np.ptp(ours[0], axis=2) == 0).all()
 
 

@@ -5,16 +5,16 @@ import math
 
 import pytest
 import torch
-from random_weights import randomise
+from random_weights import randomize
 from torch import nn
 from torchvision.models import mobilenet_v3_large, mobilenet_v3_small
 from torchvision.models.mobilenetv3 import _mobilenet_v3_conf
 
 from dettoolkit.backbones.blocks import InvertedResidual
 from dettoolkit.backbones.mobilenet import MobileNet
-from dettoolkit.weights.pretrained import load_weights, translate_backbone
 from dettoolkit.backbones.scaling import make_divisible
 from dettoolkit.backbones.tables import TABLES
+from dettoolkit.weights.pretrained import load_weights, translate_backbone
 
 NETWORKS = ("mobilenet_v3_large", "mobilenet_v3_small")
 BUILDERS = {"mobilenet_v3_large": mobilenet_v3_large, "mobilenet_v3_small": mobilenet_v3_small}
@@ -200,7 +200,7 @@ def test_what_it_cannot_build_is_refused(wrong, message):
     ],
 )
 def test_features_equal_torchvisions(network, reduced, dilated, width):
-    reference = randomise(
+    reference = randomize(
         BUILDERS[network](
             weights=None, width_mult=width, reduced_tail=reduced, dilated=dilated, num_classes=2
         )
@@ -226,7 +226,7 @@ def test_features_equal_torchvisions(network, reduced, dilated, width):
 def test_training_mode_equals_torchvisions_too(network):
     """Batch statistics, their running averages and the gradients, not only inference."""
     norm = lambda channels: nn.BatchNorm2d(channels, eps=1e-3, momentum=0.03)  # noqa: E731
-    reference = randomise(BUILDERS[network](weights=None, num_classes=2, norm_layer=norm)).train()
+    reference = randomize(BUILDERS[network](weights=None, num_classes=2, norm_layer=norm)).train()
     backbone = build(network).train()
     state = translate_backbone(reference.state_dict(), backbone)
     load_weights(backbone, state, source="random", replaceable="nothing", remedy="")
@@ -248,7 +248,7 @@ def test_training_mode_equals_torchvisions_too(network):
 @pytest.mark.parametrize("tail", TAILS)
 @pytest.mark.parametrize("dilate_c4", [False, True])
 def test_dilation_changes_c5_only(network, tail, dilate_c4):
-    plain = randomise(build(network, tail=tail, output_stride=32))
+    plain = randomize(build(network, tail=tail, output_stride=32))
     dilated = build(network, tail=tail, output_stride=16, dilate_c4=dilate_c4)
     dilated.load_state_dict(plain.state_dict())
     images = random_images(1, 3, 96, 65)
@@ -277,7 +277,7 @@ def test_tensorflows_dilation_computes_the_coarse_answer_and_those_between(netwo
     for backbone in (plain, dilated):
         for block in backbone.blocks:
             block.squeeze = nn.Identity()
-    dilated.load_state_dict(randomise(plain).state_dict())
+    dilated.load_state_dict(randomize(plain).state_dict())
     images = random_images(1, 3, 96, 160)
     with torch.no_grad():
         coarse, fine = plain(images)["c5"], dilated(images)["c5"]
@@ -311,7 +311,7 @@ def test_a_block_names_its_parts_as_torchvision_numbers_them():
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_every_parameter_gets_a_gradient(network):
-    backbone = randomise(build(network, tail="detection")).train()
+    backbone = randomize(build(network, tail="detection")).train()
     features = backbone(random_images(2, 3, 64, 64))
     features["c5"].square().mean().backward()
     without = [name for name, parameter in backbone.named_parameters() if parameter.grad is None]

@@ -16,17 +16,17 @@ import torch
 import torch.utils.data
 from training_runs import Killed, checkpoint, column, differences, kill, rows_of, the_run
 
-from dettoolkit.weights.pretrained import load_checkpoint
 from dettoolkit.cli import train as cli_train
-from dettoolkit.training.run_folder import locked
 from dettoolkit.training.checkpoints import Checkpoint
+from dettoolkit.training.run_folder import locked
+from dettoolkit.weights.pretrained import load_checkpoint
 
 pytestmark = pytest.mark.usefixtures("alone")
 
 RECIPE = (  # 4 batches in an epoch
     "data.batch_size=2",
     "trainer={max_epochs: 3, ema: {decay: 0.9, warmup_steps: 3}, checkpoint_every_steps: 1}",
-    "evaluation.pictures=0",
+    "evaluation.figures=0",
 )
 
 
@@ -76,7 +76,7 @@ def test_two_kills_within_accumulated_steps_change_nothing(
     recipe = (
         f"data.batch_size={6 if task == 'tiny_classification' else 2}",
         f"trainer={{max_epochs: 2, accumulate: {accumulate}, ema: {ema}, checkpoint_every_steps: 1}}",
-        "evaluation.pictures=0",
+        "evaluation.figures=0",
     )
     unbroken, _ = tiny.train(tmp_path / "unbroken", *recipe)
     kill(monkeypatch, at, "training_step")
@@ -107,7 +107,7 @@ def test_no_checkpoint_is_saved_while_gradients_accumulate(
         tmp_path,
         "data.batch_size=2",
         "trainer={max_epochs: 2, accumulate: 3, checkpoint_every_steps: 1}",
-        "evaluation.pictures=0",
+        "evaluation.figures=0",
     )
     assert [step for name, step, _ in saved if name == "last"] == [1, 2, 3, 4]
     assert not any(accumulating for _, _, accumulating in saved)
@@ -161,7 +161,7 @@ def test_checkpoints_do_not_pass_through_the_temporary_folder(
     tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
-    run, _ = tiny.train(tmp_path, "trainer.max_epochs=1", "evaluation.pictures=0")
+    run, _ = tiny.train(tmp_path, "trainer.max_epochs=1", "evaluation.figures=0")
     assert checkpoint(run)["global_step"] == 2
 
 
@@ -341,7 +341,7 @@ def test_every_training_holds_its_folder(tiny: Any, tmp_path: Path, monkeypatch:
         save(self, trainer, path)
 
     monkeypatch.setattr(Checkpoint, "_save_checkpoint", look)
-    tiny.train(tmp_path, "trainer.max_epochs=1", "evaluation.pictures=0")
+    tiny.train(tmp_path, "trainer.max_epochs=1", "evaluation.figures=0")
     assert held == [True, True]
 
 

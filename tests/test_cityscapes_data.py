@@ -1,4 +1,4 @@
-"""datasets/cityscapes.py and what it is made of: classes, files, label pictures, samples and batches."""
+"""datasets/cityscapes.py and what it is made of: classes, files, label figures, samples and batches."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from dettoolkit.datasets.cityscapes import (
     BadImageError,
     BadImages,
     BatchError,
+    DataReport,
     LabelClasses,
     LabelError,
     Problem,
-    ProblemReport,
     SegmentationDataset,
     SegmentationFiles,
     collate,
 )
+from dettoolkit.datasets.data_report import NO_ID
 from dettoolkit.datasets.label_classes import UNKNOWN
 from dettoolkit.datasets.label_files import read_instances, read_labels, read_values
-from dettoolkit.datasets.data_report import NO_ID
 from dettoolkit.datasets.samplers import EpochSampler, ResumableLoader, SampleKey, worker_init
 from dettoolkit.datasets.scenes.folder import write_scenes
-from dettoolkit.datasets.segmentation_augment import CentreCrop, EvalTransform, SegmentationTransform
+from dettoolkit.datasets.segmentation_augment import CenterCrop, EvalTransform, SegmentationTransform
 from dettoolkit.datasets.segmentation_root import check_cityscapes_root
 
 HW = (24, 40)
@@ -47,13 +47,13 @@ OWN = LabelClasses.from_table(
 
 def augmented() -> SegmentationTransform:
     return SegmentationTransform(
-        crop_hw=CROP_HW, scale=(0.5, 2.0), scale_step=0.25, max_class_share=0.75, flip=True, color=True,
+        crop_hw=CROP_HW, scale=(0.5, 2.0), scale_step=0.25, max_class_fraction=0.75, flip=True, color=True,
         mean_fill=(0.5, 0.5, 0.5),
     )  # fmt: skip
 
 
-def cropped() -> CentreCrop:
-    return CentreCrop(crop_hw=CROP_HW, mean_fill=(0.5, 0.5, 0.5))
+def cropped() -> CenterCrop:
+    return CenterCrop(crop_hw=CROP_HW, mean_fill=(0.5, 0.5, 0.5))
 
 
 def whole(eval_hw: tuple[int, int] | None = None) -> EvalTransform:
@@ -386,7 +386,7 @@ class TestFiles:
         np.testing.assert_array_equal(np.where(numbered >= 1000, numbered // 1000, numbered), values)
 
 
-def png(values: NDArray[Any], *, depth: int, colour_type: int, palette: bytes = b"") -> bytes:
+def png(values: NDArray[Any], *, depth: int, color_type: int, palette: bytes = b"") -> bytes:
     """Write a PNG by the specification alone: filter 0, `depth` bits a pixel."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
@@ -396,40 +396,38 @@ def png(values: NDArray[Any], *, depth: int, colour_type: int, palette: bytes = 
     bits = (values[..., None].astype(np.int64) >> np.arange(depth)[::-1]) & 1
     rows = np.packbits(bits.astype(np.uint8).reshape(height, -1), axis=1)
     data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
-    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
-    colours = chunk(b"PLTE", palette) if palette else b""
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + colours + chunk(b"IDAT", data) + chunk(b"IEND", b"")
-    )
+    header = struct.pack(">IIBBBBB", width, height, depth, color_type, 0, 0, 0)
+    colors = chunk(b"PLTE", palette) if palette else b""
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + colors + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
 class TestLabelPictures:
     @pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
-    def test_grey_of_any_depth(self, tmp_path, depth):
+    def test_gray_of_any_depth(self, tmp_path, depth):
         values = np.random.default_rng(depth).integers(0, 2**depth, (9, 13))
-        (tmp_path / "x.png").write_bytes(png(values, depth=depth, colour_type=0))
+        (tmp_path / "x.png").write_bytes(png(values, depth=depth, color_type=0))
         read = read_values(tmp_path / "x.png")
         assert read.dtype == (np.uint16 if depth == 16 else np.uint8)
         np.testing.assert_array_equal(read, values)
 
     @pytest.mark.parametrize("depth", [1, 2, 4, 8])
-    def test_palettes_give_indices_not_colours(self, tmp_path, depth):
+    def test_palettes_give_indices_not_colors(self, tmp_path, depth):
         values = np.random.default_rng(depth).integers(0, 2**depth, (9, 13))
         palette = np.random.default_rng(0).integers(0, 255, 3 * 2**depth, np.uint8).tobytes()
-        (tmp_path / "x.png").write_bytes(png(values, depth=depth, colour_type=3, palette=palette))
+        (tmp_path / "x.png").write_bytes(png(values, depth=depth, color_type=3, palette=palette))
         np.testing.assert_array_equal(read_values(tmp_path / "x.png"), values)
 
-    def test_grey_with_alpha(self, tmp_path):
+    def test_gray_with_alpha(self, tmp_path):
         values = pixels()
         Image.fromarray(np.stack([values, 255 - values], axis=-1), "LA").save(tmp_path / "x.png")
         np.testing.assert_array_equal(read_values(tmp_path / "x.png"), values)
 
     @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
-    def test_colours_are_refused(self, tmp_path, mode):
+    def test_colors_are_refused(self, tmp_path, mode):
         path = tmp_path / "x.png"
         Image.new(mode, (4, 3)).save(path)
         with pytest.raises(
-            LabelError, match=f"{path} is a colour picture; wanted a PNG whose values are class ids"
+            LabelError, match=f"{path} is a color picture; wanted a PNG whose values are class ids"
         ):
             read_labels(path, OWN)
 
@@ -463,10 +461,10 @@ class TestLabelPictures:
     def test_damage_is_found_wherever_it_is(self, tmp_path):
         path, values = tmp_path / "x.png", np.kron(pixels((6, 8)), np.ones((8, 8), np.uint8))
         palette = np.random.default_rng(0).integers(0, 255, 768, np.uint8).tobytes()
-        pixels_at = 33 + 12 + 768  # after the header and the palette, whose colours do not matter
+        pixels_at = 33 + 12 + 768  # after the header and the palette, whose colors do not matter
         for content, first in (
             (cv2.imencode(".png", values)[1].tobytes(), 33),
-            (png(values, depth=8, colour_type=3, palette=palette), pixels_at),
+            (png(values, depth=8, color_type=3, palette=palette), pixels_at),
         ):
             for at in range(first, len(content) - 16, 7):
                 broken = bytearray(content)
@@ -706,7 +704,7 @@ class TestSamples:
 
 class TestProblems:
     def test_problems_without_image_ids_and_reports_put_together(self, tmp_path):
-        one, two = ProblemReport(tmp_path / "one", boxes=3), ProblemReport(tmp_path / "two")
+        one, two = DataReport(tmp_path / "one", boxes=3), DataReport(tmp_path / "two")
         problem = Problem("nothing but void", 4, None, "a.png")
         one.record([problem, problem])
         two.add(
@@ -716,7 +714,7 @@ class TestProblems:
             values=np.array([["b.png"]], object),
         )
         two.record([problem])
-        both = ProblemReport(tmp_path)
+        both = DataReport(tmp_path)
         both.extend(one)
         both.extend(two)
         assert both.counts == {"image without label": 1, "nothing but void": 2}

@@ -18,13 +18,13 @@ from PIL import Image
 
 from dettoolkit.datasets.cityscapes_labels import CLASSES, LABELS, VOID
 from dettoolkit.datasets.scenes.folder import write_scenes
+from dettoolkit.evaluation.label_ids import write_label_ids
 from dettoolkit.evaluation.miou import (
     AVERAGE_PIXELS,
     SegmentationCounts,
-    SegmentationResult,
+    SegmentationScores,
     evaluate_segmentation,
 )
-from dettoolkit.evaluation.label_ids import write_label_ids
 from dettoolkit.segmentation import confusion
 
 NAMES = [label.name for label in CLASSES]
@@ -70,7 +70,7 @@ def count(examples: list[Example]) -> SegmentationCounts:
     return SegmentationCounts.concatenate(parts, 19)
 
 
-def score(counts: SegmentationCounts) -> SegmentationResult:
+def score(counts: SegmentationCounts) -> SegmentationScores:
     return evaluate_segmentation(counts, class_names=NAMES, categories=CATEGORIES, label_ids=IDS)
 
 
@@ -96,7 +96,7 @@ def official(folder: Path, examples: list[Example], monkeypatch: pytest.MonkeyPa
     )
 
 
-def assert_equal(result: SegmentationResult, wanted: dict[str, Any], *, instances: bool = True) -> None:
+def assert_equal(result: SegmentationScores, wanted: dict[str, Any], *, instances: bool = True) -> None:
     """Compare every number that the script reports, NaN with NaN."""
     got: dict[str, float] = {}
     want: dict[str, float] = {
@@ -214,18 +214,18 @@ def test_all_void(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counts = count(examples)
     assert_equal(score(counts), official(tmp_path, examples, monkeypatch))
     assert np.isnan(counts.image_scores).tolist() == [True]
-    assert "None of the 1 images has a labelled pixel" in score(counts).note
+    assert "None of the 1 images has a labeled pixel" in score(counts).note
 
 
 def test_no_images() -> None:
     result = score(SegmentationCounts.concatenate([], 19))
     assert all(math.isnan(value) for value in result.numbers.values())
     assert result.note == "No images were scored: the scores are undefined, not 0."
-    assert "19 classes neither labelled nor predicted" in result.table()
+    assert "19 classes neither labeled nor predicted" in result.table()
     assert set(json.loads(json.dumps(result.to_json(), allow_nan=False))["numbers"].values()) == {None}
 
 
-def test_an_object_counts_for_its_label_whatever_its_pixels_are_labelled() -> None:
+def test_an_object_counts_for_its_label_whatever_its_pixels_are_labeled() -> None:
     truth = np.full((2, 50), NAMES.index("rider"), np.uint8)
     instances = np.full((2, 50), 24001, np.int32)  # a person by its number
     predicted = np.full((2, 50), NAMES.index("person"), np.uint8)
@@ -301,7 +301,7 @@ def test_classes_of_ones_own_have_no_categories() -> None:
         "class        IoU    iIoU   pixels",
         "grass      0.500       –   66.67%",
         "道路       0.500       –   33.33%",
-        "1 class neither labelled nor predicted",
+        "1 class neither labeled nor predicted",
     ]
     saved = result.to_json()
     assert saved["matrix"] == [[1, 1, 0], [0, 1, 0], [0, 0, 0]]

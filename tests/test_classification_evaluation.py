@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from dettoolkit.classification.task import ClassificationTask, ranks_of
-from dettoolkit.evaluation.top_k import ClassificationArrays, Confusion, evaluate_classification
 from dettoolkit.drawing.classification_grids import (
     ClassificationItem,
     classification_batch_picture,
     classification_picture,
 )
+from dettoolkit.evaluation.top_k import ClassificationArrays, Confusion, evaluate_classification
 
 NAMES = [f"class {number}" for number in range(9)]
 
@@ -65,7 +65,7 @@ def test_numbers_are_those_of_a_plain_count(many: tuple[torch.Tensor, torch.Tens
     found = task().score([predict(logits, labels)])
     assert found.numbers["top-1"] == counted_plainly(logits, labels, 1) / 301
     assert found.numbers["top-5"] == counted_plainly(logits, labels, 5) / 301
-    shares = []
+    fractions = []
     for label, entry in enumerate(found.per_class):
         mine = labels == label
         assert entry.images == int(mine.sum())
@@ -74,8 +74,8 @@ def test_numbers_are_those_of_a_plain_count(many: tuple[torch.Tensor, torch.Tens
         assert entry.predicted == int(
             (logits.numpy().argmax(axis=1) == label).sum()
         )  # numpy: the first of equals
-        shares.append(entry.right / entry.images)
-    assert found.numbers["mean class top-1"] == pytest.approx(np.mean(shares), abs=1e-12)
+        fractions.append(entry.right / entry.images)
+    assert found.numbers["mean class top-1"] == pytest.approx(np.mean(fractions), abs=1e-12)
     assert found.images == sum(entry.predicted for entry in found.per_class) == 301
 
 
@@ -197,19 +197,19 @@ def test_wrong_predictions_are_refused() -> None:
         )
 
 
-# Pictures
+# Figures
 
 
 def test_pictures_tell_right_from_wrong() -> None:
-    grey = np.full((30, 40, 3), 128, np.uint8)
-    right = ClassificationItem(image=grey, label=1, predicted=1, score=0.9)
-    wrong = ClassificationItem(image=grey, label=1, predicted=2, score=0.6)
-    pictures = [
+    gray = np.full((30, 40, 3), 128, np.uint8)
+    right = ClassificationItem(image=gray, label=1, predicted=1, score=0.9)
+    wrong = ClassificationItem(image=gray, label=1, predicted=2, score=0.6)
+    figures = [
         classification_picture([item], NAMES, title="x").reshape(-1, 3).tolist() for item in (right, wrong)
     ]
     blue, orange = [0, 114, 178], [213, 94, 0]
-    assert pictures[0].count(blue) > 10 * pictures[0].count(orange)
-    assert pictures[1].count(orange) > 10 * pictures[1].count(blue)
+    assert figures[0].count(blue) > 10 * figures[0].count(orange)
+    assert figures[1].count(orange) > 10 * figures[1].count(blue)
     both = classification_picture([right, wrong] * 3, NAMES, title="x")
     assert both.dtype == np.uint8
     assert both.shape[1] > 4 * 480  # four in a row

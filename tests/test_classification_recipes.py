@@ -4,13 +4,13 @@ import pytest
 import torch
 from torchvision.models import MobileNet_V3_Large_Weights
 
-from dettoolkit.classification.run import build_task, training_transform
 from dettoolkit.classification.build import build_classifier
+from dettoolkit.classification.run import build_task, training_transform
 from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.config import ClassificationRecipe, RecipeError, load_recipe
 from dettoolkit.datasets.classification_augment import TrainTransform
 from dettoolkit.training.optimizers import RMSpropTF
-from dettoolkit.training.schedules import build_optimiser, rate_factor, scaled_rate
+from dettoolkit.training.schedules import build_optimizer, rate_factor, scaled_rate
 
 RECIPES = ("imagenet_mnv3_large", "imagenet_mnv3_small", "imagenet_mnv3_large_torchvision")
 
@@ -48,9 +48,9 @@ def test_settings_are_those_of_section_6_1_1(name):
     recipe = recipe_of(name)
     rate = scaled_rate(recipe.optim, 16 * recipe.data.batch_size)
     assert rate == 0.1
-    optimiser = build_optimiser(torch.nn.Linear(2, 2), recipe.optim, lr=rate)
-    assert isinstance(optimiser, RMSpropTF)
-    settings = optimiser.param_groups[0]
+    optimizer = build_optimizer(torch.nn.Linear(2, 2), recipe.optim, lr=rate)
+    assert isinstance(optimizer, RMSpropTF)
+    settings = optimizer.param_groups[0]
     assert (settings["momentum"], settings["weight_decay"]) == (0.9, 1e-5)
     epochs = [0, 2, 3, 5, 6, 300]
     found = [
@@ -77,11 +77,11 @@ def test_every_recipe_takes_a_step(name, overlay):
         "images": torch.stack([transform(image, seed)[:, ::4, ::4] for seed in range(2)]),
         "labels": torch.tensor([0, 3]),
     }
-    optimiser = build_optimiser(network, recipe.optim, lr=recipe.optim.lr)
+    optimizer = build_optimizer(network, recipe.optim, lr=recipe.optim.lr)
     (loss,) = task.losses(network.train()(task.images(batch)), batch).values()
     assert torch.isfinite(loss)
     loss.backward()
-    optimiser.step()
+    optimizer.step()
     assert all(torch.isfinite(parameter).all() for parameter in network.parameters())
 
 
@@ -118,7 +118,7 @@ def test_the_overlay_is_for_images_of_ones_own():
         ("model.head.droput=0.2", "unknown key; did you mean 'dropout'?"),
         ("optim.type=rmspropp", "did you mean 'rmsprop'?"),
         ("optim.schedule.type=exponental", "did you mean 'exponential'?"),
-        ("evaluation.picture=3", "unknown key; did you mean 'pictures'?"),
+        ("evaluation.picture=3", "unknown key; did you mean 'figures'?"),
         ("evaluation.flip=true", "not a key with this model.type; with another it is"),
         ("model.weights=a.pth model.backbone.weights=b.pth", "set one of them to null"),
     ],

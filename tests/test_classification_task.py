@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dettoolkit.classification.run import build_task, evaluation_run, training_run
 from dettoolkit.classification.build import build_classifier
-from dettoolkit.deploy import build_network, manifest_of
-from dettoolkit.run import Classes
 from dettoolkit.classification.losses import build_mix, cross_entropy
 from dettoolkit.classification.model import Classifier
+from dettoolkit.classification.run import build_task, evaluation_run, training_run
 from dettoolkit.classification.task import MIXED, ClassificationTask
 from dettoolkit.datasets.samplers import SampleKey
+from dettoolkit.deploy import build_network, manifest_of
+from dettoolkit.run import Classes
 
 NAMES = ["bar", "box", "disc"]
 
@@ -43,12 +43,12 @@ def batch(count: int = 4) -> dict[str, Any]:
 
 def test_loss_is_the_cross_entropy_by_hand() -> None:
     logits, labels = torch.tensor([[1.0, 2.0, 0.5], [0.0, -1.0, 3.0]]), torch.tensor([1, 0])
-    shares = logits.softmax(dim=1)
-    wanted = -(shares[0, 1].log() + shares[1, 0].log()) / 2
+    fractions = logits.softmax(dim=1)
+    wanted = -(fractions[0, 1].log() + fractions[1, 0].log()) / 2
     torch.testing.assert_close(cross_entropy(logits, labels, label_smoothing=0.0), wanted)
     # Smoothed, the true class has 1 - 0.3 and each of the three a tenth more.
     targets = torch.tensor([[0.1, 0.8, 0.1], [0.8, 0.1, 0.1]])
-    wanted = -(targets * shares.log()).sum(dim=1).mean()
+    wanted = -(targets * fractions.log()).sum(dim=1).mean()
     torch.testing.assert_close(cross_entropy(logits, labels, label_smoothing=0.3), wanted)
     torch.testing.assert_close(cross_entropy(logits, targets, label_smoothing=0.0), wanted)
     half = cross_entropy(logits.bfloat16(), labels, label_smoothing=0.0)
@@ -62,26 +62,26 @@ def mixed(images: Tensor, labels: Tensor, seed: int = 0, **alphas: float) -> tup
     return mix(images, labels)
 
 
-def test_mixup_blends_neighbours_and_their_classes_alike() -> None:
+def test_mixup_blends_neighbors_and_their_classes_alike() -> None:
     images, labels = torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 2])
-    shares = []
+    fractions = []
     for seed in range(50):
         blended, targets = mixed(images, labels, seed, mixup=1.0)
         share = ((blended - images.roll(1, 0)) / (images - images.roll(1, 0)))[0].median()
         torch.testing.assert_close(blended, share * images + (1 - share) * images.roll(1, 0))
         wanted = share * F.one_hot(labels, 3) + (1 - share) * F.one_hot(labels.roll(1, 0), 3)
         torch.testing.assert_close(targets, wanted, atol=1e-5, rtol=0)
-        shares.append(share.item())
-    assert min(shares) < 0.1 < 0.9 < max(shares)  # Beta(1, 1) is even
+        fractions.append(share.item())
+    assert min(fractions) < 0.1 < 0.9 < max(fractions)  # Beta(1, 1) is even
 
 
 def test_cutmix_takes_a_window_and_its_share_of_the_class() -> None:
     images, labels = torch.rand(4, 3, 16, 16), torch.tensor([0, 1, 2, 0])
     for seed in range(20):
         cut, targets = mixed(images, labels, seed, cutmix=1.0)
-        from_neighbour = (cut != images).any(dim=1)  # (4, 16, 16)
-        assert torch.equal(cut, torch.where(from_neighbour[:, None], images.roll(1, 0), images))
-        kept = 1 - from_neighbour[0].float().mean()
+        from_neighbor = (cut != images).any(dim=1)  # (4, 16, 16)
+        assert torch.equal(cut, torch.where(from_neighbor[:, None], images.roll(1, 0), images))
+        kept = 1 - from_neighbor[0].float().mean()
         wanted = kept * F.one_hot(labels, 3) + (1 - kept) * F.one_hot(labels.roll(1, 0), 3)
         torch.testing.assert_close(targets, wanted, atol=1e-5, rtol=0)
 

@@ -27,11 +27,11 @@ from training_runs import (
 )
 
 from dettoolkit import cli
-from dettoolkit.training import commands
 from dettoolkit.config import load_recipe
+from dettoolkit.training import commands
 from dettoolkit.training.run_folder import stored_recipe
 
-QUICK = "evaluation.pictures=0"
+QUICK = "evaluation.figures=0"
 NUMBERS = {"top-1", "top-5", "mean class top-1"}
 pytestmark = pytest.mark.usefixtures("alone")
 
@@ -81,20 +81,20 @@ def train_error(train_arguments: list[str], capsys: pytest.CaptureFixture[str]) 
 def test_folder_holds_what_the_architecture_says(tiny_classification_run: Path) -> None:
     run = tiny_classification_run
     files = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
-    assert files - {"pictures/wrong_1.jpg"} == {
+    assert files - {"figures/wrong_1.jpg"} == {
         ".lock",
         "config.yaml",
         "metrics.csv",
-        "data_problems.json",
+        "data_report.json",
         "evaluation.json",
         "predictions.json",
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
         "checkpoints/previous.ckpt",
-        "pictures/training_batch.jpg",
-        "pictures/predictions_1.jpg",
+        "figures/training_batch.jpg",
+        "figures/predictions_1.jpg",
     }
-    for path in (run / "pictures").iterdir():
+    for path in (run / "figures").iterdir():
         assert cv2.imread(str(path)).std() > 10  # something is on it
     content = checkpoint(run)
     assert content["global_step"] == 60
@@ -140,9 +140,9 @@ def test_predictions_say_what_was_counted(tiny_classification_run: Path) -> None
 def test_wrong_answers_are_drawn_the_surest_first(tiny_classification: Any, tmp_path: Path) -> None:
     run, result = tiny_classification.train(tmp_path, "optim.lr=1e-9", "trainer.max_epochs=1")
     assert result.numbers["top-1"] < 1
-    assert (run / "pictures" / "wrong_1.jpg").is_file()
+    assert (run / "figures" / "wrong_1.jpg").is_file()
     quiet, _ = tiny_classification.train(tmp_path / "quiet", QUICK, "trainer.max_epochs=1")
-    assert not (quiet / "pictures").exists()
+    assert not (quiet / "figures").exists()
 
 
 @pytest.mark.parametrize(
@@ -349,7 +349,7 @@ def test_damaged_files_stop_the_run_or_are_skipped(
         assert f"\n  {path}: {reason}" in caplog.text
     (run,) = (tmp_path / "runs" / "tiny").glob("*/evaluation.json")
     assert json.loads(run.read_text())["images"] == 6
-    assert len(json.loads((run.parent / "data_problems.json").read_text())["unreadable images"]) == 2
+    assert len(json.loads((run.parent / "data_report.json").read_text())["unreadable images"]) == 2
     capsys.readouterr()
     assert cli.main([*skip, "data.max_bad_images=1"]) == 2
     assert "2 images cannot be read, more than data.max_bad_images=1: " in refused(capsys)

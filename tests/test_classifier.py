@@ -5,17 +5,17 @@ import logging
 import pytest
 import torch
 import torchvision
-from random_weights import randomise
+from random_weights import randomize
 from torch import nn
 
-from dettoolkit.weights.pretrained import load_classifier
 from dettoolkit.classification.build import build_classifier
-from dettoolkit.detection.build import build_detector
-from dettoolkit.segmentation.build import build_segmenter
 from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.config import load_recipe
 from dettoolkit.config.classification import ClassifierModel
+from dettoolkit.detection.build import build_detector
 from dettoolkit.heads.classifier import ClassifierHead
+from dettoolkit.segmentation.build import build_segmenter
+from dettoolkit.weights.pretrained import load_classifier
 
 
 def model_of(network="mobilenet_v3_small", head=None, weights=None, **backbone):
@@ -38,7 +38,7 @@ def images(*shape):
 
 
 def give_linear_layers_weight(module):
-    """Draw the linear layers too, for `randomise` knows convolutions only."""
+    """Draw the linear layers too, for `randomize` knows convolutions only."""
     generator = torch.Generator().manual_seed(1)
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
@@ -61,7 +61,7 @@ def give_linear_layers_weight(module):
 )
 def test_torchvisions_whole_networks_load_with_equal_logits(network, theirs, eps, tmp_path, caplog):
     reference = torchvision.models.get_model(theirs, weights=None, num_classes=17)
-    give_linear_layers_weight(randomise(reference))
+    give_linear_layers_weight(randomize(reference))
     torch.save(reference.state_dict(), tmp_path / "weights.pth")
     model = model_of(network, norm_eps=eps, weights=str(tmp_path / "weights.pth"))
     ours = build_classifier(model, num_classes=17, pretrained=True, exact=True).eval()
@@ -78,7 +78,7 @@ def test_torchvisions_whole_networks_load_with_equal_logits(network, theirs, eps
 def test_torchvisions_other_widths_load_too(width):
     config, last = torchvision.models.mobilenetv3._mobilenet_v3_conf("mobilenet_v3_small", width_mult=width)
     reference = torchvision.models.MobileNetV3(config, last, num_classes=5)
-    give_linear_layers_weight(randomise(reference))
+    give_linear_layers_weight(randomize(reference))
     ours = classifier(classes=5, head={"scale_hidden": True}, width=width).eval()
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in reference.parameters())
 
@@ -168,7 +168,7 @@ def test_initial_weights_are_tensorflows_or_torchvisions():
         ("mobilenet_v3_large", 1.0, "5.5", 219),  # 5,483,032 are the 5.4M of the table: cut off, not rounded
         ("mobilenet_v3_small", 1.0, "2.5", 56),
         ("mobilenet_v3_small", 0.75, "2.0", None),
-        ("mobilenet_v2", 1.0, "3.5", 300),  # 3.47M without normalisation are the table's 3.4M
+        ("mobilenet_v2", 1.0, "3.5", 300),  # 3.47M without normalization are the table's 3.4M
         ("mobilenet_v2", 0.35, "1.7", 59.2),
         ("mnasnet_a1", 1.0, "3.9", 315),
         # MobileNetV1's own paper, Table 8.
@@ -205,7 +205,7 @@ def test_the_hidden_layer_is_whole_at_small_widths_as_the_published_sizes_have_i
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """Return what Lightning saves of a classifier, and the classifier."""
-    trained = give_linear_layers_weight(randomise(classifier(width=0.35, classes=3)))
+    trained = give_linear_layers_weight(randomize(classifier(width=0.35, classes=3)))
     path = tmp_path_factory.mktemp("classifier") / "best.ckpt"
     state = {f"network.{key}": value for key, value in trained.state_dict().items()}
     torch.save({"state_dict": state}, path)

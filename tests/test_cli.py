@@ -16,11 +16,11 @@ import torch
 from command_line import Errors, refused
 
 from dettoolkit import cli
-from dettoolkit.training import commands
 from dettoolkit.cli import failures as errors
 from dettoolkit.cli.training import report
-from dettoolkit.training.run_folder import RANKS
+from dettoolkit.training import commands
 from dettoolkit.training.module import TrainingModule
+from dettoolkit.training.run_folder import RANKS
 
 
 @pytest.fixture(autouse=True)
@@ -197,7 +197,7 @@ def test_truncated_jpeg_is_named_with_its_id(
     cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8))
     path.write_bytes(path.read_bytes()[:-300])
     edited(data, "train", lambda content: content["images"][4].update(file_name="5.jpg"))
-    error = train_error(f"data.root={data}", f"data.workers={workers}", "evaluation.pictures=0")
+    error = train_error(f"data.root={data}", f"data.workers={workers}", "evaluation.figures=0")
     reason = f"file is cut short or damaged ({path.stat().st_size} bytes, no end-of-image marker)"
     remedy = "Repair or remove it, or skip such images with data.on_bad_image=skip"
     assert error == f"error: {path}: image id 50: {reason}. {remedy}\n"
@@ -251,10 +251,10 @@ def test_run_checkpoint_and_recipe_with_weights_score_the_same(
         assert cli.evaluate(arguments) == 0
         shown = capsys.readouterr().out
         assert f"AP{wanted['AP']:>11.3f}  average precision, IoU 0.50 to 0.95\n" in shown
-        assert f"report, checkpoints and pictures: {folder}\n" in shown
+        assert f"report, checkpoints and figures: {folder}\n" in shown
         report = json.loads((folder / "evaluation.json").read_text())
         assert report["numbers"] == pytest.approx(wanted, nan_ok=True)
-        assert (folder / "pictures" / "predictions_1.jpg").is_file()
+        assert (folder / "figures" / "predictions_1.jpg").is_file()
 
 
 def test_other_data_and_settings_can_be_scored(tiny_run: Path, tiny: Any, tmp_path: Path) -> None:
@@ -342,7 +342,7 @@ def test_weights_without_names_are_scored_with_a_warning(
     )
 
 
-@pytest.mark.parametrize("name", ["evaluation.json", "predictions.json", "pictures", "notes.txt", None])
+@pytest.mark.parametrize("name", ["evaluation.json", "predictions.json", "figures", "notes.txt", None])
 def test_nothing_in_the_given_folder_is_overwritten(
     evaluate_error: Errors, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str | None
 ) -> None:
@@ -485,7 +485,7 @@ def test_only_the_first_process_reports(
             return "the numbers"
 
     report(tiny_run, Score())
-    assert capsys.readouterr().out == f"the numbers\n\nreport, checkpoints and pictures: {tiny_run}\n"
+    assert capsys.readouterr().out == f"the numbers\n\nreport, checkpoints and figures: {tiny_run}\n"
     monkeypatch.setenv("LOCAL_RANK", "1")
     report(tiny_run, Score())
     assert capsys.readouterr().out == ""

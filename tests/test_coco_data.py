@@ -28,9 +28,9 @@ from dettoolkit.datasets.coco import (
     check_root,
     collate,
 )
+from dettoolkit.datasets.data_report import Reason, clean_boxes
 from dettoolkit.datasets.images import damage, header_hw, read_image
 from dettoolkit.datasets.labels import MOST_CLASSES
-from dettoolkit.datasets.data_report import Reason, clean_boxes
 
 HW = (40, 60)
 
@@ -262,7 +262,7 @@ class TestCleaning:
         with pytest.raises(ValueError, match=r"(?s)none of the 3 annotations can be used.*unknown image: 3"):
             load(document(annotations=boxes))
 
-    def test_corner_boxes_are_recognised(self, load):
+    def test_corner_boxes_are_recognized(self, load):
         boxes = [{**document()["annotations"][0], "id": id_, "bbox": [30, 20, 55, 38]} for id_ in range(9)]
         data = load(document(annotations=boxes))
         assert "9 of 9 boxes do not fit their image" in data.problems.summary()
@@ -475,9 +475,9 @@ class TestImages:
         path.write_bytes(encoded(picture.convert("CMYK"), "JPEG"))
         theirs = np.asarray(Image.open(path).convert("RGB")).astype(int)
         assert np.abs(read_image(path) - theirs).max() <= 3  # two roundings of the conversion
-        grey = np.asarray(picture.convert("L"))
-        path.write_bytes(cv2.imencode(".png", grey.astype(np.uint16) * 257)[1].tobytes())
-        np.testing.assert_array_equal(read_image(path), np.repeat(grey[..., None], 3, axis=2))
+        gray = np.asarray(picture.convert("L"))
+        path.write_bytes(cv2.imencode(".png", gray.astype(np.uint16) * 257)[1].tobytes())
+        np.testing.assert_array_equal(read_image(path), np.repeat(gray[..., None], 3, axis=2))
 
     @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}])
     def test_jpeg_cut_anywhere_is_found(self, picture, tmp_path, options):

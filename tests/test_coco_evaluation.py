@@ -15,7 +15,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from dettoolkit.evaluation.coco_ap import CocoResult, DetectionArrays, evaluate_coco
+from dettoolkit.evaluation.coco_ap import CocoScores, DetectionArrays, evaluate_coco
 from dettoolkit.evaluation.worst import worst_images
 
 # As printed in cocoapi's demo; shared/data/README.md.
@@ -50,7 +50,7 @@ def numbers_of_pycocotools(
     return evaluation.stats
 
 
-def assert_equal_numbers(result: CocoResult, wanted: np.ndarray) -> None:
+def assert_equal_numbers(result: CocoScores, wanted: np.ndarray) -> None:
     got = np.array([-1.0 if math.isnan(value) else value for value in result.numbers.values()])
     np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-12)
 

@@ -7,9 +7,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.detection import SSDLite320_MobileNet_V3_Large_Weights
 
 from dettoolkit.backbones.mobilenet import MobileNet
-from dettoolkit.detection.build import build_detector
 from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.config import load_recipe
+from dettoolkit.detection.build import build_detector
 
 # Table 6 of the paper: recipe, overrides, parameters in millions as printed, MAdds in billions.
 TABLE_6 = [

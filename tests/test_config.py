@@ -244,7 +244,7 @@ def test_override_values_are_yaml_1_2(write: Any) -> None:
 
 
 def test_null_unsets(write: Any) -> None:
-    text = SMALL + "  ema: {decay: 0.5}\n  extra: {limit_train_batches: 2}\nevaluation: {pictures: 3}\n"
+    text = SMALL + "  ema: {decay: 0.5}\n  extra: {limit_train_batches: 2}\nevaluation: {figures: 3}\n"
     overlay = write("data: {batch_size: 7, workers: 1}\n", "o.yaml")
     extras = [
         overlay,
@@ -261,10 +261,10 @@ def test_null_unsets(write: Any) -> None:
     assert (recipe.trainer.max_epochs, recipe.trainer.max_steps) == (None, 9)
     assert recipe.trainer.ema is None
     assert recipe.trainer.extra.model_dump() == {}
-    assert recipe.evaluation.pictures == 16
+    assert recipe.evaluation.figures == 16
     unset = "default (unset by override 1 'data.batch_size=null')"
     assert resolved.provenance["data.batch_size"] == unset
-    assert resolved.provenance["evaluation.pictures"] == "default (unset by override 6 'evaluation=null')"
+    assert resolved.provenance["evaluation.figures"] == "default (unset by override 6 'evaluation=null')"
     assert resolved.provenance["trainer.max_epochs"] == "override 2 'trainer.max_epochs=null'"
 
 
@@ -468,7 +468,7 @@ def test_missing_keys_point_at_their_mapping(write: Any) -> None:
     assert refuse(write("\nmodel:\n")) == [
         "r.yaml:2: data: missing; it is needed",
         "r.yaml:2: model: expected a mapping (key: value lines), got nothing (null)",
-        "r.yaml:2: optim: missing; it is needed: The optimiser and its schedule",
+        "r.yaml:2: optim: missing; it is needed: The optimizer and its schedule",
         "r.yaml:2: trainer: missing; it is needed: How long, where and how the run trains",
     ]
 
@@ -504,7 +504,7 @@ def test_tags_run_nothing(value: str, write: Any) -> None:
 
 def test_merge_keys_and_yaml_1_1_are_refused(write: Any) -> None:
     assert "r.yaml:14: <<: merge keys are not YAML 1.2; write the keys out" in refuse(
-        write(SMALL + "<<: {evaluation: {pictures: 3}}\n")
+        write(SMALL + "<<: {evaluation: {figures: 3}}\n")
     )
     assert refuse(write("%YAML 1.1\n---\n" + SMALL)) == [
         "r.yaml:2: only YAML 1.2 is read; remove the %YAML line"

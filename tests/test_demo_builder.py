@@ -61,7 +61,7 @@ def build(model, out, runtime, samples=(), title=None):
 
 def test_a_demo_holds_the_page_the_model_and_its_description(tmp_path, model, runtime):
     out = tmp_path / "deep" / "demo"
-    build(model, out, runtime, [picture(tmp_path / "a.png")], title="Colours & <b>more</b>")
+    build(model, out, runtime, [picture(tmp_path / "a.png")], title="Colors & <b>more</b>")
     names = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     wanted = {path.name for path in PAGE.iterdir() if path.is_file()}
     wanted |= {f"ort/{name}" for name in ort_web.SHA256} | {
@@ -73,7 +73,7 @@ def test_a_demo_holds_the_page_the_model_and_its_description(tmp_path, model, ru
     assert names == wanted
     assert (out / "model.onnx").read_bytes() == model.read_bytes()
     demo = json.loads((out / "demo.json").read_text(encoding="utf-8"))
-    assert demo["title"] == "Colours & <b>more</b>"
+    assert demo["title"] == "Colors & <b>more</b>"
     assert demo["task"] == "segmentation"
     assert demo["classes"] == [
         {"name": name, "color": list(color)} for name, color in zip(SEGMENTER_CLASSES, COLORS, strict=True)
@@ -90,7 +90,7 @@ def test_a_demo_holds_the_page_the_model_and_its_description(tmp_path, model, ru
     assert list(out.parent.iterdir()) == [out]
 
 
-def test_a_detector_brings_its_scores_and_the_colours_of_all_our_pictures(tmp_path, model, runtime):
+def test_a_detector_brings_its_scores_and_the_colors_of_all_our_pictures(tmp_path, model, runtime):
     build(write_detector(tmp_path / "detector.onnx"), tmp_path / "demo", runtime)
     demo = json.loads((tmp_path / "demo" / "demo.json").read_text())
     assert (demo["lowest_score"], demo["shown_score"], demo["samples"]) == (0.05, 0.4, [])
@@ -160,7 +160,7 @@ def test_a_model_that_the_page_cannot_run_is_refused(tmp_path, model, runtime, f
 
 
 def test_samples_are_spread_evenly(tmp_path):
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "figures"
     (folder / "sub").mkdir(parents=True)
     for number in range(1, 12):
         (folder / "sub" / f"{number}.jpg").write_bytes(b"")
@@ -195,7 +195,7 @@ def test_every_id_that_the_scripts_use_is_in_the_page():
         text = path.read_text(encoding="utf-8")
         used = set(re.findall(r'(?:\$|getElementById)\("([^"]+)"\)', text))
         assert used <= set(ids), f"{path.name}: {used - set(ids)}"
-    for target in re.findall(r'(?:for|aria-labelledby|aria-describedby)="([^"]+)"', html):
+    for target in re.findall(r'(?:for|aria-labeledby|aria-describedby)="([^"]+)"', html):
         assert set(target.split()) <= set(ids)
 
 
@@ -410,13 +410,13 @@ def test_only_a_demo_is_served(tmp_path):
 
 
 def test_the_command_makes_a_demo_of_an_exported_file(tmp_path, model, runtime, capsys):
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "figures").mkdir()
     for width in (20, 21, 22):
-        picture(tmp_path / "pictures" / f"{width}.png", width)
+        picture(tmp_path / "figures" / f"{width}.png", width)
     arguments = [str(model), "--out", str(tmp_path / "demo"), "--ort-web", str(runtime)]
     assert export_demo(arguments) == 2
     assert "name a folder of them with --images, or give --samples 0" in capsys.readouterr().err
-    assert export_demo([*arguments, "--images", str(tmp_path / "pictures"), "--samples", "2"]) == 0
+    assert export_demo([*arguments, "--images", str(tmp_path / "figures"), "--samples", "2"]) == 0
     assert "see it: dettoolkit export-demo --serve" in capsys.readouterr().out
     described = json.loads((tmp_path / "demo" / "demo.json").read_text())
     assert [each["width"] for each in described["samples"]] == [20, 21]

@@ -19,10 +19,10 @@ from PIL import Image
 from dettoolkit.demo import ort_web
 from dettoolkit.demo.builder import build_demo
 from dettoolkit.demo.server import address, make_server
-from dettoolkit.formats import open_engine, read_manifest
 from dettoolkit.drawing.boxes import class_color
 from dettoolkit.export.command import export
 from dettoolkit.export.request import Request
+from dettoolkit.formats import open_engine, read_manifest
 from dettoolkit.loading import open_checkpoint
 from dettoolkit.manifest import ExportFacts
 
@@ -83,7 +83,7 @@ class Site:
 
 
 def patches(path: Path, seed: int, size: int = 20) -> Path:
-    """Write a picture of 6 x 8 patches of colours; JPEG, so that the demo's sample has nearly the same."""
+    """Write a picture of 6 x 8 patches of colors; JPEG, so that the demo's sample has nearly the same."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
     Image.fromarray(coarse.repeat(size, 0).repeat(size, 1)).save(path, quality=95)
     return path
@@ -160,7 +160,7 @@ def slide(page, value: float) -> None:
 
 
 def labels_of(image: np.ndarray, colors) -> np.ndarray:
-    """Give each pixel the label of the colour that is nearest."""
+    """Return each pixel the label of the color that is nearest."""
     difference = image[:, :, None].astype(int) - np.asarray(colors)[None, None]
     return np.abs(difference).sum(3).argmin(2)
 

@@ -6,16 +6,16 @@ import pytest
 import torch
 
 from dettoolkit.classification import run as classification
-from dettoolkit.detection import run as detection
-from dettoolkit.segmentation import run as segmentation
-from dettoolkit.deploy import build_network
-from dettoolkit.run import Classes
 from dettoolkit.config import ClassificationRecipe, DetectionRecipe, load_recipe
 from dettoolkit.config.layers import shipped_folder
 from dettoolkit.datasets.label_classes import LabelClasses
+from dettoolkit.deploy import build_network
+from dettoolkit.detection import run as detection
 from dettoolkit.paper.published import TABLES, published_rows
 from dettoolkit.paper.zoo import measured_scores
-from dettoolkit.training.schedules import build_optimiser, scaled_rate
+from dettoolkit.run import Classes
+from dettoolkit.segmentation import run as segmentation
+from dettoolkit.training.schedules import build_optimizer, scaled_rate
 
 SHIPPED = sorted(shipped_folder().glob("*.yaml"))
 each_recipe = pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -62,13 +62,13 @@ def test_a_recipe_is_built_and_takes_a_step(path):
     task, batch = task_of(recipe), batch_of(recipe)
     network = task.network.train()
     rate = scaled_rate(recipe.optim, len(batch["images"]))
-    optimiser = build_optimiser(network, recipe.optim, lr=rate)
+    optimizer = build_optimizer(network, recipe.optim, lr=rate)
     before = [parameter.detach().clone() for parameter in network.parameters()]
     loss = sum(task.losses(network(task.images(batch)), batch).values())
     assert torch.isfinite(loss)
     loss.backward()
     assert all(each.grad is not None and torch.isfinite(each.grad).all() for each in network.parameters())
-    optimiser.step()
+    optimizer.step()
     after = list(network.parameters())
     assert all(torch.isfinite(each).all() for each in after)
     assert any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
@@ -80,7 +80,7 @@ def header_of(path):
 
 
 def says_what_was_measured(name, header, scores):
-    """Tell whether a header says either that nobody has trained the recipe, or where its listed score is."""
+    """Return whether a header says either that nobody has trained the recipe, or where its listed score is."""
     untrained = any(sentence in header for sentence in UNTRAINED)
     return untrained != ("measured: " in header) and (untrained or name in scores)
 

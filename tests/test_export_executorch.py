@@ -1,7 +1,7 @@
 """What only files for ExecuTorch have; test_export_fixed has the rest."""
 
 import pytest
-from tiny_exports import assert_close, convert_both, normalised
+from tiny_exports import assert_close, convert_both, normalized
 
 pytest.importorskip("executorch", reason="ExecuTorch is not installed: make test-exports")
 
@@ -20,14 +20,14 @@ def test_threads_are_those_of_the_process(models):
     portable_lib = pytest.importorskip("executorch.extension.pybindings.portable_lib")
     path = models["detection"][2]
     engine = open_engine(path, threads=1)
-    expected = engine(normalised())
+    expected = engine(normalized())
     assert portable_lib._threadpool_get_thread_count() == 1
     with pytest.raises(ValueError, match="one pool of threads in a process"):
         open_engine(path, threads=2)
     del engine
     engine = open_engine(path, threads=2)
     assert portable_lib._threadpool_get_thread_count() == 2
-    assert_close(engine(normalised()), expected)
+    assert_close(engine(normalized()), expected)
 
 
 def test_files_that_are_none_are_refused(models, tmp_path):

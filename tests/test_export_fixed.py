@@ -11,17 +11,17 @@ from tiny_exports import (
     assert_close,
     assert_same_answer,
     convert_both,
-    normalised,
+    normalized,
     picture,
     reference,
     tiny_model,
 )
 
 from dettoolkit import load
-from dettoolkit.formats import open_engine, read_manifest
-from dettoolkit.formats.trailer import write_manifest
 from dettoolkit.export.command import export
 from dettoolkit.export.request import Request
+from dettoolkit.formats import open_engine, read_manifest
+from dettoolkit.formats.trailer import write_manifest
 
 RUNTIMES = {"executorch": "ExecuTorch", "litert": "LiteRT"}
 ENDINGS = {"executorch": ".pte", "litert": ".tflite"}
@@ -32,7 +32,7 @@ each_task = pytest.mark.parametrize("task", TASKS)
 
 @pytest.fixture(scope="module", params=RUNTIMES)
 def format(request):
-    """Name a format whose converter is installed."""
+    """Return the name of a format whose converter is installed."""
     name = CONVERTERS[request.param]
     pytest.importorskip(name, reason=f"{RUNTIMES[request.param]} is not installed: make test-exports")
     return request.param
@@ -49,7 +49,7 @@ def test_outputs_are_pytorchs(models, task):
     network, _, path = models[task]
     engine = open_engine(path)
     for seed in range(3):
-        images = normalised(seed=seed)
+        images = normalized(seed=seed)
         with torch.inference_mode():
             expected = network(images)
         first = engine(images)
@@ -79,16 +79,16 @@ def test_the_manifest_is_replaced_and_all_else_stays(format, models, task, tmp_p
     path.write_bytes(original.read_bytes())
     assert read_manifest(path).to_json() == manifest.to_json()
     stamped = replace(manifest, export=replace(manifest.export, parity={"share": 1.0, "note": "x" * 5000}))
-    import_module(f"dettoolkit.export.{format}").stamp(path, stamped)
+    import_module(f"dettoolkit.formats.{format}.convert").stamp(path, stamped)
     assert read_manifest(path).to_json() == stamped.to_json()
-    copied, written = (open_engine(each)(normalised()) for each in (path, original))
+    copied, written = (open_engine(each)(normalized()) for each in (path, original))
     for ours, theirs in zip(copied, written, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
 def test_images_of_another_size_are_refused(models):
     engine = open_engine(models["detection"][2])
-    for images in (normalised(batch=2), normalised()[..., :32]):
+    for images in (normalized(batch=2), normalized()[..., :32]):
         with pytest.raises(ValueError, match=r"takes images \(1, 3, 64, 64\), got"):
             engine(images)
 
@@ -97,7 +97,7 @@ def test_a_file_that_exists_is_kept(format, models):
     network, manifest, path = models["segmentation"]
     before = path.read_bytes()
     with pytest.raises(FileExistsError):
-        import_module(f"dettoolkit.export.{format}").convert(network, manifest, path)
+        import_module(f"dettoolkit.formats.{format}.convert").convert(network, manifest, path)
     assert path.read_bytes() == before
 
 
@@ -122,7 +122,7 @@ def test_what_it_cannot_have_is_refused_before_any_work(tiny, format, wishes, to
     network, manifest = tiny_model(tiny, tmp_path, format=format, **wishes)
     path = tmp_path / f"model{ENDINGS[format]}"
     with pytest.raises(ValueError, match=f"{RUNTIMES[format]}.*{told}"):
-        import_module(f"dettoolkit.export.{format}").convert(network, manifest, path)
+        import_module(f"dettoolkit.formats.{format}.convert").convert(network, manifest, path)
     assert not path.exists()
 
 
@@ -131,7 +131,7 @@ def test_windows_are_refused_too(tiny_segmentation, format, tmp_path):
     network, manifest = tiny_model(tiny_segmentation, tmp_path, format=format)
     slides = replace(manifest, segmentation=replace(manifest.segmentation, mode="slide"))
     with pytest.raises(ValueError, match=r"evaluation\.mode=whole"):
-        import_module(f"dettoolkit.export.{format}").convert(network, slides, tmp_path / "model")
+        import_module(f"dettoolkit.formats.{format}.convert").convert(network, slides, tmp_path / "model")
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_without_its_converter_the_extra_is_named(tiny, format, package, monkeyp
     monkeypatch.setitem(sys.modules, package, None)
     network, manifest = tiny_model(tiny, tmp_path, format=format)
     with pytest.raises(ModuleNotFoundError, match=rf"pip install 'dettoolkit\[{format}\]'"):
-        import_module(f"dettoolkit.export.{format}").convert(network, manifest, tmp_path / "model")
+        import_module(f"dettoolkit.formats.{format}.convert").convert(network, manifest, tmp_path / "model")
 
 
 @pytest.mark.parametrize(

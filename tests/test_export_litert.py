@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_exports import assert_close, convert_both, normalised
+from tiny_exports import assert_close, convert_both, normalized
 
 pytest.importorskip("litert_torch", reason="LiteRT is not installed: make test-exports")
 
@@ -22,7 +22,7 @@ def models(tiny, tiny_segmentation, tmp_path_factory):
 def test_threads_change_no_answer(models, threads):
     network, _, path = models["segmentation"]
     with torch.inference_mode():
-        assert_close(open_engine(path, threads=threads)(normalised()), network(normalised()))
+        assert_close(open_engine(path, threads=threads)(normalized()), network(normalized()))
 
 
 def test_inputs_and_outputs_have_names(models):

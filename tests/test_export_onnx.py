@@ -27,12 +27,12 @@ from dettoolkit.detection.postprocess import postprocess
 from dettoolkit.formats import open_engine, read_manifest
 from dettoolkit.formats.graph import output_names
 from dettoolkit.formats.onnx.convert import convert, stamp
+from dettoolkit.formats.onnx.detections import detections
 from dettoolkit.formats.onnx.label_map import label_map
 from dettoolkit.formats.onnx.nodes import Nodes
-from dettoolkit.formats.onnx.detections import detections
 from dettoolkit.loading import open_checkpoint
-from dettoolkit.manifest import DetectionFacts, ExportFacts, Manifest, ManifestError, SegmentationFacts
-from dettoolkit.preprocessing import normalise
+from dettoolkit.manifest import DetectionSection, ExportFacts, Manifest, ManifestError, SegmentationSection
+from dettoolkit.preprocessing import normalize
 
 INPUT_HW = (32, 48)
 ANCHORS = {
@@ -49,14 +49,14 @@ CLASSES = 3
 
 def facts(**changes):
     values = {"activation": "sigmoid", "score_threshold": 0.3, "nms_iou": 0.5, "candidates_per_class": 100}
-    values |= {"max_detections": 20, "shown_threshold": 0.5, "anchors": ANCHORS}
-    return DetectionFacts(**(values | changes))
+    values |= {"max_detections": 20, "threshold": 0.5, "anchors": ANCHORS}
+    return DetectionSection(**(values | changes))
 
 
 def manifest_of(task, **changes):
     sections = {"detection": facts()} if task == "detection" else {}
     if task == "segmentation":
-        sections = {"segmentation": SegmentationFacts(align_corners=False)}
+        sections = {"segmentation": SegmentationSection(align_corners=False)}
     values = {"name": "toy", "class_names": ("a", "b", "c"), "class_ids": (1, 2, 3), "input_hw": INPUT_HW}
     values |= {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "recipe": {}, "versions": {}}
     return Manifest(**(values | sections | {"export": ExportFacts(format="onnx")} | changes))
@@ -91,7 +91,7 @@ class ToySegmenter(nn.Module):
 
 
 class Same(nn.Module):
-    """Give the images, so that a test sees what a network would."""
+    """Return the images, so that a test sees what a network would."""
 
     def forward(self, images):
         return images * 1.0
@@ -128,7 +128,7 @@ def run_detections(logits, deltas, how):
 
 def expected_detections(logits, deltas, how):
     arguments = dataclasses.asdict(how)
-    arguments.pop("shown_threshold")
+    arguments.pop("threshold")
     anchors = default_boxes(input_hw=INPUT_HW, **arguments.pop("anchors"))
     return postprocess(logits, deltas, anchors, input_hw=INPUT_HW, **arguments)
 
@@ -281,10 +281,10 @@ def _compare_file(path, network, manifest, *, images, hw):
     if export.preprocessing:  # as the file rounds; how far that is from resize_image, another test says
         exact = F.interpolate(torch.from_numpy(pixels).permute(0, 3, 1, 2).float(), INPUT_HW, mode="bilinear")
         inputs = (exact + 0.5).floor().permute(0, 2, 3, 1).to(torch.uint8).numpy()
-    normalised = normalise(torch.from_numpy(inputs).permute(0, 3, 1, 2), manifest.mean, manifest.std)
+    normalized = normalize(torch.from_numpy(inputs).permute(0, 3, 1, 2), manifest.mean, manifest.std)
     with torch.no_grad():
-        raw = network(normalised)
-    outputs = open_engine(path, threads=1)(torch.from_numpy(pixels) if export.preprocessing else normalised)
+        raw = network(normalized)
+    outputs = open_engine(path, threads=1)(torch.from_numpy(pixels) if export.preprocessing else normalized)
     if not export.postprocessing:
         for found, expected in zip(outputs, raw if isinstance(raw, tuple) else (raw,), strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
@@ -311,9 +311,9 @@ def test_images_are_resized_as_for_training(tmp_path, hw):
     image = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (*hw, 3), np.uint8), (5, 5), 0)
     (found,) = open_engine(tmp_path / "same.onnx", threads=1)(torch.from_numpy(image[None]))
     resized = torch.from_numpy(resize_image(image, INPUT_HW)).permute(2, 0, 1)[None]
-    off = (found - normalise(resized, manifest.mean, manifest.std)).abs()
+    off = (found - normalize(resized, manifest.mean, manifest.std)).abs()
     step = 1 / 255 / torch.tensor(manifest.std).view(3, 1, 1)
-    assert (off < 1.001 * step).all()  # a grey level
+    assert (off < 1.001 * step).all()  # a gray level
     # OpenCV weighs in steps of 1/2048, which seldom shows: three quarters of the pixels and more are equal.
     assert (off < 0.001 * step).float().mean() > (0.999 if hw == INPUT_HW else 0.75)
 
@@ -375,7 +375,7 @@ def test_a_file_that_exists_is_kept(tmp_path):
     ],
 )
 def test_what_one_input_size_cannot_do_is_refused(tmp_path, changes, message):
-    segmentation = SegmentationFacts(align_corners=False, **changes)
+    segmentation = SegmentationSection(align_corners=False, **changes)
     manifest = exporting(manifest_of("segmentation", segmentation=segmentation), postprocessing=True)
     with pytest.raises(ValueError, match=message):
         convert(ToySegmenter(), manifest, tmp_path / "toy.onnx")

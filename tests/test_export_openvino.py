@@ -11,7 +11,7 @@ from tiny_exports import (
     TASKS,
     assert_close,
     assert_same_answer,
-    normalised,
+    normalized,
     picture,
     reference,
     tiny_model,
@@ -25,10 +25,10 @@ except ModuleNotFoundError:
     pytest.skip("OpenVINO is not installed: make test-exports", allow_module_level=True)
 
 from dettoolkit import load
-from dettoolkit.formats import open_engine, read_manifest
-from dettoolkit.formats.openvino import convert as converter
 from dettoolkit.export.command import export
 from dettoolkit.export.request import Request
+from dettoolkit.formats import open_engine, read_manifest
+from dettoolkit.formats.openvino import convert as converter
 from dettoolkit.manifest import ManifestError
 
 each_task = pytest.mark.parametrize("task", TASKS)
@@ -38,7 +38,7 @@ each_task = pytest.mark.parametrize("task", TASKS)
 def models(tiny, tiny_segmentation, tmp_path_factory):
     """Return for each task and kind of file (raw, whole) the network, the manifest and the file.
 
-    Raw files take a normalised image; whole ones any number of images as they are, and give answers.
+    Raw files take a normalized image; whole ones any number of images as they are, and give answers.
     """
     kinds = {"raw": {}, "whole": {"batch": None, "preprocessing": True, "postprocessing": True}}
     made = {}
@@ -56,7 +56,7 @@ def test_outputs_are_pytorchs(models, task):
     network, _, path = models[task, "raw"]
     for threads in (None, 1, 2):
         engine = open_engine(path, threads=threads)
-        images = normalised(seed=threads or 0)
+        images = normalized(seed=threads or 0)
         with torch.inference_mode():
             expected = network(images)
         first = engine(images)
@@ -69,7 +69,7 @@ def test_outputs_are_pytorchs(models, task):
 def test_weights_are_not_rounded(models):
     network, _, path = models["detection", "raw"]
     weights = sum(each.numel() for each in network.parameters()) * 4
-    # Batch normalisation is folded into the convolutions, which leaves a little less.
+    # Batch normalization is folded into the convolutions, which leaves a little less.
     assert path.with_suffix(".bin").stat().st_size > 0.9 * weights
 
 
@@ -121,7 +121,7 @@ def test_the_manifest_is_replaced_and_all_else_stays(models, task, tmp_path):
     assert read_manifest(path).to_json() == stamped.to_json()
     assert path.with_suffix(".bin").read_bytes() == original.with_suffix(".bin").read_bytes()
     for ours, theirs in zip(
-        open_engine(path)(normalised()), open_engine(original)(normalised()), strict=True
+        open_engine(path)(normalized()), open_engine(original)(normalized()), strict=True
     ):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 

@@ -14,8 +14,8 @@ from dettoolkit.datasets.images import resize_image
 from dettoolkit.formats import open_engine, read_manifest
 from dettoolkit.formats.pt2.convert import convert, stamp
 from dettoolkit.loading import open_checkpoint
-from dettoolkit.manifest import ExportFacts, Manifest, ManifestError, SegmentationFacts
-from dettoolkit.preprocessing import normalise
+from dettoolkit.manifest import ExportFacts, Manifest, ManifestError, SegmentationSection
+from dettoolkit.preprocessing import normalize
 
 INPUT_HW = (32, 48)
 
@@ -40,7 +40,7 @@ def manifest_of(**changes):
         input_hw=INPUT_HW,
         recipe={},
         versions={},
-        segmentation=SegmentationFacts(align_corners=True),
+        segmentation=SegmentationSection(align_corners=True),
         export=ExportFacts(format="pt2", **changes),
     )
 
@@ -74,11 +74,11 @@ def test_a_file_takes_and_gives_what_its_manifest_says(tmp_path, batch, preproce
             noise = np.random.default_rng(images).integers(0, 256, (images, *hw, 3), np.uint8)
             pixels = np.stack([cv2.GaussianBlur(each, (5, 5), 0) for each in noise])
             resized = np.stack([resize_image(each, INPUT_HW) for each in pixels])
-            inputs = normalise(torch.from_numpy(resized).permute(0, 3, 1, 2), manifest.mean, manifest.std)
+            inputs = normalize(torch.from_numpy(resized).permute(0, 3, 1, 2), manifest.mean, manifest.std)
             with torch.no_grad():
                 logits = network(inputs)
             (found,) = engine(torch.from_numpy(pixels) if preprocessing else inputs)
-            if not postprocessing:  # a grey level is up to 1 / 255 / 0.224 = 0.0175, times the weights
+            if not postprocessing:  # a gray level is up to 1 / 255 / 0.224 = 0.0175, times the weights
                 assert (found - logits).abs().max() < (0.05 if preprocessing else 1e-4)
                 continue
             out_hw = hw if preprocessing else INPUT_HW

@@ -12,10 +12,10 @@ from demo_models import manifest_of
 from training_runs import Killed, kill
 
 from dettoolkit import cli, load
-from dettoolkit.training import commands
-from dettoolkit.weights.description import read_checkpoint
 from dettoolkit.finite import NonFiniteError, require_finite
 from dettoolkit.inference.predictor import Predictor
+from dettoolkit.training import commands
+from dettoolkit.weights.description import read_checkpoint
 
 RUNS = ("tiny_run", "tiny_segmentation_run", "tiny_classification_run")
 

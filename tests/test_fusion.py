@@ -2,23 +2,23 @@
 
 import pytest
 import torch
-from random_weights import randomise
+from random_weights import randomize
 from torch import nn
 
-from dettoolkit.deploy import build_network
 from dettoolkit.config import load_recipe
+from dettoolkit.deploy import build_network
 from dettoolkit.formats.fusion import Pointwise, fused, with_products
-from dettoolkit.formats.pytorch import NetworkEngine
+from dettoolkit.formats.pytorch import PytorchEngine
 
 RECIPES = ["ssdlite_mnv3_large", "ssdlite_mnv3_large_torchvision", "lraspp_mnv3_large", "lraspp_mnv3_small"]
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_network_gives_the_same_without_its_normalisation(name):
-    network = randomise(build_network(load_recipe(name).recipe, num_classes=5))
+def test_a_network_gives_the_same_without_its_normalization(name):
+    network = randomize(build_network(load_recipe(name).recipe, num_classes=5))
     state = {key: value.clone() for key, value in network.state_dict().items()}
     images = torch.randn(2, 3, 96, 128, generator=torch.Generator().manual_seed(1))
-    engine = NetworkEngine(network, torch.device("cpu"))
+    engine = PytorchEngine(network, torch.device("cpu"))
     assert not any(isinstance(module, nn.BatchNorm2d) for module in engine.network.modules())
     with torch.no_grad():
         wanted = network(images)
@@ -54,11 +54,11 @@ def test_only_plain_1x1_convolutions_become_products():
         torch.testing.assert_close(copy(images), network(images))
 
 
-def test_normalisation_of_anything_else_stays():
+def test_normalization_of_anything_else_stays():
     for network in (
         nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU(), nn.BatchNorm2d(3)),
         nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1)),
         nn.ModuleList([nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)]),  # in no order that is known
     ):
-        randomise(network)
+        randomize(network)
         assert sum(isinstance(module, nn.BatchNorm2d) for module in fused(network).modules()) == 1

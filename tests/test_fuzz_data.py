@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dettoolkit.datasets.coco import CocoAnnotations
+from dettoolkit.datasets.data_report import BadImageError
 from dettoolkit.datasets.image_folder_files import read_names
 from dettoolkit.datasets.images import RAW, decode, header_hw
 from dettoolkit.datasets.label_classes import LabelClasses, LabelError
 from dettoolkit.datasets.label_files import read_instances, read_labels
-from dettoolkit.datasets.data_report import BadImageError
-from dettoolkit.inference.jobs.image_ids import ImageIds
 from dettoolkit.inference.inputs import as_rgb
+from dettoolkit.inference.jobs.image_ids import ImageIds
 from dettoolkit.inference.jobs.sources import Sources, open_found
 
 fuzz = settings(

@@ -21,13 +21,13 @@ from hypothesis import strategies as st
 from tiny_exports import tiny_model
 
 from dettoolkit.config import load_recipe
-from dettoolkit.weights.description import description_of, read_checkpoint
 from dettoolkit.formats import read_manifest
 from dettoolkit.formats.trailer import write_manifest
 from dettoolkit.inference.jobs.journal import Journal, merge_records, read_records
 from dettoolkit.inference.predictor import Predictor
 from dettoolkit.manifest import ManifestError, from_json
 from dettoolkit.training.run_folder import stored_recipe
+from dettoolkit.weights.description import description_of, read_checkpoint
 
 MEMORY = 1 << 30
 """Bytes that a test may add to what the process has."""
@@ -113,7 +113,7 @@ def damaged(draw, content):
 
 
 class Engine:
-    """Give what the network of a manifest would, unchanged by what is in it."""
+    """Return what the network of a manifest would, unchanged by what is in it."""
 
     device = torch.device("cpu")
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from dettoolkit.export.agreement import Parity
-from dettoolkit.export.report import EXACT, QUANTISED, RESIZED, GateError, Report, tolerances_of
-from dettoolkit.export.sample_images import evenly, read, views
 from dettoolkit.export.metric import Source
+from dettoolkit.export.report import EXACT, QUANTIZED, RESIZED, GateError, Report, tolerances_of
 from dettoolkit.export.request import Request
-from dettoolkit.manifest import Anchors, DetectionFacts, ExportFacts, Manifest, SegmentationFacts
+from dettoolkit.export.sample_images import evenly, read, views
+from dettoolkit.manifest import Anchors, DetectionSection, ExportFacts, Manifest, SegmentationSection
 
 ANCHORS: Anchors = {
     "grids_hw": ((1, 2),),
@@ -24,13 +24,13 @@ ANCHORS: Anchors = {
     "reduce_first_level": False,
     "clip": True,
 }
-DETECTION = DetectionFacts(
+DETECTION = DetectionSection(
     activation="sigmoid",
     score_threshold=0.01,
     nms_iou=0.5,
     candidates_per_class=100,
     max_detections=100,
-    shown_threshold=0.3,
+    threshold=0.3,
     anchors=ANCHORS,
 )
 
@@ -46,7 +46,7 @@ def manifest(task="segmentation", **export):
         recipe={},
         versions={},
         detection=DETECTION if task == "detection" else None,
-        segmentation=SegmentationFacts(align_corners=False) if task == "segmentation" else None,
+        segmentation=SegmentationSection(align_corners=False) if task == "segmentation" else None,
         export=ExportFacts(format="onnx", **export),
     )
 
@@ -124,7 +124,7 @@ def test_an_int8_file_is_judged_by_its_score_and_without_one_by_its_answers():
 def test_strictness_depends_on_the_kind_of_file():
     assert tolerances_of(manifest(), {}) == EXACT.tolerances
     assert tolerances_of(manifest(preprocessing=True), {}) == RESIZED.tolerances
-    assert tolerances_of(manifest(precision="int8", preprocessing=True), {}) == QUANTISED.tolerances
+    assert tolerances_of(manifest(precision="int8", preprocessing=True), {}) == QUANTIZED.tolerances
     assert tolerances_of(manifest(), {"raw": 0.5})["raw"] == 0.5
 
 
@@ -306,7 +306,7 @@ def test_a_good_detector_is_written(attempt, tiny_learnt_run):
 
 
 def shift_the_mean(proto):
-    """Break the constant that normalising subtracts."""
+    """Break the constant that normalizing subtracts."""
     for tensor in proto.graph.initializer:
         values = onnx.numpy_helper.to_array(tensor)
         if values.shape == (1, 3, 1, 1) and values.max() > 100:
@@ -322,7 +322,7 @@ def shift_the_mean(proto):
 
 
 @pytest.mark.learnt
-def test_another_normalisation_inside_is_not_written(attempt, tiny_segmentation_run):
+def test_another_normalization_inside_is_not_written(attempt, tiny_segmentation_run):
     inside = {"preprocessing": True, "postprocessing": True}
     done = attempt(tiny_segmentation_run, **inside)
     for path in attempt.folder.iterdir():

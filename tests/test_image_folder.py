@@ -16,9 +16,9 @@ from torchvision.transforms import v2
 
 from dettoolkit.classification.run import build_dataset, training_transform
 from dettoolkit.datasets.classification_augment import EvalTransform, TrainTransform, torchvision_changes
+from dettoolkit.datasets.data_report import BadImageError
 from dettoolkit.datasets.image_folder import ImageFolder, ImageFolderFiles, check_root, collate
 from dettoolkit.datasets.image_folder_files import read_names
-from dettoolkit.datasets.data_report import BadImageError
 from dettoolkit.datasets.samplers import SampleKey
 
 
@@ -239,39 +239,39 @@ def test_the_device_generators_stay_as_they_are(
 
 
 def test_windows_have_the_share_and_the_aspect_that_were_asked_for() -> None:
-    # A picture whose colours say where a pixel was: red is the column, green the row.
+    # A picture whose colors say where a pixel was: red is the column, green the row.
     rows, columns = np.mgrid[0:240, 0:250]
     picture = np.stack([columns, rows, np.zeros_like(rows)], axis=2).astype(np.uint8)
     transform = TrainTransform(
         input_hw=(64, 64), area=(0.1, 0.5), aspect=(0.75, 1.33), antialias=False, flip=True, changes=[]
     )
-    shares, aspects, flipped = [], [], 0
+    fractions, aspects, flipped = [], [], 0
     for seed in range(300):
         red, green, _ = transform(picture, seed).float()
         step = (red[:, -1] - red[:, 0]).mean().item() / 63 * 64
         width, height = abs(step), (green[-1] - green[0]).mean().item() / 63 * 64
         flipped += step < 0
-        shares.append(width * height / (240 * 250))
+        fractions.append(width * height / (240 * 250))
         aspects.append(width / height)
-    assert 0.09 < min(shares) < 0.13
-    assert 0.45 < max(shares) < 0.52
+    assert 0.09 < min(fractions) < 0.13
+    assert 0.45 < max(fractions) < 0.52
     assert 0.72 < min(aspects) < 0.8
     assert 1.25 < max(aspects) < 1.37
     assert 110 < flipped < 190
 
 
-def test_inception_changes_colour_and_only_where_asked(tiny_classification: Any) -> None:
-    grey = np.full((80, 80, 3), 128, np.uint8)
+def test_inception_changes_color_and_only_where_asked(tiny_classification: Any) -> None:
+    gray = np.full((80, 80, 3), 128, np.uint8)
     plain = augmentation(tiny_classification, "{type: inception, color: false}")
     color = augmentation(tiny_classification, "{type: inception}")
-    assert torch.equal(plain(grey, 0), torch.full((3, 64, 64), 128, dtype=torch.uint8))
-    levels = [int(color(grey, seed)[0, 0, 0]) for seed in range(200)]
+    assert torch.equal(plain(gray, 0), torch.full((3, 64, 64), 128, dtype=torch.uint8))
+    levels = [int(color(gray, seed)[0, 0, 0]) for seed in range(200)]
     assert 110 <= min(levels) < 115  # 7/8 of 128, and what rounding takes
     assert 141 < max(levels) <= 144
-    assert all(len(color(grey, seed).unique()) == 1 for seed in range(5))
+    assert all(len(color(gray, seed).unique()) == 1 for seed in range(5))
 
 
-def test_erasing_fills_with_the_mean_colour_as_often_as_asked() -> None:
+def test_erasing_fills_with_the_mean_color_as_often_as_asked() -> None:
     changes = torchvision_changes(policy="none", num_ops=1, magnitude=1, erasing=0.25, mean=(0.2, 0.4, 0.6))
     transform = TrainTransform(
         input_hw=(64, 64), area=(1, 1), aspect=(1, 1), antialias=False, flip=False, changes=changes
@@ -283,7 +283,7 @@ def test_erasing_fills_with_the_mean_colour_as_often_as_asked() -> None:
     for each in touched:
         where = each[0] != 255
         assert each[:, where].unique(dim=1).tolist() == [[51], [102], [153]]
-        assert 0.02 <= where.float().mean() <= 0.35  # torchvision's shares
+        assert 0.02 <= where.float().mean() <= 0.35  # torchvision's fractions
 
 
 @pytest.mark.parametrize("antialias", [True, False])
@@ -304,7 +304,7 @@ def test_without_augmentation_training_images_are_cut_as_scored_ones(tiny_classi
     assert torch.equal(transform(photo(), 1), wanted(photo(), 2))
 
 
-def test_other_than_eight_bit_colour_is_refused() -> None:
+def test_other_than_eight_bit_color_is_refused() -> None:
     transform = EvalTransform(input_hw=(64, 64), resize=64, antialias=True)
     with pytest.raises(
         ValueError, match=r"image must be uint8 \(H, W, 3\), got float64 \(8, 8, 3\): decode it"

@@ -15,15 +15,15 @@ from PIL import Image
 from dettoolkit import cli, load
 from dettoolkit.config.sections import Data
 from dettoolkit.datasets.coco_json import read_columns
+from dettoolkit.datasets.data_report import BadImageError
 from dettoolkit.datasets.image_folder_files import read_names
-from dettoolkit.datasets.images import MAX_MEGAPIXELS, MOST_MEGAPIXELS, header_hw, read_image
+from dettoolkit.datasets.images import MAX_MEGAPIXELS, MEGAPIXELS_LIMIT, header_hw, read_image
 from dettoolkit.datasets.label_classes import LabelClasses
 from dettoolkit.datasets.label_files import read_instances, read_labels, read_values
-from dettoolkit.datasets.data_report import BadImageError
 from dettoolkit.datasets.regular_files import open_regular, read_lines
 from dettoolkit.inference import buckets
-from dettoolkit.inference.jobs.image_ids import ImageIds
 from dettoolkit.inference.inputs import as_rgb, read_upright
+from dettoolkit.inference.jobs.image_ids import ImageIds
 from dettoolkit.inference.jobs.sources import Sources, open_found
 
 
@@ -97,7 +97,7 @@ def test_palettes_and_long_files_have_the_limit_too(tmp_path):
 def test_defaults_and_bounds_are_said_once_and_agree():
     field = Data.model_fields["max_megapixels"]
     assert field.default == MAX_MEGAPIXELS
-    assert f"le={MOST_MEGAPIXELS:g}" in str(field.metadata).replace("1000.0", "1000")
+    assert f"le={MEGAPIXELS_LIMIT:g}" in str(field.metadata).replace("1000.0", "1000")
 
 
 @pytest.mark.parametrize("kind", ["tiny", "tiny_segmentation", "tiny_classification"])
@@ -202,7 +202,7 @@ def test_file_names_of_a_json_that_no_file_can_have(tiny, tmp_path, capsys, capl
     assert cli.train([*given, "data.batch_size=8", "--check"]) == 2
     assert "image id 10: cannot be opened: no file can have this name" in capsys.readouterr().err
     assert cli.train([*given, "data.on_bad_image=skip", "trainer.max_epochs=1"]) == 0
-    (told,) = (tmp_path / "runs").glob("*/*/data_problems.json")
+    (told,) = (tmp_path / "runs").glob("*/*/data_report.json")
     problems = json.loads(told.read_text())
     assert len(problems["unreadable images"]) == 2
     assert problems["train"]["counts"]["image size unknown"] == 2

@@ -103,7 +103,7 @@ def unit(name: str) -> str:
 
 
 def complaint(importer: str, target: str) -> str | None:
-    """Say what is wrong with `importer` (a name below dettoolkit) importing `target`; None for nothing."""
+    """Return what is wrong with `importer` (a name below dettoolkit) importing `target`; None for nothing."""
     own, library = unit(importer), unit(target)
     if target.startswith("."):
         return "write the whole name; a relative import breaks between the top-level folders and their links"

@@ -19,9 +19,9 @@ from fake_predictor import IDS, NAMES, FakePredictor, write_images, write_video
 
 from dettoolkit.inference.jobs.job import Job, Shard, enter_folder, fingerprint, read_job
 from dettoolkit.inference.jobs.journal import Journal, merge_records, read_records
-from dettoolkit.inference.jobs.worker import Run, write_tables
 from dettoolkit.inference.jobs.sources import Sources
 from dettoolkit.inference.jobs.video import count_frames
+from dettoolkit.inference.jobs.worker import Worker, write_tables
 
 WHOLE = Shard(1, 1)
 
@@ -46,16 +46,16 @@ def job_of(*sources, task="detection", **changes):
 
 
 def run(job, folder, shard=WHOLE, *, predictor=None, resume=False, batch_size=2):
-    """Run a shard, to its end or to the predictor's breaking off."""
+    """Worker a shard, to its end or to the predictor's breaking off."""
     predictor = predictor or FakePredictor(job.task)
     enter_folder(folder, job, shard, resume=resume)
-    with Run(job, folder, shard) as share, suppress(KeyboardInterrupt):
+    with Worker(job, folder, shard) as share, suppress(KeyboardInterrupt):
         list(share.predict(predictor, batch_size=batch_size, workers=2))
     return predictor
 
 
 def content(folder):
-    """Give every file's bytes, the time in the summaries left out."""
+    """Return every file's bytes, the time in the summaries left out."""
     found = {
         path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
     }
@@ -72,7 +72,7 @@ def images(tmp_path):
 @pytest.mark.parametrize("task", ["detection", "segmentation"])
 @pytest.mark.parametrize("stop", [0, 1, 7, 22])
 def test_stopped_and_gone_on_with_comes_to_the_same(images, tmp_path, task, stop):
-    kinds = ("pictures", "coco", "csv") + (("masks",) if task == "segmentation" else ("crops",))
+    kinds = ("figures", "coco", "csv") + (("masks",) if task == "segmentation" else ("crops",))
     job = job_of(images, task=task, save=kinds)
     for name, stops in (("whole", []), ("parts", [stop, 3])):
         for count in stops:
@@ -108,7 +108,7 @@ def test_images_that_came_later_are_predicted_too(images, tmp_path):
 
 
 def test_an_image_that_is_given_twice_is_predicted_once(images, tmp_path):
-    job = job_of(images / "0", images / "0" / "3.png", images / "0" / "0.png", save=("pictures",))
+    job = job_of(images / "0", images / "0" / "3.png", images / "0" / "0.png", save=("figures",))
     assert sum(run(job, tmp_path / "out").batches) == 8
 
 
@@ -121,7 +121,7 @@ class Slow(FakePredictor):
     def predict_batch(self, images, **options):
         time.sleep(0.05)
         return super().predict_batch(images, **options)
-run(job_of(sys.argv[2], save=("pictures", "json")), Path(sys.argv[3]), predictor=Slow(), batch_size=1)
+run(job_of(sys.argv[2], save=("figures", "json")), Path(sys.argv[3]), predictor=Slow(), batch_size=1)
 """
 
 
@@ -140,7 +140,7 @@ def test_a_killed_process_loses_nothing(images, tmp_path):
     process.wait()
     kept = journal.read_bytes()
     assert 5 <= kept.count(b"\n") < 24
-    job = job_of(images, save=("pictures", "json"))
+    job = job_of(images, save=("figures", "json"))
     run(job, killed, resume=True)
     assert journal.read_bytes().startswith(kept[: kept.rindex(b"\n") + 1])
     run(job, tmp_path / "whole")
@@ -256,12 +256,12 @@ def test_limit_counts_images_and_frames_before_shards(images, tmp_path):
 def test_a_video_is_made_as_a_whole(tmp_path):
     for name in ("a.mp4", "b.mp4", "c.mp4"):
         write_video(tmp_path / "in" / name, 6)
-    job = job_of(tmp_path / "in", save=("pictures",))
+    job = job_of(tmp_path / "in", save=("figures",))
     run(job, tmp_path / "parts", predictor=FakePredictor(fail_after=9), batch_size=1)  # in the second
     assert len(list(read_records(tmp_path / "parts/results.jsonl"))) == 9
     run(job, tmp_path / "parts", resume=True)
     run(job, tmp_path / "whole")
-    assert [count_frames(tmp_path / "parts/pictures" / name) for name in ("a.mp4", "b.mp4", "c.mp4")] == [
+    assert [count_frames(tmp_path / "parts/figures" / name) for name in ("a.mp4", "b.mp4", "c.mp4")] == [
         6
     ] * 3
     same = "results.jsonl"
@@ -272,13 +272,13 @@ def test_a_video_is_finished_before_what_follows_it_has_a_record(tmp_path):
     write_images(tmp_path / "in", ["b.png", "c.png"])
     write_video(tmp_path / "in/1.mp4", 4)
     (tmp_path / "in/2.jpg").write_bytes(b"")
-    job = job_of(tmp_path / "in", save=("pictures",))
+    job = job_of(tmp_path / "in", save=("figures",))
     enter_folder(tmp_path / "out", job, WHOLE, resume=False)
-    with Run(job, tmp_path / "out", WHOLE) as share:
+    with Worker(job, tmp_path / "out", WHOLE) as share:
         for outcome in share.predict(FakePredictor(), batch_size=1, workers=1):
             if outcome.item.name == "2.jpg":
                 break
-        assert count_frames(tmp_path / "out/pictures/1.mp4") == 4  # as a process killed here would leave it
+        assert count_frames(tmp_path / "out/figures/1.mp4") == 4  # as a process killed here would leave it
 
 
 # Names of files
@@ -293,7 +293,7 @@ def files(folder):
 def test_images_that_differ_by_their_ending_keep_it(tmp_path, stop):
     listed = ["a.bmp", "a.bmp.jpg", "a.jpg", "a.jpg.png", "a.png", "b.jpg", "sub/a.jpg"]
     write_images(tmp_path / "in", listed)
-    job = job_of(tmp_path / "in", task="segmentation", save=("pictures", "masks"))
+    job = job_of(tmp_path / "in", task="segmentation", save=("figures", "masks"))
     run(job, tmp_path / "out", predictor=FakePredictor("segmentation", fail_after=stop))
     run(job, tmp_path / "out", resume=True)
     assert files(tmp_path / "out/masks") == [
@@ -305,7 +305,7 @@ def test_images_that_differ_by_their_ending_keep_it(tmp_path, stop):
         "b.png",
         "sub/a.png",
     ]
-    assert files(tmp_path / "out/pictures") == [
+    assert files(tmp_path / "out/figures") == [
         "a.bmp.jpg",
         "a.bmp.jpg.jpg",
         "a.jpg",
@@ -360,12 +360,12 @@ def test_a_file_that_is_not_the_jobs_is_left_and_told(images, tmp_path):
 
 
 def test_files_without_a_record_are_written_again_after_a_power_cut(images, tmp_path):
-    job, out = job_of(images, save=("pictures", "crops")), tmp_path / "out"
+    job, out = job_of(images, save=("figures", "crops")), tmp_path / "out"
     run(job, out)
     run(job, tmp_path / "whole")
     journal = out / "results.jsonl"
     journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:4]))
-    (out / "pictures/2/5.png").write_bytes(b"")  # a name that reached the disk before the content
+    (out / "figures/2/5.png").write_bytes(b"")  # a name that reached the disk before the content
     run(job, out, resume=True)
     assert content(out) == content(tmp_path / "whole")
 
@@ -380,7 +380,7 @@ def test_names_that_are_not_utf8_and_names_near_255_bytes(tmp_path, task):
     (folder / os.fsdecode(b"bad\xff.jpg")).write_bytes(b"")
     shutil.copy(write_video(tmp_path / "clip.mp4", 3), folder / os.fsdecode(b"clip\xff.mp4"))
     shutil.copy(tmp_path / "clip.mp4", folder / ("v" * 251 + ".mp4"))
-    kinds = ("pictures", "csv", "coco") + (("masks",) if task == "segmentation" else ("crops",))
+    kinds = ("figures", "csv", "coco") + (("masks",) if task == "segmentation" else ("crops",))
     job, out = job_of(folder, task=task, save=kinds), tmp_path / "out"
     run(job, out, predictor=FakePredictor(task, fail_after=3))
     run(job, out, resume=True)
@@ -394,7 +394,7 @@ def test_names_that_are_not_utf8_and_names_near_255_bytes(tmp_path, task):
     written = files(out)
     for path in written:
         assert all(len(part.encode()) <= 255 for part in path.split("/"))  # and encodes at all
-    assert sum(path.startswith("pictures/") for path in written) == 7
+    assert sum(path.startswith("figures/") for path in written) == 7
     assert sum(path.startswith("masks/") for path in written) == (9 if task == "segmentation" else 0)
     with (out / "results.csv").open(newline="", encoding="utf-8") as file:
         assert {row["name"] for row in csv.DictReader(file)} <= set(records)
@@ -409,16 +409,16 @@ def full(*_):
 
 @pytest.mark.parametrize("where", ["journal", "picture", "summary"])
 def test_after_a_full_disk_the_job_goes_on(images, tmp_path, monkeypatch, where):
-    job, out = job_of(images, save=("pictures", "json")), tmp_path / "out"
+    job, out = job_of(images, save=("figures", "json")), tmp_path / "out"
     enter_folder(out, job, WHOLE, resume=False)
 
     def begin(patched):
-        with Run(job, out, WHOLE) as share:
+        with Worker(job, out, WHOLE) as share:
             for number, _ in enumerate(share.predict(FakePredictor(), batch_size=1, workers=1)):
                 if number == 5 and where == "journal":
                     patched.setattr(share._journal, "_file", FullFile(share._journal._file))
                 elif number == 5 and where == "picture":
-                    patched.setattr("dettoolkit.inference.results.save_picture", full)
+                    patched.setattr("dettoolkit.inference.results.save_figure", full)
                 elif number == 22 and where == "summary":
                     patched.setattr("os.replace", full)
 
@@ -449,18 +449,18 @@ class FullFile:
 
 def test_a_video_on_a_full_disk_is_no_video(tmp_path, monkeypatch):
     write_video(tmp_path / "in/a.mp4", 4)
-    job = job_of(tmp_path / "in", save=("pictures",))
+    job = job_of(tmp_path / "in", save=("figures",))
     monkeypatch.setattr("dettoolkit.inference.jobs.video.count_frames", lambda path: 2)
     with pytest.raises(OSError, match=r"not written whole \(2 of 4 frames\), as on a full disk.*/a\.mp4"):
         run(job, tmp_path / "out")
-    assert not (tmp_path / "out/pictures/a.mp4").exists()
+    assert not (tmp_path / "out/figures/a.mp4").exists()
     assert not (tmp_path / "out/summary.json").exists()
 
 
 def test_stop_ends_what_has_no_end(images, tmp_path):
     job = job_of(images, save=("csv",))
     enter_folder(tmp_path / "out", job, WHOLE, resume=False)
-    with Run(job, tmp_path / "out", WHOLE) as share:
+    with Worker(job, tmp_path / "out", WHOLE) as share:
         outcomes = share.predict(FakePredictor(), batch_size=1, workers=1)
         next(outcomes)
         share.stop()
@@ -522,10 +522,10 @@ def test_a_folder_is_one_jobs(images, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"save": ("pictures", "gif")}, "cannot save 'gif': choose of pictures, masks, crops, json"),
+        ({"save": ("figures", "gif")}, "cannot save 'gif': choose of figures, masks, crops, json"),
         (
             {"save": ("masks",)},
-            "'masks' cannot be saved, since the model does detection: choose of pictures, crops, json",
+            "'masks' cannot be saved, since the model does detection: choose of figures, crops, json",
         ),
         (
             {"save": ("crops",), "task": "segmentation"},
@@ -556,14 +556,14 @@ def test_batches_are_full_though_some_images_cannot_be_read(images, tmp_path):
 def test_nothing_readable(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in/1.jpg").write_bytes(b"x")
-    job = job_of(tmp_path / "in", save=("pictures", "coco"))
+    job = job_of(tmp_path / "in", save=("figures", "coco"))
     assert run(job, tmp_path / "out").batches == []
     write_tables(tmp_path / "out", job, job.save)
     assert json.loads((tmp_path / "out/coco.json").read_text()) == []
 
 
 def test_a_segmenters_tables_need_masks_in_its_records(images, tmp_path):
-    job = job_of(images, task="segmentation", save=("pictures",))
+    job = job_of(images, task="segmentation", save=("figures",))
     run(job, tmp_path / "out")
     write_tables(tmp_path / "out", job, ["csv"])
     with pytest.raises(

@@ -12,11 +12,11 @@ from PIL import Image
 from torch import nn
 
 import dettoolkit
-from dettoolkit import loading
 from dettoolkit import formats as engines
-from dettoolkit.weights.description import read_checkpoint
+from dettoolkit import loading
 from dettoolkit.loading import load, open_checkpoint
 from dettoolkit.manifest import ExportFacts, ManifestError, from_json
+from dettoolkit.weights.description import read_checkpoint
 
 
 def test_a_folder_and_its_checkpoint_give_the_same(tiny_run):

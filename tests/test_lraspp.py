@@ -6,18 +6,18 @@ import math
 import cv2
 import pytest
 import torch
-from random_weights import randomise
+from random_weights import randomize
 from torch import nn
 from torch.nn import functional as F
 from torchvision.models.segmentation import lraspp_mobilenet_v3_large
 
 from dettoolkit.backbones.mobilenet import MobileNet
-from dettoolkit.weights.pretrained import load_segmenter
-from dettoolkit.weights.translate import translate_lraspp
 from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.heads.lraspp import LRASPPHead
 from dettoolkit.heads.raspp import RASPPHead
 from dettoolkit.segmentation.model import Segmenter
+from dettoolkit.weights.pretrained import load_segmenter
+from dettoolkit.weights.translate import translate_lraspp
 
 LARGE, SMALL = "mobilenet_v3_large", "mobilenet_v3_small"
 PAPER = {"pool": "fixed", "gate": "hard_sigmoid", "gate_bias": True, "align_corners": False}
@@ -77,7 +77,7 @@ def uniform(*shape, seed=1):
 
 @pytest.fixture(scope="module")
 def theirs():
-    return randomise(lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=21), seed=3)
+    return randomize(lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=21), seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def ours(theirs, tmp_path_factory):
 
 
 def full_size(segmenter, images):
-    """Give logits of a segmenter of ours at the images' own size, as torchvision's network does."""
+    """Return logits of a segmenter of ours at the images' own size, as torchvision's network does."""
     with torch.no_grad():
         return F.interpolate(segmenter(images), images.shape[2:], mode="bilinear", align_corners=False)
 
@@ -107,7 +107,7 @@ def test_outputs_equal_torchvisions_at_full_size(ours, theirs, hw):
 def test_training_mode_equals_torchvisions_too():
     """Batch statistics, their running averages and the gradients, not only inference."""
     reference = lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=5)
-    randomise(reference).train()
+    randomize(reference).train()
     segmenter = torchvisions_variant(5).train()
     backbone = segmenter.backbone
     segmenter.load_state_dict(translate_lraspp(reference.state_dict(), backbone))
@@ -124,7 +124,7 @@ def test_training_mode_equals_torchvisions_too():
 
 
 def photos(shared_data):
-    """Give real images by name, normalised as ImageNet's: driving frames, and photos of several sizes."""
+    """Return real images by name, normalized as ImageNet's: driving frames, and photos of several sizes."""
     frames = sorted((shared_data / "camvid_cityscapes/leftImg8bit/test").rglob("*.jpg"))[::80]
     others = sorted((shared_data / "coco256/val2017").glob("*.jpg"))[::40]
     assert len(frames) >= 3
@@ -203,7 +203,7 @@ def test_torchvisions_variant_has_torchvisions_size():
 
 
 def interpolation(before, after, align_corners):
-    """Give the matrix (after, before) of linear interpolation, written from its definition."""
+    """Return the matrix (after, before) of linear interpolation, written from its definition."""
     matrix = torch.zeros(after, before, dtype=torch.float64)
     for index in range(after):
         if align_corners:
@@ -230,7 +230,7 @@ def pointwise(layer, x):
     return result if layer.bias is None else result + layer.bias.double().view(1, -1, 1, 1)
 
 
-def normalised(norm, x):
+def normalized(norm, x):
     mean, var, scale, offset = (
         tensor.double().view(1, -1, 1, 1)
         for tensor in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
@@ -253,7 +253,7 @@ def averages(c5, kernel_hw, stride_hw):
 
 def expected_lraspp(head, low, c5, *, kernel_hw, stride_hw, gate, align_corners):
     low, c5 = low.double(), c5.double()
-    branch = normalised(head.branch[1], pointwise(head.branch[0], c5)).clamp(min=0)
+    branch = normalized(head.branch[1], pointwise(head.branch[0], c5)).clamp(min=0)
     raw = pointwise(head.gate, averages(c5, kernel_hw, stride_hw))
     factors = torch.sigmoid(raw) if gate == "sigmoid" else ((raw + 3) / 6).clamp(0, 1)
     factors = resized(factors, c5.shape[2:], align_corners)
@@ -271,7 +271,7 @@ def head_of(in_stride, **changes):
         norm_momentum=0.01,
         **(PAPER | changes),
     )
-    return randomise(head, seed=4)
+    return randomize(head, seed=4)
 
 
 @pytest.mark.parametrize(
@@ -325,16 +325,16 @@ def test_the_same_weights_serve_both_poolings(in_stride, size):
 
 def test_raspp_is_the_paper_written_out():
     head = RASPPHead(in_channels=7, filters=6, num_classes=3, norm_eps=0.01, norm_momentum=0.01)
-    randomise(head, seed=5)
+    randomize(head, seed=5)
     c5 = 4 * uniform(2, 7, 5, 9)
     with torch.no_grad():
         logits = head(c5)
         x = c5.double()
-        branch = normalised(head.branch[1], pointwise(head.branch[0], x)).clamp(min=0)
+        branch = normalized(head.branch[1], pointwise(head.branch[0], x)).clamp(min=0)
         mean = x.mean((2, 3), keepdim=True)
-        pooled = normalised(head.pooled[1], pointwise(head.pooled[0], mean)).clamp(min=0)
+        pooled = normalized(head.pooled[1], pointwise(head.pooled[0], mean)).clamp(min=0)
         both = torch.cat([branch, resized(pooled, (5, 9), align_corners=True)], dim=1)
-        projected = normalised(head.project[1], pointwise(head.project[0], both)).clamp(min=0)
+        projected = normalized(head.project[1], pointwise(head.project[0], both)).clamp(min=0)
         expected = pointwise(head.classifier, projected)
     assert logits.shape == (2, 3, 5, 9)
     torch.testing.assert_close(logits.double(), expected, rtol=0, atol=1e-5)
@@ -388,7 +388,7 @@ SEGMENTERS = {
 
 @pytest.mark.parametrize(("kind", "output_stride"), itertools.product(SEGMENTERS, [16, 32]))
 def test_any_input_size_has_logits_at_the_heads_stride(kind, output_stride):
-    segmenter = randomise(SEGMENTERS[kind](output_stride))
+    segmenter = randomize(SEGMENTERS[kind](output_stride))
     assert segmenter.num_classes == 4
     stride = output_stride if kind == "raspp" else 8
     for height, width in [(1, 1), (7, 300), (64, 64), (65, 97), (250, 33)]:
@@ -421,7 +421,7 @@ def assert_exports(module, examples, others):
 @pytest.mark.parametrize("kind", ["fixed", "raspp"])
 def test_forward_passes_strict_export(kind):
     images = [(uniform(n, 3, 33, 65, seed=n),) for n in (2, 1, 3)]
-    assert_exports(randomise(SEGMENTERS[kind](16)), images[0], images[1:])
+    assert_exports(randomize(SEGMENTERS[kind](16)), images[0], images[1:])
 
 
 @pytest.mark.parametrize(
@@ -443,7 +443,7 @@ def test_every_variant_of_the_head_passes_strict_export(changes, hw):
 
 @pytest.mark.parametrize("kind", SEGMENTERS)
 def test_every_parameter_gets_a_gradient(kind):
-    segmenter = randomise(SEGMENTERS[kind](16)).train()
+    segmenter = randomize(SEGMENTERS[kind](16)).train()
     segmenter(uniform(2, 3, 64, 64)).square().mean().backward()
     assert [name for name, each in segmenter.named_parameters() if each.grad is None] == []
     assert all(each.grad.isfinite().all() for each in segmenter.parameters())

@@ -22,12 +22,12 @@ ANCHORS = default_boxes(
 def random_objects(images, most, seed, crowded=False):
     """Padded boxes and labels; objects of crowded images sit on few places, so that they share boxes."""
     generator = torch.Generator().manual_seed(seed)
-    centre = torch.rand(images, most, 2, generator=generator) * 300 + 10
+    center = torch.rand(images, most, 2, generator=generator) * 300 + 10
     size = torch.rand(images, most, 2, generator=generator) * 150 + 4
     if crowded:
-        centre = torch.round(centre / 100) * 100
+        center = torch.round(center / 100) * 100
         size = torch.round(size / 40) * 40 + 5
-    boxes = torch.cat((centre - size / 2, centre + size / 2), dim=-1).clamp(0, 320)
+    boxes = torch.cat((center - size / 2, center + size / 2), dim=-1).clamp(0, 320)
     labels = torch.randint(0, 90, (images, most), generator=generator)
     count = torch.randint(0, most + 1, (images, 1), generator=generator)
     labels[torch.arange(most) >= count] = -1

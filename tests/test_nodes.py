@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from training_runs import column, the_run
 
-from dettoolkit.training import commands
 from dettoolkit.config import load_recipe
+from dettoolkit.training import commands
 from dettoolkit.training.run_folder import RANKS, stored_recipe
 from dettoolkit.training.trainer import lost_process
 
@@ -72,7 +72,7 @@ def nodes(tmp_path: Path) -> Iterator[Nodes]:
 
 
 def settings(tiny: Any, out: Path, *overrides: str) -> list[object]:
-    two = ["trainer.num_nodes=2", "trainer.strategy=ddp", "data.batch_size=2", "evaluation.pictures=0"]
+    two = ["trainer.num_nodes=2", "trainer.strategy=ddp", "data.batch_size=2", "evaluation.figures=0"]
     return [tiny.recipe, f"data.root={tiny.data}", f"trainer.out={out}", *two, *overrides]
 
 

@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from random_weights import randomise
+from random_weights import randomize
 from torchvision import models
 
 from dettoolkit.backbones.mobilenet import MobileNet
-from dettoolkit.weights.pretrained import load_backbone
 from dettoolkit.backbones.scaling import reduce_tail, scale_width
 from dettoolkit.backbones.tables import TABLES
 from dettoolkit.complexity import count_madds, count_parameters
+from dettoolkit.weights.pretrained import load_backbone
 
 THEIRS = [
     ("mobilenet_v2", 1.0, lambda: models.mobilenet_v2()),
@@ -40,7 +40,7 @@ def build(network, *, width=1.0, tail="full", last_conv="keep", rounding="torchv
 @pytest.mark.parametrize(("network", "width", "theirs"), THEIRS)
 def test_torchvisions_weights_give_torchvisions_features(network, width, theirs, tmp_path):
     theirs = theirs().eval()
-    randomise(theirs)
+    randomize(theirs)
     path = tmp_path / "theirs.pth"
     torch.save(theirs.state_dict(), path)
     ours = build(network, width=width)

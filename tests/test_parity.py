@@ -11,7 +11,7 @@ from dettoolkit.export.comparison import GROUPS, compare, groups, network_input,
 from dettoolkit.finite import NonFiniteError
 from dettoolkit.inference.answers import DetectionAnswer, SegmentationAnswer
 from dettoolkit.inference.predictor import Predictor
-from dettoolkit.manifest import ExportFacts, Manifest, SegmentationFacts
+from dettoolkit.manifest import ExportFacts, Manifest, SegmentationSection
 
 MATCHING = Matching(score=0.01, iou=0.5, threshold=0.1, shown=0.5, most=100)
 BOXES = [[0, 0, 10, 10], [20, 20, 40, 40], [50, 0, 60, 30]]
@@ -172,7 +172,7 @@ def manifest(**export):
         input_hw=(8, 16),
         recipe={},
         versions={},
-        segmentation=SegmentationFacts(align_corners=False),
+        segmentation=SegmentationSection(align_corners=False),
         export=ExportFacts(format="onnx", **export) if export else None,
     )
 

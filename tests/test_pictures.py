@@ -1,4 +1,4 @@
-"""Pictures: what is drawn, where, and that odd input is drawn too."""
+"""Figures: what is drawn, where, and that odd input is drawn too."""
 
 from __future__ import annotations
 
@@ -13,50 +13,50 @@ import pytest
 from PIL import Image
 
 from dettoolkit.drawing import boxes as drawing
-from dettoolkit.drawing.fonts import fit_font
 from dettoolkit.drawing.detection_grids import (
     Cell,
     ComparisonItem,
-    batch_picture,
-    comparison_picture,
+    batch_figure,
+    comparison_figure,
     draw_boxes,
     grid,
-    save_picture,
+    save_figure,
 )
+from dettoolkit.drawing.fonts import fit_font
 
 NAMES = ["person", "bicycle", "Fußgänger", "自転車", "an endlessly long name of a class that nobody reads"]
-GREY = np.full((240, 320, 3), 128, np.uint8)
+GRAY = np.full((240, 320, 3), 128, np.uint8)
 
 
 def shows(picture: np.ndarray, color: drawing.Color) -> np.ndarray:
-    """Tell where a colour is, bool (H, W); edges are blended, so within a tolerance."""
+    """Return where a color is, bool (H, W); edges are blended, so within a tolerance."""
     return np.asarray(np.abs(picture.astype(int) - color).max(axis=2) < 25)
 
 
-def test_box_is_drawn_in_its_colour_at_its_place() -> None:
-    untouched = GREY.copy()
-    picture = draw_boxes(GREY, np.array([[100, 80, 220, 200]]), np.array([1]), class_names=NAMES)
-    assert picture.shape == GREY.shape
+def test_box_is_drawn_in_its_color_at_its_place() -> None:
+    untouched = GRAY.copy()
+    picture = draw_boxes(GRAY, np.array([[100, 80, 220, 200]]), np.array([1]), class_names=NAMES)
+    assert picture.shape == GRAY.shape
     assert picture.dtype == np.uint8
-    np.testing.assert_array_equal(GREY, untouched)
+    np.testing.assert_array_equal(GRAY, untouched)
     line = shows(picture, drawing.class_color(1))
     for row, column in [(80, 160), (199, 160), (140, 100), (140, 219)]:
         assert line[row - 2 : row + 3, column - 2 : column + 3].any(), (row, column)
-    np.testing.assert_array_equal(picture[90:190, 110:210], GREY[90:190, 110:210])  # inside stays as it was
-    np.testing.assert_array_equal(picture[205:], GREY[205:])
+    np.testing.assert_array_equal(picture[90:190, 110:210], GRAY[90:190, 110:210])  # inside stays as it was
+    np.testing.assert_array_equal(picture[205:], GRAY[205:])
 
 
 def test_no_boxes_change_nothing() -> None:
-    picture = draw_boxes(GREY, np.zeros((0, 4)), np.zeros(0, int), class_names=NAMES, scores=np.zeros(0))
-    np.testing.assert_array_equal(picture, GREY)
+    picture = draw_boxes(GRAY, np.zeros((0, 4)), np.zeros(0, int), class_names=NAMES, scores=np.zeros(0))
+    np.testing.assert_array_equal(picture, GRAY)
 
 
 def test_boxes_beyond_the_image_and_not_finite() -> None:
     boxes = [[-50, -50, -10, -10], [400, 10, 500, 20], [np.nan, 0, 9, 9], [0, 0, np.inf, 9]]
-    picture = draw_boxes(GREY, np.array(boxes), np.zeros(4, int), class_names=NAMES)
-    np.testing.assert_array_equal(picture, GREY)
+    picture = draw_boxes(GRAY, np.array(boxes), np.zeros(4, int), class_names=NAMES)
+    np.testing.assert_array_equal(picture, GRAY)
     boxes = [[-50, -50, 900, 900], [5, 5, 5, 5], [319, 239, 320, 240], [90, 90, 60, 60]]
-    picture = draw_boxes(GREY, np.array(boxes), np.arange(4), class_names=NAMES)
+    picture = draw_boxes(GRAY, np.array(boxes), np.arange(4), class_names=NAMES)
     assert shows(picture, drawing.class_color(0))[120, :4].any()  # cut at the image's edge, and seen there
 
 
@@ -80,15 +80,15 @@ def test_plates_never_leave_the_image_and_never_pile_up(size_hw: tuple[int, int]
 
 def test_crowds_are_dashed_and_hatched() -> None:
     box, label = np.array([[20.0, 60.0, 300.0, 220.0]]), np.array([0])
-    plain = draw_boxes(GREY, box, label, class_names=NAMES)
-    crowd = draw_boxes(GREY, box, label, class_names=NAMES, crowds=np.array([True]))
+    plain = draw_boxes(GRAY, box, label, class_names=NAMES)
+    crowd = draw_boxes(GRAY, box, label, class_names=NAMES, crowds=np.array([True]))
     bottom_line = slice(216, 222), slice(60, 260)
     color = drawing.class_color(0)
     assert shows(plain, color)[bottom_line].any(axis=0).all()
     assert 0.3 < shows(crowd, color)[bottom_line].any(axis=0).mean() < 0.9
     inside = slice(80, 200), slice(40, 280)
-    assert (plain[inside] == GREY[inside]).all()
-    assert (crowd[inside] != GREY[inside]).any()
+    assert (plain[inside] == GRAY[inside]).all()
+    assert (crowd[inside] != GRAY[inside]).any()
 
 
 def test_wrong_image_is_refused() -> None:
@@ -106,11 +106,11 @@ def test_names_of_any_script_are_written() -> None:
     assert len(drawing.class_name(4, NAMES)) == drawing.LONGEST_NAME
 
 
-def test_80_classes_have_80_colours() -> None:
+def test_80_classes_have_80_colors() -> None:
     assert len({drawing.class_color(label) for label in range(80)}) == 80
 
 
-def test_first_colours_are_apart_for_the_colour_blind() -> None:
+def test_first_colors_are_apart_for_the_color_blind() -> None:
     # Machado, Oliveira, Fernandes 2009, table of severity 1.0, on linear RGB.
     protan = [
         [0.152286, 1.052583, -0.204868],
@@ -158,17 +158,17 @@ def make_batch(images: int, boxes: int) -> dict[str, Any]:
 
 
 def test_batch_picture_draws_boxes_without_padding() -> None:
-    picture = batch_picture(make_batch(3, 5), NAMES, 16)
+    picture = batch_figure(make_batch(3, 5), NAMES, 16)
     assert picture.dtype == np.uint8
     first, second = picture[70:300, 24:504], picture[70:300, 516:996]
     assert shows(first, drawing.class_color(1)).any()
     assert len(np.unique(second[:200])) == 1  # padding is not drawn
-    assert batch_picture(make_batch(3, 5), NAMES, 2).shape[1] < picture.shape[1]
+    assert batch_figure(make_batch(3, 5), NAMES, 2).shape[1] < picture.shape[1]
 
 
 @pytest.mark.parametrize(("images", "boxes"), [(2, 0), (0, 0), (1, 1)])
 def test_batch_picture_of_little(images: int, boxes: int) -> None:
-    picture = batch_picture(make_batch(images, boxes), NAMES, 16)
+    picture = batch_figure(make_batch(images, boxes), NAMES, 16)
     assert picture.ndim == 3
 
 
@@ -185,25 +185,25 @@ def item(image: np.ndarray, count: int, title: str = "a.jpg") -> ComparisonItem:
 
 def test_comparison_has_both_sides_of_every_item() -> None:
     items = [item(np.full((600, 300, 3), 10 * n, np.uint8), n % 3, f"{n}.jpg") for n in range(5)]
-    picture = comparison_picture(items, NAMES)
+    picture = comparison_figure(items, NAMES)
     # Three rows of two pairs, each image fitted into 360 x 480: 360 x 180 here.
     assert picture.shape[0] > 3 * 360
     assert picture.shape[1] == 4 * 180 + 2 * 24 + 3 * 12 + 24
-    alone = comparison_picture(items[:1], NAMES, title="The worst image")
+    alone = comparison_figure(items[:1], NAMES, title="The worst image")
     assert alone.shape[0] < 600
 
 
 def test_comparison_of_nothing_of_80_classes_and_of_any_size() -> None:
-    assert comparison_picture([], NAMES).ndim == 3
+    assert comparison_figure([], NAMES).ndim == 3
     names = [f"класс {index}" for index in range(80)]
     sizes = [(1, 1), (2000, 20), (20, 2000), (900, 1200)]
     items = [item(np.zeros((*size, 3), np.uint8), 80, "folder/" * 40 + "b.jpg") for size in sizes]
-    picture = comparison_picture(items, names)
+    picture = comparison_figure(items, names)
     assert max(picture.shape) < 2500
 
 
 def test_legend_shows_only_the_classes_present() -> None:
-    cell = Cell(GREY, "caption")
+    cell = Cell(GRAY, "caption")
     with_legend = grid([[cell, cell], [cell]], title="t", column_titles=["a", "b"], legend=[("bicycle", 1)])
     without = grid([[cell, cell], [cell]], title="t", column_titles=["a", "b"], legend=[])
     assert with_legend.shape[0] > without.shape[0]
@@ -213,12 +213,12 @@ def test_legend_shows_only_the_classes_present() -> None:
 
 def test_save_picture(tmp_path: Path) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
-    save_picture(tmp_path / "new" / "a.png", picture)
+    save_figure(tmp_path / "new" / "a.png", picture)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "new" / "a.png")), picture)
-    save_picture(tmp_path / "a.jpg", picture)
+    save_figure(tmp_path / "a.jpg", picture)
     assert Image.open(tmp_path / "a.jpg").size == (30, 20)
     with pytest.raises(ValueError, match=r"cannot save a picture as '\.gif', wanted \.png, \.jpg or \.jpeg"):
-        save_picture(tmp_path / "a.gif", picture)
+        save_figure(tmp_path / "a.gif", picture)
 
 
 def test_evaluation_needs_no_torch() -> None:

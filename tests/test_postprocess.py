@@ -44,7 +44,7 @@ def exact_torchvision(monkeypatch):
 
 
 def predictions(seed, *, images=3, classes=20, lead=2.0, noise=1.0, scale=2.0):
-    """Logits where background leads by `lead`; small `noise` makes neighbouring boxes overlap."""
+    """Logits where background leads by `lead`; small `noise` makes neighboring boxes overlap."""
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(images, len(ANCHORS), classes + 1, generator=generator) * scale
     logits[..., 0] += lead

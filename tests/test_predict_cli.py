@@ -20,7 +20,7 @@ from learning_margins import at_least
 from PIL import Image
 
 from dettoolkit.cli.predicting import predict
-from dettoolkit.drawing.detection_grids import save_picture
+from dettoolkit.drawing.detection_grids import save_figure
 
 
 def files(folder):
@@ -48,9 +48,9 @@ def test_a_folder_by_a_detector(tiny, tiny_run, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert run(tiny_run, tiny.data / "val", "--threshold", 0.01) == 0
     (out,) = Path("runs/predictions").iterdir()
-    pictures = [f"pictures/{number}.png" for number in range(1, 6)]
-    assert files(out) == ["job.json", *pictures, "results.jsonl", "summary.json"]
-    assert cv2.imread(str(out / "pictures/1.png")).shape == (48, 64, 3)
+    figures = [f"figures/{number}.png" for number in range(1, 6)]
+    assert files(out) == ["job.json", *figures, "results.jsonl", "summary.json"]
+    assert cv2.imread(str(out / "figures/1.png")).shape == (48, 64, 3)
     told = capsys.readouterr().out.splitlines()
     assert told[0].startswith("1.png: ")
     assert told[5].startswith("5 images in ")
@@ -82,7 +82,7 @@ def test_a_segmenter_writes_label_ids(tiny_segmentation, tiny_segmentation_run, 
     assert run(tiny_segmentation_run, images, "--out", tmp_path / "out") == 0
     names = [f"lindau/lindau_{number:06d}_000019_leftImg8bit.png" for number in range(1, 6)]
     assert files(tmp_path / "out/masks") == names
-    assert files(tmp_path / "out/pictures") == names
+    assert files(tmp_path / "out/figures") == names
     right, count = 0, 0
     for name in names:
         truth = tiny_segmentation.data / "gtFine/val" / name.replace("leftImg8bit", "gtFine_labelIds")
@@ -98,7 +98,7 @@ def test_a_video_and_a_folder_with_damage(tiny, tiny_run, tmp_path, capsys):
     (folder / "a.jpg").write_bytes(b"\xff\xd8\xff")
     given = [tiny_run, folder, "--threshold", 0.01, "--out"]
     assert run(*given, tmp_path / "out") == 0
-    assert files(tmp_path / "out/pictures") == ["clip.mp4"]
+    assert files(tmp_path / "out/figures") == ["clip.mp4"]
     told = capsys.readouterr().out
     assert "1 could not be read:\n" in told
     assert f"{folder / 'a.jpg'}: file is cut short or damaged" in told
@@ -152,10 +152,10 @@ def test_a_schedulers_signal_says_how_to_go_on(tiny, tiny_run, tmp_path):
         (["nowhere.onnx", "{image}"], "nowhere.onnx does not exist"),
         (["{run}", "{image}", "--threshold", "50"], "--threshold 50.0: wanted a score from 0 to 1"),
         (
-            ["{run}", "{image}", "--save", "pictures,masks"],
+            ["{run}", "{image}", "--save", "figures,masks"],
             "'masks' cannot be saved, since the model does detection",
         ),
-        (["{run}", "{image}", "--save", "png"], "cannot save 'png': choose of pictures, masks"),
+        (["{run}", "{image}", "--save", "png"], "cannot save 'png': choose of figures, masks"),
         (["{run}", "{image}", "--classes", "dog"], "no class 'dog': the model has box, bar"),
         (["{run}", "{image}", "--annotations", "nowhere.json"], "nowhere.json: No such file"),
         (["{run}", "foo://bucket/x"], "foo://bucket/x cannot be read: Protocol not known: foo"),
@@ -205,7 +205,7 @@ def test_wrong_usage_is_told_before_anything_is_loaded(given, text, capsys):
 
 
 def test_a_full_disk_is_one_sentence_that_says_how_to_go_on(tiny, tiny_run, tmp_path, monkeypatch, capsys):
-    given = [tiny_run, tiny.data / "train", "--threshold", 0.01, "--save", "pictures,crops,csv"]
+    given = [tiny_run, tiny.data / "train", "--threshold", 0.01, "--save", "figures,crops,csv"]
     assert run(*given, "--out", tmp_path / "whole") == 0
     out, saved = tmp_path / "out", []
 
@@ -213,11 +213,11 @@ def test_a_full_disk_is_one_sentence_that_says_how_to_go_on(tiny, tiny_run, tmp_
         saved.append(path)
         if len(saved) == 9:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        save_picture(path, image)
+        save_figure(path, image)
 
     capsys.readouterr()
     with monkeypatch.context() as patched:
-        patched.setattr("dettoolkit.inference.jobs.writers.save_picture", full)
+        patched.setattr("dettoolkit.inference.jobs.writers.save_figure", full)
         assert run(*given, "--out", out) == 2
     told = refused(capsys)
     assert told == (
@@ -251,14 +251,14 @@ def test_a_name_that_is_not_utf8_costs_nothing(tiny, tiny_run, tmp_path, monkeyp
     out = tmp_path / os.fsdecode(b"out\xff")
     with (tmp_path / "told").open("w", encoding="utf-8") as told, monkeypatch.context() as patched:
         patched.setattr("sys.stdout", told)
-        assert run(tiny_run, folder, "--threshold", 0.01, "--save", "pictures,csv,coco", "--out", out) == 0
+        assert run(tiny_run, folder, "--threshold", 0.01, "--save", "figures,csv,coco", "--out", out) == 0
     told = (tmp_path / "told").read_text(encoding="utf-8")
     assert r"1\xff.png: " in told
     assert r"bad\xfe.jpg: file is empty" in told
     listed = json.loads((out / "coco_images.json").read_text(encoding="utf-8"))["images"]
     assert [image["file_name"] for image in listed] == [r"1\xff.png", "2.png"]
     assert r"1\xff.png,box" in (out / "results.csv").read_text(encoding="utf-8")
-    assert (out / r"pictures/1\xff.png").is_file()
+    assert (out / r"figures/1\xff.png").is_file()
     assert run("--resume", out) == 0
 
 

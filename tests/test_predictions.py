@@ -9,7 +9,7 @@ from PIL import Image
 
 from dettoolkit.drawing.boxes import class_color
 from dettoolkit.drawing.masks import draw_segments
-from dettoolkit.inference.results import DetectionPrediction, FoundObject, SegmentationPrediction
+from dettoolkit.inference.results import DetectedObject, DetectionResult, SegmentationResult
 
 
 def photo(height=120, width=160):
@@ -19,7 +19,7 @@ def photo(height=120, width=160):
 
 def detections(count=3):
     boxes = [[10.25, 20, 60.5, 100], [0, 0, 160, 120], [100, 50, 101, 52]]
-    return DetectionPrediction(
+    return DetectionResult(
         path=None,
         image=photo(),
         class_names=("car", "person", "dog"),
@@ -31,7 +31,7 @@ def detections(count=3):
 
 
 def segments(labels=None, **changed):
-    """Give the left 40 columns to sky, a square of 20 to a sign and the rest to road."""
+    """Return the left 40 columns to sky, a square of 20 to a sign and the rest to road."""
     if labels is None:
         labels = np.zeros((120, 160), np.uint8)
         labels[:, :40] = 2
@@ -44,7 +44,7 @@ def segments(labels=None, **changed):
         "colors": None,
         "labels": labels,
     }
-    return SegmentationPrediction(**{**values, **changed})
+    return SegmentationResult(**{**values, **changed})
 
 
 def test_detections_are_counted_and_listed():
@@ -53,9 +53,9 @@ def test_detections_are_counted_and_listed():
     assert found.hw == (120, 160)
     assert len(found) == 3
     assert found.names == ("person", "car", "person")
-    assert list(found)[2] == FoundObject("person", 0.25, (100.0, 50.0, 101.0, 52.0))
-    assert repr(found) == "<DetectionPrediction 160 x 120 pixels: 2 person, 1 car>"
-    assert repr(detections(0)) == "<DetectionPrediction 160 x 120 pixels: nothing found>"
+    assert list(found)[2] == DetectedObject("person", 0.25, (100.0, 50.0, 101.0, 52.0))
+    assert repr(found) == "<DetectionResult 160 x 120 pixels: 2 person, 1 car>"
+    assert repr(detections(0)) == "<DetectionResult 160 x 120 pixels: nothing found>"
     assert list(detections(0)) == []
 
 
@@ -63,7 +63,7 @@ def test_repr_names_the_file_and_the_first_classes(tmp_path):
     names = tuple(f"c{number}" for number in range(9))
     labels = np.repeat(np.arange(9, dtype=np.uint8), 10).reshape(9, 10)
     found = segments(labels, path=tmp_path / "a.jpg", class_names=names, class_ids=tuple(range(9)))
-    start = "<SegmentationPrediction a.jpg, 10 x 9 pixels: c0 11.1%, c1 11.1%,"
+    start = "<SegmentationResult a.jpg, 10 x 9 pixels: c0 11.1%, c1 11.1%,"
     assert repr(found).startswith(start)
     assert repr(found).endswith("c5 11.1%, and 3 more classes>")
     one = np.zeros((100, 100), np.uint8)
@@ -74,9 +74,9 @@ def test_repr_names_the_file_and_the_first_classes(tmp_path):
 def test_shares_and_masks_of_classes():
     found = segments()
     assert found.task == "segmentation"
-    assert list(found.shares) == ["road", "sky", "sign"]
-    assert found.shares["sky"] == 0.25
-    assert sum(found.shares.values()) == pytest.approx(1)
+    assert list(found.fractions) == ["road", "sky", "sign"]
+    assert found.fractions["sky"] == 0.25
+    assert sum(found.fractions.values()) == pytest.approx(1)
     assert found.mask("sign").dtype == np.bool_
     assert np.argwhere(found.mask("sign")).min(axis=0).tolist() == [70, 100]
     assert not found.mask("car").any()
@@ -180,7 +180,7 @@ def test_pictures_have_the_size_of_the_image_and_are_saved(found, tmp_path):
 # Label maps over images
 
 
-def test_pixels_are_a_blend_of_image_and_class_colour():
+def test_pixels_are_a_blend_of_image_and_class_color():
     found = segments(colors=((0, 0, 0), None, (0, 0, 250), None))
     picture = found.plot().astype(int)
     image = found.image.astype(int)
@@ -194,7 +194,7 @@ def test_pixels_are_a_blend_of_image_and_class_colour():
 def test_names_are_written_once_on_their_classes():
     found = segments(colors=((10, 200, 10), (200, 10, 10), (10, 10, 200), None))
     picture = found.plot().astype(int)
-    plates = {  # a plate's ground is nearly its class's colour, so it is none of the blended pixels
+    plates = {  # a plate's ground is nearly its class's color, so it is none of the blended pixels
         name: np.argwhere(np.abs(picture - color).max(axis=2) <= 20)
         for name, color in (("road", (10, 200, 10)), ("sky", (10, 10, 200)), ("sign", (200, 10, 10)))
     }

@@ -11,16 +11,16 @@ import torch
 from PIL import Image
 
 from dettoolkit import load
-from dettoolkit.training import commands
 from dettoolkit.datasets.cityscapes_labels import CLASSES
-from dettoolkit.datasets.images import read_image
 from dettoolkit.datasets.data_report import BadImageError
+from dettoolkit.datasets.images import read_image
 from dettoolkit.inference.answers import DetectionAnswer, SegmentationAnswer, options_of
-from dettoolkit.inference.results import DetectionPrediction, SegmentationPrediction
 from dettoolkit.inference.predictor import Predictor
-from dettoolkit.manifest import DetectionFacts, ExportFacts, Manifest, SegmentationFacts
-from dettoolkit.preprocessing import normalise
+from dettoolkit.inference.results import DetectionResult, SegmentationResult
+from dettoolkit.manifest import DetectionSection, ExportFacts, Manifest, SegmentationSection
+from dettoolkit.preprocessing import normalize
 from dettoolkit.segmentation.predict import predict_labels
+from dettoolkit.training import commands
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +54,13 @@ class FakeEngine:
 
 def fake_manifest(task, *, input_hw=(8, 16), **export):
     """Describe a detector or a segmenter of two classes."""
-    detection = DetectionFacts(
+    detection = DetectionSection(
         activation="sigmoid",
         score_threshold=0.01,
         nms_iou=0.5,
         candidates_per_class=10,
         max_detections=5,
-        shown_threshold=0.5,
+        threshold=0.5,
         anchors={
             "grids_hw": ((1, 2),),
             "min_scale": 0.5,
@@ -80,7 +80,7 @@ def fake_manifest(task, *, input_hw=(8, 16), **export):
         recipe={},
         versions={},
         detection=detection if task == "detection" else None,
-        segmentation=SegmentationFacts(align_corners=False) if task == "segmentation" else None,
+        segmentation=SegmentationSection(align_corners=False) if task == "segmentation" else None,
         export=ExportFacts(format="onnx", **export) if export else None,
     )
 
@@ -99,7 +99,7 @@ def final_detections(images):
     return boxes, scores, labels, torch.full((count,), 2)
 
 
-def grey(height, width, value=100):
+def gray(height, width, value=100):
     return np.full((height, width, 3), value, np.uint8)
 
 
@@ -160,7 +160,7 @@ def test_windows_scales_and_mirroring_are_those_of_the_manifest(segmenter, tiny_
     with torch.inference_mode():
         expected = predict_labels(
             lambda images: segmenter.engine(images)[0],
-            normalise(pixels, manifest.mean, manifest.std),
+            normalize(pixels, manifest.mean, manifest.std),
             out_hw=(48, 64),
             options=options_of(section),
         )
@@ -179,7 +179,7 @@ def test_three_lines(tiny, tiny_run, monkeypatch):
     model = load(tiny_run)
     result = model("1.png")
 
-    assert isinstance(result, DetectionPrediction)
+    assert isinstance(result, DetectionResult)
     assert result.image.shape == (48, 64, 3)
 
 
@@ -198,7 +198,7 @@ def test_every_kind_of_image_gives_the_same(detector, tiny, image):
         np.testing.assert_array_equal(found.labels, expected.labels)
 
 
-def test_grey_images_have_three_equal_channels(detector, image):
+def test_gray_images_have_three_equal_channels(detector, image):
     plane = image[..., 0]
     expected = np.dstack([plane] * 3)
     for kind in (plane, plane[..., None], Image.fromarray(plane)):
@@ -295,7 +295,7 @@ def test_options_are_checked_before_anything_is_read(detector, segmenter, image)
     assert len(list(detector.stream([image] * 3, batch_size=np.int64(2), threshold=np.float32(0.5)))) == 3
     with pytest.raises(ValueError, match=r"a segmenter has no scores: leave threshold=0.5 out"):
         segmenter(image, threshold=0.5)
-    assert isinstance(segmenter(image, threshold=0), SegmentationPrediction)
+    assert isinstance(segmenter(image, threshold=0), SegmentationResult)
 
 
 # Thresholds
@@ -318,11 +318,11 @@ def test_threshold_leaves_out_what_is_below(detector, image):
 def test_no_threshold_takes_the_one_that_is_shown(detector, image):
     everything = detector(image, threshold=0)
     middle = float(np.median(everything.scores))
-    facts = dataclasses.replace(detector.manifest.detection, shown_threshold=middle)
+    facts = dataclasses.replace(detector.manifest.detection, threshold=middle)
     manifest = dataclasses.replace(detector.manifest, detection=facts)
     shown = Predictor(manifest, detector.engine, source="")(image)
     assert 0 < len(shown) == (everything.scores >= np.float32(middle)).sum() < len(everything)
-    assert len(detector(image)) == (everything.scores >= detector.manifest.detection.shown_threshold).sum()
+    assert len(detector(image)) == (everything.scores >= detector.manifest.detection.threshold).sum()
 
 
 # Engines of every kind
@@ -337,7 +337,7 @@ def test_raw_outputs_are_decoded_and_scaled():
         return logits, torch.zeros(len(images), 4, 4)
 
     model, engine = fake("detection", answer)
-    (found,) = model.predict_batch([grey(16, 8)])
+    (found,) = model.predict_batch([gray(16, 8)])
     assert isinstance(found, DetectionAnswer)
     np.testing.assert_allclose(engine.inputs[0].numpy(), np.full((1, 3, 8, 16), 100 / 127.5 - 1), atol=1e-6)
     # Of scale 0.5 at the middle of the left cell: x 0..8 and y 2..6 of 16 x 8; x halves and y doubles.
@@ -348,7 +348,7 @@ def test_raw_outputs_are_decoded_and_scaled():
 
 def test_a_fixed_batch_is_filled_up_and_the_surplus_dropped():
     model, engine = fake("detection", final_detections, batch=2, postprocessing=True)
-    found = model.predict_batch([grey(8, 16, value) for value in (0, 51, 102)])
+    found = model.predict_batch([gray(8, 16, value) for value in (0, 51, 102)])
     assert [len(inputs) for inputs in engine.inputs] == [2, 2]
     assert len(found) == 3
     last = engine.inputs[1]
@@ -357,19 +357,19 @@ def test_a_fixed_batch_is_filled_up_and_the_surplus_dropped():
 
 def test_final_detections_are_scaled_to_the_image_unless_resizing_is_inside():
     model, _ = fake("detection", final_detections, postprocessing=True)
-    (found,) = model.predict_batch([grey(16, 8)], threshold=0)
+    (found,) = model.predict_batch([gray(16, 8)], threshold=0)
     np.testing.assert_allclose(found.boxes_xyxy, [[0.5, 4, 4, 8], [0, 0, 8, 16]])
     assert found.labels.tolist() == [1, 0]
-    (shown,) = model.predict_batch([grey(16, 8)])
+    (shown,) = model.predict_batch([gray(16, 8)])
     assert shown.scores.tolist() == [0.75]
     model, _ = fake("detection", final_detections, postprocessing=True, preprocessing=True)
-    (found,) = model.predict_batch([grey(16, 8)], threshold=0)
+    (found,) = model.predict_batch([gray(16, 8)], threshold=0)
     np.testing.assert_allclose(found.boxes_xyxy, [[1, 2, 8, 4], [0, 0, 16, 8]])
 
 
 def test_preprocessing_inside_gets_the_pixels_as_they_are_one_size_at_a_time():
     model, engine = fake("detection", final_detections, preprocessing=True, postprocessing=True)
-    images = [grey(9, 5, 1), grey(7, 5, 2), grey(9, 5, 3)]
+    images = [gray(9, 5, 1), gray(7, 5, 2), gray(9, 5, 3)]
     assert len(model.predict_batch(images)) == 3
     assert [tuple(inputs.shape) for inputs in engine.inputs] == [(2, 9, 5, 3), (1, 7, 5, 3)]
     assert all(inputs.dtype == torch.uint8 for inputs in engine.inputs)
@@ -382,7 +382,7 @@ def test_nothing_found_is_empty():
         return none.reshape(len(images), 0, 4), none, none.long(), torch.zeros(len(images)).long()
 
     model, _ = fake("detection", answer, postprocessing=True)
-    assert [len(each) for each in model([grey(8, 16)] * 2, batch_size=2)] == [0, 0]
+    assert [len(each) for each in model([gray(8, 16)] * 2, batch_size=2)] == [0, 0]
     assert model.predict_batch([]) == []
 
 
@@ -402,7 +402,7 @@ def test_raw_and_final_label_maps_have_the_size_of_the_image():
     expected = np.repeat([[0] * 6 + [1] * 6], 20, axis=0)
     for answer, options in ((logits, {"batch": 3}), (labels, {"batch": 1, "postprocessing": True})):
         model, engine = fake("segmentation", answer, **options)
-        found = model.predict_batch([grey(20, 12), grey(8, 16)])
+        found = model.predict_batch([gray(20, 12), gray(8, 16)])
         assert all(isinstance(each, SegmentationAnswer) for each in found)
         np.testing.assert_array_equal(found[0].labels, expected)
         assert found[1].labels.shape == (8, 16)

@@ -10,10 +10,10 @@ import pytest
 import torch
 import torch.distributed
 
-from dettoolkit.training import commands
-from dettoolkit.deploy import build_network
 from dettoolkit.cli.failures import sentence
 from dettoolkit.config import load_recipe
+from dettoolkit.deploy import build_network
+from dettoolkit.training import commands
 from dettoolkit.training.memory import bytes_per_image, memory_of
 
 pytestmark = pytest.mark.usefixtures("alone")

@@ -1,10 +1,10 @@
-"""The two ways to normalise give the same bits."""
+"""The two ways to normalize give the same bits."""
 
 import numpy as np
 import pytest
 import torch
 
-from dettoolkit.preprocessing import normalise, normalise_on_cpu
+from dettoolkit.preprocessing import normalize, normalize_on_cpu
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -14,14 +14,14 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 def test_on_a_cpu_the_same_to_the_bit(mean, std, count):
     every_value = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
     images = [np.roll(every_value, shift, axis=0) for shift in range(count)]
-    found = normalise_on_cpu(images, mean, std)
+    found = normalize_on_cpu(images, mean, std)
     assert found.flags.c_contiguous
     assert found.dtype == np.float32
-    wanted = normalise(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2), mean, std)
+    wanted = normalize(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2), mean, std)
     assert np.array_equal(found, wanted.numpy())
 
 
 def test_by_hand():
-    found = normalise_on_cpu([np.full((2, 1, 3), 255, np.uint8)], (0.5, 0.0, 0.25), (0.5, 1.0, 0.25))
+    found = normalize_on_cpu([np.full((2, 1, 3), 255, np.uint8)], (0.5, 0.0, 0.25), (0.5, 1.0, 0.25))
     assert found.shape == (1, 3, 2, 1)
     assert found[0, :, 0, 0].tolist() == [1.0, 1.0, 3.0]

@@ -8,7 +8,7 @@ import urllib.error
 import pytest
 import torch
 import torchvision.models._api
-from random_weights import randomise
+from random_weights import randomize
 from torch import nn
 from torchvision.models import (
     MobileNet_V3_Large_Weights,
@@ -19,9 +19,9 @@ from torchvision.models import (
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
 from dettoolkit.backbones.mobilenet import MobileNet
-from dettoolkit.weights.pretrained import load_backbone, load_checkpoint, load_ssdlite, read_weights
-from dettoolkit.detection.build import build_detector
 from dettoolkit.config import load_recipe
+from dettoolkit.detection.build import build_detector
+from dettoolkit.weights.pretrained import load_backbone, load_checkpoint, load_ssdlite, read_weights
 
 BUILDERS = {"mobilenet_v3_large": mobilenet_v3_large, "mobilenet_v3_small": mobilenet_v3_small}
 NETWORKS = tuple(BUILDERS)
@@ -52,7 +52,7 @@ def images():
 @pytest.fixture(scope="module")
 def classifiers():
     """Torchvision's classification networks with full tails and random weights, by name."""
-    return {name: randomise(builder(weights=None, num_classes=7)) for name, builder in BUILDERS.items()}
+    return {name: randomize(builder(weights=None, num_classes=7)) for name, builder in BUILDERS.items()}
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def detector_of(recipe, num_classes=90, overrides=()):
 @pytest.fixture(scope="module")
 def trained():
     """Stand in for a trained detector of ours: Small, 4 classes."""
-    return randomise(detector_of("ssdlite_mnv3_small", 4), seed=5)
+    return randomize(detector_of("ssdlite_mnv3_small", 4), seed=5)
 
 
 def checkpoint(detector, path, **more):
@@ -109,7 +109,7 @@ def assert_features_equal(backbone, network, features, images):
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("reduced", [False, True])
 def test_classification_weights_give_torchvisions_features(network, reduced, images, tmp_path, caplog):
-    theirs = randomise(BUILDERS[network](weights=None, num_classes=7, reduced_tail=reduced), seed=2)
+    theirs = randomize(BUILDERS[network](weights=None, num_classes=7, reduced_tail=reduced), seed=2)
     path = tmp_path / "weights.pth"
     torch.save(theirs.state_dict(), path)
     backbone = build(network, tail="detection" if reduced else "full")
@@ -242,7 +242,7 @@ def test_a_failed_fetch_says_how_to_do_without(error, monkeypatch):
 
 @pytest.fixture(scope="module")
 def torchvision_detector_file(tmp_path_factory):
-    theirs = randomise(
+    theirs = randomize(
         ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=91), seed=3
     )
     path = tmp_path_factory.mktemp("ssdlite") / "ssdlite.pth"

@@ -11,7 +11,7 @@ from dettoolkit.classification.build import build_classifier
 from dettoolkit.config.classification import ClassifierModel
 from dettoolkit.datasets.classification_augment import EvalTransform
 from dettoolkit.datasets.images import read_image
-from dettoolkit.preprocessing import normalise
+from dettoolkit.preprocessing import normalize
 
 # Photos of COCO with one thing that fills most of them, and the labels of ImageNet that name it.
 PHOTOS = {
@@ -33,7 +33,7 @@ PHOTOS = {
 
 
 def answers(data: Path, weights: Path, padding: str) -> list[list[int]]:
-    """Give the five labels that come first for each photo."""
+    """Return the five labels that come first for each photo."""
     backbone = {"type": "mobilenet_v3_small", "padding": padding}
     model = ClassifierModel.model_validate(
         {"type": "classifier", "backbone": backbone, "weights": str(weights)}
@@ -42,11 +42,11 @@ def answers(data: Path, weights: Path, padding: str) -> list[list[int]]:
     transform = EvalTransform(input_hw=(224, 224), resize=256, antialias=True)
     images = torch.stack([transform(read_image(data / name), 0) for name in PHOTOS])
     with torch.inference_mode():
-        best: list[list[int]] = network(normalise(images, (0.5,) * 3, (0.5,) * 3)).topk(5).indices.tolist()
+        best: list[list[int]] = network(normalize(images, (0.5,) * 3, (0.5,) * 3)).topk(5).indices.tolist()
     return best
 
 
-def test_tensorflows_weights_recognise_photos_with_tensorflows_padding(
+def test_tensorflows_weights_recognize_photos_with_tensorflows_padding(
     shared_data: Path, shared_weights: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     data, weights = shared_data / "coco256", shared_weights / "mobilenet_v3_small_imagenet_torchvision.pth"

@@ -5,16 +5,16 @@ import logging
 import pytest
 import torch
 import torchvision.models._api
-from random_weights import randomise
+from random_weights import randomize
 from torchvision.models import mobilenet_v3_large
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 from torchvision.models.segmentation import LRASPP_MobileNet_V3_Large_Weights, lraspp_mobilenet_v3_large
 
 from dettoolkit.backbones.mobilenet import MobileNet
-from dettoolkit.weights.pretrained import load_backbone, load_segmenter
 from dettoolkit.heads.lraspp import LRASPPHead
 from dettoolkit.heads.raspp import RASPPHead
 from dettoolkit.segmentation.model import Segmenter
+from dettoolkit.weights.pretrained import load_backbone, load_segmenter
 
 NETWORK = "mobilenet_v3_large"
 CLASS_CONVOLUTIONS = [
@@ -83,7 +83,7 @@ def images():
 
 @pytest.fixture(scope="module")
 def theirs():
-    return randomise(lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=21), seed=3)
+    return randomize(lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=21), seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def file(theirs, tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained():
     """Stand in for a trained segmenter of ours."""
-    return randomise(small_of(), seed=5)
+    return randomize(small_of(), seed=5)
 
 
 # whole segmenters
@@ -157,7 +157,7 @@ def test_a_checkpoint_of_ours_starts_a_segmenter(trained, images, tmp_path, capl
 
 
 def test_raspp_starts_from_its_own_checkpoint(tmp_path):
-    trained = randomise(raspp_of(backbone_of(network="mobilenet_v3_small")), seed=6)
+    trained = randomize(raspp_of(backbone_of(network="mobilenet_v3_small")), seed=6)
     path = checkpoint(trained, tmp_path / "best.ckpt")
     segmenter = raspp_of(backbone_of(network="mobilenet_v3_small"), num_classes=3)
     report = load_segmenter(segmenter, segmenter.backbone, path)

@@ -18,11 +18,11 @@ from ruamel.yaml import YAML
 from test_every_recipe import batch_of, task_of
 
 from dettoolkit.classification import run as classification
-from dettoolkit.segmentation import run as segmentation
 from dettoolkit.cli.failures import sentence
 from dettoolkit.config import RecipeError, load_recipe, recipe_from_dict, recipe_to_dict
 from dettoolkit.config.recipe import ClassificationRecipe, DetectionRecipe, SegmentationRecipe
-from dettoolkit.training.schedules import build_optimiser, rate_factor, scaled_rate
+from dettoolkit.segmentation import run as segmentation
+from dettoolkit.training.schedules import build_optimizer, rate_factor, scaled_rate
 
 TEXTS = {
     DetectionRecipe: TINY_RECIPE,
@@ -153,7 +153,7 @@ def beyond(node: dict[str, Any]) -> Iterator[tuple[Any, str]]:
 
 
 def refused(values: dict[str, Any]) -> str:
-    """Give the errors of a recipe, '' where there are none; anything but a RecipeError fails the test."""
+    """Return the errors of a recipe, '' where there are none; anything but a RecipeError fails the test."""
     try:
         recipe_from_dict(values)
     except RecipeError as error:
@@ -241,7 +241,7 @@ def step(recipe: Any) -> None:
     """Build all that a recipe describes and use it once."""
     task, batch = task_of(recipe), batch_of(recipe)
     network = task.network.train()
-    optimizer = build_optimiser(network, recipe.optim, lr=scaled_rate(recipe.optim, 2))
+    optimizer = build_optimizer(network, recipe.optim, lr=scaled_rate(recipe.optim, 2))
     for at in (0, 1, 10**9):
         rate_factor(at, total_steps=10, epoch_steps=1, schedule=recipe.optim.schedule)
     torch.stack(list(task.losses(network(task.images(batch)), batch).values())).sum().backward()

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from dettoolkit import load
-from dettoolkit.training import commands
 from dettoolkit.config import load_recipe
-from dettoolkit.weights.description import read_checkpoint
+from dettoolkit.training import commands
+from dettoolkit.training.logs import drop_rows
 from dettoolkit.training.resume import changed_keys, check_changes, describe_changes
 from dettoolkit.training.run_folder import (
     RANKS,
@@ -23,7 +23,7 @@ from dettoolkit.training.run_folder import (
     new_run_dir,
     stored_recipe,
 )
-from dettoolkit.training.logs import drop_rows
+from dettoolkit.weights.description import read_checkpoint
 
 
 @pytest.fixture(autouse=True)
@@ -266,7 +266,7 @@ def test_where_and_how_long_may_change(tiny: Any) -> None:
         "data.root=elsewhere",
         "trainer.strategy=ddp",
         "data.on_bad_image=skip",
-        "evaluation.pictures=0",
+        "evaluation.figures=0",
     )
     check_changes(found)
     assert len(found) == 8

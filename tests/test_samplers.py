@@ -67,13 +67,13 @@ def test_ranks_share_one_permutation(size: int, world_size: int, batch_size: int
     for epoch in range(3):
         for sampler in ranks:
             sampler.set_epoch(epoch)
-        shares = [list(sampler) for sampler in ranks]
-        lengths = {len(share) for share in shares} | {len(sampler) for sampler in ranks}
+        fractions = [list(sampler) for sampler in ranks]
+        lengths = {len(share) for share in fractions} | {len(sampler) for sampler in ranks}
         assert lengths == {-(-size // world_size) // batch_size * batch_size}
-        assert {key.epoch for share in shares for key in share} == {epoch}
-        seen = Counter(key.index for share in shares for key in share)
+        assert {key.epoch for share in fractions for key in share} == {epoch}
+        seen = Counter(key.index for share in fractions for key in share)
         assert set(seen) <= set(range(size))
-        padding = max(0, len(shares[0]) * world_size - size)
+        padding = max(0, len(fractions[0]) * world_size - size)
         assert sum(seen.values()) - len(seen) == padding
 
 
@@ -94,11 +94,11 @@ def test_order_depends_on_seed_and_epoch_only() -> None:
 @pytest.mark.parametrize(("size", "world_size"), [(1, 1), (1, 4), (3, 2), (5, 8), (7, 2)])
 def test_fewer_samples_than_a_batch_still_make_one(size: int, world_size: int) -> None:
     ranks = [epoch_sampler(size=size, rank=r, world_size=world_size, batch_size=8) for r in range(world_size)]
-    shares = [list(sampler) for sampler in ranks]
-    assert {len(share) for share in shares} == {-(-size // world_size)}
-    assert {key.index for share in shares for key in share} == set(range(size))
+    fractions = [list(sampler) for sampler in ranks]
+    assert {len(share) for share in fractions} == {-(-size // world_size)}
+    assert {key.index for share in fractions for key in share} == set(range(size))
     batches = list(ResumableLoader(Keys(), batch_size=8, sampler=ranks[0]))
-    assert [len(batch) for batch in batches] == [len(shares[0])]
+    assert [len(batch) for batch in batches] == [len(fractions[0])]
 
 
 def test_start_counts_for_one_iteration_of_its_epoch() -> None:
@@ -121,12 +121,12 @@ def test_start_counts_for_one_iteration_of_its_epoch() -> None:
 @pytest.mark.parametrize(("size", "world_size"), [(5, 1), (5, 2), (5, 4), (3, 4), (1, 2)])
 def test_exact_sampler_gives_every_sample_once(size: int, world_size: int) -> None:
     samplers = [ExactSampler(size=size, rank=rank, world_size=world_size) for rank in range(world_size)]
-    shares = [list(sampler) for sampler in samplers]
-    assert [len(sampler) for sampler in samplers] == [len(share) for share in shares]
-    assert sorted(key.index for share in shares for key in share) == list(range(size))
-    assert {key.epoch for share in shares for key in share} == {0}
-    assert shares[0] == list(samplers[0])
-    assert [key.index for key in shares[-1]] == list(range(world_size - 1, size, world_size))
+    fractions = [list(sampler) for sampler in samplers]
+    assert [len(sampler) for sampler in samplers] == [len(share) for share in fractions]
+    assert sorted(key.index for share in fractions for key in share) == list(range(size))
+    assert {key.epoch for share in fractions for key in share} == {0}
+    assert fractions[0] == list(samplers[0])
+    assert [key.index for key in fractions[-1]] == list(range(world_size - 1, size, world_size))
 
 
 def test_wrong_arguments_are_refused() -> None:

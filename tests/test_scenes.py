@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
-from dettoolkit.datasets.scenes.render import CATEGORIES, LEAST_VISIBLE_PIXELS, Scene, draw_scene
 from dettoolkit.datasets.scenes.folder import write_scenes
+from dettoolkit.datasets.scenes.render import CATEGORIES, LEAST_VISIBLE_PIXELS, Scene, draw_scene
 
 SMALL: dict[str, Any] = {"train_images": 4, "val_images": 3, "image_hw": (96, 192), "seed": 0}
 # labelId: (name, has instances), from cityscapesScripts' helpers/labels.py
@@ -59,10 +59,10 @@ def coco(root: Path, split: str) -> COCO:
 
 def test_both_layouts_hold_the_same_pictures(root: Path) -> None:
     for split, count in (("train", 4), ("val", 3)):
-        pictures = {path.read_bytes() for path in (root / f"{split}2017").iterdir()}
-        assert len(pictures) == count
+        figures = {path.read_bytes() for path in (root / f"{split}2017").iterdir()}
+        assert len(figures) == count
         cityscapes = sorted((root / "leftImg8bit" / split).glob("*/*_leftImg8bit.jpg"))
-        assert {path.read_bytes() for path in cityscapes} == pictures
+        assert {path.read_bytes() for path in cityscapes} == figures
         for path in cityscapes:
             assert path.name.startswith(path.parent.name + "_")
             for kind, dtype in (("labelIds", np.uint8), ("instanceIds", np.uint16)):

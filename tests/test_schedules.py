@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from dettoolkit.detection.build import build_detector
 from dettoolkit.config import load_recipe
 from dettoolkit.config.sections import Optim, Schedule
+from dettoolkit.detection.build import build_detector
 from dettoolkit.training.optimizers import RMSpropTF
 from dettoolkit.training.schedules import (
-    build_optimiser,
+    build_optimizer,
     check_length,
     parameter_groups,
     rate_factor,
@@ -65,11 +65,11 @@ def test_poly_by_hand_and_as_torchs() -> None:
     assert rate_factor(9, total_steps=5, epoch_steps=1, schedule=schedule) == pytest.approx(
         0.1
     )  # beyond the end
-    optimiser = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=1.0)
-    theirs = torch.optim.lr_scheduler.PolynomialLR(optimiser, total_iters=90, power=0.9)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=1.0)
+    theirs = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=90, power=0.9)
     for factor in factors(Schedule(type="poly", power=0.9), 90):
         assert factor == pytest.approx(theirs.get_last_lr()[0], abs=1e-9)
-        optimiser.step()
+        optimizer.step()
         theirs.step()
 
 
@@ -91,12 +91,12 @@ def test_exponential_falls_in_stairs_of_epochs_or_smoothly() -> None:
 
 
 def test_exponential_is_torchs_step_and_exponential_schedule() -> None:
-    optimiser = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=1.0)
-    theirs = torch.optim.lr_scheduler.StepLR(optimiser, step_size=2, gamma=0.973)  # by epochs
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=1.0)
+    theirs = torch.optim.lr_scheduler.StepLR(optimizer, step_size=2, gamma=0.973)  # by epochs
     ours = factors(Schedule(type="exponential", decay=0.027, decay_epochs=2), 100, epoch=10)
     for epoch in range(10):
         assert ours[10 * epoch] == ours[10 * epoch + 9] == pytest.approx(theirs.get_last_lr()[0])
-        optimiser.step()
+        optimizer.step()
         theirs.step()
 
 
@@ -148,9 +148,9 @@ def test_rate_scales_with_the_images_of_a_step() -> None:
 
 def test_schedule_of_another_length_holds_from_the_first_step() -> None:
     def schedule(total: int) -> torch.optim.lr_scheduler.LambdaLR:
-        optimiser = torch.optim.SGD([{"params": [nn.Parameter(torch.ones(1))]}], lr=0.1)
+        optimizer = torch.optim.SGD([{"params": [nn.Parameter(torch.ones(1))]}], lr=0.1)
         factor = partial(rate_factor, total_steps=total, epoch_steps=1, schedule=Schedule())
-        return torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
     short = schedule(4)
     for _ in range(4):
@@ -190,20 +190,20 @@ def test_decay_on_all_and_frozen_parameters() -> None:
     assert parameter_groups(network, optim(weight_decay=0.1))[0]["params"] == []
 
 
-def test_optimisers_take_the_recipes_settings() -> None:
+def test_optimizers_take_the_recipes_settings() -> None:
     network = nn.Conv2d(3, 4, 1)
-    sgd = build_optimiser(network, optim(momentum=0.8, weight_decay=0.1), lr=0.3)
+    sgd = build_optimizer(network, optim(momentum=0.8, weight_decay=0.1), lr=0.3)
     assert isinstance(sgd, torch.optim.SGD)
     assert [group["lr"] for group in sgd.param_groups] == [0.3, 0.3]
     assert [group["momentum"] for group in sgd.param_groups] == [0.8, 0.8]
-    adamw = build_optimiser(network, optim(type="adamw", momentum=0.8), lr=0.3)
+    adamw = build_optimizer(network, optim(type="adamw", momentum=0.8), lr=0.3)
     assert isinstance(adamw, torch.optim.AdamW)
     assert adamw.param_groups[0]["betas"] == (0.8, 0.999)
     for type_, kind, smoothing in (
         ("rmsprop", torch.optim.RMSprop, "alpha"),
         ("rmsprop_tf", RMSpropTF, "smoothing"),
     ):
-        rmsprop = build_optimiser(network, optim(type=type_, momentum=0.8, smoothing=0.7, eps=0.01), lr=0.3)
+        rmsprop = build_optimizer(network, optim(type=type_, momentum=0.8, smoothing=0.7, eps=0.01), lr=0.3)
         assert isinstance(rmsprop, kind)
         settings = rmsprop.param_groups[1]
         assert [settings[key] for key in ("lr", "momentum", smoothing, "eps")] == [0.3, 0.8, 0.7, 0.01]
@@ -217,11 +217,11 @@ def test_tensorflows_rmsprop_by_hand() -> None:
     # square = 0.9 * 1 + 0.1 * 4 = 1.3;    velocity = 0.1 * 2 / sqrt(1.8) = 0.149071;  weight = 0.850929
     # square = 0.9 * 1.3 + 0.1 * 1 = 1.27; velocity = 0.5 * 0.149071 - 0.2 / sqrt(1.77) = -0.075794
     weight = nn.Parameter(torch.ones(1))
-    optimiser = RMSpropTF([weight], lr=0.1, smoothing=0.9, momentum=0.5, eps=0.5)
+    optimizer = RMSpropTF([weight], lr=0.1, smoothing=0.9, momentum=0.5, eps=0.5)
     for gradient, rate, wanted in ((2.0, 0.1, 0.850929), (-1.0, 0.2, 0.926723)):
-        optimiser.param_groups[0]["lr"] = rate
+        optimizer.param_groups[0]["lr"] = rate
         weight.grad = torch.tensor([gradient])
-        optimiser.step()
+        optimizer.step()
         assert weight.item() == pytest.approx(wanted, abs=1e-6)
     # The weight decay is a share of the gradient: 0.1 * 1 makes it 2.1, and its square 4.41.
     decayed = nn.Parameter(torch.ones(1))
@@ -235,20 +235,20 @@ def test_tensorflows_rmsprop_leaves_what_has_no_gradient_and_continues_from_its_
     network = nn.Linear(3, 2)
     still = nn.Parameter(torch.ones(2))
 
-    def optimiser_of(weights: list[nn.Parameter]) -> RMSpropTF:
+    def optimizer_of(weights: list[nn.Parameter]) -> RMSpropTF:
         return RMSpropTF(weights, lr=0.1, smoothing=0.9, momentum=0.9, eps=1e-3)
 
-    one = optimiser_of([*network.parameters(), still])
+    one = optimizer_of([*network.parameters(), still])
 
-    def step(optimiser: RMSpropTF, layer: nn.Linear) -> None:
-        optimiser.zero_grad()
+    def step(optimizer: RMSpropTF, layer: nn.Linear) -> None:
+        optimizer.zero_grad()
         layer(torch.ones(4, 3)).square().mean().backward()
-        optimiser.step()
+        optimizer.step()
 
     step(one, network)
     copied = nn.Linear(3, 2)
     copied.load_state_dict(network.state_dict())
-    other = optimiser_of([*copied.parameters(), nn.Parameter(torch.ones(2))])
+    other = optimizer_of([*copied.parameters(), nn.Parameter(torch.ones(2))])
     other.load_state_dict(copy.deepcopy(one.state_dict()))
     step(one, network)
     step(other, copied)

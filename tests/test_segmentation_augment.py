@@ -1,4 +1,4 @@
-"""datasets/segmentation_augment.py: scale, crop, flip and colour of images and label maps together."""
+"""datasets/segmentation_augment.py: scale, crop, flip and color of images and label maps together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from dettoolkit.datasets import segmentation_augment
 from dettoolkit.datasets.images import resize_image
 from dettoolkit.datasets.segmentation_augment import (
-    CentreCrop,
+    CenterCrop,
     EvalTransform,
     SegmentationTransform,
     Span,
@@ -47,7 +47,7 @@ def blocks(height: int, width: int, *, seed: int = 0, classes: int = 5, side: in
 
 def transform(**changes: Any) -> SegmentationTransform:
     settings = {
-        "crop_hw": CROP_HW, "scale": (0.5, 2.0), "scale_step": 0.25, "max_class_share": 0.75, "flip": True,
+        "crop_hw": CROP_HW, "scale": (0.5, 2.0), "scale_step": 0.25, "max_class_fraction": 0.75, "flip": True,
         "color": False, "mean_fill": MEAN,
     }  # fmt: skip
     return SegmentationTransform(**settings | changes)
@@ -90,7 +90,7 @@ def test_window_of_the_scaled_equals_the_scaled_whole(seed: int) -> None:
     ("hw", "scaled_hw"),
     [((48, 64), (24, 32)), ((48, 64), (84, 112)), ((7, 5), (14, 9)), ((30, 20), (1, 1)), ((1, 1), (5, 4))],
 )
-def test_labels_scale_as_torch_does_with_exact_centres(hw: Any, scaled_hw: Any) -> None:
+def test_labels_scale_as_torch_does_with_exact_centers(hw: Any, scaled_hw: Any) -> None:
     labels = blocks(*hw, side=2)
     ours = scaled_labels(labels, scaled_hw, window_at((0, 0), scaled_hw, scaled_hw))
     theirs = torch.nn.functional.interpolate(
@@ -118,7 +118,7 @@ def test_labels_stay_on_their_picture_to_half_a_pixel(factor: float, axis: int) 
 
 @pytest.mark.parametrize("scale_step", [0.25, 0.0])
 @pytest.mark.parametrize("seed", range(12))
-def test_a_picture_in_the_colours_of_its_labels_stays_one(scale_step: float, seed: int) -> None:
+def test_a_picture_in_the_colors_of_its_labels_stays_one(scale_step: float, seed: int) -> None:
     labels = blocks(120, 180, seed=seed)
     palette = np.zeros((256, 3), np.uint8)
     palette[:5] = [[250, 0, 0], [0, 250, 0], [0, 0, 250], [250, 250, 0], [0, 250, 250]]
@@ -132,7 +132,7 @@ def test_a_picture_in_the_colours_of_its_labels_stays_one(scale_step: float, see
 
 
 def test_scales_are_the_steps_equally_often() -> None:
-    drawn = draws(transform(max_class_share=1.0), blocks(100, 200), 700)
+    drawn = draws(transform(max_class_fraction=1.0), blocks(100, 200), 700)
     counts = dict.fromkeys((0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0), 0)
     for each in drawn:
         height, width = each["scaled_hw"]
@@ -146,7 +146,7 @@ def test_scales_are_the_steps_equally_often() -> None:
 
 
 def test_scales_without_steps_are_uniform() -> None:
-    drawn = draws(transform(scale_step=0.0, max_class_share=1.0), blocks(400, 300), 600)
+    drawn = draws(transform(scale_step=0.0, max_class_fraction=1.0), blocks(400, 300), 600)
     factors = np.array([each["scaled_hw"][0] for each in drawn]) / 400
     assert 0.5 <= factors.min() < 0.52
     assert 1.98 < factors.max() <= 2.0
@@ -154,7 +154,7 @@ def test_scales_without_steps_are_uniform() -> None:
 
 
 def test_crops_lie_anywhere() -> None:
-    made = transform(scale=(1.0, 1.0), max_class_share=1.0)
+    made = transform(scale=(1.0, 1.0), max_class_fraction=1.0)
     drawn = draws(made, blocks(100, 130), 300)  # 5 rows and 3 columns of places
     places = {(each["window"][0].start, each["window"][1].start) for each in drawn}
     assert places == {(row, column) for row in range(5) for column in range(3)}
@@ -164,7 +164,9 @@ def test_one_class_gets_at_most_its_share_where_that_can_be() -> None:
     labels = np.zeros((300, 400), np.uint8)
     labels[:, 260:] = 1
     labels[:, 390:] = 255
-    limited, free = (draws(transform(scale=(1.0, 1.0), max_class_share=m), labels, 200) for m in (0.75, 1.0))
+    limited, free = (
+        draws(transform(scale=(1.0, 1.0), max_class_fraction=m), labels, 200) for m in (0.75, 1.0)
+    )
     over = [sum(largest_share(each["labels"]) > 0.75 for each in drawn) for drawn in (limited, free)]
     # 65 of the 273 places along a row have at most 0.75 of one class: 0.76 of 200 crops, 0.76 ** 10 of them
     assert over[0] < 35
@@ -189,7 +191,7 @@ def test_share_is_of_the_pixels_that_are_not_void() -> None:
 
 
 @pytest.mark.parametrize("hw", [(40, 50), (200, 50), (40, 300), (1, 1)])
-def test_beyond_a_small_picture_is_the_mean_colour_and_void(hw: tuple[int, int]) -> None:
+def test_beyond_a_small_picture_is_the_mean_color_and_void(hw: tuple[int, int]) -> None:
     labels = np.zeros(hw, np.uint8)
     out, out_labels = transform(scale=(1.0, 1.0), flip=False)(np.zeros((*hw, 3), np.uint8), labels, 0)
     inside = np.zeros(CROP_HW, bool)
@@ -201,7 +203,7 @@ def test_beyond_a_small_picture_is_the_mean_colour_and_void(hw: tuple[int, int])
 def test_flips_half_of_the_samples_whatever_the_crop() -> None:
     labels = np.tile(np.arange(200, dtype=np.uint8), (120, 1))
     image = np.repeat(labels[..., None], 3, axis=2)
-    made = transform(scale=(1.0, 1.0), max_class_share=1.0)
+    made = transform(scale=(1.0, 1.0), max_class_fraction=1.0)
     flipped, starts = [], []
     for seed in range(400):
         out, out_labels = made(image, labels, seed)
@@ -210,17 +212,17 @@ def test_flips_half_of_the_samples_whatever_the_crop() -> None:
         starts.append(min(out_labels[0, 0], out_labels[0, -1]))
     assert np.mean(flipped) == pytest.approx(0.5, abs=0.08)
     assert abs(np.corrcoef(flipped, starts)[0, 1]) < 0.15
-    unflipped = transform(scale=(1.0, 1.0), max_class_share=1.0, flip=False)
+    unflipped = transform(scale=(1.0, 1.0), max_class_fraction=1.0, flip=False)
     assert all((np.diff(unflipped(image, labels, seed)[1][0]) == 1).all() for seed in range(40))
 
 
-def test_colour_changes_the_picture_only() -> None:
+def test_color_changes_the_picture_only() -> None:
     image, labels = noise(150, 200), blocks(150, 200)
     changed = 0
     for seed in range(12):
-        plain, coloured = transform()(image, labels, seed), transform(color=True)(image, labels, seed)
-        np.testing.assert_array_equal(plain[1], coloured[1])
-        changed += bool((plain[0] != coloured[0]).any())
+        plain, colored = transform()(image, labels, seed), transform(color=True)(image, labels, seed)
+        np.testing.assert_array_equal(plain[1], colored[1])
+        changed += bool((plain[0] != colored[0]).any())
     assert changed > 6
 
 
@@ -249,7 +251,7 @@ def test_shapes_and_types(size: tuple[int, int], void: bool) -> None:
     for made in (
         transform(color=True),
         transform(scale_step=0.0),
-        CentreCrop(crop_hw=CROP_HW, mean_fill=MEAN),
+        CenterCrop(crop_hw=CROP_HW, mean_fill=MEAN),
     ):
         for seed in range(5):
             out, out_labels = made(image, labels, seed)
@@ -260,7 +262,7 @@ def test_shapes_and_types(size: tuple[int, int], void: bool) -> None:
 
 def test_views_are_taken_as_their_copies() -> None:
     image, labels = noise(300, 400)[::2, ::-2, ::-1], blocks(300, 400)[::2, ::-2]
-    for made in (transform(color=True), CentreCrop(crop_hw=CROP_HW, mean_fill=MEAN)):
+    for made in (transform(color=True), CenterCrop(crop_hw=CROP_HW, mean_fill=MEAN)):
         ours = made(image, labels, 3)
         copied = made(image.copy(), labels.copy(), 3)
         for a, b in zip(ours, copied, strict=True):
@@ -287,13 +289,13 @@ def test_pickle_round_trip_into_a_fresh_process() -> None:
 # Without augmentation
 
 
-def test_centre_crop_by_hand() -> None:
+def test_center_crop_by_hand() -> None:
     labels = np.arange(30, dtype=np.uint8).reshape(5, 6)
     image = np.repeat(labels[..., None], 3, axis=2)
-    out, out_labels = CentreCrop(crop_hw=(2, 3), mean_fill=MEAN)(image, labels, 7)
+    out, out_labels = CenterCrop(crop_hw=(2, 3), mean_fill=MEAN)(image, labels, 7)
     assert out_labels.tolist() == [[7, 8, 9], [13, 14, 15]]
     np.testing.assert_array_equal(out[..., 1], out_labels)
-    out, out_labels = CentreCrop(crop_hw=(2, 8), mean_fill=MEAN)(image, labels, 7)
+    out, out_labels = CenterCrop(crop_hw=(2, 8), mean_fill=MEAN)(image, labels, 7)
     assert out_labels.tolist() == [[*range(6, 12), 255, 255], [*range(12, 18), 255, 255]]
     assert out[0, 7].tolist() == [*MEAN_RGB]
 
@@ -323,10 +325,10 @@ def test_wrong_input_is_refused() -> None:
     with pytest.raises(ValueError, match=r"labels must be uint8 \(5, 6\) as the image, got uint8 \(6, 6\)"):
         made(noise(5, 6), blocks(6, 6), 0)
     with pytest.raises(ValueError, match="got int64"):
-        CentreCrop(crop_hw=CROP_HW, mean_fill=MEAN)(noise(5, 6), blocks(5, 6).astype(np.int64), 0)
+        CenterCrop(crop_hw=CROP_HW, mean_fill=MEAN)(noise(5, 6), blocks(5, 6).astype(np.int64), 0)
     with pytest.raises(ValueError, match=r"scale must be \(least, largest\) above 0.*got \(2.0, 0.5\)"):
         transform(scale=(2.0, 0.5))
     with pytest.raises(ValueError, match=r"scale_step not negative, got .* and -1"):
         transform(scale_step=-1)
-    with pytest.raises(ValueError, match="max_class_share must be above 0 and at most 1, got 75"):
-        transform(max_class_share=75)
+    with pytest.raises(ValueError, match="max_class_fraction must be above 0 and at most 1, got 75"):
+        transform(max_class_fraction=75)

@@ -33,7 +33,7 @@ def data(tiny_segmentation: Any, tmp_path: Path) -> Path:
 @pytest.fixture
 def train_arguments(tiny_segmentation: Any, tmp_path: Path) -> list[str]:
     data, out = f"data.root={tiny_segmentation.data}", f"trainer.out={tmp_path / 'runs'}"
-    return ["train", str(tiny_segmentation.recipe), data, out, "evaluation.pictures=0"]
+    return ["train", str(tiny_segmentation.recipe), data, out, "evaluation.figures=0"]
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def label_of(data: Path, name: str, number: int, kind: str = "labelIds") -> Path
 
 def evaluated(source: object, out: Path, *arguments: object) -> dict[str, Any]:
     """Evaluate and return the report without its first line."""
-    command = ["evaluate", source, "--out", out, "evaluation.pictures=0", *arguments]
+    command = ["evaluate", source, "--out", out, "evaluation.figures=0", *arguments]
     assert cli.main(list(map(str, command))) == 0
     report: dict[str, Any] = json.loads((out / "evaluation.json").read_text())
     return {**report, "what": ""}
@@ -110,7 +110,7 @@ def test_check_tries_everything_and_trains_nothing(
             "data.type=cityscape",
             "expected 'cityscapes', 'folders' or 'scenes', got 'cityscape'; did you mean",
         ),
-        ("data.augment.max_clas_share=1", "unknown key; did you mean 'max_class_share'?"),
+        ("data.augment.max_clas_share=1", "unknown key; did you mean 'max_class_fraction'?"),
         ("data.clases=null", "data.clases: unknown key; did you mean 'classes'?"),
         ("evaluation.mode=slied", "expected 'whole' or 'slide', got 'slied'; did you mean 'slide'?"),
         ("evaluation.scales=[]", "evaluation.scales: expected at least 1 value, got 0"),

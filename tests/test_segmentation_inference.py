@@ -14,7 +14,7 @@ SIZES = [(32, 48), (33, 47), (17, 90), (8, 8), (3, 5), (1, 1)]
 
 @torch.no_grad()
 def full_logits(forward, images, *, out_hw, options):
-    """Give what predict_labels takes the argmax of, (N, K, H, W): logits, or log mean probabilities."""
+    """Return what predict_labels takes the argmax of, (N, K, H, W): logits, or log mean probabilities."""
     found = []
     for image in images.unsqueeze(1):
         if len(options.scales) == 1 and not options.flip:
@@ -139,7 +139,7 @@ def test_windows_see_the_image_and_nothing_else():
     assert all(torch.equal(one, other) for one, other in zip(seen, wanted, strict=True))
 
 
-def test_an_image_smaller_than_the_window_is_padded_with_its_mean_colour():
+def test_an_image_smaller_than_the_window_is_padded_with_its_mean_color():
     seen = []
 
     def forward(image):
@@ -188,8 +188,8 @@ def test_scales_resize_the_image_and_average_probabilities(mode):
         assert sizes == [(100, 100)] * 3  # padded
     else:
         assert sizes == [(6, 10), (11, 21), (19, 37)]
-    shares = torch.tensor([width / 10 for _, width in sizes]).sigmoid()
-    torch.testing.assert_close(logits[0, 0].exp(), shares.mean().expand(13, 17))
+    fractions = torch.tensor([width / 10 for _, width in sizes]).sigmoid()
+    torch.testing.assert_close(logits[0, 0].exp(), fractions.mean().expand(13, 17))
 
 
 @pytest.mark.parametrize("changes", [{}, {"mode": "slide"}, {"flip": True, "scales": (0.5, 1.0, 2.0)}])

@@ -73,7 +73,7 @@ def test_class_weights_as_torchs():
 
 
 def probabilities_case():
-    """Four labelled pixels whose class 0 has probability 0.9, 0.6, 0.3, 0.8, and a void one."""
+    """Four labeled pixels whose class 0 has probability 0.9, 0.6, 0.3, 0.8, and a void one."""
     probability = torch.tensor([0.9, 0.6, 0.3, 0.8, 0.1])
     logits = torch.stack((probability, 1 - probability)).log().view(1, 2, 1, 5)
     return logits.requires_grad_(), torch.tensor([[[0, 0, 0, 0, 255]]], dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""Pictures of label maps: the right colours at the right places, and odd input."""
+"""Figures of label maps: the right colors at the right places, and odd input."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def has(picture: np.ndarray, color: Color | None) -> bool:
 
 
 def halves() -> tuple[np.ndarray, np.ndarray]:
-    """Give a truth of sky over road and a prediction of sky over car, (90, 120)."""
+    """Return a truth of sky over road and a prediction of sky over car, (90, 120)."""
     truth, predicted = np.full((90, 120), SKY, np.uint8), np.full((90, 120), SKY, np.uint8)
     truth[45:], predicted[45:] = ROAD, CAR
     return truth, predicted
@@ -86,7 +86,7 @@ def test_thin_things_are_seen_in_large_images() -> None:
     assert (shown != np.array(COLORS[ROAD])).any(axis=2).any(axis=0).sum() in (1, 2)
 
 
-def test_classes_of_ones_own_have_chosen_colours() -> None:
+def test_classes_of_ones_own_have_chosen_colors() -> None:
     truth, predicted = np.zeros((90, 120), np.uint8), np.ones((90, 120), np.uint8)
     picture = segmentation_picture([item(truth, predicted)], ["草", "道路"], [None, (1, 2, 3)])
     _, left, right = cells(picture, 360)

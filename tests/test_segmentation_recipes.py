@@ -4,9 +4,9 @@ import pytest
 import torch
 from torchvision.models.segmentation import LRASPP_MobileNet_V3_Large_Weights
 
-from dettoolkit.segmentation.build import build_loss, build_segmenter
 from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.config import RecipeError, SegmentationRecipe, load_recipe
+from dettoolkit.segmentation.build import build_loss, build_segmenter
 
 RECIPES = ("lraspp_mnv3_large", "lraspp_mnv3_small", "lraspp_mnv3_large_torchvision", "lraspp_scenes")
 # Table 7, rows 8, 11, 7, 6 and 5: parameters in millions, multiply-adds in billions.
@@ -85,7 +85,7 @@ def test_the_models_type_decides_the_task():
     assert "did you mean 'lraspp'?" in refused("lraspp_scenes", "model.type=lrasppp")
     for name, override in (
         ("ssdlite_mnv3_large", "data.crop_hw=[64, 64]"),
-        ("lraspp_scenes", "evaluation.picture_threshold=0.5"),
+        ("lraspp_scenes", "evaluation.threshold=0.5"),
         ("lraspp_scenes", "model.head.class_bias=-4.6"),
     ):
         key = override.partition("=")[0]
@@ -103,7 +103,7 @@ def test_the_models_type_decides_the_task():
             "data.classes=[{name: road}]",
             "data.classes[0].ids: missing; it is needed: Values in the label files",
         ),
-        ("data.classes=[{name: road, ids: [1], colour: [1, 2, 3]}]", "did you mean 'color'?"),
+        ("data.classes=[{name: road, ids: [1], color: [1, 2, 3]}]", "did you mean 'color'?"),
         ("model.loss.ohem.threshold=1.5", "model.loss.ohem.threshold: must be at most 1, got 1.5"),
         ("model.backbone.output_stride=8", "expected 16 or 32, got 8"),
     ],

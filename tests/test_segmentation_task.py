@@ -14,7 +14,13 @@ import torch.nn.functional as F
 from numpy_counts import count_image
 from torch import Tensor
 
+from dettoolkit.config.segmentation import CrossEntropy
+from dettoolkit.datasets.cityscapes_labels import CLASSES, VOID
+from dettoolkit.datasets.label_classes import LabelClasses
+from dettoolkit.datasets.samplers import SampleKey
+from dettoolkit.evaluation.segmentation_counts import SegmentationCounts
 from dettoolkit.run import Classes
+from dettoolkit.segmentation.build import build_loss, build_segmenter
 from dettoolkit.segmentation.run import (
     build_task,
     categories_of,
@@ -23,12 +29,6 @@ from dettoolkit.segmentation.run import (
     in_order_of,
     training_run,
 )
-from dettoolkit.segmentation.build import build_loss, build_segmenter
-from dettoolkit.datasets.cityscapes_labels import CLASSES, VOID
-from dettoolkit.config.segmentation import CrossEntropy
-from dettoolkit.datasets.label_classes import LabelClasses
-from dettoolkit.datasets.samplers import SampleKey
-from dettoolkit.evaluation.segmentation_counts import SegmentationCounts
 from dettoolkit.segmentation.task import SegmentationTask
 
 ROAD, SKY, PERSON, CAR = (
@@ -78,7 +78,7 @@ def first(content: dict[str, Any], count: int) -> dict[str, Any]:
 
 
 def answer(images: Tensor) -> Tensor:
-    """Say a class by the colours of each pixel: logits (1, 19, H, W) of distinct values."""
+    """Describe a class by the colors of each pixel: logits (1, 19, H, W) of distinct values."""
     generator = torch.Generator().manual_seed(0)
     return F.conv2d(images, torch.randn(19, 3, 1, 1, generator=generator))
 

@@ -27,13 +27,13 @@ from training_runs import (
     the_run,
 )
 
-from dettoolkit.training import commands
-from dettoolkit.datasets.cityscapes_labels import CLASSES
 from dettoolkit.cli import train as cli_train
 from dettoolkit.config import load_recipe
+from dettoolkit.datasets.cityscapes_labels import CLASSES
+from dettoolkit.training import commands
 from dettoolkit.training.run_folder import stored_recipe
 
-QUICK = "evaluation.pictures=0"
+QUICK = "evaluation.figures=0"
 NUMBERS = {"mIoU", "category mIoU", "pixel accuracy", "iIoU", "category iIoU"}
 pytestmark = pytest.mark.usefixtures("alone")
 
@@ -66,16 +66,16 @@ def test_folder_holds_what_the_architecture_says(tiny_segmentation_run: Path) ->
         ".lock",
         "config.yaml",
         "metrics.csv",
-        "data_problems.json",
+        "data_report.json",
         "evaluation.json",
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
         "checkpoints/previous.ckpt",
-        "pictures/training_batch.jpg",
-        "pictures/predictions_1.jpg",
-        "pictures/worst_1.jpg",
+        "figures/training_batch.jpg",
+        "figures/predictions_1.jpg",
+        "figures/worst_1.jpg",
     }
-    for path in (run / "pictures").iterdir():
+    for path in (run / "figures").iterdir():
         assert cv2.imread(str(path)).std() > 10  # something is on it
     for name in ("best", "last"):
         content = checkpoint(run, name)
@@ -123,7 +123,7 @@ def test_picture_is_there_before_the_first_step(
         tiny_segmentation.train(tmp_path)
     run = the_run(tmp_path)
     names = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
-    assert names == {".lock", "config.yaml", "data_problems.json", "pictures/training_batch.jpg"}
+    assert names == {".lock", "config.yaml", "data_report.json", "figures/training_batch.jpg"}
 
 
 # The numbers, against the official script
@@ -316,7 +316,7 @@ def test_batches_of_nothing_but_void_train_nothing(
     )
     assert column(run, "loss") == dict.fromkeys(range(4), 0.0)
     assert result.numbers["pixel accuracy"] >= 0
-    problems = json.loads((run / "data_problems.json").read_text())
+    problems = json.loads((run / "data_report.json").read_text())
     assert problems["train"]["counts"] == {"nothing but void": 8}  # each once, though met in two epochs
     assert problems["val"]["counts"] == {}
     assert "nothing but void: 8 (kept; it neither trains nor scores anything)" in caplog.text
@@ -337,7 +337,7 @@ def test_validation_of_nothing_but_void_gives_no_score_and_no_trouble(
     assert checkpoint(run, "best")["global_step"] == 4
     assert math.isnan(result.numbers["mIoU"])
     assert report_of(run)["numbers"]["mIoU"] is None
-    assert "None of the 5 images has a labelled pixel: the scores are undefined, not 0." in result.table()
-    assert {path.name for path in (run / "pictures").iterdir()} == {"training_batch.jpg"}
+    assert "None of the 5 images has a labeled pixel: the scores are undefined, not 0." in result.table()
+    assert {path.name for path in (run / "figures").iterdir()} == {"training_batch.jpg"}
     with pytest.raises(ValueError, match=r"early_stopping waits for .* has nothing to score: set"):
         tiny_segmentation.train(tmp_path, f"data.root={data}", "trainer.early_stopping={patience: 2}")

@@ -69,7 +69,7 @@ def test_a_list(tmp_path):
 
 
 def test_results_among_the_images_are_not_sources(tmp_path):
-    write_images(tmp_path, ["1.png", "out/pictures/1.png", "out2/1.png"])
+    write_images(tmp_path, ["1.png", "out/figures/1.png", "out2/1.png"])
     assert names(tmp_path, skip=tmp_path / "out") == ["1.png", "out2/1.png"]
 
 

@@ -3,20 +3,20 @@
 import numpy as np
 import pytest
 import torch
-from random_weights import randomise
+from random_weights import randomize
 from torch import nn
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 from torchvision.models.detection.image_list import ImageList
 
-from dettoolkit.backbones.initialize import initialise
-from dettoolkit.detection.build import build_detector, build_losses
+from dettoolkit.backbones.initialize import initialize
 from dettoolkit.config import load_recipe
 from dettoolkit.datasets.images import resize_image
+from dettoolkit.detection.build import build_detector, build_losses
 from dettoolkit.detection.matching import match, targets_of
 from dettoolkit.detection.model import level_grids
 from dettoolkit.detection.postprocess import postprocess
 from dettoolkit.heads.ssdlite import SSDLiteHead
-from dettoolkit.preprocessing import normalise
+from dettoolkit.preprocessing import normalize
 
 RECIPES = (
     "ssdlite_mnv3_large",
@@ -56,7 +56,7 @@ def head_of(**changes):
 
 @pytest.fixture(scope="module")
 def theirs():
-    return randomise(ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=91))
+    return randomize(ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=91))
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def ours(theirs, tmp_path_factory):
 
 
 def outputs_of_torchvision(theirs, images):
-    """Give logits, deltas and default boxes of a normalised batch."""
+    """Return logits, deltas and default boxes of a normalized batch."""
     with torch.no_grad():
         features = list(theirs.backbone(images).values())
         heads = theirs.head(features)
@@ -91,14 +91,14 @@ def test_outputs_and_default_boxes_equal_torchvisions(ours, theirs):
     photo = np.asarray(random_bytes(213, 345, 3))
     resized = torch.from_numpy(resize_image(photo, (320, 320))).permute(2, 0, 1)
     images = torch.stack([random_bytes(3, 320, 320), resized])
-    assert_same_outputs(ours, theirs, normalise(images, (0.5,) * 3, (0.5,) * 3))
+    assert_same_outputs(ours, theirs, normalize(images, (0.5,) * 3, (0.5,) * 3))
     assert ours.anchors_xyxy.shape == (3234, 4)
 
 
 def test_outputs_equal_torchvisions_at_another_input_size(ours, theirs):
     detector = detector_of("ssdlite_mnv3_large_torchvision", "model.input_hw=[161, 240]").eval()
     detector.load_state_dict(ours.state_dict())
-    assert_same_outputs(detector, theirs, normalise(random_bytes(1, 3, 161, 240), (0.5,) * 3, (0.5,) * 3))
+    assert_same_outputs(detector, theirs, normalize(random_bytes(1, 3, 161, 240), (0.5,) * 3, (0.5,) * 3))
 
 
 @pytest.mark.parametrize("score_threshold", [0.001, 0.9, 0.9999])
@@ -134,12 +134,12 @@ def test_final_detections_are_torchvisions(ours, theirs, score_threshold, monkey
     assert score_threshold > 0.001 or len(found.labels.unique()) > 10
 
 
-def test_normalisation_is_torchvisions(theirs):
+def test_normalization_is_torchvisions(theirs):
     images = random_bytes(2, 3, 320, 320)
     expected = theirs.transform([image.float() / 255 for image in images])[0].tensors
-    torch.testing.assert_close(normalise(images, (0.5,) * 3, (0.5,) * 3), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(normalize(images, (0.5,) * 3, (0.5,) * 3), expected, rtol=0, atol=1e-6)
     assert torch.equal(
-        normalise(torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1), (0.5,) * 3, (0.5,) * 3)[:, 0],
+        normalize(torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1), (0.5,) * 3, (0.5,) * 3)[:, 0],
         torch.tensor([-1.0, 1.0]).view(2, 1, 1),
     )
 
@@ -187,7 +187,7 @@ def test_boxes_run_over_levels_rows_columns_boxes():
 
 
 def test_outputs_belong_to_the_default_boxes_of_their_cell():
-    """A single hot cell of C4 shows at the default boxes around its centre and nowhere else."""
+    """A single hot cell of C4 shows at the default boxes around its center and nowhere else."""
     detector = detector_of("ssdlite_mnv3_small", "model.input_hw=[160, 320]", num_classes=1).eval()
     for level in range(6):
         for predictors in (detector.head.class_predictors, detector.head.box_predictors):
@@ -203,8 +203,8 @@ def test_outputs_belong_to_the_default_boxes_of_their_cell():
         hot = output[0].abs().sum(1).nonzero().squeeze(1)
         assert len(hot) == 3
         boxes = detector.anchors_xyxy[hot]
-        centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-        torch.testing.assert_close(centres, torch.tensor([[7.5 * 16, 3.5 * 16]]).expand(3, 2))
+        centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+        torch.testing.assert_close(centers, torch.tensor([[7.5 * 16, 3.5 * 16]]).expand(3, 2))
 
 
 @pytest.mark.parametrize("cells", [[6], [3, 6, 6], [3, 6, 6, 6, 6], []])
@@ -265,11 +265,11 @@ def test_default_boxes_are_no_weights():
 
 
 def test_forward_passes_strict_export():
-    detector = randomise(detector_of("ssdlite_mnv3_small", "model.input_hw=[96, 128]"))
+    detector = randomize(detector_of("ssdlite_mnv3_small", "model.input_hw=[96, 128]"))
     example = torch.zeros(2, 3, 96, 128)
     batch = torch.export.Dim("batch", min=1, max=64)
     program = torch.export.export(detector, (example,), dynamic_shapes={"images": {0: batch}}, strict=True)
-    images = normalise(random_bytes(3, 3, 96, 128), (0.5,) * 3, (0.5,) * 3)
+    images = normalize(random_bytes(3, 3, 96, 128), (0.5,) * 3, (0.5,) * 3)
     with torch.no_grad():
         exported, eager = program.module()(images), detector(images)
     assert type(exported) is type(eager) is tuple
@@ -287,7 +287,7 @@ def test_every_parameter_gets_a_gradient_even_without_objects(loss, objects):
     labels = torch.tensor([[0, 3]]).repeat(2, 1)[:, :objects]
     anchors = detector.anchors_xyxy
     matched = match(boxes, labels, anchors, iou_threshold=0.5, force_match=True)
-    outputs = detector(normalise(random_bytes(2, 3, 64, 64), (0.5,) * 3, (0.5,) * 3))
+    outputs = detector(normalize(random_bytes(2, 3, 64, 64), (0.5,) * 3, (0.5,) * 3))
     class_loss, box_loss = build_losses(model.loss)(*outputs, targets_of(matched, boxes, labels, anchors))
     (class_loss + box_loss).backward()
     assert class_loss.isfinite()
@@ -342,7 +342,7 @@ def test_the_first_scores_are_a_hundredth():
     torch.manual_seed(0)
     detector = detector_of("ssdlite_mnv3_small", "model.input_hw=[96, 96]").train()
     with torch.no_grad():
-        logits, _ = detector(normalise(random_bytes(4, 3, 96, 96), (0.5,) * 3, (0.5,) * 3))
+        logits, _ = detector(normalize(random_bytes(4, 3, 96, 96), (0.5,) * 3, (0.5,) * 3))
     assert logits.sigmoid().mean().item() == pytest.approx(0.01, rel=0.1)
 
 
@@ -362,7 +362,7 @@ def test_a_start_is_reproducible_and_a_module_without_convolutions_stays():
         states.append(detector_of("ssdlite_mnv3_small", num_classes=2).state_dict())
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     norm = nn.BatchNorm2d(3)
-    initialise(norm, init="truncated_normal", std=0.03)
+    initialize(norm, init="truncated_normal", std=0.03)
     assert (norm.weight == 1).all()
 
 

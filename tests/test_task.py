@@ -6,17 +6,16 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torchvision.transforms.functional import normalize
 
-from dettoolkit.detection.run import build_task
-from dettoolkit.detection.build import build_detector, build_losses
-from dettoolkit.run import Classes
 from dettoolkit.detection.boxes import encode
+from dettoolkit.detection.build import build_detector, build_losses
 from dettoolkit.detection.losses import focal_loss
 from dettoolkit.detection.matching import match, targets_of
 from dettoolkit.detection.postprocess import Detections, to_original
+from dettoolkit.detection.run import build_task
 from dettoolkit.detection.task import DetectionTask, detection_arrays
-from dettoolkit.preprocessing import normalise
+from dettoolkit.preprocessing import normalize
+from dettoolkit.run import Classes
 
 CATEGORY_IDS = [3, 7]  # of labels 0 and 1
 TRUTH = {
@@ -53,7 +52,7 @@ def batch(**changes: Tensor) -> dict[str, Any]:
 def outputs_that_find(
     task: DetectionTask, boxes: Tensor, labels: Tensor, iou_threshold: float = 0.99
 ) -> tuple[Tensor, Tensor]:
-    """Give outputs (N, A, 3), (N, A, 4) whose default boxes that fit best predict the image's one object."""
+    """Return outputs (N, A, 3), (N, A, 4) whose default boxes that fit best predict the image's one object."""
     anchors = task.network.anchors_xyxy
     logits = torch.full((len(boxes), len(anchors), 3), -20.0)
     deltas = torch.zeros(len(boxes), len(anchors), 4)
@@ -64,12 +63,12 @@ def outputs_that_find(
     return logits, deltas
 
 
-def test_images_are_normalised_as_torchvision_does() -> None:
+def test_images_are_normalized_as_torchvision_does() -> None:
     images = torch.randint(0, 256, (2, 3, 5, 7), dtype=torch.uint8)
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     wanted = normalize(images / 255, list(mean), list(std))
-    torch.testing.assert_close(normalise(images, mean, std), wanted, rtol=0, atol=1e-6)
-    ends = normalise(torch.tensor([0, 255], dtype=torch.uint8).expand(1, 3, 1, 2), (0.5,) * 3, (0.5,) * 3)
+    torch.testing.assert_close(normalize(images, mean, std), wanted, rtol=0, atol=1e-6)
+    ends = normalize(torch.tensor([0, 255], dtype=torch.uint8).expand(1, 3, 1, 2), (0.5,) * 3, (0.5,) * 3)
     assert ends.flatten().tolist() == [-1, 1] * 3
 
 

@@ -30,20 +30,20 @@ from training_runs import (
     the_run,
 )
 
-from dettoolkit.training import commands
 from dettoolkit.cli import train as cli_train
 from dettoolkit.config import load_recipe
 from dettoolkit.datasets.data_report import BadImageError, Problem
 from dettoolkit.evaluation.coco_ap import NUMBERS
-from dettoolkit.training.prepare import prepare
-from dettoolkit.training.run_folder import Interrupted
+from dettoolkit.training import commands
 from dettoolkit.training.callbacks import EMA, RecordBadImages
 from dettoolkit.training.checkpoints import Checkpoint
 from dettoolkit.training.data import DataModule
 from dettoolkit.training.module import NonFiniteLoss
+from dettoolkit.training.prepare import prepare
+from dettoolkit.training.run_folder import Interrupted
 from dettoolkit.training.trainer import build_trainer
 
-QUICK = "evaluation.pictures=0"
+QUICK = "evaluation.figures=0"
 pytestmark = pytest.mark.usefixtures("alone")
 
 
@@ -58,19 +58,19 @@ def test_folder_holds_what_the_architecture_says(tiny_run: Path, tiny: Any) -> N
         ".lock",
         "config.yaml",
         "metrics.csv",
-        "data_problems.json",
+        "data_report.json",
         "evaluation.json",
         "predictions.json",
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
         "checkpoints/previous.ckpt",
-        "pictures/training_batch.jpg",
-        "pictures/predictions_1.jpg",
-        "pictures/worst_1.jpg",
+        "figures/training_batch.jpg",
+        "figures/predictions_1.jpg",
+        "figures/worst_1.jpg",
         "tensorboard/hparams.yaml",  # TensorBoardLogger's, empty
     }
     for name in ("training_batch", "predictions_1", "worst_1"):
-        assert cv2.imread(str(tiny_run / "pictures" / f"{name}.jpg")).size > 0
+        assert cv2.imread(str(tiny_run / "figures" / f"{name}.jpg")).size > 0
     written = load_recipe(str(tiny_run / "config.yaml")).recipe
     ema = "trainer.ema={decay: 0.5, warmup_steps: 1}"
     assert written == tiny.load(tiny_run.parents[1], ema, "trainer.loggers.tensorboard=true").recipe
@@ -124,7 +124,7 @@ def test_picture_is_there_before_the_first_step_and_runs_stay_apart(
     assert len(runs) == 2
     for run in runs:
         names = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
-        assert names >= {"config.yaml", "data_problems.json", "pictures/training_batch.jpg"}
+        assert names >= {"config.yaml", "data_report.json", "figures/training_batch.jpg"}
         assert not (run / "checkpoints").exists()
 
 
@@ -523,7 +523,7 @@ def test_unreadable_images_are_skipped_counted_and_listed(
     )
     run, _ = tiny.train(tmp_path / "runs", *recipe)
     assert "3 images could not be read and were skipped:\n" in caplog.text
-    problems = json.loads((run / "data_problems.json").read_text())
+    problems = json.loads((run / "data_report.json").read_text())
     assert len(problems["unreadable images"]) == 3
     assert problems["unreadable images"][-1] == f"{data}/val/2.png: image id 20: file does not exist"
     assert problems["val"]["counts"] == {"size differs": 1}
@@ -574,8 +574,8 @@ def test_records_of_all_processes_are_joined(monkeypatch: pytest.MonkeyPatch) ->
     class Two:
         world_size = 2
 
-    def gather(shares: list[Any], mine: Any) -> None:
-        shares[:] = [mine, (["theirs"], [], ["problem"])]
+    def gather(fractions: list[Any], mine: Any) -> None:
+        fractions[:] = [mine, (["theirs"], [], ["problem"])]
 
     monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
     callback.on_train_batch_start(Two(), None, {"bad_images": ["mine"], "problems": []})  # type: ignore[arg-type]
@@ -645,15 +645,15 @@ def test_two_processes_train_and_score_as_one(tiny: Any, tmp_path: Path) -> None
         ".lock",
         "checkpoints",
         "config.yaml",
-        "data_problems.json",
+        "data_report.json",
         "evaluation",
         "evaluation.json",
         "metrics.csv",
-        "pictures",
+        "figures",
         "predictions.json",
     ]
     assert column(run, "loss").keys() == set(range(4))  # 4 images for each, 2 a batch, 2 epochs
-    unreadable = json.loads((run / "data_problems.json").read_text())["unreadable images"]
+    unreadable = json.loads((run / "data_report.json").read_text())["unreadable images"]
     assert unreadable == [f"{data}/val/4.png: image id 40: file is empty"]
     reports = [json.loads((run / name / "evaluation.json").read_text()) for name in (".", "evaluation")]
     recipe = tiny.load(out, f"data.root={data}", "data.on_bad_image=skip").recipe

@@ -1,4 +1,4 @@
-"""Videos: every frame once, in order, of the right colours; files that can be watched."""
+"""Videos: every frame once, in order, of the right colors; files that can be watched."""
 
 import cv2
 import numpy as np
@@ -9,7 +9,7 @@ from dettoolkit.datasets.data_report import BadImageError
 from dettoolkit.inference.jobs.video import VideoFile, count_frames, is_live, read_frames
 
 
-def test_frames_in_order_and_upright_colours(tmp_path):
+def test_frames_in_order_and_upright_colors(tmp_path):
     path = write_video(tmp_path / "clip.mp4", 12, fps=8.0)
     frames = list(read_frames(path))
     assert [frame.number for frame in frames] == list(range(12))
@@ -65,7 +65,7 @@ def test_a_video_that_ends_too_early_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("hw", [(32, 48), (33, 47), (2, 2)])
-def test_a_written_file_has_the_frames_and_the_colours(tmp_path, hw):
+def test_a_written_file_has_the_frames_and_the_colors(tmp_path, hw):
     path = tmp_path / "new" / "out.mp4"
     image = np.zeros((*hw, 3), np.uint8)
     image[..., 0] = 200  # red

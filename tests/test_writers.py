@@ -1,4 +1,4 @@
-"""Files of results: pictures, videos, label maps, cut-outs, and the tables made of records."""
+"""Files of results: figures, videos, label maps, cut-outs, and the tables made of records."""
 
 import csv
 import dataclasses
@@ -17,13 +17,13 @@ from dettoolkit.inference.jobs.job import table_files as tables
 from dettoolkit.inference.jobs.names import Files, crop_name
 from dettoolkit.inference.jobs.records import found_in
 from dettoolkit.inference.jobs.sources import Sources, open_found
-from dettoolkit.inference.jobs.writers import Crops, Masks, Pictures
+from dettoolkit.inference.jobs.writers import Crops, Figures, Masks
 
 CATEGORIES = dict(zip(IDS, NAMES, strict=True))
 
 
 def predicted(folder, task="detection", **options):
-    """Give the items of a folder with their predictions."""
+    """Return the items of a folder with their predictions."""
     predictor = FakePredictor(task)
     for found in Sources([str(folder)]):
         for item in open_found(found, **options):
@@ -47,10 +47,10 @@ def images(tmp_path):
 
 
 def test_pictures_keep_names_and_folders(images, tmp_path):
-    write(Pictures(Files(tmp_path), every=1), predicted(images))
-    assert files(tmp_path / "pictures") == ["0.png", "1.jpg", "a/2.bmp.jpg", "a/3.png"]
-    assert np.array_equal(cv2.imread(str(tmp_path / "pictures/0.png")), cv2.imread(str(images / "0.png")))
-    shown = cv2.imread(str(tmp_path / "pictures/a/3.png"))
+    write(Figures(Files(tmp_path), every=1), predicted(images))
+    assert files(tmp_path / "figures") == ["0.png", "1.jpg", "a/2.bmp.jpg", "a/3.png"]
+    assert np.array_equal(cv2.imread(str(tmp_path / "figures/0.png")), cv2.imread(str(images / "0.png")))
+    shown = cv2.imread(str(tmp_path / "figures/a/3.png"))
     assert shown.shape == (20, 24, 3)
     assert not np.array_equal(shown, cv2.imread(str(images / "a/3.png")))
 
@@ -59,9 +59,9 @@ def test_pictures_keep_names_and_folders(images, tmp_path):
 def test_a_video_becomes_a_video_of_the_same_length(tmp_path, every, frames):
     folder = write_video(tmp_path / "in/a/clip.mp4", 9, fps=12.0).parents[1]
     write_video(folder / "b/other.avi.mp4", 2)
-    write(Pictures(Files(tmp_path), every=every), predicted(folder, every=every))
-    assert files(tmp_path / "pictures") == ["a/clip.mp4", "b/other.avi.mp4"]
-    capture = cv2.VideoCapture(str(tmp_path / "pictures/a/clip.mp4"))
+    write(Figures(Files(tmp_path), every=every), predicted(folder, every=every))
+    assert files(tmp_path / "figures") == ["a/clip.mp4", "b/other.avi.mp4"]
+    capture = cv2.VideoCapture(str(tmp_path / "figures/a/clip.mp4"))
     assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == frames
     assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(12.0 / every)
 
@@ -89,10 +89,10 @@ def test_objects_are_cut_out(images, tmp_path):
     assert cv2.imread(str(tmp_path / "crops/box/1.jpg_1.jpg")).shape == (10, 8, 3)  # 1.25..9 by 2..12
 
 
-@pytest.mark.parametrize("kind", ["pictures", "masks", "crops"])
+@pytest.mark.parametrize("kind", ["figures", "masks", "crops"])
 def test_nothing_is_overwritten_but_by_the_same_image(images, tmp_path, kind):
     task = "segmentation" if kind == "masks" else "detection"
-    make = {"pictures": partial(Pictures, every=1), "masks": Masks, "crops": Crops}[kind]
+    make = {"figures": partial(Figures, every=1), "masks": Masks, "crops": Crops}[kind]
     pairs = list(predicted(images, task))
     write(make(Files(tmp_path / "out")), pairs)
     before = files(tmp_path / "out")

@@ -7,10 +7,10 @@ from importlib import import_module
 
 import numpy as np
 import torch
-from random_weights import randomise
+from random_weights import randomize
 
 from dettoolkit.deploy import build_network, manifest_of
-from dettoolkit.formats.pytorch import NetworkEngine
+from dettoolkit.formats.pytorch import PytorchEngine
 from dettoolkit.inference.predictor import Predictor
 from dettoolkit.manifest import ExportFacts
 
@@ -29,7 +29,7 @@ def tiny_model(fixture, folder, *, format, **wishes):
     """
     recipe = fixture.load(folder).recipe
     names = ["box", "bar"] if recipe.model.type == "ssdlite" else [str(number) for number in range(19)]
-    network = randomise(build_network(recipe, num_classes=len(names)))
+    network = randomize(build_network(recipe, num_classes=len(names)))
     described = {"name": "tiny", "class_names": names, "category_ids": range(len(names)), "versions": {}}
     export = ExportFacts(format=format, **{"batch": 1, **wishes})
     return network, replace(manifest_of(recipe, network, described), input_hw=INPUT_HW, export=export)
@@ -37,7 +37,7 @@ def tiny_model(fixture, folder, *, format, **wishes):
 
 def convert_both(tiny, tiny_segmentation, tmp_path_factory, *, format, ending):
     """Convert a tiny network of each task: the network, the manifest and the file, by task."""
-    converter = import_module(f"dettoolkit.export.{format}")
+    converter = import_module(f"dettoolkit.formats.{format}.convert")
     made = {}
     for task, fixture in zip(TASKS, (tiny, tiny_segmentation), strict=True):
         folder = tmp_path_factory.mktemp(task)
@@ -48,12 +48,12 @@ def convert_both(tiny, tiny_segmentation, tmp_path_factory, *, format, ending):
 
 
 def reference(network, manifest):
-    """Give a network in PyTorch as a Predictor, to compare a file's with."""
-    engine = NetworkEngine(network, torch.device("cpu"))
+    """Return a network in PyTorch as a Predictor, to compare a file's with."""
+    engine = PytorchEngine(network, torch.device("cpu"))
     return Predictor(replace(manifest, export=None), engine, source="PyTorch")
 
 
-def normalised(batch=1, seed=1):
+def normalized(batch=1, seed=1):
     """Draw a network's input."""
     return torch.randn(batch, 3, *INPUT_HW, generator=torch.Generator().manual_seed(seed))
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Run the main job on embedded data: generate scenes, train and evaluate both tasks, name the pictures."""
+"""Run the main job on embedded data: generate scenes, train and evaluate both tasks, name the figures."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def main() -> int:
     detection, segmentation = shown
     print(
         f"Done in {(time.perf_counter() - started) / 60:.1f} minutes. Look at\n"
-        f"  {detection}/pictures/predictions_1.jpg     boxes found in scenes that the detector has not seen\n"
-        f"  {segmentation}/pictures/predictions_1.jpg      every pixel of such scenes, named\n"
+        f"  {detection}/figures/predictions_1.jpg     boxes found in scenes that the detector has not seen\n"
+        f"  {segmentation}/figures/predictions_1.jpg      every pixel of such scenes, named\n"
         "and beside them training_batch.jpg (what the network was shown) and worst_1.jpg (where it fails\n"
         "most). The same for data of your own:\n"
         "  tools/train.py configs/ssdlite_mnv3_large.yaml configs/overlays/finetune.yaml data.root=my_data\n"

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dettoolkit.datasets.scenes.drawing import Colour, Points, mix, rgb
+from dettoolkit.datasets.scenes.drawing import Color, Points, mix, rgb
 from dettoolkit.datasets.scenes.furniture import draw_tree
 from dettoolkit.datasets.scenes.stage import BUILDING, Stage
 
 _FACADES = "c4694c e8d5b0 d48c5c 9db09a 8fa6bb dba89c dcb45f 76889a e9e5dc b8c4c2 a85a4a cfa67e"
-_DETAILED = 40.0  # metres; houses further away have no trim, and plain windows sooner
+_DETAILED = 40.0  # meters; houses further away have no trim, and plain windows sooner
 _AWNINGS = "c8473f 2f7f79 e0a13a 3f6fa8 6a9a4b"
 
 
@@ -25,14 +25,14 @@ class House:
     near: float
     far: float
     storeys: int
-    colour: Colour
+    color: Color
     pitched: bool
     shop: bool
     free: bool  # no other house stands against the end that faces the camera
 
     @property
     def height(self) -> float:
-        """Metres to the eaves."""
+        """Meters to the eaves."""
         return 3.6 + 3.0 * (self.storeys - 1) + 0.7
 
     def draw(self, stage: Stage) -> None:
@@ -46,15 +46,15 @@ class House:
             roof = [(wall, top, self.near), (*ridge, self.near), (*ridge, self.far), (wall, top, self.far)]
             canvas.fill(project(roof), light.on(rgb("9b594a"), lit, self.near), BUILDING)
             end[3:3] = [(*ridge, self.near)]
-        canvas.fill(project(end), light.on(self.colour, 0.9, self.near), BUILDING)
+        canvas.fill(project(end), light.on(self.color, 0.9, self.near), BUILDING)
         if self.free:
             self._windows(stage, along_z=False, shade=0.9)
         front = [(wall, 0, self.near), (wall, 0, self.far), (wall, top, self.far), (wall, top, self.near)]
         middle = (self.near + self.far) / 2
         canvas.gradient(
             project(front),
-            light.on(self.colour, lit * 1.05, middle),
-            light.on(self.colour, lit * 0.9, middle),
+            light.on(self.color, lit * 1.05, middle),
+            light.on(self.color, lit * 0.9, middle),
             BUILDING,
         )
         self._windows(stage, along_z=True, shade=lit)
@@ -65,7 +65,7 @@ class House:
     def _on_front(
         self, near: NDArray[np.float64], far: NDArray[np.float64], low: float, high: float
     ) -> Points:
-        """Return rectangles `(N, 4, 3)` on the front, in metres; near and far are distances along it."""
+        """Return rectangles `(N, 4, 3)` on the front, in meters; near and far are distances along it."""
         corners = np.empty((len(near), 4, 3))
         corners[..., 0] = self.wall
         corners[..., 1] = (low, low, high, high)
@@ -75,7 +75,7 @@ class House:
 
     def _trim(self, stage: Stage, lit: float) -> None:
         """Draw the cornice and the line above the ground floor."""
-        pale = mix(self.colour, rgb("fff8ea"), 0.55)
+        pale = mix(self.color, rgb("fff8ea"), 0.55)
         for low, high, out in ((self.height - 0.45, self.height, 0.25), (3.3, 3.55, 0.12)):
             x = self.wall - self.side * out
             band = [(x, low, self.near), (x, low, self.far), (x, high, self.far), (x, high, self.near)]
@@ -106,7 +106,7 @@ class House:
         canvas, light, away = stage.canvas, stage.light, self.near
         detailed = away < _DETAILED * 0.7
         if detailed:
-            canvas.fill(quads(0.13), light.on(mix(self.colour, rgb("fff8ea"), 0.6), shade, away))
+            canvas.fill(quads(0.13), light.on(mix(self.color, rgb("fff8ea"), 0.6), shade, away))
         canvas.fill(quads(0.0), light.on(rgb("5b7388"), shade, away))
         if detailed:
             canvas.fill(quads(0.0, 0.85), light.on(rgb("7f9bb0"), shade, away))
@@ -126,7 +126,7 @@ class House:
         low = 0.5 if self.shop else 1.0
         wide = step - 1.0 if self.shop else 1.3
         canvas.fill(project(self._on_front(near - 0.12, near + wide + 0.12, low - 0.12, high + 0.12)),
-                    light.on(mix(self.colour, rgb("3b3a40"), 0.6), lit, self.near))  # fmt: skip
+                    light.on(mix(self.color, rgb("3b3a40"), 0.6), lit, self.near))  # fmt: skip
         canvas.fill(project(self._on_front(near, near + wide, low, high)), glass)
         door = np.array([near[int(stage.rng.integers(count))] + (0.2 if self.shop else 1.7)])
         canvas.fill(
@@ -143,8 +143,8 @@ class House:
         shape = self._on_front(z, z + wide / stripes, 2.25, 2.95)
         shape[:, :2, 0] -= self.side * 1.1  # the lower edge stands out over the pavement
         quads = stage.camera.project(shape)
-        colour, away = stage.pick(_AWNINGS), self.near
-        stage.canvas.fill(quads[0::2], stage.light.on(colour, lit, away), BUILDING)
+        color, away = stage.pick(_AWNINGS), self.near
+        stage.canvas.fill(quads[0::2], stage.light.on(color, lit, away), BUILDING)
         stage.canvas.fill(quads[1::2], stage.light.on(rgb("f4ede0"), lit, away), BUILDING)
 
 
@@ -197,7 +197,7 @@ def _house(stage: Stage, side: int, wall: float, reach: tuple[float, float], fre
         near=reach[0],
         far=reach[1],
         storeys=int(stage.rng.integers(2, 6)),
-        colour=stage.pick(_FACADES),
+        color=stage.pick(_FACADES),
         pitched=stage.chance(0.4),
         shop=stage.chance(0.55),
         free=free,

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dettoolkit.datasets.scenes.drawing import CIRCLE, Colour, Points, rgb
+from dettoolkit.datasets.scenes.drawing import CIRCLE, Color, Points, rgb
 from dettoolkit.datasets.scenes.stage import Stage
 
 _PAINTS = "c93c3c 2f6fb0 f2efe8 e0a52b 3c8d7a 39414d 9fb4c3 d96f3a 6d4b86 b8bcc0 7fa35b 24456b"
 
-# Side profiles in metres, (along, up), from the rear's lower edge over the roof to the front's lower edge.
+# Side profiles in meters, (along, up), from the rear's lower edge over the roof to the front's lower edge.
 # Each has the same ten corners: strip 1 is always the rear panel, 3 the rear window, 5 the windscreen, 7 the
 # front. Proportions are drawn by eye after common cars.
 _PROFILES: dict[str, tuple[tuple[float, float], ...]] = {
@@ -41,7 +41,7 @@ _SHADES = (0.62, 0.9, 1.08, 0.95, 1.16, 1.0, 1.12, 0.95, 0.62)
 
 @dataclass(frozen=True)
 class CarPose:
-    """Where a car stands: the middle of its footprint in metres, its heading in radians from z to x."""
+    """Where a car stands: the middle of its footprint in meters, its heading in radians from z to x."""
 
     x: float
     z: float
@@ -50,11 +50,11 @@ class CarPose:
 
     @property
     def length(self) -> float:
-        """Metres from bumper to bumper."""
+        """Meters from bumper to bumper."""
         return _PROFILES[self.kind][8][0]
 
     def world(self, along: ArrayLike, across: ArrayLike, up: ArrayLike) -> NDArray[np.float64]:
-        """Turn the car's own metres (from its rear, from its middle, from the ground) into the street's."""
+        """Turn the car's own meters (from its rear, from its middle, from the ground) into the street's."""
         u, v = np.asarray(along, dtype=np.float64) - self.length / 2, np.asarray(across, dtype=np.float64)
         sin, cos = math.sin(self.heading), math.cos(self.heading)
         x = self.x + u * sin + v * cos
@@ -85,8 +85,8 @@ class _Car:
         lit = stage.light.sun * np.cos(pose.heading) * self.visible_side
         self.side_shade = 0.98 if lit > 0 else 0.84
 
-    def colour(self, colour: Colour, shade: float) -> Colour:
-        return self.stage.light.on(colour, shade, self.pose.z)
+    def color(self, color: Color, shade: float) -> Color:
+        return self.stage.light.on(color, shade, self.pose.z)
 
     def project(self, along: ArrayLike, across: ArrayLike, up: ArrayLike) -> Points:
         return self.stage.camera.project(self.pose.world(along, across, up))
@@ -120,14 +120,14 @@ class _Car:
                 continue
             shade = _SHADES[strip]
             self.stage.canvas.fill(
-                self.on_strip(strip, -1, 1, 0, 1), self.colour(self.paint, shade), self.number
+                self.on_strip(strip, -1, 1, 0, 1), self.color(self.paint, shade), self.number
             )
             self.details(strip)
         self.side()
 
     def tyres(self) -> None:
         """Draw the tyres and the dark below the car as seen from its end."""
-        canvas, dark = self.stage.canvas, self.colour(rgb("24262b"), 1.0)
+        canvas, dark = self.stage.canvas, self.color(rgb("24262b"), 1.0)
         if self.edge_on:
             return
         axles = (0.75, self.pose.length - 0.8)
@@ -136,7 +136,7 @@ class _Car:
             np.array([-0.8, 0.8, 0.8, -0.8]),
             0.3,
         )
-        canvas.fill(below, self.colour(rgb("1d1e22"), 1.0), self.number)
+        canvas.fill(below, self.color(rgb("1d1e22"), 1.0), self.number)
         for axle in axles if not self.sees_rear else axles[::-1]:
             for side in (-1, 1):
                 v = side * np.array([0.62, 0.86, 0.86, 0.62])
@@ -145,7 +145,7 @@ class _Car:
 
     def details(self, strip: int) -> None:
         """Draw glass, lamps and plates on one end of the car."""
-        fill, tone = self.stage.canvas.fill, self.colour
+        fill, tone = self.stage.canvas.fill, self.color
         if strip in (_REAR_WINDOW, _WINDSCREEN):
             glass = self.on_strip(strip, -0.88, 0.88, 0.1, 0.9)
             self.stage.canvas.gradient(glass, tone(rgb("8fb0c4"), 1.0), tone(rgb("3d5163"), 1.0))
@@ -172,18 +172,18 @@ class _Car:
             if strip == 8:
                 fill(self.on_strip(strip, -0.28, 0.28, 0.1, 0.5), tone(rgb("f3efe0"), 1.0))
 
-    def glow(self, strip: int, height: float, colour: Colour, strength: float) -> None:
+    def glow(self, strip: int, height: float, color: Color, strength: float) -> None:
         """Let the lamps shine when it is dark."""
         if not self.stage.light.lamps:
             return
-        radius = 0.6 * self.stage.camera.pixels_per_metre(self.pose.z)
+        radius = 0.6 * self.stage.camera.pixels_per_meter(self.pose.z)
         for side in (-0.8, 0.8):
-            centre = self.on_strip(strip, side, side, height, height)[0]
-            self.stage.canvas.glow((float(centre[0]), float(centre[1])), radius, colour, strength)
+            center = self.on_strip(strip, side, side, height, height)[0]
+            self.stage.canvas.glow((float(center[0]), float(center[1])), radius, color, strength)
 
     def side(self) -> None:
         """Draw the visible side: body, windows, door lines and wheels."""
-        canvas, tone, shade = self.stage.canvas, self.colour, self.side_shade
+        canvas, tone, shade = self.stage.canvas, self.color, self.side_shade
         p = self.profile
         canvas.fill(self.on_side(p[[3, 4, 5, 6]]), tone(self.paint, shade * 0.97), self.number)
         body = self.on_side(p[[0, 1, 2, 3, 6, 7, 8, 9]])
@@ -191,7 +191,7 @@ class _Car:
         sill = [tuple(p[0]), (p[0, 0], p[0, 1] + 0.1), (p[9, 0], p[9, 1] + 0.12), tuple(p[9])]
         canvas.fill(self.on_side(sill), tone(rgb("2c2f35"), 1.0))
         self.side_windows()
-        scale = self.stage.camera.pixels_per_metre(self.pose.z)
+        scale = self.stage.camera.pixels_per_meter(self.pose.z)
         belt = p[3, 1] - 0.04
         middle = (p[4, 0] + p[6, 0]) / 2
         for u in (middle - 0.95, middle, middle + 0.85):
@@ -212,7 +212,7 @@ class _Car:
         front = p[6] - (0.22, 0)
         pillar = (p[4, 0] + p[6, 0]) / 2
         rear_top, front_top = p[4, 0] + 0.12, p[5, 0] - 0.02
-        dark, pale = self.colour(rgb("34475a"), 1.0), self.colour(rgb("6f8ea3"), 1.0)
+        dark, pale = self.color(rgb("34475a"), 1.0), self.color(rgb("6f8ea3"), 1.0)
         if self.pose.kind == "van":
             back, rear_top, pillar = np.array([2.1, low]), 2.1, 2.0
         else:
@@ -233,7 +233,7 @@ class _Car:
         ):
             ring = (circle - (along, 0.34)) * size + (along, 0.34)
             ring[:, 1] = np.maximum(ring[:, 1], 0.0) if size <= 1 else np.maximum(ring[:, 1], 0.3)
-            self.stage.canvas.fill(self.on_side(ring), self.colour(rgb(code), 1.0), self.number)
+            self.stage.canvas.fill(self.on_side(ring), self.color(rgb(code), 1.0), self.number)
 
 
 def draw_car(stage: Stage, number: int, pose: CarPose) -> None:

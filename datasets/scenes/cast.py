@@ -22,14 +22,14 @@ from dettoolkit.datasets.scenes.people import draw_person, draw_rider
 from dettoolkit.datasets.scenes.stage import BICYCLE, CAR, PERSON, RIDER, TRAFFIC_LIGHT, TRAFFIC_SIGN, Stage
 
 Box = tuple[float, float, float, float]
-Ground = NDArray[np.float64]  # (P, 3) points with y = 0, metres
-_NEAR = 24.0  # metres; things further away only cast a shadow when the sun shines
+Ground = NDArray[np.float64]  # (P, 3) points with y = 0, meters
+_NEAR = 24.0  # meters; things further away only cast a shadow when the sun shines
 _TRIES = 8  # places tried for each object before the scene goes without it
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where something stands, in metres: its foot, its outline on the ground `(P, 3)`, and what stands up."""
+    """Where something stands, in meters: its foot, its outline on the ground `(P, 3)`, and what stands up."""
 
     x: float
     z: float
@@ -84,7 +84,7 @@ class Cast:
     def _shadow(self, place: _Place) -> None:
         """Darken the ground from the footprint to where the top's shadow falls."""
         stage = self.stage
-        scale = stage.camera.pixels_per_metre(place.z)
+        scale = stage.camera.pixels_per_meter(place.z)
         if place.z < _NEAR:
             stage.canvas.darken(stage.camera.project(place.footprint), 0.30, blur=0.05 * scale)
         reach = min(place.top, 3.6) * 0.55
@@ -94,7 +94,7 @@ class Cast:
 
     def _put(self, place: _Place, draw: Callable[[], None]) -> bool:
         """Add a part if it would be well visible and collide with nothing; say whether."""
-        canvas, scale = self.stage.canvas, self.stage.camera.pixels_per_metre(place.z)
+        canvas, scale = self.stage.canvas, self.stage.camera.pixels_per_meter(place.z)
         x, y = self.stage.camera.project((place.x, 0.0, place.z)).tolist()
         wide = place.width / 2 * scale
         box = (x - wide, y - place.top * scale, x + wide, y - place.bottom * scale)
@@ -111,7 +111,7 @@ class Cast:
         return True
 
     def _distance(self, near: float, far: float) -> float:
-        """Draw a distance at which a metre measures `far` to `near` 256ths of the picture's height."""
+        """Draw a distance at which a meter measures `far` to `near` 256ths of the picture's height."""
         size = np.exp(self.stage.rng.uniform(np.log(far), np.log(near)))
         return float(self.stage.camera.focal / (size * self.stage.canvas.height / 256))
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Colour = tuple[float, float, float]  # RGB, 0 to 255
+Color = tuple[float, float, float]  # RGB, 0 to 255
 Points = NDArray[np.float64]  # (..., P, 2): x to the right and y down, in pixels of the finished picture
 
 SUPERSAMPLING = 2
@@ -26,14 +26,14 @@ _AXIS = np.linspace(-1, 1, 65)
 _FALLOFF = np.clip(1 - np.hypot(_AXIS[:, None], _AXIS[None, :]), 0, 1)[..., None] ** 2
 
 
-def mix(first: Colour, second: Colour, share: float) -> Colour:
-    """Blend two colours; `share` 0 gives the first, 1 the second."""
+def mix(first: Color, second: Color, share: float) -> Color:
+    """Blend two colors; `share` 0 gives the first, 1 the second."""
     red, green, blue = (a + (b - a) * share for a, b in zip(first, second, strict=True))
     return red, green, blue
 
 
-def rgb(code: str) -> Colour:
-    """Read a colour such as 'f7b267'."""
+def rgb(code: str) -> Color:
+    """Read a color such as 'f7b267'."""
     return int(code[0:2], 16), int(code[2:4], 16), int(code[4:6], 16)
 
 
@@ -41,17 +41,17 @@ def rgb(code: str) -> Colour:
 class Light:
     """The light of a scene."""
 
-    sky: tuple[Colour, Colour, Colour]  # at the zenith, half way, at the horizon
-    ambient: Colour  # multiplies every colour, 255 leaves it
-    haze: Colour  # what far things fade to
+    sky: tuple[Color, Color, Color]  # at the zenith, half way, at the horizon
+    ambient: Color  # multiplies every color, 255 leaves it
+    haze: Color  # what far things fade to
     sun: float  # where it stands: -1 left, 1 right
     shadow: float  # darkness of cast shadows, 0 to 1
     lamps: bool  # lamps and many windows are lit
 
-    def on(self, colour: Colour, shade: float = 1.0, distance: float = 0.0) -> Colour:
-        """Return `colour` as it appears with this shade, `distance` metres away."""
+    def on(self, color: Color, shade: float = 1.0, distance: float = 0.0) -> Color:
+        """Return `color` as it appears with this shade, `distance` meters away."""
         clear = math.exp(-distance / 110.0)
-        (r, g, b), (lit_r, lit_g, lit_b), (haze_r, haze_g, haze_b) = colour, self.ambient, self.haze
+        (r, g, b), (lit_r, lit_g, lit_b), (haze_r, haze_g, haze_b) = color, self.ambient, self.haze
         return (
             min(r * shade, 255.0) * lit_r / 255.0 * clear + haze_r * (1 - clear),
             min(g * shade, 255.0) * lit_g / 255.0 * clear + haze_g * (1 - clear),
@@ -61,14 +61,14 @@ class Light:
 
 @dataclass(frozen=True)
 class Camera:
-    """A level pinhole camera; X to the right, Y up from the ground, Z ahead, in metres."""
+    """A level pinhole camera; X to the right, Y up from the ground, Z ahead, in meters."""
 
     focal: float  # pixels
-    height: float  # metres above the ground
+    height: float  # meters above the ground
     vanishing_xy: tuple[float, float]  # pixels, on the horizon
 
     def project(self, points: ArrayLike) -> Points:
-        """Project `(..., 3)` metres to `(..., 2)` pixels; points behind the camera are pulled before it."""
+        """Project `(..., 3)` meters to `(..., 2)` pixels; points behind the camera are pulled before it."""
         xyz = np.asarray(points, dtype=np.float64)
         xy = np.empty((*xyz.shape[:-1], 2))
         scale = self.focal / np.maximum(xyz[..., 2], 0.5)
@@ -80,8 +80,8 @@ class Camera:
         """Project a rectangle on the ground to 4 points."""
         return self.project([(left, 0, near), (right, 0, near), (right, 0, far), (left, 0, far)])
 
-    def pixels_per_metre(self, z: float) -> float:
-        """Return the size of a metre at distance `z`."""
+    def pixels_per_meter(self, z: float) -> float:
+        """Return the size of a meter at distance `z`."""
         return self.focal / max(z, 0.5)
 
 
@@ -96,18 +96,18 @@ class Canvas:
     def __init__(self, height: int, width: int) -> None:
         self.height, self.width = height, width
         shape = (height * SUPERSAMPLING, width * SUPERSAMPLING)
-        self.colour = np.zeros(
+        self.color = np.zeros(
             (*shape, 4), np.uint8
         )  # RGB and an unused byte: four are drawn faster than three
         self.numbers = np.zeros(shape, np.uint16)
-        self._scratch = np.empty_like(self.colour)
+        self._scratch = np.empty_like(self.color)
 
-    def fill(self, points: ArrayLike, colour: Colour | None, number: int | None = None) -> None:
+    def fill(self, points: ArrayLike, color: Color | None, number: int | None = None) -> None:
         """Fill one polygon `(P, 2)` or many `(N, P, 2)`.
 
         Args:
             points: pixels.
-            colour: None draws only the label.
+            color: None draws only the label.
             number: what the polygon is, a labelId or an object's number; None leaves the label as it is.
         """
         polygons = self._fixed_point(points)
@@ -115,38 +115,38 @@ class Canvas:
             polygons = polygons[None]
         if not polygons.size:
             return
-        if colour is not None:
-            cv2.fillPoly(self.colour, list(polygons), colour, cv2.LINE_AA, FRACTION_BITS)
+        if color is not None:
+            cv2.fillPoly(self.color, list(polygons), color, cv2.LINE_AA, FRACTION_BITS)
         if number is not None:
             cv2.fillPoly(self.numbers, list(polygons), (number,), cv2.LINE_8, FRACTION_BITS)
 
-    def line(self, points: ArrayLike, width: float, colour: Colour, number: int | None = None) -> None:
+    def line(self, points: ArrayLike, width: float, color: Color, number: int | None = None) -> None:
         """Draw one polyline `(P, 2)` or many `(N, P, 2)` with round ends, `width` pixels wide."""
         lines = self._fixed_point(points)
         if lines.ndim == 2:
             lines = lines[None]
         thickness = min(max(1, round(width * SUPERSAMPLING)), 2000)
-        cv2.polylines(self.colour, list(lines), False, colour, thickness, cv2.LINE_AA, FRACTION_BITS)
+        cv2.polylines(self.color, list(lines), False, color, thickness, cv2.LINE_AA, FRACTION_BITS)
         if number is not None:
             cv2.polylines(self.numbers, list(lines), False, (number,), thickness, cv2.LINE_8, FRACTION_BITS)
 
     def ellipse(
-        self, centre: ArrayLike, radii: tuple[float, float], colour: Colour, number: int | None = None
+        self, center: ArrayLike, radii: tuple[float, float], color: Color, number: int | None = None
     ) -> None:
         """Fill an upright ellipse; `radii` along x and y."""
-        self.fill(np.asarray(centre) + CIRCLE * radii, colour, number)
+        self.fill(np.asarray(center) + CIRCLE * radii, color, number)
 
-    def discs(self, centres: ArrayLike, radii: ArrayLike, colour: Colour, number: int | None = None) -> None:
-        """Fill discs with these centres `(N, 2)` and radii `(N,)`, which may overlap."""
+    def discs(self, centers: ArrayLike, radii: ArrayLike, color: Color, number: int | None = None) -> None:
+        """Fill discs with these centers `(N, 2)` and radii `(N,)`, which may overlap."""
         unit = SUPERSAMPLING << FRACTION_BITS
         sizes = np.rint(np.asarray(radii) * unit).astype(np.int32).tolist()
-        for middle, size in zip(self._fixed_point(centres).tolist(), sizes, strict=True):
-            cv2.circle(self.colour, middle, size, colour, -1, cv2.LINE_AA, FRACTION_BITS)
+        for middle, size in zip(self._fixed_point(centers).tolist(), sizes, strict=True):
+            cv2.circle(self.color, middle, size, color, -1, cv2.LINE_AA, FRACTION_BITS)
             if number is not None:
                 cv2.circle(self.numbers, middle, size, (number,), -1, cv2.LINE_8, FRACTION_BITS)
 
-    def gradient(self, points: ArrayLike, top: Colour, bottom: Colour, number: int | None = None) -> None:
-        """Fill one polygon with a blend from the colour at its top to the one at its bottom."""
+    def gradient(self, points: ArrayLike, top: Color, bottom: Color, number: int | None = None) -> None:
+        """Fill one polygon with a blend from the color at its top to the one at its bottom."""
         polygon = self._fixed_point(points)
         box = self._window(polygon)
         if box is None:
@@ -159,10 +159,10 @@ class Canvas:
             cv2.fillPoly(self.numbers, [polygon], (number,), cv2.LINE_8, FRACTION_BITS)
         blend = np.clip((np.arange(rows.start, rows.stop) - low) / max(high - low, 1.0), 0, 1)[:, None]
         first, last = np.array((*top, 0.0)), np.array((*bottom, 0.0))
-        colours = (first + (last - first) * blend + 0.5).astype(np.uint8)
+        colors = (first + (last - first) * blend + 0.5).astype(np.uint8)
         painted = self._scratch[rows, columns]
-        painted.view(np.uint32)[:] = colours.view(np.uint32)[:, None]
-        cv2.copyTo(painted, self._mask(polygon, rows, columns), self.colour[rows, columns])
+        painted.view(np.uint32)[:] = colors.view(np.uint32)[:, None]
+        cv2.copyTo(painted, self._mask(polygon, rows, columns), self.color[rows, columns])
 
     def darken(self, points: ArrayLike, strength: float, blur: float = 0.0) -> None:
         """Cast a shadow on what is drawn so far: `strength` 0 to 1, edges `blur` pixels soft."""
@@ -176,12 +176,12 @@ class Canvas:
             size = 2 * round(blur * SUPERSAMPLING) + 1
             mask = np.asarray(cv2.blur(cv2.blur(mask, (size, size)), (size, size)), np.uint8)
         keep = cv2.LUT(mask, (255 - np.arange(256) * strength).astype(np.uint8))
-        region = self.colour[rows, columns]
+        region = self.color[rows, columns]
         cv2.multiply(region, cv2.merge([keep, keep, keep, keep]), dst=region, scale=1 / 255)
 
-    def glow(self, centre: tuple[float, float], radius: float, colour: Colour, strength: float) -> None:
-        """Add light around `centre`, fading out at `radius` pixels."""
-        square = np.asarray(centre) + np.array([(-radius, -radius), (radius, radius)])
+    def glow(self, center: tuple[float, float], radius: float, color: Color, strength: float) -> None:
+        """Add light around `center`, fading out at `radius` pixels."""
+        square = np.asarray(center) + np.array([(-radius, -radius), (radius, radius)])
         box = self._window(self._fixed_point(square))
         if box is None:
             return
@@ -190,13 +190,13 @@ class Canvas:
         side = max(1, round(2 * radius * SUPERSAMPLING))
         move = np.array([[side / 65, 0, first[0] - columns.start], [0, side / 65, first[1] - rows.start]])
         size = (columns.stop - columns.start, rows.stop - rows.start)
-        texture = (_FALLOFF * (np.array((*colour, 0.0)) * strength) + 0.5).astype(np.uint8)
-        region = self.colour[rows, columns]
+        texture = (_FALLOFF * (np.array((*color, 0.0)) * strength) + 0.5).astype(np.uint8)
+        region = self.color[rows, columns]
         cv2.add(region, cv2.warpAffine(texture, move, size), dst=region)
 
     def picture(self) -> NDArray[np.uint8]:
         """Return the finished picture, uint8 (H, W, 3) RGB."""
-        small = cv2.resize(self.colour, (self.width, self.height), interpolation=cv2.INTER_AREA)
+        small = cv2.resize(self.color, (self.width, self.height), interpolation=cv2.INTER_AREA)
         return np.asarray(cv2.cvtColor(small, cv2.COLOR_RGBA2RGB), np.uint8)
 
     def count(self, number: int) -> int:
@@ -208,7 +208,7 @@ class Canvas:
         return np.ascontiguousarray(self.numbers[1::SUPERSAMPLING, 1::SUPERSAMPLING])
 
     def _fixed_point(self, points: ArrayLike) -> NDArray[np.int32]:
-        """Convert pixels of the picture to OpenCV's fixed-point coordinates of canvas pixel centres."""
+        """Convert pixels of the picture to OpenCV's fixed-point coordinates of canvas pixel centers."""
         unit = 1 << FRACTION_BITS
         fixed = np.asarray(points, dtype=np.float64) * (SUPERSAMPLING * unit)
         fixed -= unit / 2

@@ -1,6 +1,6 @@
 """Generated street scenes, the data that the toolkit brings along, as a COCO and a Cityscapes data set.
 
-Both data sets hold the same pictures, so one folder tries out detection and segmentation. They are read
+Both data sets hold the same figures, so one folder tries out detection and segmentation. They are read
 by the same loaders as real data.
 """
 
@@ -23,9 +23,7 @@ from dettoolkit.datasets.scenes.render import CATEGORIES, SPLITS, Scene, Split, 
 
 logger = logging.getLogger(__name__)
 
-VERSION = (
-    1  # rises when the same parameters give other pictures, so that old folders are not mistaken for new
-)
+VERSION = 1  # rises when the same parameters give other figures, so that old folders are not mistaken for new
 MANIFEST = "scenes.json"  # written last: a folder with it is complete
 MARKER = "scenes.partial"  # written first and removed at the end
 CITIES: dict[Split, tuple[str, ...]] = {
@@ -115,7 +113,7 @@ def _manifest(train_images: int, val_images: int, image_hw: tuple[int, int], see
 
 
 def _is_finished(root: Path, wanted: dict[str, Any]) -> bool:
-    """Say whether `root` holds the wanted scenes; False means that it may be written.
+    """Return whether `root` holds the wanted scenes; False means that it may be written.
 
     Raises:
         FileExistsError: `root` holds anything else.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dettoolkit.datasets.scenes.drawing import CIRCLE, Colour, Points, rgb
+from dettoolkit.datasets.scenes.drawing import CIRCLE, Color, Points, rgb
 from dettoolkit.datasets.scenes.stage import Stage
 
 _SKINS = "f3cfb3 e4b48f c98f66 9a6844 6f4a33"
@@ -27,31 +27,31 @@ class _Figure:
     scale: float
     facing: float  # -1 to the left, 1 to the right
     z: float
-    skin: Colour
-    hair: Colour
-    top: Colour
-    bottom: Colour
-    shoes: Colour
+    skin: Color
+    hair: Color
+    top: Color
+    bottom: Color
+    shoes: Color
 
     def at(self, points: ArrayLike) -> Points:
         """Turn own coordinates into pixels."""
         return self.foot + np.asarray(points, dtype=np.float64) * (self.scale * self.facing, -self.scale)
 
-    def tone(self, colour: Colour, shade: float = 1.0) -> Colour:
-        return self.stage.light.on(colour, shade, self.z)
+    def tone(self, color: Color, shade: float = 1.0) -> Color:
+        return self.stage.light.on(color, shade, self.z)
 
-    def limb(self, points: ArrayLike, width: float, colour: Colour, shade: float = 1.0) -> None:
+    def limb(self, points: ArrayLike, width: float, color: Color, shade: float = 1.0) -> None:
         """Draw a bent line with round ends."""
-        self.stage.canvas.line(self.at(points), width * self.scale, self.tone(colour, shade), self.number)
+        self.stage.canvas.line(self.at(points), width * self.scale, self.tone(color, shade), self.number)
 
-    def shape(self, points: ArrayLike, colour: Colour) -> None:
+    def shape(self, points: ArrayLike, color: Color) -> None:
         """Fill a shape, a little lighter at its top."""
         px = self.at(points)
-        self.stage.canvas.gradient(px, self.tone(colour, 1.08), self.tone(colour, 0.9), self.number)
+        self.stage.canvas.gradient(px, self.tone(color, 1.08), self.tone(color, 0.9), self.number)
 
-    def blob(self, x: float, y: float, radii: tuple[float, float], colour: Colour) -> None:
+    def blob(self, x: float, y: float, radii: tuple[float, float], color: Color) -> None:
         size = (radii[0] * self.scale, radii[1] * self.scale)
-        self.stage.canvas.ellipse(self.at((x, y)), size, self.tone(colour), self.number)
+        self.stage.canvas.ellipse(self.at((x, y)), size, self.tone(color), self.number)
 
     def head(
         self, x: float, y: float, *, size: float = 1.0, back: bool = False, long_hair: bool = False
@@ -78,7 +78,7 @@ def _figure(stage: Stage, number: int, x: float, z: float, height: float) -> _Fi
         stage=stage,
         number=number,
         foot=stage.camera.project((x, 0.0, z)),
-        scale=stage.camera.pixels_per_metre(z) * height,
+        scale=stage.camera.pixels_per_meter(z) * height,
         facing=float(stage.rng.choice((-1.0, 1.0))),
         z=z,
         skin=stage.pick(_SKINS),
@@ -90,7 +90,7 @@ def _figure(stage: Stage, number: int, x: float, z: float, height: float) -> _Fi
 
 
 def draw_person(stage: Stage, number: int, x: float, z: float, height: float) -> None:
-    """Draw someone on foot, `height` metres tall, standing at `(x, z)` metres; `number` is the object's."""
+    """Draw someone on foot, `height` meters tall, standing at `(x, z)` meters; `number` is the object's."""
     figure = _figure(stage, number, x, z, height)
     if stage.chance(0.62):
         _from_the_side(figure)

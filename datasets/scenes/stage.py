@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from numpy.random import Generator
 
-from dettoolkit.datasets.scenes.drawing import FIRST_OBJECT, Camera, Canvas, Colour, Light, mix, rgb
+from dettoolkit.datasets.scenes.drawing import FIRST_OBJECT, Camera, Canvas, Color, Light, mix, rgb
 
 # labelIds of Cityscapes (cityscapesScripts, helpers/labels.py)
 ROAD, SIDEWALK, BUILDING, POLE, TRAFFIC_LIGHT, TRAFFIC_SIGN = 7, 8, 11, 17, 19, 20
@@ -23,7 +23,7 @@ _LIGHTS: dict[str, tuple[str, str, str, str, str, float, bool]] = {
 
 @dataclass(frozen=True)
 class Street:
-    """The plan of a street, in metres; the camera stands at x = 0, z = 0 and looks along z."""
+    """The plan of a street, in meters; the camera stands at x = 0, z = 0 and looks along z."""
 
     left_curb: float
     right_curb: float
@@ -57,7 +57,7 @@ class Stage:
     light: Light
     street: Street
     rng: Generator
-    autumn: bool  # the trees' colour
+    autumn: bool  # the trees' color
     objects: list[SceneObject] = field(default_factory=list)
 
     def next_number(self) -> int:
@@ -70,8 +70,8 @@ class Stage:
         full_area = self.canvas.count(number)
         self.objects.append(SceneObject(number, label_id, crowd, full_area))
 
-    def pick(self, codes: str) -> Colour:
-        """Pick one of the colours written in `codes`, as 'e9d8b6 d08a5b'."""
+    def pick(self, codes: str) -> Color:
+        """Pick one of the colors written in `codes`, as 'e9d8b6 d08a5b'."""
         choices = codes.split()
         return rgb(choices[int(self.rng.integers(len(choices)))])
 

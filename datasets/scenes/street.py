@@ -8,7 +8,7 @@ from dettoolkit.datasets.scenes.buildings import Garden, House, plan_side
 from dettoolkit.datasets.scenes.drawing import CIRCLE, mix, rgb
 from dettoolkit.datasets.scenes.stage import BUILDING, ROAD, SIDEWALK, SKY, VEGETATION, Stage
 
-FAR = 80.0  # metres; where the street ends in the haze
+FAR = 80.0  # meters; where the street ends in the haze
 
 
 def draw_backdrop(stage: Stage) -> None:
@@ -48,7 +48,7 @@ def _sky(stage: Stage) -> None:
 def _cloud(stage: Stage, x: float, y: float) -> None:
     """Draw a cloud of round puffs with a flat base."""
     size = stage.canvas.height * stage.between(0.02, 0.05)
-    colour = mix(stage.light.sky[1], mix(stage.light.sky[2], rgb("ffffff"), 0.6), stage.between(0.5, 0.9))
+    color = mix(stage.light.sky[1], mix(stage.light.sky[2], rgb("ffffff"), 0.6), stage.between(0.5, 0.9))
     puffs = int(stage.rng.integers(3, 6))
     radii = size * stage.rng.uniform(0.7, 1.3, puffs)
     left = (np.arange(puffs) - puffs / 2) * size * 1.15
@@ -56,7 +56,7 @@ def _cloud(stage: Stage, x: float, y: float) -> None:
     rounds[..., 0] += x + left[:, None]
     rounds[..., 1] = y + np.minimum(rounds[..., 1], size * 0.25)
     for puff in rounds:
-        stage.canvas.fill(puff, colour)
+        stage.canvas.fill(puff, color)
 
 
 def _skyline(stage: Stage) -> None:

@@ -60,7 +60,7 @@ class InvertedResidual(nn.Module):
         dilation: of the depthwise convolution.
         squeezed: channels between squeeze and excitation.
         gate: activation of the excitation.
-        norm: makes a normalisation of so many channels.
+        norm: makes a normalization of so many channels.
     """
 
     def __init__(
@@ -111,6 +111,6 @@ class InvertedResidual(nn.Module):
         return BlockFeatures(expansion, depthwise, output + x if self.adds_input else output)
 
     def parts(self) -> list[str]:
-        """Name the modules that exist, in order; torchvision numbers them so."""
+        """Return the names of the modules that exist, in order; torchvision numbers them so."""
         names = ("expand", "depthwise", "squeeze", "project")
         return [name for name in names if not isinstance(getattr(self, name), nn.Identity)]

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from dettoolkit.backbones.mobilenet import MobileNet
-from dettoolkit.weights.pretrained import LoadReport
 from dettoolkit.config.sections import Backbone
+from dettoolkit.weights.pretrained import LoadReport
 
 
 def build_backbone(

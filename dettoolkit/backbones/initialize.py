@@ -9,7 +9,7 @@ from torch import nn
 LINEAR_STD = 0.01  # of linear layers with init kaiming: torchvision/models/mobilenetv3.py
 
 
-def initialise_classifier(
+def initialize_classifier(
     module: nn.Module, *, init: Literal["truncated_normal", "kaiming"], std: float
 ) -> None:
     """Draw the kernels of a whole classifier, zero its biases; BN starts as the identity.
@@ -30,7 +30,7 @@ def initialise_classifier(
             nn.init.zeros_(layer.bias)
 
 
-def initialise(module: nn.Module, *, init: Literal["truncated_normal", "normal"], std: float) -> None:
+def initialize(module: nn.Module, *, init: Literal["truncated_normal", "normal"], std: float) -> None:
     """Draw convolution kernels from N(0, std), zero their biases; BN starts as the identity.
 
     TensorFlow cuts the normal off at two standard deviations; torchvision's SSDLite does not.

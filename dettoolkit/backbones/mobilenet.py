@@ -42,8 +42,8 @@ class MobileNet(nn.Module):
         dilate_c4: dilate the C4 block's depthwise convolution by 2 as well if `output_stride` is 16.
             TensorFlow dilates only what follows the stride it took away (slim's `mobilenet_base`),
             torchvision the block itself too.
-        norm_eps: epsilon of batch normalisation.
-        norm_momentum: momentum of batch normalisation, in PyTorch's sense (1 - decay).
+        norm_eps: epsilon of batch normalization.
+        norm_momentum: momentum of batch normalization, in PyTorch's sense (1 - decay).
 
     Raises:
         ValueError: no such network, tail or output stride, or a width that is not positive.
@@ -91,7 +91,7 @@ class MobileNet(nn.Module):
         self.strides = {"low_first": 8, "low_depthwise": 8, "low": 8, "c4": 16, "c5": output_stride}
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Map images (N, 3, H, W), float, RGB, normalised, to the features of `channels` and `strides`.
+        """Map images (N, 3, H, W), float, RGB, normalized, to the features of `channels` and `strides`.
 
         A feature of stride s is (N, channels, ceil(H / s), ceil(W / s)).
         """

@@ -25,7 +25,7 @@ class SameConv2d(nn.Conv2d):
 
 
 def _padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
-    """Give the pixels before and after (tensorflow.org/api_docs/python/tf/nn, notes on padding)."""
+    """Return the pixels before and after (tensorflow.org/api_docs/python/tf/nn, notes on padding)."""
     total = max((-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
     return total // 2, total - total // 2
 

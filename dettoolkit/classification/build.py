@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dettoolkit.backbones.blocks import ACTIVATIONS
-from dettoolkit.backbones.initialize import initialise_classifier
+from dettoolkit.backbones.build import build_backbone, refuse_replaced
+from dettoolkit.backbones.initialize import initialize_classifier
 from dettoolkit.backbones.padding import pad_same
-from dettoolkit.weights.pretrained import load_backbone, load_classifier
 from dettoolkit.backbones.scaling import make_divisible
 from dettoolkit.backbones.tables import TABLES
-from dettoolkit.backbones.build import build_backbone, refuse_replaced
 from dettoolkit.classification.model import Classifier
 from dettoolkit.config.classification import ClassifierModel
 from dettoolkit.heads.classifier import ClassifierHead
+from dettoolkit.weights.pretrained import load_backbone, load_classifier
 
 
 def build_classifier(
@@ -36,7 +36,7 @@ def build_classifier(
             dropout=head.dropout,
         ),
     )
-    initialise_classifier(classifier, init=head.init, std=head.init_std)
+    initialize_classifier(classifier, init=head.init, std=head.init_std)
     if section.padding == "same":
         pad_same(classifier)
     if pretrained and section.weights is not None:

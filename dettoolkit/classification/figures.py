@@ -1,4 +1,4 @@
-"""Pictures of a classification run: what the network is shown, and what it answers."""
+"""Figures of a classification run: what the network is shown, and what it answers."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 
 from dettoolkit.datasets.image_folder import ImageFolder, collate
 from dettoolkit.datasets.samplers import SampleKey
-from dettoolkit.evaluation.top_k import ClassificationArrays
 from dettoolkit.drawing.classification_grids import (
     ClassificationItem,
     classification_batch_picture,
     classification_picture,
 )
-from dettoolkit.drawing.detection_grids import save_picture
+from dettoolkit.drawing.detection_grids import save_figure
+from dettoolkit.evaluation.top_k import ClassificationArrays
 
 PER_PICTURE = 16  # images, so that the picture still fits a screen
 
@@ -28,7 +28,7 @@ def draw_training_batch(train: ImageFolder, class_names: Sequence[str], folder: 
     batch = collate([train[SampleKey(int(row), 0)] for row in rows])
     if len(batch["images"]):
         picture = classification_batch_picture(batch, class_names, count)
-        save_picture(folder / "training_batch.jpg", picture)
+        save_figure(folder / "training_batch.jpg", picture)
 
 
 def draw_predictions(
@@ -53,7 +53,7 @@ def draw_predictions(
         for page, start in enumerate(range(0, len(rows), PER_PICTURE), start=1):
             items = [_item(val, predictions, int(row)) for row in rows[start : start + PER_PICTURE]]
             picture = classification_picture(items, class_names, title=title)
-            save_picture(folder / f"{name}_{page}.jpg", picture)
+            save_figure(folder / f"{name}_{page}.jpg", picture)
 
 
 def _item(val: ImageFolder, predictions: ClassificationArrays, row: int) -> ClassificationItem:

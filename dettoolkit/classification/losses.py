@@ -16,11 +16,11 @@ Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, *, label_smoothing: float) -> Tensor:
-    """Give the mean over images.
+    """Return the mean over images.
 
     Args:
         logits: (N, K).
-        targets: labels int64 (N,), or shares of the classes (N, K).
+        targets: labels int64 (N,), or fractions of the classes (N, K).
         label_smoothing: share of the target that is spread over all classes.
     """
     return F.cross_entropy(logits.float(), targets, label_smoothing=label_smoothing)
@@ -29,8 +29,8 @@ def cross_entropy(logits: Tensor, targets: Tensor, *, label_smoothing: float) ->
 def build_mix(*, num_classes: int, mixup: float, cutmix: float) -> Mix | None:
     """Build what mixes a batch; None where nothing is asked for.
 
-    It maps normalised images (N, 3, H, W) and labels (N,) to mixed images and shares of the classes (N, K).
-    Each image meets its neighbour in the batch, in a share drawn from Beta(alpha, alpha) for the whole
+    It maps normalized images (N, 3, H, W) and labels (N,) to mixed images and fractions of the classes (N, K).
+    Each image meets its neighbor in the batch, in a share drawn from Beta(alpha, alpha) for the whole
     batch, by torch's generators.
 
     Args:
@@ -50,5 +50,5 @@ def build_mix(*, num_classes: int, mixup: float, cutmix: float) -> Mix | None:
 
 
 def build_loss(*, label_smoothing: float) -> Callable[[Tensor, Tensor], Tensor]:
-    """Give the loss function of logits and targets."""
+    """Return the loss function of logits and targets."""
     return partial(cross_entropy, label_smoothing=label_smoothing)

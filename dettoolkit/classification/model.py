@@ -21,6 +21,6 @@ class Classifier(nn.Module):
         self.num_classes = head.num_classes
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (N, 3, H, W), float, RGB, normalised, to logits (N, K)."""
+        """Map images (N, 3, H, W), float, RGB, normalized, to logits (N, K)."""
         logits: Tensor = self.head(self.backbone(images)["c5"])
         return logits

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dettoolkit.classification.build import build_classifier, hidden_channels
 from dettoolkit.backbones.build import listing
-from dettoolkit.run import Classes, Run, Split, warn_of_other_classes
+from dettoolkit.classification.build import build_classifier, hidden_channels
 from dettoolkit.classification.figures import draw_predictions, draw_training_batch
 from dettoolkit.classification.losses import build_loss, build_mix
 from dettoolkit.classification.model import Classifier
@@ -25,9 +24,10 @@ from dettoolkit.datasets.classification_augment import (
     inception_changes,
     torchvision_changes,
 )
-from dettoolkit.datasets.image_folder import ImageFolder, ImageFolderFiles, check_root, collate
 from dettoolkit.datasets.data_report import BadImages
+from dettoolkit.datasets.image_folder import ImageFolder, ImageFolderFiles, check_root, collate
 from dettoolkit.evaluation.top_k import ClassificationArrays
+from dettoolkit.run import Classes, Run, Split, warn_of_other_classes
 from dettoolkit.training.module import Batch
 
 logger = logging.getLogger(__name__)
@@ -64,18 +64,18 @@ class ClassificationRun(Run):
 
     def draw_training_batch(self, folder: Path) -> None:
         """Draw the first images as the network will see them."""
-        draw_training_batch(self.train, self.classes.names, folder, self.recipe.evaluation.pictures)
+        draw_training_batch(self.train, self.classes.names, folder, self.recipe.evaluation.figures)
 
     def write_predictions(self, predictions: Sequence[Any], out: Path) -> None:
-        """Write each image's best classes, and pictures."""
+        """Write each image's best classes, and figures."""
         answers = ClassificationArrays.concatenate(predictions)
         (out / "predictions.json").write_text(json.dumps(self._plain(answers)))
         draw_predictions(
             self.val,
             answers,
-            out / "pictures",
+            out / "figures",
             class_names=self.classes.names,
-            count=self.recipe.evaluation.pictures,
+            count=self.recipe.evaluation.figures,
         )
 
     def _plain(self, answers: ClassificationArrays) -> list[dict[str, Any]]:
@@ -93,7 +93,7 @@ class ClassificationRun(Run):
 
 
 def eval_hw(data: ClassificationData) -> tuple[int, int]:
-    """Give the size of the images that are scored."""
+    """Return the size of the images that are scored."""
     return data.eval_hw if data.eval_hw is not None else data.input_hw
 
 

@@ -14,14 +14,14 @@ from dettoolkit.classification.model import Classifier
 from dettoolkit.evaluation.top_k import (
     TOP,
     ClassificationArrays,
-    ClassificationResult,
+    ClassificationScores,
     evaluate_classification,
 )
-from dettoolkit.preprocessing import normalise
+from dettoolkit.preprocessing import normalize
 
 Forward = Callable[[Tensor], Tensor]
 MIXED = "mixed_labels"
-"""Key of a batch whose images were mixed: the shares of the classes (N, K)."""
+"""Key of a batch whose images were mixed: the fractions of the classes (N, K)."""
 
 
 @dataclass(kw_only=True)
@@ -30,7 +30,7 @@ class ClassificationTask:
 
     Attributes:
         network: the classifier.
-        loss_of: (logits (N, K), labels (N,) or shares of the classes (N, K)) -> loss.
+        loss_of: (logits (N, K), labels (N,) or fractions of the classes (N, K)) -> loss.
         mix: mixes the images of a training batch, or None; see `losses.build_mix`.
         class_names: in the network's order.
     """
@@ -44,17 +44,17 @@ class ClassificationTask:
     monitor: str = field(default="top-1", init=False)
 
     def images(self, batch: MutableMapping[str, Any]) -> Tensor:
-        """Normalise the batch's uint8 images to float32 (N, 3, H, W).
+        """Normalize the batch's uint8 images to float32 (N, 3, H, W).
 
         While the network trains they are mixed, if the recipe says so; the batch then tells `losses` of what.
         """
-        images = normalise(batch["images"], self.mean, self.std)
+        images = normalize(batch["images"], self.mean, self.std)
         if self.mix is not None and self.network.training:
             images, batch[MIXED] = self.mix(images, batch["labels"])
         return images
 
     def losses(self, outputs: Tensor, batch: MutableMapping[str, Any]) -> dict[str, Tensor]:
-        """Give the loss of logits (N, K) against the batch's labels."""
+        """Return the loss of logits (N, K) against the batch's labels."""
         return {"class": self.loss_of(outputs, batch.get(MIXED, batch["labels"]))}
 
     def predict(self, forward: Forward, batch: MutableMapping[str, Any]) -> ClassificationArrays:
@@ -71,14 +71,14 @@ class ClassificationTask:
             scores=scores.double().cpu().numpy(),
         )
 
-    def score(self, predictions: Sequence[ClassificationArrays]) -> ClassificationResult:
+    def score(self, predictions: Sequence[ClassificationArrays]) -> ClassificationScores:
         """Count over the whole validation set."""
         everything = ClassificationArrays.concatenate(predictions)
         return evaluate_classification(everything, class_names=self.class_names)
 
 
 def ranks_of(logits: Tensor, labels: Tensor) -> Tensor:
-    """Give the place of each true class among all, 0 for the first, int64 (N,).
+    """Return the place of each true class among all, 0 for the first, int64 (N,).
 
     Of equal logits the lower class comes first. An image with a logit that is not a number has its true class
     last: nothing is known of it.

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dettoolkit.cli.failures import guarded, quiet
 from dettoolkit.cli.evaluating import HERE
+from dettoolkit.cli.failures import guarded, quiet
 from dettoolkit.cli.training import OVERRIDES
 
 if TYPE_CHECKING:
@@ -42,9 +42,9 @@ def _parser() -> argparse.ArgumentParser:
     add("extras", nargs="*", help=OVERRIDES)
     add("--out", metavar="DIR", type=Path, help="folder to write; it must not exist yet")
     add("--images", metavar="PATH", type=Path, help=IMAGES_HELP)
-    add("--samples", metavar="N", type=_count, default=6, help="pictures to offer (default: 6)")
+    add("--samples", metavar="N", type=_count, default=6, help="figures to offer (default: 6)")
     add("--title", help="heading of the page")
-    add("--int8", action="store_true", help="quantise the model to 8 bits")
+    add("--int8", action="store_true", help="quantize the model to 8 bits")
     add("--size", nargs=2, type=int, metavar=("H", "W"), help=SIZE_HELP)
     add("--ort-web", metavar="PATH", type=Path, help=ORT_WEB_HELP)
     add("--serve", nargs="?", const=True, metavar="DIR", help=SERVE_HELP)
@@ -58,7 +58,7 @@ MODEL_HELP = (
     "--preprocessing --postprocessing"
 )
 IMAGES_HELP = (
-    "pictures to offer and to prove the export on: a folder, a pattern or a file\n"
+    "figures to offer and to prove the export on: a folder, a pattern or a file\n"
     "(default: the run's validation set)"
 )
 SIZE_HELP = (
@@ -70,7 +70,7 @@ SERVE_HELP = "show the page on this computer, until Ctrl-C; with threads, which 
 
 def _count(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"wanted a number of pictures, 0 or more, got '{text}'")
+        raise argparse.ArgumentTypeError(f"wanted a number of figures, 0 or more, got '{text}'")
     return int(text)
 
 
@@ -119,7 +119,7 @@ def _make(options: argparse.Namespace) -> None:
         check_model(model, manifest)
         if images is None and options.samples:
             raise ValueError(
-                f"{model} does not say where pictures are: name a folder of them with --images, or give "
+                f"{model} does not say where figures are: name a folder of them with --images, or give "
                 "--samples 0"
             )
         samples = choose_samples(images, options.samples) if options.samples else []
@@ -131,8 +131,8 @@ def _make(options: argparse.Namespace) -> None:
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
-    from dettoolkit.deploy import refuse_classifier
     from dettoolkit.config import load_recipe
+    from dettoolkit.deploy import refuse_classifier
     from dettoolkit.training.run_folder import stored_recipe
 
     with stored_recipe(Path(options.model), trainer=HERE) as config:

@@ -41,7 +41,7 @@ def evaluate(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--out",
         metavar="DIR",
-        help="folder for report and pictures (default: <run>/evaluation, evaluation_2 ...)",
+        help="folder for report and figures (default: <run>/evaluation, evaluation_2 ...)",
     )
     parser.add_argument(
         "--write-predictions",
@@ -83,7 +83,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _found(source: Path) -> Path:
-    """Give the file of a shipped recipe that is meant by its name; anything else as it is."""
+    """Return the file of a shipped recipe that is meant by its name; anything else as it is."""
     from dettoolkit.config import RecipeError, find_recipe
 
     if source.suffix in (".yaml", ".yml") or source.is_file() or (source / "checkpoints").is_dir():

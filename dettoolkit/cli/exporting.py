@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dettoolkit.cli.failures import guarded, quiet
 from dettoolkit.cli.evaluating import HERE
+from dettoolkit.cli.failures import guarded, quiet
 from dettoolkit.cli.training import OVERRIDES
 
 FORMATS = ("onnx", "openvino", "executorch", "litert", "pt2")
@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--preprocessing",
         action="store_true",
-        help="take uint8 images of any size; resize and normalise inside",
+        help="take uint8 images of any size; resize and normalize inside",
     )
     add("--postprocessing", action="store_true", help="give final boxes or label maps")
     add("--size", nargs=2, type=int, metavar=("H", "W"), dest="input_hw", help=SIZE_HELP)

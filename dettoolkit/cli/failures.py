@@ -76,7 +76,7 @@ def guarded(command: Callable[[], int], traceback: bool) -> int:
 
 
 def sentence(error: Exception) -> str | None:
-    """Give the message of an error that was foreseen; None for any other: its traceback is worth more."""
+    """Return the message of an error that was foreseen; None for any other: its traceback is worth more."""
     text, name = str(error), type(error).__name__
     if type(error).__module__.startswith("dettoolkit."):
         # A loader's worker sends its error as text, with the traceback before the message.

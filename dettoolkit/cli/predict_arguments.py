@@ -9,7 +9,7 @@ USAGE = """%(prog)s MODEL SOURCE... [options]
        %(prog)s --merge DIR [--save coco,csv,parquet]"""
 EXAMPLES = """examples:
   dettoolkit predict runs/ssdlite_scenes/2026-01-31_12-00-00 photo.jpg
-  dettoolkit predict model.onnx photos/ 'more/**/*.png' --threshold 0.4 --save pictures,csv
+  dettoolkit predict model.onnx photos/ 'more/**/*.png' --threshold 0.4 --save figures,csv
   dettoolkit predict model.onnx clip.mp4 --every 2
   dettoolkit predict model.onnx webcam --limit 500
   dettoolkit predict best.ckpt val2017/ --annotations instances_val2017.json --threshold 0 --save coco
@@ -21,7 +21,7 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dettoolkit predict",
         usage=USAGE,
-        description="Find objects, or the class of each pixel, in images, videos or a camera's pictures.",
+        description="Find objects, or the class of each pixel, in images, videos or a camera's figures.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawTextHelpFormatter,
     )
@@ -60,10 +60,10 @@ def _results(group: argparse._ArgumentGroup) -> None:
         "--save",
         type=_given,
         metavar="LIST",
-        help="of pictures, masks, crops, json, csv, coco, parquet, with commas between; results.jsonl\n"
-        "is always written (default: pictures, and a segmenter's masks; with --resume or --shard json)",
+        help="of figures, masks, crops, json, csv, coco, parquet, with commas between; results.jsonl\n"
+        "is always written (default: figures, and a segmenter's masks; with --resume or --shard json)",
     )
-    add("--threshold", type=float, metavar="T", help="least score (default: the recipe's picture_threshold)")
+    add("--threshold", type=float, metavar="T", help="least score (default: the recipe's threshold)")
     add("--classes", type=_given, metavar="NAMES", help="keep these classes only, with commas between")
     add("--every", type=_count, metavar="N", help="of a video, take the first of each N frames")
     add("--limit", type=_count, metavar="N", help="take at most N images, and N frames of each video")

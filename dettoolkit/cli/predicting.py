@@ -81,7 +81,7 @@ def _run(options: argparse.Namespace, before: Job | None, shard: Shard) -> int:
 
 
 def _command(folder: Path, shard: Shard, options: argparse.Namespace) -> str:
-    """Give the command by which a job that was stopped goes on."""
+    """Return the command by which a job that was stopped goes on."""
     shown = f" --shard {shard.number}/{shard.of}" if shard.of > 1 else ""
     shown += " --trust" if options.trust else ""
     return f"dettoolkit predict --resume {folder}{shown}"
@@ -89,7 +89,7 @@ def _command(folder: Path, shard: Shard, options: argparse.Namespace) -> str:
 
 @contextmanager
 def _advised(folder: Path, advice: str) -> Iterator[None]:
-    """Say what to do when the system has refused something, such as to write on a full disk."""
+    """Return what to do when the system has refused something, such as to write on a full disk."""
     try:
         yield
     except OSError as error:
@@ -134,9 +134,9 @@ def _job(
     file = model if model.suffix.lower() in FORMATS else checkpoint_of(model, names=("best", "last"))
     facts = manifest.detection
     fleet = options.resume is not None or options.shard is not None
-    pictures = ("json",) if fleet else ("pictures",) if facts is not None else ("pictures", "masks")
-    threshold = None if facts is None else facts.shown_threshold
-    first = {"save": pictures, "threshold": threshold, "every": 1, "max_megapixels": predictor.max_megapixels}
+    figures = ("json",) if fleet else ("figures",) if facts is not None else ("figures", "masks")
+    threshold = None if facts is None else facts.threshold
+    first = {"save": figures, "threshold": threshold, "every": 1, "max_megapixels": predictor.max_megapixels}
 
     def choose(name: str, value: Any) -> Any:
         return value if value is not None else getattr(before, name) if before else first.get(name)
@@ -175,13 +175,13 @@ def _work(
     ids: ImageIds | None,
     live: bool,
 ) -> Tally:
-    from dettoolkit.inference.jobs.worker import Run
     from dettoolkit.inference.jobs.sources import Sources
+    from dettoolkit.inference.jobs.worker import Worker
     from dettoolkit.training.run_folder import Interrupted
 
     export = predictor.manifest.export
     fixed = export.batch if export is not None else None
-    with Run(job, folder, shard, ids=ids) as run:
+    with Worker(job, folder, shard, ids=ids) as run:
         sources = Sources(job.sources, skip=folder)
         count = None if live else lambda: job.count(sources, shard)
         tally = Tally(count, done=run.done)

@@ -30,7 +30,7 @@ class Tally:
         self.unreadable = 0
         self.problems: list[str] = []  # the first of them
         self.lines: list[str] = []  # what was found in each of the first images
-        self.found: Counter[str] = Counter()  # objects, or shares summed over images
+        self.found: Counter[str] = Counter()  # objects, or fractions summed over images
         self.segments = False
         self._total: int | None = None
         self._count = count
@@ -61,7 +61,7 @@ class Tally:
                 self.seconds = time.monotonic() - start
 
     def report(self) -> Iterator[str]:
-        """Say what came of it, line by line."""
+        """Return what came of it, line by line."""
         if self.images <= NAMED:
             yield from self.lines
         readable = self.images - self.unreadable
@@ -78,7 +78,7 @@ class Tally:
                 yield "  ... all have an 'error' in results.jsonl"
 
     def _add(self, outcome: Outcome) -> None:
-        from dettoolkit.inference.results import DetectionPrediction, SegmentationPrediction
+        from dettoolkit.inference.results import DetectionResult, SegmentationResult
 
         self.images += 1
         prediction = outcome.prediction
@@ -88,12 +88,12 @@ class Tally:
                 self.problems.append(str(outcome.problem))
             return
         own: Counter[str] = Counter()
-        if isinstance(prediction, DetectionPrediction):
+        if isinstance(prediction, DetectionResult):
             own.update(prediction.names)
             text = ", ".join(f"{count} {name}" for name, count in own.most_common())
-        elif isinstance(prediction, SegmentationPrediction):
+        elif isinstance(prediction, SegmentationResult):
             self.segments = True
-            own.update(prediction.shares)
+            own.update(prediction.fractions)
             text = ", ".join(f"{name} {share:.1%}" for name, share in own.most_common())
         self.found.update(own)
         if len(self.lines) < NAMED:

@@ -106,4 +106,4 @@ def report(folder: Path, score: Any) -> None:
 
     if is_first_process():
         print(score.table())
-        print(f"\nreport, checkpoints and pictures: {folder}")
+        print(f"\nreport, checkpoints and figures: {folder}")

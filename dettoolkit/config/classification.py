@@ -117,7 +117,7 @@ class TorchvisionAugment(Augment):
     )
     num_ops: PositiveInt = Field(2, le=20, description="Changes by randaugment, one after the other.")
     magnitude: int = Field(9, ge=0, le=30, description="How strong randaugment's are.")
-    erasing: Fraction = Field(0.0, description="Probability that a rectangle is filled with the mean colour.")
+    erasing: Fraction = Field(0.0, description="Probability that a rectangle is filled with the mean color.")
 
 
 class ClassificationData(Data):
@@ -161,4 +161,4 @@ class ClassificationData(Data):
 class ClassificationEvaluation(Section):
     """What is shown."""
 
-    pictures: int = Field(16, ge=0, le=1000, description="Images in the picture grids.")
+    figures: int = Field(16, ge=0, le=1000, description="Images in the picture grids.")

@@ -129,7 +129,7 @@ class DetectionData(Data):
     )
     augment: Literal["ssdlite", "ssd", "none"] = Field(
         "ssdlite",
-        description="ssdlite: IoU crop, flip. ssd: colour, zoom-out, IoU crop, flip. none: resize only.",
+        description="ssdlite: IoU crop, flip. ssd: color, zoom-out, IoU crop, flip. none: resize only.",
     )
     drop_empty: bool = Field(False, description="Leave images without boxes out of training.")
 
@@ -139,5 +139,5 @@ class DetectionEvaluation(Section):
 
     score_threshold: Fraction = Field(1e-8, description="Least score of a detection that is scored.")
     max_detections: PositiveInt = Field(100, le=10_000, description="Detections per image that are scored.")
-    pictures: int = Field(16, ge=0, le=1000, description="Images in the picture grids.")
-    picture_threshold: Fraction = Field(0.3, description="Least score of a detection that is drawn.")
+    figures: int = Field(16, ge=0, le=1000, description="Images in the picture grids.")
+    threshold: Fraction = Field(0.3, description="Least score of a detection that is drawn.")

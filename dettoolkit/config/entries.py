@@ -24,7 +24,7 @@ class Entry:
     guessed: bool = False
 
     def plain(self) -> object:
-        """Give the bare value: dictionaries, lists and scalars."""
+        """Return the bare value: dictionaries, lists and scalars."""
         if isinstance(self.value, dict):
             return {key: entry.plain() for key, entry in self.value.items()}
         if isinstance(self.value, list):

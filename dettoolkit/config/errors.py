@@ -42,7 +42,7 @@ class RecipeError(ValueError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
     def relocated(self, file: str, name: str) -> list[Problem]:
-        """Give the problems with the lines of `file` told as being in `name`."""
+        """Return the problems with the lines of `file` told as being in `name`."""
         pattern = re.compile(rf"^{re.escape(file)}(:\d+)?")
         return [
             replace(problem, origin=replace(problem.origin, text=pattern.sub(name, problem.origin.text)))
@@ -56,7 +56,7 @@ def join_words(words: Sequence[str], last: str = "or") -> str:
 
 
 def did_you_mean(names: Sequence[str]) -> str:
-    """Give the end of a message that proposes these names; nothing when there are none."""
+    """Return the end of a message that proposes these names; nothing when there are none."""
     return f"; did you mean {join_words([repr(name) for name in names])}?" if names else ""
 
 
@@ -73,7 +73,7 @@ def closest(word: str, names: Iterable[str]) -> list[str]:
 
 
 def edit_distance(one: str, two: str) -> int:
-    """Count the edits between two words; swapping neighbours is one (optimal string alignment distance)."""
+    """Count the edits between two words; swapping neighbors is one (optimal string alignment distance)."""
     before: list[int] = []
     row = list(range(len(two) + 1))
     for i, a in enumerate(one, start=1):
@@ -87,7 +87,7 @@ def edit_distance(one: str, two: str) -> int:
 
 
 def not_a_choice(value: object, choices: Sequence[str | int]) -> str:
-    """Say that a value is none of the choices, and which one it resembles."""
+    """Describe that a value is none of the choices, and which one it resembles."""
     near = (
         closest(value, [name for name in choices if isinstance(name, str)]) if isinstance(value, str) else []
     )

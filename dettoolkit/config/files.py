@@ -68,7 +68,7 @@ def load_recipe(recipe: str, extras: Sequence[str] = ()) -> ResolvedRecipe:
 
 
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
-    """Give the complete recipe as dictionaries, lists and scalars only, as checkpoints hold it."""
+    """Return the complete recipe as dictionaries, lists and scalars only, as checkpoints hold it."""
     return recipe.model_dump(mode="json")
 
 
@@ -84,7 +84,7 @@ def recipe_from_dict(values: Mapping[str, Any], *, source: str = "recipe") -> Re
 
 
 def json_schema() -> str:
-    """Give the JSON Schema of recipes, for editors."""
+    """Return the JSON Schema of recipes, for editors."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recipe.model_json_schema()}
     return json.dumps(schema, indent=2) + "\n"
 

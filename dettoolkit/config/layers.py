@@ -16,7 +16,7 @@ _OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.\w+)*=")
 
 
 def shipped_folder() -> Path:
-    """Give the folder of the shipped recipes: inside the installed package, or beside it in a checkout."""
+    """Return the folder of the shipped recipes: inside the installed package, or beside it in a checkout."""
     package = Path(__file__).parents[1]
     inside = package / "configs"
     return inside if inside.is_dir() else package.parent / "configs"
@@ -119,7 +119,7 @@ def _read_file(path: Path, layer: int) -> tuple[Entry | None, list[Problem]]:
 
 
 def _short(path: Path) -> str:
-    """Name a file as people know it: relative to the working directory when it is below it."""
+    """Return the name of a file as people know it: relative to the working directory when it is below it."""
     if path.is_absolute() and path.is_relative_to(Path.cwd()):
         return os.path.relpath(path)
     return str(path)

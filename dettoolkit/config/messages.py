@@ -179,7 +179,7 @@ def _child(entry: Entry | None, part: int | str) -> Entry | None:
 
 
 def _problem(place: _Place, detail: ErrorDetails, unset: Mapping[str, Origin]) -> Problem:
-    """Say one error in plain words."""
+    """Describe one error in plain words."""
     kind, context = detail["type"], detail.get("ctx", {})
     entry, path = place.entry or place.above, place.path
     origin = entry.origin
@@ -213,7 +213,7 @@ def _problem(place: _Place, detail: ErrorDetails, unset: Mapping[str, Origin]) -
 
 
 def _expected(detail: ErrorDetails, entry: Entry) -> str:
-    """Say what was wanted and what came, for wrong types, bounds and lengths."""
+    """Return what was wanted and what came, for wrong types, bounds and lengths."""
     kind, context, value = detail["type"], detail.get("ctx", {}), entry.plain()
     if kind in _WANTED:
         return f"expected {_WANTED[kind]}, got {show_got(value)}{_hint(kind, value)}"
@@ -254,7 +254,7 @@ def _tuple_length(field: FieldInfo | None) -> int:
 
 
 def _purpose(field: FieldInfo | None) -> str:
-    """Say what a missing key is for, by the schema's own words."""
+    """Return what a missing key is for, by the schema's own words."""
     if field is None:
         return ""
     if field.description:
@@ -281,7 +281,7 @@ def _choices(field: FieldInfo | None) -> list[str | int]:
 
 
 def _union_problems(group: list[tuple[_Place, ErrorDetails]], unset: Mapping[str, Origin]) -> list[Problem]:
-    """Say one thing where pydantic says why each member of a union of plain types does not fit."""
+    """Describe one thing where pydantic says why each member of a union of plain types does not fit."""
     deepest = max(place.depth for place, _ in group)
     if deepest > 0:  # a list was meant: only what is wrong inside it matters
         return [_problem(place, detail, unset) for place, detail in group if place.depth == deepest]

@@ -85,7 +85,7 @@ class KeyCheck:
         self.recipe: type[Recipe] = Recipe
 
     def clean(self, root: Entry) -> Entry:
-        """Give the recipe without unknown keys, leftovers of another variant and keys that are unset."""
+        """Return the recipe without unknown keys, leftovers of another variant and keys that are unset."""
         model = root.value.get("model") if isinstance(root.value, dict) else None
         tag = _tag(model.value) if model is not None and isinstance(model.value, dict) else None
         chosen = [recipe for recipe in RECIPES if tag and tag.value in _model_types(recipe)]
@@ -168,7 +168,7 @@ def _model_types(recipe: type[Recipe]) -> list[str]:
 
 
 def _tag(model: dict[str, Entry]) -> Entry | None:
-    """Give the entry of the model's type, put right where it is misspelt."""
+    """Return the entry of the model's type, put right where it is misspelt."""
     classes = sections(Recipe.model_fields["model"].annotation)
     entry = model.get(_type_key(model, classes))
     if entry is None or not isinstance(entry.value, str):
@@ -199,7 +199,7 @@ def _with_default(entry: Entry, fields: list[FieldInfo]) -> Entry:
 
 
 def _latest(entry: Entry) -> int:
-    """Give the last layer that set anything in this entry."""
+    """Return the last layer that set anything in this entry."""
     children = entry.value.values() if isinstance(entry.value, dict) else ()
     return max([entry.origin.layer, *map(_latest, children)])
 
@@ -213,7 +213,7 @@ def _type_key(mapping: dict[str, Entry], classes: Sections) -> str:
 
 
 def _explain(key: str, path: str, chosen: Sections, others: Sections) -> tuple[list[str], str]:
-    """Give the keys meant, and what to say about an unknown one."""
+    """Return the keys meant, and what to say about an unknown one."""
     if TrainerExtra in chosen and key in OWNED:
         return [], f"not to be set here: {OWNED[key]}"
     names = list(dict.fromkeys(name for section in chosen for name in section.model_fields))

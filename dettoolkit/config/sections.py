@@ -78,8 +78,8 @@ class Backbone(Section):
         description="How convolutions that halve the size are padded, heads' included. same: more right and "
         "below, as TensorFlow does; for weights trained there.",
     )
-    norm_eps: Epsilon = Field(0.001, description="Epsilon of batch normalisation.")
-    norm_momentum: Fraction = Field(0.01, description="Momentum of batch normalisation, PyTorch's sense.")
+    norm_eps: Epsilon = Field(0.001, description="Epsilon of batch normalization.")
+    norm_momentum: Fraction = Field(0.01, description="Momentum of batch normalization, PyTorch's sense.")
     weights: Text | None = Field(
         None,
         description="Pretrained weights of the backbone: a file, or 'torchvision:IMAGENET1K_V1' and the "
@@ -139,7 +139,7 @@ class Data(Section):
         "decoded. 100 megapixels are 0.3 GB as RGB, and up to 1 GB on the way there.",
     )
     batch_size: int = Field(
-        32, ge=2, le=16_384, description="Images per device and step; batch normalisation needs two."
+        32, ge=2, le=16_384, description="Images per device and step; batch normalization needs two."
     )
     workers: int = Field(4, ge=0, le=64, description="Loader processes per device.")
 
@@ -162,11 +162,11 @@ class Schedule(Section):
 
 
 class Optim(Section):
-    """The optimiser and its schedule."""
+    """The optimizer and its schedule."""
 
     type: Literal["sgd", "adamw", "rmsprop", "rmsprop_tf"] = Field(
         "sgd",
-        description="Optimiser. rmsprop_tf: as TensorFlow's, with eps inside the root, mean squares that "
+        description="Optimizer. rmsprop_tf: as TensorFlow's, with eps inside the root, mean squares that "
         "start at one, and the learning rate inside the momentum.",
     )
     lr: float = Field(gt=0, le=1000, description="Learning rate for lr_batch_size images per step.")
@@ -246,7 +246,7 @@ class Trainer(Section):
     """How long, where and how the run trains."""
 
     max_epochs: Count | None = Field(None, description="Length in epochs.")
-    max_steps: Count | None = Field(None, description="Length in optimiser steps.")
+    max_steps: Count | None = Field(None, description="Length in optimizer steps.")
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = Field(
         "auto", description="Lightning's accelerator."
     )
@@ -259,7 +259,7 @@ class Trainer(Section):
     )
     sync_batchnorm: bool = Field(False, description="Batch statistics over all processes.")
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = Field("32-true", description="Arithmetic.")
-    accumulate: PositiveInt = Field(1, le=100_000, description="Batches per optimiser step.")
+    accumulate: PositiveInt = Field(1, le=100_000, description="Batches per optimizer step.")
     gradient_clip: Weight | None = Field(None, description="Largest norm of the gradient.")
     channels_last: bool = Field(True, description="Memory format that convolutions prefer.")
     compile: bool = Field(False, description="torch.compile the network.")

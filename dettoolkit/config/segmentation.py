@@ -30,10 +30,10 @@ class SegmentationHead(Section):
         128, le=2048, description="Channels between C5 and the classes (F of Table 7)."
     )
     norm_eps: Epsilon | None = Field(
-        None, description="Epsilon of the head's batch normalisation; null takes the backbone's."
+        None, description="Epsilon of the head's batch normalization; null takes the backbone's."
     )
     norm_momentum: Fraction | None = Field(
-        None, description="Momentum of the head's batch normalisation; null takes the backbone's."
+        None, description="Momentum of the head's batch normalization; null takes the backbone's."
     )
     init: Literal["truncated_normal", "normal"] = Field(
         "truncated_normal", description="Distribution of the initial kernels of backbone and head."
@@ -64,11 +64,11 @@ class OHEM(Section):
     threshold: PositiveFraction = Field(
         0.7, description="Pixels whose true class has a lower probability count."
     )
-    min_kept: Fraction = Field(0.0625, description="At least this share of the labelled pixels counts.")
+    min_kept: Fraction = Field(0.0625, description="At least this share of the labeled pixels counts.")
 
 
 class CrossEntropy(Section):
-    """Cross-entropy over the labelled pixels."""
+    """Cross-entropy over the labeled pixels."""
 
     type: Literal["cross_entropy"] = Field("cross_entropy", description="Loss.")
     class_weights: Annotated[dict[str, Weight], Field(max_length=255)] | None = Field(
@@ -123,7 +123,7 @@ class LabelClass(Section):
         description="Values in the label files; the first is written into predictions."
     )
     color: Annotated[tuple[Byte, Byte, Byte], Field(strict=False)] | None = Field(
-        None, description="Red, green, blue in pictures; null chooses one."
+        None, description="Red, green, blue in figures; null chooses one."
     )
 
 
@@ -134,7 +134,7 @@ class SegmentationAugment(Section):
         (0.5, 2.0), description="Least and largest factor of the size."
     )
     scale_step: ZeroOrMore = Field(0.25, description="Factors are this far apart; 0 takes any between.")
-    max_class_share: PositiveFraction = Field(
+    max_class_fraction: PositiveFraction = Field(
         0.75, description="A crop of which one class has a larger share is drawn again, up to ten times."
     )
     flip: bool = Field(True, description="Mirror half of the images.")
@@ -220,7 +220,7 @@ class SegmentationEvaluation(Section):
         [1.0], description="Factors of the image's size; the answers are averaged."
     )
     flip: bool = Field(False, description="Average with the mirrored image's answer.")
-    pictures: int = Field(16, ge=0, le=1000, description="Images in the picture grids.")
+    figures: int = Field(16, ge=0, le=1000, description="Images in the picture grids.")
 
     @model_validator(mode="after")
     def _windows_meet(self) -> Self:

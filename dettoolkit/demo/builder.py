@@ -1,4 +1,4 @@
-"""The folder of a demo: the page, the model, its runtime and a few pictures; any static server will do."""
+"""The folder of a demo: the page, the model, its runtime and a few figures; any static server will do."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 from PIL import Image
 
 from dettoolkit.demo import ort_web
-from dettoolkit.formats import read_manifest
 from dettoolkit.drawing.boxes import class_color
+from dettoolkit.formats import read_manifest
 from dettoolkit.inference.inputs import read_upright, sources_of
 from dettoolkit.manifest import Manifest
 from dettoolkit.training.run_folder import check_free
@@ -96,7 +96,7 @@ def check_model(model: Path, manifest: Manifest) -> None:
 
 
 def choose_samples(images: Path, count: int) -> list[Path]:
-    """Choose `count` pictures at most, spread evenly over a folder, a pattern or a file.
+    """Choose `count` figures at most, spread evenly over a folder, a pattern or a file.
 
     Raises:
         FileNotFoundError: there is no such file or folder.
@@ -111,7 +111,7 @@ def choose_samples(images: Path, count: int) -> list[Path]:
 def describe(
     manifest: Manifest, folder: Path, *, samples: Sequence[dict[str, Any]], title: str | None
 ) -> dict[str, Any]:
-    """Say in plain data what the page shows: it knows nothing of its model but this."""
+    """Describe in plain data what the page shows: it knows nothing of its model but this."""
     colors = manifest.segmentation.colors if manifest.segmentation is not None else None
     chosen = [None] * len(manifest.class_names) if colors is None else list(colors)
     description: dict[str, Any] = {
@@ -136,7 +136,7 @@ def describe(
     }
     if manifest.detection is not None:
         description["lowest_score"] = manifest.detection.score_threshold
-        description["shown_score"] = manifest.detection.shown_threshold
+        description["shown_score"] = manifest.detection.threshold
     return description
 
 

@@ -45,7 +45,7 @@ TYPES = {
 
 
 class _Server(ThreadingHTTPServer):
-    """Give each connection a thread, and end those that last longer than SECONDS."""
+    """Return each connection a thread, and end those that last longer than SECONDS."""
 
     def __init__(self, port: int, folder: Path) -> None:
         self.begun: dict[Any, float] = {}  # connections
@@ -116,5 +116,5 @@ def make_server(folder: Path, port: int) -> ThreadingHTTPServer:
 
 
 def address(server: ThreadingHTTPServer) -> str:
-    """Give the page's address; browsers treat `localhost` as safe enough for a camera."""
+    """Return the page's address; browsers treat `localhost` as safe enough for a camera."""
     return f"http://localhost:{server.server_address[1]}/"

@@ -87,7 +87,7 @@ def default_boxes(
 
     Args:
         input_hw: height and width of the network's input, in pixels.
-        grids_hw: height and width of each level's feature map, in cells; box centres are (i + 0.5) / cells.
+        grids_hw: height and width of each level's feature map, in cells; box centers are (i + 0.5) / cells.
         min_scale: scale of the first level, as a fraction of the input's sides.
         max_scale: scale of the last level.
         aspect_ratios: width / height above 1; each stands for itself and its inverse.
@@ -114,12 +114,12 @@ def default_boxes(
     )
     levels = []
     for (rows, columns), level_sizes in zip(grids_hw, sizes, strict=True):
-        centre_y = (torch.arange(rows) + 0.5) / rows
-        centre_x = (torch.arange(columns) + 0.5) / columns
-        grid_y, grid_x = torch.meshgrid(centre_y, centre_x, indexing="ij")
-        centres = torch.stack((grid_x, grid_y), dim=-1).reshape(-1, 1, 2)  # (cells, 1, xy)
+        center_y = (torch.arange(rows) + 0.5) / rows
+        center_x = (torch.arange(columns) + 0.5) / columns
+        grid_y, grid_x = torch.meshgrid(center_y, center_x, indexing="ij")
+        centers = torch.stack((grid_x, grid_y), dim=-1).reshape(-1, 1, 2)  # (cells, 1, xy)
         wh = torch.tensor(level_sizes)  # (B, wh)
         half = 0.5 * (wh.clamp(max=1.0) if clip else wh)
-        levels.append(torch.cat((centres - half, centres + half), dim=-1).reshape(-1, 4))  # (cells * B, 4)
+        levels.append(torch.cat((centers - half, centers + half), dim=-1).reshape(-1, 4))  # (cells * B, 4)
     height, width = input_hw
     return torch.cat(levels) * torch.tensor([width, height, width, height])

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-CENTRE_SCALE = 10.0
+CENTER_SCALE = 10.0
 SIZE_SCALE = 5.0
 MAX_LOG_SIZE = math.log(1000.0 / 16)  # torchvision BoxCoder.bbox_xform_clip: no box grows beyond 62.5 times
 MIN_SIZE = 1e-3  # pixels; keeps the logarithm of a box without width or height finite
@@ -25,15 +25,15 @@ def encode(boxes_xyxy: Tensor, anchors_xyxy: Tensor) -> Tensor:
         anchors_xyxy: (..., 4) pixels, of positive size.
 
     Returns:
-        (..., 4) dx, dy = 10 (centre - anchor centre) / anchor size; dw, dh = 5 log(size / anchor size).
+        (..., 4) dx, dy = 10 (center - anchor center) / anchor size; dw, dh = 5 log(size / anchor size).
     """
     anchor_wh = anchors_xyxy[..., 2:] - anchors_xyxy[..., :2]
-    anchor_centre = anchors_xyxy[..., :2] + 0.5 * anchor_wh
+    anchor_center = anchors_xyxy[..., :2] + 0.5 * anchor_wh
     box_wh = boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]
-    box_centre = boxes_xyxy[..., :2] + 0.5 * box_wh
-    centre = CENTRE_SCALE * (box_centre - anchor_centre) / anchor_wh
+    box_center = boxes_xyxy[..., :2] + 0.5 * box_wh
+    center = CENTER_SCALE * (box_center - anchor_center) / anchor_wh
     size = SIZE_SCALE * torch.log(box_wh.clamp(min=MIN_SIZE) / anchor_wh)
-    return torch.cat((centre, size), dim=-1)
+    return torch.cat((center, size), dim=-1)
 
 
 def decode(deltas: Tensor, anchors_xyxy: Tensor) -> Tensor:
@@ -47,10 +47,10 @@ def decode(deltas: Tensor, anchors_xyxy: Tensor) -> Tensor:
         (..., 4) xyxy pixels, not clipped.
     """
     anchor_wh = anchors_xyxy[..., 2:] - anchors_xyxy[..., :2]
-    anchor_centre = anchors_xyxy[..., :2] + 0.5 * anchor_wh
-    centre = deltas[..., :2] / CENTRE_SCALE * anchor_wh + anchor_centre
+    anchor_center = anchors_xyxy[..., :2] + 0.5 * anchor_wh
+    center = deltas[..., :2] / CENTER_SCALE * anchor_wh + anchor_center
     half = 0.5 * (torch.exp((deltas[..., 2:] / SIZE_SCALE).clamp(max=MAX_LOG_SIZE)) * anchor_wh)
-    return torch.cat((centre - half, centre + half), dim=-1)
+    return torch.cat((center - half, center + half), dim=-1)
 
 
 def pairwise_iou(first_xyxy: Tensor, second_xyxy: Tensor) -> Tensor:

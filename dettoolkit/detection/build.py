@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from dettoolkit.backbones.initialize import initialise
-from dettoolkit.backbones.padding import pad_same
-from dettoolkit.weights.pretrained import load_backbone, load_ssdlite
 from dettoolkit.backbones.build import build_backbone, refuse_replaced
+from dettoolkit.backbones.initialize import initialize
+from dettoolkit.backbones.padding import pad_same
 from dettoolkit.config.detection import FocalLoss, MultiboxLoss, SSDLiteModel
 from dettoolkit.detection.anchors import boxes_per_cell, default_boxes
 from dettoolkit.detection.losses import focal_loss, multibox_loss
@@ -17,6 +16,7 @@ from dettoolkit.detection.model import Detector, level_grids, set_class_bias
 from dettoolkit.detection.postprocess import Activation
 from dettoolkit.detection.task import Losses
 from dettoolkit.heads.ssdlite import SSDLiteHead
+from dettoolkit.weights.pretrained import load_backbone, load_ssdlite
 
 
 def build_detector(
@@ -43,12 +43,12 @@ def build_detector(
     )
     boxes = default_boxes(input_hw=model.input_hw, **anchor_arguments(model, backbone.strides))
     detector = Detector(backbone=backbone, head=head, anchors_xyxy=boxes)
-    # TensorFlow's config overrides the backbone's own initialisation too
+    # TensorFlow's config overrides the backbone's own initialization too
     # (override_base_feature_extractor_hyperparams).
-    initialise(detector, init=model.head.init, std=model.head.init_std)
+    initialize(detector, init=model.head.init, std=model.head.init_std)
     # The same config gives the predictors a plain normal (box_predictor: random_normal_initializer).
     for predictors in (head.class_predictors, head.box_predictors):
-        initialise(predictors, init="normal", std=model.head.init_std)
+        initialize(predictors, init="normal", std=model.head.init_std)
     set_class_bias(head, model.head.class_bias)
     if model.backbone.padding == "same":
         pad_same(detector)
@@ -63,7 +63,7 @@ def build_detector(
 
 
 def anchor_arguments(model: SSDLiteModel, strides: Mapping[str, int]) -> dict[str, Any]:
-    """Give the arguments of `default_boxes` besides the input's size; `strides` are the backbone's."""
+    """Return the arguments of `default_boxes` besides the input's size; `strides` are the backbone's."""
     grids = level_grids(
         input_hw=model.input_hw,
         strides=(strides["c4"], strides["c5"]),
@@ -73,12 +73,12 @@ def anchor_arguments(model: SSDLiteModel, strides: Mapping[str, int]) -> dict[st
 
 
 def activation_of(loss: FocalLoss | MultiboxLoss) -> Activation:
-    """Say what turns logits into scores after training with a loss."""
+    """Return what turns logits into scores after training with a loss."""
     return "sigmoid" if loss.type == "focal" else "softmax"
 
 
 def build_losses(loss: FocalLoss | MultiboxLoss) -> Losses:
-    """Give the loss function of head outputs and targets."""
+    """Return the loss function of head outputs and targets."""
     if loss.type == "focal":
         return partial(focal_loss, alpha=loss.alpha, gamma=loss.gamma)
     return partial(multibox_loss, negatives_per_positive=loss.negatives_per_positive)

@@ -1,4 +1,4 @@
-"""Pictures of a detection run: what the network is shown, and what it answers."""
+"""Figures of a detection run: what the network is shown, and what it answers."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from dettoolkit.datasets.coco import CocoDetection, collate
-from dettoolkit.datasets.images import read_image
 from dettoolkit.datasets.data_report import BadImageError
+from dettoolkit.datasets.images import read_image
 from dettoolkit.datasets.samplers import SampleKey
+from dettoolkit.drawing.detection_grids import ComparisonItem, batch_figure, comparison_figure, save_figure
 from dettoolkit.evaluation.coco_ap import DetectionArrays
-from dettoolkit.drawing.detection_grids import ComparisonItem, batch_picture, comparison_picture, save_picture
 from dettoolkit.evaluation.worst import worst_images
 
 PER_PICTURE = 8  # images of a comparison, so that the picture still fits a screen
@@ -25,7 +25,7 @@ def draw_training_batch(train: CocoDetection, class_names: Sequence[str], folder
     rows = np.random.default_rng(0).permutation(len(train))[:count]
     batch = collate([train[SampleKey(int(row), 0)] for row in rows])
     folder.mkdir(parents=True, exist_ok=True)
-    save_picture(folder / "training_batch.jpg", batch_picture(batch, class_names, count))
+    save_figure(folder / "training_batch.jpg", batch_figure(batch, class_names, count))
 
 
 def draw_predictions(
@@ -55,8 +55,8 @@ def draw_predictions(
                 if (item := _compare(val, category_ids, detections, image, threshold)) is not None
             ]
             if items:
-                picture = comparison_picture(items, class_names)
-                save_picture(folder / f"{name}_{page}.jpg", picture)
+                picture = comparison_figure(items, class_names)
+                save_figure(folder / f"{name}_{page}.jpg", picture)
 
 
 def _compare(

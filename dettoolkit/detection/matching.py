@@ -25,7 +25,7 @@ class Targets(NamedTuple):
 def match(
     boxes_xyxy: Tensor, labels: Tensor, anchors_xyxy: Tensor, *, iou_threshold: float, force_match: bool
 ) -> Tensor:
-    """Give each default box the object that it overlaps most, if it does so enough.
+    """Return each default box the object that it overlaps most, if it does so enough.
 
     Args:
         boxes_xyxy: float (N, M, 4) pixels of the input; M may be 0.

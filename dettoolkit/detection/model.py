@@ -12,7 +12,7 @@ from dettoolkit.heads.ssdlite import SSDLiteHead
 def level_grids(
     *, input_hw: tuple[int, int], strides: tuple[int, int], extra_levels: int
 ) -> list[tuple[int, int]]:
-    """Give (rows, columns) of each level: the backbone's two, then a halving for each extra layer.
+    """Return (rows, columns) of each level: the backbone's two, then a halving for each extra layer.
 
     Symmetric padding makes a stride-s feature ceil(size / s) long.
     """
@@ -37,7 +37,7 @@ class Detector(nn.Module):
     anchors_xyxy: Tensor
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Map images (N, 3, H, W), float, RGB, normalised, to class logits and box deltas.
+        """Map images (N, 3, H, W), float, RGB, normalized, to class logits and box deltas.
 
         Returns:
             class_logits (N, A, K + 1), slot 0 the background; box_deltas (N, A, 4) as (dx, dy, dw, dh)

@@ -34,7 +34,7 @@ def grouped_nms(boxes_xyxy: Tensor, group: Tensor, *, nms_iou: float) -> Tensor:
     alive = torch.arange(len(group), device=group.device)
     stays = []
     for _ in range(ROUNDS if len(group) > FEW else 0):
-        # The best box left of each group stays and drops its neighbours, in all groups at once.
+        # The best box left of each group stays and drops its neighbors, in all groups at once.
         first = starts(group)
         leaders = first.nonzero().squeeze(1)
         stays.append(alive.index_select(0, leaders))
@@ -43,12 +43,12 @@ def grouped_nms(boxes_xyxy: Tensor, group: Tensor, *, nms_iou: float) -> Tensor:
         rest = over.logical_or_(first).logical_not_().nonzero().squeeze(1)
         alive, group = alive.index_select(0, rest), group.index_select(0, rest)
         rows = rows.index_select(1, rest)
-    undominated = _undominated(rows, place(group), nms_iou=nms_iou)
+    undominated = _undominated(rows, rank_in_group(group), nms_iou=nms_iou)
     stays.append(alive.index_select(0, undominated.nonzero().squeeze(1)))
     return torch.cat(stays)
 
 
-def place(group: Tensor) -> Tensor:
+def rank_in_group(group: Tensor) -> Tensor:
     """Count each element's predecessors in its run of equal numbers: int64 (C,) of int64 (C,)."""
     index = torch.arange(len(group), device=group.device)
     return index - torch.where(starts(group), index, 0).cummax(0).values

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from dettoolkit.detection.boxes import clip_to, decode
-from dettoolkit.detection.nms import grouped_nms, place
+from dettoolkit.detection.nms import grouped_nms, rank_in_group
 
 Activation = Literal["sigmoid", "softmax"]
 
@@ -88,12 +88,14 @@ def postprocess(
     depth = max(FIRST_DEPTH * max_detections, FIRST_CELLS // (slots - 1))
     while True:
         cells, rank, floor = _candidates(ranks, peaks, box_deltas, pending, least=least, depth=depth)
-        cells, rank, group = _entering(cells, rank, ranks.shape, candidates_per_class=candidates_per_class)
+        cells, rank, group = topk_per_class(
+            cells, rank, ranks.shape, candidates_per_class=candidates_per_class
+        )
         stays = grouped_nms(boxes_of(cells), group, nms_iou=nms_iou)
         cells, rank = cells.index_select(0, stays), rank.index_select(0, stays)
         cells = cells.index_select(0, _falling(rank, group=cells // (anchors * slots)))
         image = cells // (anchors * slots)
-        column = place(image)
+        column = rank_in_group(image)
         best = (column < max_detections).nonzero().squeeze(1)
         found[image[best], column[best]] = cells[best]
         # What is below the floor can only matter where too few detections are above it.
@@ -121,7 +123,7 @@ def _check(class_logits: Tensor, box_deltas: Tensor, anchors_xyxy: Tensor) -> No
 
 
 def _ranks(class_logits: Tensor, activation: Activation, score_threshold: float) -> tuple[Tensor, Tensor]:
-    """Give (N, A, S) numbers that rise with the score, and the least of them above the threshold."""
+    """Return (N, A, S) numbers that rise with the score, and the least of them above the threshold."""
     if activation == "softmax":
         ranks, threshold = class_logits.softmax(dim=-1), score_threshold
     elif activation == "sigmoid":
@@ -185,13 +187,13 @@ def _floor(ranks: Tensor, *, least: Tensor, depth: int) -> Tensor:
 
 def _by_image(rank: Tensor, image: Tensor, *, images: int) -> Tensor:
     """Arrange ranks, (C,) ordered by image, in a row for each image: (N, most), padded with -inf."""
-    column = place(image)
+    column = rank_in_group(image)
     most = int(column.max()) + 1 if len(column) else 0
     padded = rank.new_full((images * most,), -torch.inf)
     return padded.index_copy_(0, image * most + column, rank).view(images, most)
 
 
-def _entering(
+def topk_per_class(
     cells: Tensor, rank: Tensor, shape: torch.Size, *, candidates_per_class: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Order by class of an image, then by falling rank, and take the best of each class.
@@ -202,7 +204,7 @@ def _entering(
     _, anchors, slots = shape
     group = cells // (anchors * slots) * slots + cells % slots
     order = _falling(rank, group=group)
-    order = order[place(group.index_select(0, order)) < candidates_per_class]
+    order = order[rank_in_group(group.index_select(0, order)) < candidates_per_class]
     return cells.index_select(0, order), rank.index_select(0, order), group.index_select(0, order)
 
 

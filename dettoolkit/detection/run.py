@@ -12,20 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from dettoolkit.detection.build import activation_of, build_detector, build_losses
 from dettoolkit.backbones.build import listing
-from dettoolkit.run import Classes, Run, Split, warn_of_other_classes
 from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.config.detection import DetectionData
 from dettoolkit.config.recipe import DetectionRecipe
 from dettoolkit.datasets.augment import build_transform
 from dettoolkit.datasets.coco import BadImages, CocoAnnotations, CocoDetection, check_root, collate
 from dettoolkit.datasets.scenes.folder import check_scenes, write_scenes
+from dettoolkit.detection.build import activation_of, build_detector, build_losses
 from dettoolkit.detection.figures import draw_predictions, draw_training_batch
 from dettoolkit.detection.matching import match
 from dettoolkit.detection.model import Detector
 from dettoolkit.detection.task import DetectionTask
 from dettoolkit.evaluation.coco_ap import DetectionArrays
+from dettoolkit.run import Classes, Run, Split, warn_of_other_classes
 from dettoolkit.training.module import Batch
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class DetectionRun(Run):
 
     @property
     def monitor(self) -> str | None:
-        """Give the name of the score that says which checkpoint is best; None when there are no objects."""
+        """Return the name of the score that says which checkpoint is best; None when there are no objects."""
         return None if np.all(self.val.annotations.iscrowd) else self.task.monitor
 
     def network_lines(self) -> list[str]:
@@ -72,21 +72,21 @@ class DetectionRun(Run):
 
     def draw_training_batch(self, folder: Path) -> None:
         """Draw the ground truth of the first images as the network will see them."""
-        draw_training_batch(self.train, self.classes.names, folder, self.recipe.evaluation.pictures)
+        draw_training_batch(self.train, self.classes.names, folder, self.recipe.evaluation.figures)
 
     def write_predictions(self, predictions: Sequence[Any], out: Path) -> None:
-        """Write the detections in COCO's results format, and pictures."""
+        """Write the detections in COCO's results format, and figures."""
         detections = DetectionArrays.concatenate(predictions)
         (out / "predictions.json").write_text(json.dumps(detections.to_results()))
         evaluation = self.recipe.evaluation
         draw_predictions(
             self.val,
             detections,
-            out / "pictures",
+            out / "figures",
             class_names=self.scored_classes.names,
             category_ids=self.scored_classes.ids,
-            count=evaluation.pictures,
-            threshold=evaluation.picture_threshold,
+            count=evaluation.figures,
+            threshold=evaluation.threshold,
         )
 
 
@@ -171,7 +171,7 @@ def load_annotations(data: DetectionData, split: Split) -> CocoAnnotations:
 
 
 def classes_of(annotations: CocoAnnotations) -> Classes:
-    """Give the classes that a run on these annotations has."""
+    """Return the classes that a run on these annotations has."""
     return Classes(list(annotations.class_names), [int(each) for each in annotations.category_ids])
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from dettoolkit.detection.matching import Targets, targets_of
 from dettoolkit.detection.model import Detector
 from dettoolkit.detection.postprocess import Detections, postprocess, to_original
-from dettoolkit.evaluation.coco_ap import CocoResult, DetectionArrays, evaluate_coco
-from dettoolkit.preprocessing import normalise
+from dettoolkit.evaluation.coco_ap import CocoScores, DetectionArrays, evaluate_coco
+from dettoolkit.preprocessing import normalize
 
 Losses = Callable[[Tensor, Tensor, Targets], tuple[Tensor, Tensor]]
 Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -51,8 +51,8 @@ class DetectionTask:
     monitor: str = "AP"
 
     def images(self, batch: Mapping[str, Any]) -> Tensor:
-        """Normalise the batch's uint8 images to float32 (N, 3, H, W)."""
-        return normalise(batch["images"], self.mean, self.std)
+        """Normalize the batch's uint8 images to float32 (N, 3, H, W)."""
+        return normalize(batch["images"], self.mean, self.std)
 
     def losses(self, outputs: tuple[Tensor, Tensor], batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Match the batch's objects to default boxes and give the class and the box loss."""
@@ -79,7 +79,7 @@ class DetectionTask:
         boxes = to_original(found, input_hw=self.input_hw, original_hw=batch["original_hw"])
         return detection_arrays(found, boxes, batch["image_ids"], self.category_ids)
 
-    def score(self, predictions: Sequence[DetectionArrays]) -> CocoResult:
+    def score(self, predictions: Sequence[DetectionArrays]) -> CocoScores:
         """Score the detections of the whole validation set by COCO's rules."""
         everything = DetectionArrays.concatenate(predictions)
         return evaluate_coco(self.ground_truth, everything, max_detections=self.max_detections)

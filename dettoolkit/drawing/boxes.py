@@ -20,7 +20,7 @@ Picture = NDArray[np.uint8]
 Color = tuple[int, int, int]
 Rect = tuple[float, float, float, float]
 
-# Found by search: any two are 23 or more apart in CIE Lab for normal sight and for the three kinds of colour
+# Found by search: any two are 23 or more apart in CIE Lab for normal sight and for the three kinds of color
 # blindness as Machado et al. 2009 simulate them (a test measures it), and bright enough for photographs.
 BASE_COLORS: tuple[Color, ...] = (
     (120, 146, 255),
@@ -42,7 +42,7 @@ SUPERSAMPLING, LARGE = 3, 4_000_000  # lines are drawn 3 times finer, up to 4 me
 
 
 def class_color(label: int) -> Color:
-    """Give a class its colour (RGB); always the same for a label, far apart for the first 10."""
+    """Return a class its color (RGB); always the same for a label, far apart for the first 10."""
     if label < len(BASE_COLORS):
         return BASE_COLORS[label]
     lightness = (0.55, 0.72, 0.42)[label % 3]
@@ -51,7 +51,7 @@ def class_color(label: int) -> Color:
 
 
 def class_name(label: int, class_names: Sequence[str]) -> str:
-    """Name a class, shortened to LONGEST_NAME characters; a label beyond the list is shown as its number."""
+    """Return the name of a class, shortened to LONGEST_NAME characters; a label beyond the list is shown as its number."""
     name = class_names[label] if 0 <= label < len(class_names) else f"class {label}"
     return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
 

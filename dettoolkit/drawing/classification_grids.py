@@ -15,7 +15,7 @@ from dettoolkit.drawing.boxes import Color, Picture, class_name
 from dettoolkit.drawing.detection_grids import Cell, fit_to_cell, grid, in_rows
 
 RIGHT, WRONG = 0, 1
-FRAMES: dict[int, Color] = {RIGHT: (0, 114, 178), WRONG: (213, 94, 0)}  # told apart by the colour-blind too
+FRAMES: dict[int, Color] = {RIGHT: (0, 114, 178), WRONG: (213, 94, 0)}  # told apart by the color-blind too
 FRAME = 8  # pixels
 PER_ROW = 4
 

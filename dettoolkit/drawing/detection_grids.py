@@ -26,19 +26,19 @@ from dettoolkit.drawing.fonts import fit_font
 __all__ = [
     "Cell",
     "ComparisonItem",
-    "batch_picture",
-    "comparison_picture",
+    "batch_figure",
+    "comparison_figure",
     "draw_boxes",
     "fit_to_cell",
     "grid",
     "in_rows",
-    "save_picture",
+    "save_figure",
 ]
 
 CELL_HW = (360, 480)  # pixels that an image is fitted into, portrait or landscape
 MARGIN, GAP, CAPTION_SIZE, TITLE_SIZE = 24, 12, 13, 20  # pixels
 CAPTION_HIGH = round(CAPTION_SIZE * 1.9)
-GREY = (95, 101, 110)
+GRAY = (95, 101, 110)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +70,7 @@ class ComparisonItem:
     title: str
 
 
-def comparison_picture(
+def comparison_figure(
     items: Sequence[ComparisonItem],
     class_names: Sequence[str],
     *,
@@ -103,7 +103,7 @@ def comparison_picture(
     )
 
 
-def batch_picture(batch: Mapping[str, Any], class_names: Sequence[str], max_images: int) -> Picture:
+def batch_figure(batch: Mapping[str, Any], class_names: Sequence[str], max_images: int) -> Picture:
     """Draw the first images of a training batch as the model gets them, with their boxes; uint8 (H, W, 3).
 
     Args:
@@ -147,8 +147,8 @@ def grid(
         rows: the images; they may differ in size, and rows in length.
         title: a line at the top.
         column_titles: a word above each column, or none.
-        legend: (text, label) for each class that is explained by its colour.
-        colors: the colour of each label of the legend; None: `class_color`'s.
+        legend: (text, label) for each class that is explained by its color.
+        colors: the color of each label of the legend; None: `class_color`'s.
         group: columns that belong together; groups stand further apart. None: all do.
 
     Returns:
@@ -189,10 +189,10 @@ def _paste(sheet: Image.Image, cell: Cell, corner: tuple[int, int], width: int) 
     left, top = corner[0] + (width - wide) // 2, corner[1]
     sheet.paste(Image.fromarray(cell.image), (left, top))
     below = (left, top + high + CAPTION_HIGH / 2)
-    _text(ImageDraw.Draw(sheet), below, cell.caption, anchor="lm", fill=GREY, limit=corner[0] + width - left)
+    _text(ImageDraw.Draw(sheet), below, cell.caption, anchor="lm", fill=GRAY, limit=corner[0] + width - left)
 
 
-def save_picture(path: Path, image: Picture) -> None:
+def save_figure(path: Path, image: Picture) -> None:
     """Write uint8 (H, W, 3) RGB as PNG or JPEG, by the path's ending; missing folders are made.
 
     Raises:
@@ -203,7 +203,7 @@ def save_picture(path: Path, image: Picture) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix.lower() == ".png":
         Image.fromarray(image).save(path)
-    else:  # full chroma, so thin coloured lines stay sharp
+    else:  # full chroma, so thin colored lines stay sharp
         Image.fromarray(image).save(path, quality=90, subsampling=0)
 
 
@@ -225,7 +225,7 @@ def _counted(number: int, noun: str) -> str:
 
 
 def _legend(labels: Sequence[Any], class_names: Sequence[str]) -> list[tuple[str, int]]:
-    """Name the classes that occur, the most frequent first."""
+    """Return the names of the classes that occur, the most frequent first."""
     counts = Counter(int(label) for label in labels)
     return [(class_name(label, class_names), label) for label, _ in counts.most_common()]
 

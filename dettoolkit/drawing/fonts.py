@@ -1,4 +1,4 @@
-"""Text in pictures, in whatever installed font can write it."""
+"""Text in figures, in whatever installed font can write it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _font(name: str | None, size: int) -> Any:
 
 @lru_cache(maxsize=4096)
 def _has_glyph(name: str | None, character: str) -> bool:
-    """Tell whether a font draws a character otherwise than its mark for unknown ones (as for U+FFFF)."""
+    """Return whether a font draws a character otherwise than its mark for unknown ones (as for U+FFFF)."""
     font = _font(name, 16)
     return character.isspace() or bytes(font.getmask(character)) != bytes(font.getmask("\uffff"))
 

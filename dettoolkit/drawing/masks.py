@@ -18,7 +18,7 @@ from dettoolkit.drawing.fonts import fit_font
 from dettoolkit.drawing.segmentation_grids import COVER
 
 SEARCHED = 512  # pixels of the longer side of the label map in which places for names are looked for
-LEAST_AREA = 5e-4  # of the image: smaller regions have their colour and no name
+LEAST_AREA = 5e-4  # of the image: smaller regions have their color and no name
 REGIONS = 3  # of a class that are tried for its name, the largest first
 
 
@@ -29,13 +29,13 @@ def draw_segments(
     class_names: Sequence[str],
     colors: Sequence[Color | None] | None = None,
 ) -> Picture:
-    """Cover an image with its classes' colours, line their borders and write each name on a large region.
+    """Cover an image with its classes' colors, line their borders and write each name on a large region.
 
     Args:
         image: uint8 (H, W, 3) RGB.
         labels: (H, W) 0-based classes; others, such as void, stay as the image has them.
         class_names: name of each class.
-        colors: colour of each class; None chooses one.
+        colors: color of each class; None chooses one.
 
     Returns:
         uint8 (H, W, 3) RGB, of the image's size.

@@ -18,11 +18,11 @@ from dettoolkit.datasets.cityscapes_labels import VOID
 from dettoolkit.drawing.boxes import Color, Picture, class_color, class_name
 from dettoolkit.drawing.detection_grids import Cell, fit_to_cell, grid, in_rows
 
-UNLABELLED, UNSCORED = "not labelled", "not labelled: dimmed in the prediction, not scored"
+UNLABELED, UNSCORED = "not labeled", "not labeled: dimmed in the prediction, not scored"
 DARK, STRIPE = (20, 20, 22), (110, 110, 118)  # pixels without a label; no class of Cityscapes has stripes
 STRIPES_APART = 10  # pixels of the sheet
 COVER = 0.55  # of an image by its labels: both stay readable
-DIMMED = 0.35  # what is left of a prediction's colour where it is not scored
+DIMMED = 0.35  # what is left of a prediction's color where it is not scored
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,7 +34,7 @@ class SegmentationItem:
         labels: (H, W), labels and VOID (255).
         predicted: (H, W), labels.
         title: the image's name.
-        score: the image's mean IoU; NaN where it has no labelled pixel.
+        score: the image's mean IoU; NaN where it has no labeled pixel.
     """
 
     image: Picture
@@ -65,7 +65,7 @@ def segmentation_picture(
     Args:
         items: what to draw.
         class_names: name of each class.
-        colors: colour of each class; None chooses one.
+        colors: color of each class; None chooses one.
         title: a line at the top.
     """
     palette = _palette(colors)
@@ -74,11 +74,11 @@ def segmentation_picture(
     for item in items:
         _, image = fit_to_cell(item.image)
         size_hw = image.shape[:2]
-        unlabelled = item.labels == VOID
-        truth = _striped(_fit(palette[item.labels], size_hw), _fit_mask(unlabelled, size_hw))
+        unlabeled = item.labels == VOID
+        truth = _striped(_fit(palette[item.labels], size_hw), _fit_mask(unlabeled, size_hw))
         prediction = palette[item.predicted]
-        prediction[unlabelled] = (prediction[unlabelled] * DIMMED).astype(np.uint8)
-        score = "no labelled pixel" if math.isnan(item.score) else f"mIoU {item.score:.3f}"
+        prediction[unlabeled] = (prediction[unlabeled] * DIMMED).astype(np.uint8)
+        score = "no labeled pixel" if math.isnan(item.score) else f"mIoU {item.score:.3f}"
         cells.append(Cell(image, item.title))
         cells.append(Cell(truth))
         cells.append(Cell(_fit(prediction, size_hw), score))
@@ -104,7 +104,7 @@ def segmentation_batch_picture(
         batch: on the CPU, images uint8 (N, 3, h, w) RGB, labels (N, H, W) with VOID (255) for pixels without
             a label, image_ids (N,).
         class_names: name of each class.
-        colors: colour of each class; None chooses one.
+        colors: color of each class; None chooses one.
         max_images: images drawn at most.
     """
     palette = _palette(colors)
@@ -115,22 +115,22 @@ def segmentation_batch_picture(
     ):
         _, fitted = fit_to_cell(np.ascontiguousarray(image.transpose(1, 2, 0)))  # (3, h, w) -> (h, w, 3)
         size_hw = fitted.shape[:2]
-        unlabelled = labels == VOID
+        unlabeled = labels == VOID
         covered = fitted * (1 - COVER) + _fit(palette[labels], size_hw) * COVER
-        picture = _striped(covered.astype(np.uint8), _fit_mask(unlabelled, size_hw))
-        cells.append(Cell(picture, f"image {image_id} · {1 - unlabelled.mean():.0%} labelled"))
+        picture = _striped(covered.astype(np.uint8), _fit_mask(unlabeled, size_hw))
+        cells.append(Cell(picture, f"image {image_id} · {1 - unlabeled.mean():.0%} labeled"))
         pixels += _occurrences(labels)
     return grid(
         in_rows(cells, 4),
         title="Training images after augmentation, under their labels",
         column_titles=[],
-        legend=_legend(pixels, class_names, UNLABELLED),
+        legend=_legend(pixels, class_names, UNLABELED),
         colors=_by_label(palette),
     )
 
 
 def _palette(colors: Sequence[Color | None]) -> Picture:
-    """Give every value of a label map its colour, uint8 (256, 3)."""
+    """Return every value of a label map its color, uint8 (256, 3)."""
     palette = np.full((256, 3), DARK, np.uint8)
     for label, color in enumerate(colors):
         palette[label] = class_color(label) if color is None else color
@@ -142,7 +142,7 @@ def _by_label(palette: Picture) -> dict[int, Color]:
 
 
 def _fit(picture: Picture, size_hw: tuple[int, int]) -> Picture:
-    """Resize a coloured label map: averaged when it shrinks, so that thin things stay; else hard edges."""
+    """Resize a colored label map: averaged when it shrinks, so that thin things stay; else hard edges."""
     shrinks = picture.shape[0] > size_hw[0]
     way = Image.Resampling.BOX if shrinks else Image.Resampling.NEAREST
     return np.asarray(Image.fromarray(picture).resize(size_hw[::-1], way))
@@ -164,8 +164,8 @@ def _occurrences(labels: NDArray[Any]) -> NDArray[np.int64]:
     return np.bincount(labels.reshape(-1), minlength=256)
 
 
-def _legend(pixels: NDArray[np.int64], class_names: Sequence[str], unlabelled: str) -> list[tuple[str, int]]:
-    """Name the classes that occur, the one with the most pixels first; last comes what has no label."""
+def _legend(pixels: NDArray[np.int64], class_names: Sequence[str], unlabeled: str) -> list[tuple[str, int]]:
+    """Return the names of the classes that occur, the one with the most pixels first; last comes what has no label."""
     order = [int(label) for label in np.argsort(-pixels, kind="stable") if pixels[label] and label != VOID]
     legend = [(class_name(label, class_names), label) for label in order]
-    return [*legend, (unlabelled, VOID)] if pixels[VOID] else legend
+    return [*legend, (unlabeled, VOID)] if pixels[VOID] else legend

@@ -1,1 +1,1 @@
-"""Scores of predictions against ground truth, and the pictures that show both."""
+"""Scores of predictions against ground truth, and the figures that show both."""

@@ -24,7 +24,7 @@ from dettoolkit.evaluation.arrays import (
 )
 from dettoolkit.evaluation.report import results_table
 
-__all__ = ["ClassResult", "CocoResult", "DetectionArrays", "evaluate_coco"]
+__all__ = ["ClassResult", "CocoScores", "DetectionArrays", "evaluate_coco"]
 
 # Name -> (precision or recall, IoU threshold, area range, place in maxDets): pycocotools' order,
 # cocoeval.py `_summarizeDets`. "AR100" keeps its name when max_detections is another number.
@@ -56,7 +56,7 @@ class ClassResult(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class CocoResult:
+class CocoScores:
     """Hold the scores of one evaluation.
 
     Attributes:
@@ -77,7 +77,7 @@ class CocoResult:
         return results_table(self.numbers, self.per_class, self.max_detections, self.note)
 
     def to_json(self) -> dict[str, Any]:
-        """Give plain values for `json.dump`; None stands for NaN, which json does not know."""
+        """Return plain values for `json.dump`; None stands for NaN, which json does not know."""
         return {
             "numbers": {name: _none_if_nan(value) for name, value in self.numbers.items()},
             "per_class": [
@@ -91,7 +91,7 @@ class CocoResult:
 
 def evaluate_coco(
     ground_truth: Mapping[str, Any], detections: DetectionArrays, *, max_detections: int
-) -> CocoResult:
+) -> CocoScores:
     """Score detections as pycocotools does (`COCOeval(…, "bbox")`), with these differences.
 
     Annotations are renumbered from 1, so ids that are 0, repeated or missing do no harm; missing area and
@@ -116,9 +116,9 @@ def evaluate_coco(
     if objects.sum() == 0:
         undefined = [ClassResult(name, math.nan, math.nan, math.nan, 0) for name in truth.names]
         note = _note(truth, detections, known=int(known.sum()))
-        return CocoResult(dict.fromkeys(NUMBERS, math.nan), undefined, max_detections, note)
+        return CocoScores(dict.fromkeys(NUMBERS, math.nan), undefined, max_detections, note)
     scored = _run(truth, _detection_records(detections, images, categories, known), max_detections)
-    return CocoResult(
+    return CocoScores(
         numbers={name: _mean(_select(scored, *place)) for name, place in NUMBERS.items()},
         per_class=_per_class(scored, truth.names, objects),
         max_detections=max_detections,

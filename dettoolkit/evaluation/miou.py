@@ -27,7 +27,7 @@ from dettoolkit.evaluation.segmentation_counts import (
     class_iou,
 )
 
-__all__ = ["CategoryScore", "ClassScore", "SegmentationCounts", "SegmentationResult", "evaluate_segmentation"]
+__all__ = ["CategoryScore", "ClassScore", "SegmentationCounts", "SegmentationScores", "evaluate_segmentation"]
 
 # Average pixels of an object in Cityscapes' training set, the script's `avgClassSize`: iIoU weighs with them.
 AVERAGE_PIXELS = {
@@ -61,7 +61,7 @@ class CategoryScore(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SegmentationResult:
+class SegmentationScores:
     """Hold the scores of one evaluation.
 
     Attributes:
@@ -88,7 +88,7 @@ class SegmentationResult:
         return segmentation_table(self.numbers, self.per_class, self.per_category, self.note)
 
     def to_json(self) -> dict[str, Any]:
-        """Give plain values for `json.dump`; None stands for NaN, which json does not know."""
+        """Return plain values for `json.dump`; None stands for NaN, which json does not know."""
         ids = {} if self.label_ids is None else {"label_ids": self.label_ids}
         return {
             "numbers": {name: _none_if_nan(value) for name, value in self.numbers.items()},
@@ -108,7 +108,7 @@ def evaluate_segmentation(
     class_names: Sequence[str],
     categories: Sequence[str] | None,
     label_ids: Sequence[int] | None,
-) -> SegmentationResult:
+) -> SegmentationScores:
     """Score what was counted as the official script scores it.
 
     A class in neither truth nor prediction has no score and is left out of the means; one that is only
@@ -139,7 +139,7 @@ def evaluate_segmentation(
         "iIoU": _mean(entry.iiou for entry in per_class),
         "category iIoU": _mean(entry.iiou for entry in per_category),
     }
-    return SegmentationResult(
+    return SegmentationScores(
         numbers=numbers,
         per_class=per_class,
         per_category=per_category,
@@ -224,7 +224,7 @@ def _note(
     sentences = []
     images = len(counts.image_ids)
     if counts.matrix.sum() == 0:
-        what = f"None of the {images} images has a labelled pixel" if images else "No images were scored"
+        what = f"None of the {images} images has a labeled pixel" if images else "No images were scored"
         sentences.append(f"{what}: the scores are undefined, not 0.")
     only_predicted = [entry.name for entry in per_class if not entry.pixels and entry.predicted_pixels]
     if only_predicted:

@@ -25,7 +25,7 @@ WORDS = {
 SEGMENTATION_WORDS = {
     "mIoU": "mean IoU of the classes",
     "category mIoU": "mean IoU of the categories",
-    "pixel accuracy": "share of labelled pixels that are right",
+    "pixel accuracy": "share of labeled pixels that are right",
     "iIoU": "mean IoU of the classes, objects weighted to one size",
     "category iIoU": "mean IoU of the categories, objects weighted to one size",
 }
@@ -106,7 +106,7 @@ def segmentation_table(
     ]
     absent = sum(1 for _, _, _, pixels, predicted in per_class if not pixels and not predicted)
     if absent:
-        lines.append(f"{absent} class{'es' if absent > 1 else ''} neither labelled nor predicted")
+        lines.append(f"{absent} class{'es' if absent > 1 else ''} neither labeled nor predicted")
     if per_category:
         lines += ["", f"{'category':<{width}}  {'IoU':>6}{'iIoU':>8}"]
         lines += [

@@ -32,7 +32,7 @@ class SegmentationCounts:
         image_ids: int64 (N,), each image's number in its data set.
         image_scores: float64 (N,), mean IoU over the classes in the image's truth or prediction; NaN for an
             image of ignored pixels only.
-        instances: int64 (I, 5), a row for each labelled object: image id, label, pixels, pixels predicted as
+        instances: int64 (I, 5), a row for each labeled object: image id, label, pixels, pixels predicted as
             that label, pixels predicted as any label of its category.
         without_instances: how many of the images had no file of instances.
     """

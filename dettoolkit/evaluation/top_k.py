@@ -69,7 +69,7 @@ class ClassificationArrays:
 
     @property
     def right(self) -> NDArray[np.bool_]:
-        """Say of each image whether its true class came first, (N,)."""
+        """Return of each image whether its true class came first, (N,)."""
         return np.equal(self.ranks, 0)
 
 
@@ -92,7 +92,7 @@ class Confusion(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ClassificationResult:
+class ClassificationScores:
     """Hold the scores of one evaluation; all are ratios of integers.
 
     Attributes:
@@ -117,7 +117,7 @@ class ClassificationResult:
         return classification_table(self.numbers, self.per_class, self.confusions, self.note)
 
     def to_json(self) -> dict[str, Any]:
-        """Give plain values for `json.dump`; None stands for NaN, which json does not know."""
+        """Return plain values for `json.dump`; None stands for NaN, which json does not know."""
         return {
             "numbers": {k: None if math.isnan(value) else value for k, value in self.numbers.items()},
             "images": self.images,
@@ -131,7 +131,7 @@ class ClassificationResult:
 
 def evaluate_classification(
     predictions: ClassificationArrays, *, class_names: Sequence[str]
-) -> ClassificationResult:
+) -> ClassificationScores:
     """Count how often the true class came first, or among the first five.
 
     Classes without images are left out of the mean over classes.
@@ -156,13 +156,13 @@ def evaluate_classification(
     per_class = [
         ClassCount(*entry) for entry in zip(class_names, images, right, among_five, predicted, strict=True)
     ]
-    shares = [entry.right / entry.images for entry in per_class if entry.images]
+    fractions = [entry.right / entry.images for entry in per_class if entry.images]
     numbers = {
         "top-1": _ratio(sum(right), len(labels)),
         "top-5": _ratio(sum(among_five), len(labels)),
-        "mean class top-1": _ratio(math.fsum(shares), len(shares)),
+        "mean class top-1": _ratio(math.fsum(fractions), len(fractions)),
     }
-    return ClassificationResult(
+    return ClassificationScores(
         numbers=numbers,
         per_class=per_class,
         confusions=_confusions(predictions, class_names),

@@ -1,1 +1,1 @@
-"""From a checkpoint to a file for a device: converters, the gate that each must pass, quantisation."""
+"""From a checkpoint to a file for a device: converters, the gate that each must pass, quantization."""

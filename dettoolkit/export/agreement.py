@@ -18,7 +18,7 @@ from torch import Tensor
 from dettoolkit.detection.boxes import pairwise_iou
 from dettoolkit.inference.answers import DetectionAnswer, SegmentationAnswer
 
-CLASS_SHARE = 0.001
+MIN_CLASS_FRACTION = 0.001
 """Least share of all pixels that a class has in one of the models' maps to be judged on its own."""
 
 
@@ -64,7 +64,7 @@ class Parity:
     doubts: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain values for JSON; None stands for what is not a finite number."""
+        """Return plain values for JSON; None stands for what is not a finite number."""
         return {
             "images": self.images,
             "figures": {name: _finite(value) for name, value in self.figures.items()},
@@ -174,7 +174,7 @@ def _label_figures(counts: NDArray[np.int64], images: int, names: Sequence[str])
     if not total:
         return Parity(images=images, figures={"pixels": np.nan}, doubts=("there are no pixels",))
     own, other = counts.sum(axis=1), counts.sum(axis=0)[:-1]
-    judged = np.flatnonzero(np.maximum(own, other) >= CLASS_SHARE * total)
+    judged = np.flatnonzero(np.maximum(own, other) >= MIN_CLASS_FRACTION * total)
     errors = 1 - both[judged] / (own + other - both)[judged]
     worst = judged[errors.argmax()]
     seen = int((own > 0).sum())

@@ -12,11 +12,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from dettoolkit.export import sample_images as gate_images
-from dettoolkit.export.report import GateError, Report, tolerances_of
 from dettoolkit.export.metric import Source, sources_of, validation_run
 from dettoolkit.export.publish import files_of, publish, report_path
+from dettoolkit.export.report import GateError, Report, tolerances_of
 from dettoolkit.export.request import Request, check, manifest_for, notes_on, with_facts
-from dettoolkit.export.verify import Trial, build_trial
+from dettoolkit.export.verify import Verification, build_verification
 from dettoolkit.loading import open_checkpoint
 from dettoolkit.manifest import Manifest
 from dettoolkit.training.run_folder import stored_recipe
@@ -45,7 +45,7 @@ class Exported:
 
     @property
     def report_path(self) -> Path:
-        """Say where the report is."""
+        """Return where the report is."""
         return report_path(self.path)
 
 
@@ -69,7 +69,7 @@ def export(source: Path, out: Path, request: Request, *, recipe: Recipe | None =
         GateError: the file does not agree with PyTorch beyond the tolerances; nothing was written.
     """
     check(out, request)
-    converter = import_module(f"dettoolkit.export.{request.format}")
+    converter = import_module(f"dettoolkit.formats.{request.format}.convert")
     recipe = recipe if recipe is not None else _own_recipe(source)
     described, network = open_checkpoint(source, recipe)
     run = None
@@ -82,7 +82,7 @@ def export(source: Path, out: Path, request: Request, *, recipe: Recipe | None =
     with tempfile.TemporaryDirectory(prefix=".export-", dir=out.parent) as folder:
         path = Path(folder) / out.name
         converter.convert(network, manifest, path)
-        trial = build_trial(
+        trial = build_verification(
             open_checkpoint(source, recipe)[1],  # not the converter's, which may have changed it
             manifest,
             images=gate_images.views(images, manifest),
@@ -91,7 +91,7 @@ def export(source: Path, out: Path, request: Request, *, recipe: Recipe | None =
             notes=notes_on(described, manifest),
         )
         if request.precision == "int8":
-            manifest, report = _quantised(
+            manifest, report = _quantized(
                 converter, path, manifest, trial, _calibration(request, recipe, images)
             )
         else:
@@ -131,23 +131,23 @@ def _calibration(
     return gate_images.read(gate_images.evenly(gate_images.training_sources(recipe), CALIBRATION_IMAGES))
 
 
-def _quantised(
+def _quantized(
     converter: ModuleType,
     path: Path,
     manifest: Manifest,
-    trial: Trial,
+    trial: Verification,
     calibration: Sequence[gate_images.Image],
 ) -> tuple[Manifest, Report]:
     """Put an int8 file in the place of a float32 one, with as few layers in float32 as pass."""
-    from dettoolkit.formats.onnx.quantize import Quantiser
+    from dettoolkit.formats.onnx.quantize import Quantizer
 
-    quantiser = Quantiser(path.read_bytes(), manifest, calibration)
+    quantizer = Quantizer(path.read_bytes(), manifest, calibration)
     made: dict[tuple[str, ...], tuple[bytes, Manifest, Report]] = {}
 
     def passes(layers: list[str]) -> bool:
         described = with_facts(manifest, float_layers=tuple(layers))
         path.unlink()
-        quantiser.write(path, layers)
+        quantizer.write(path, layers)
         converter.stamp(path, described)
         report = trial.report(path, described, files=[path])
         made[tuple(layers)] = path.read_bytes(), described, report
@@ -155,6 +155,6 @@ def _quantised(
         # Where the comparison proves nothing, more layers in float32 would not help.
         return not report.failures or bool(report.parity.doubts)
 
-    content, described, report = made[tuple(quantiser.fewest(passes))]
+    content, described, report = made[tuple(quantizer.fewest(passes))]
     path.write_bytes(content)
     return described, report

@@ -19,7 +19,7 @@ from dettoolkit.datasets.images import resize_image
 from dettoolkit.export.agreement import Matching, Parity, compare_detections, compare_labels
 from dettoolkit.inference.predictor import Predictor
 from dettoolkit.manifest import Manifest
-from dettoolkit.preprocessing import normalise
+from dettoolkit.preprocessing import normalize
 
 Image = NDArray[np.uint8]
 
@@ -97,12 +97,12 @@ def raw_outputs(predictor: Predictor, images: Sequence[Image]) -> list[tuple[Ten
 
 
 def network_input(manifest: Manifest, image: Image) -> Tensor:
-    """Make what a model's network takes of an image (H, W, 3): a batch of one, uint8 or normalised."""
+    """Make what a model's network takes of an image (H, W, 3): a batch of one, uint8 or normalized."""
     if manifest.export is not None and manifest.export.preprocessing:
         return torch.from_numpy(image)[None]
     fitted = image if manifest.input_hw is None else resize_image(image, manifest.input_hw)
     pixels = torch.from_numpy(np.ascontiguousarray(fitted.transpose(2, 0, 1)))
-    return normalise(pixels[None], manifest.mean, manifest.std)
+    return normalize(pixels[None], manifest.mean, manifest.std)
 
 
 def _add_raw(

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dettoolkit.datasets.images import MAX_MEGAPIXELS, read_image
 from dettoolkit.datasets.data_report import BadImageError
+from dettoolkit.datasets.images import MAX_MEGAPIXELS, read_image
 from dettoolkit.datasets.samples import SkippedImage
 from dettoolkit.evaluation.arrays import DetectionArrays
 from dettoolkit.inference.answers import DetectionAnswer, SegmentationAnswer
@@ -135,7 +135,7 @@ def _counts(predictor: Predictor, run: Run) -> Iterator[Any]:
 
 
 def _at(labels: NDArray[np.uint8], hw: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Give a label map the size of its label file, which is its image's but for a few data sets."""
+    """Return a label map the size of its label file, which is its image's but for a few data sets."""
     if labels.shape == hw:
         return labels
     rows, columns = (

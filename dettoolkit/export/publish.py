@@ -30,7 +30,7 @@ def files_of(converter: ModuleType, path: Path) -> list[Path]:
 
 
 def report_path(out: Path) -> Path:
-    """Say where the report of an exported file is."""
+    """Return where the report of an exported file is."""
     return out.with_name(f"{out.name}.report.json")
 
 

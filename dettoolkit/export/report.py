@@ -69,7 +69,7 @@ RESIZED = Strictness(
     both_ways=True,
 )
 # Each image's answer differs; what must hold is the score, or without labels that most stays the same.
-QUANTISED = Strictness(
+QUANTIZED = Strictness(
     score=0.2,
     iou=0.5,
     tolerances={
@@ -88,17 +88,17 @@ class GateError(RuntimeError):
 
 
 def strictness(manifest: Manifest) -> Strictness:
-    """Say what is demanded of a file that is described by a manifest."""
+    """Return what is demanded of a file that is described by a manifest."""
     export = manifest.export
     if export is None:
         raise ValueError("only an exported file is judged: give its manifest")
     if export.precision == "int8":
-        return QUANTISED
+        return QUANTIZED
     return RESIZED if export.preprocessing else EXACT
 
 
 def tolerances_of(manifest: Manifest, own: Mapping[str, float]) -> dict[str, float]:
-    """Give the tolerances for a file, with some of a person's own.
+    """Return the tolerances for a file, with some of a person's own.
 
     Raises:
         ValueError: an unknown name, or a value that is no share.
@@ -114,7 +114,7 @@ def tolerances_of(manifest: Manifest, own: Mapping[str, float]) -> dict[str, flo
 
 
 def matching_of(manifest: Manifest) -> Matching | None:
-    """Say when two detections are the same one; None of a segmenter."""
+    """Return when two detections are the same one; None of a segmenter."""
     facts, level = manifest.detection, strictness(manifest)
     if facts is None:
         return None
@@ -122,7 +122,7 @@ def matching_of(manifest: Manifest) -> Matching | None:
         score=level.score,
         iou=level.iou,
         threshold=facts.score_threshold,
-        shown=facts.shown_threshold,
+        shown=facts.threshold,
         most=facts.max_detections,
     )
 
@@ -153,7 +153,7 @@ class Report:
 
     @property
     def figures(self) -> dict[str, float]:
-        """Give all errors by name."""
+        """Return all errors by name."""
         figures = dict(self.parity.figures)
         if self.scores is not None:
             loss = self.scores[0] - self.scores[1]
@@ -162,7 +162,7 @@ class Report:
 
     @property
     def judged(self) -> dict[str, float]:
-        """Give the tolerances that count: an int8 file's score, where there is one, stands for all else."""
+        """Return the tolerances that count: an int8 file's score, where there is one, stands for all else."""
         export = self.manifest.export
         if self.scores is not None and export is not None and export.precision == "int8":
             return {"metric": self.tolerances["metric"]}
@@ -170,7 +170,7 @@ class Report:
 
     @property
     def failures(self) -> list[str]:
-        """Say in sentences what is wrong; none when the file may be written."""
+        """Describe in sentences what is wrong; none when the file may be written."""
         found = [f"the comparison proves nothing: {doubt}" for doubt in self.parity.doubts]
         figures, judged = self.figures, self.judged
         for name in _required(self.manifest) - figures.keys():
@@ -187,12 +187,12 @@ class Report:
         return found
 
     def summary(self) -> str:
-        """Give the figures that count in one line."""
+        """Return the figures that count in one line."""
         figures = ", ".join(f"{_words(name)} {self.figures[name]:.3g}" for name in self.judged)
         return f"{figures}: {'too far from PyTorch' if self.failures else 'good'}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain values for JSON."""
+        """Return plain values for JSON."""
         named = ("pytorch", "exported")
         pair = {
             "scores": self.scores,
@@ -242,7 +242,7 @@ class Report:
 
 
 def _required(manifest: Manifest) -> set[str]:
-    """Name the figures without which nothing is proven."""
+    """Return the names of the figures without which nothing is proven."""
     answers = {"detections"} if manifest.task == "detection" else {"pixels", "worst_class"}
     final = manifest.export is not None and manifest.export.postprocessing
     return answers if final else {"raw", *answers}

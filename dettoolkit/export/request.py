@@ -8,9 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from dettoolkit.formats import FORMATS, missing
 from dettoolkit.export.publish import report_path
-from dettoolkit.manifest import DetectionFacts, ExportFacts, Manifest, SizeHW
+from dettoolkit.formats import FORMATS, missing
+from dettoolkit.manifest import DetectionSection, ExportFacts, Manifest, SizeHW
 
 ENDINGS = {name: ending for ending, name in FORMATS.items()}
 
@@ -35,9 +35,9 @@ class Request:
 
     Attributes:
         format: onnx, openvino, executorch, litert or pt2.
-        precision: float32, or int8: quantised to 8 bits with images of the training set.
+        precision: float32, or int8: quantized to 8 bits with images of the training set.
         batch: images that the file takes at once; None for any number.
-        preprocessing: put resizing and normalising inside.
+        preprocessing: put resizing and normalizing inside.
         postprocessing: put everything up to final boxes or label maps inside.
         input_hw: size of the network's input; None takes the recipe's, or, of a segmenter that keeps its
             images' size, that of the first image it is tried on.
@@ -64,12 +64,12 @@ class Request:
 
     @property
     def scores(self) -> bool:
-        """Say whether both models are scored on the validation set."""
+        """Return whether both models are scored on the validation set."""
         return self.metric if self.metric is not None else self.precision == "int8" and self.images is None
 
 
 def default_out(source: Path, request: Request) -> Path:
-    """Say where the file goes: beside the checkpoint, or in the run's folder."""
+    """Return where the file goes: beside the checkpoint, or in the run's folder."""
     suffix = "" if request.precision == "float32" else f"_{request.precision}"
     folder = source.parent if source.is_file() else source
     return folder / f"model{suffix}{ENDINGS[request.format]}"
@@ -99,7 +99,7 @@ def check(out: Path, request: Request) -> None:
 
 
 def manifest_for(described: Manifest, request: Request, *, first_hw: SizeHW) -> Manifest:
-    """Say what the file will take and give.
+    """Return what the file will take and give.
 
     Args:
         described: the checkpoint's manifest.
@@ -143,17 +143,17 @@ def _portable(value: Any) -> Any:
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
-def _thresholded(facts: DetectionFacts, request: Request) -> DetectionFacts:
+def _thresholded(facts: DetectionSection, request: Request) -> DetectionSection:
     least = request.score_threshold
     if least is None:
         least = max(facts.score_threshold, INSIDE_SCORE_THRESHOLD if request.postprocessing else 0.0)
     if not 0 <= least < 1:
         raise ValueError(f"a score threshold must be at least 0 and below 1, got {least}")
-    return replace(facts, score_threshold=least, shown_threshold=max(facts.shown_threshold, least))
+    return replace(facts, score_threshold=least, threshold=max(facts.threshold, least))
 
 
 def notes_on(described: Manifest, manifest: Manifest) -> tuple[str, ...]:
-    """Say in which way the file differs from how the checkpoint is evaluated."""
+    """Return in which way the file differs from how the checkpoint is evaluated."""
     notes = []
     if described.input_hw != manifest.input_hw and manifest.input_hw is not None:
         height, width = manifest.input_hw

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dettoolkit.datasets.images import resize_image
 from dettoolkit.datasets.data_report import BadImageError
+from dettoolkit.datasets.images import resize_image
 from dettoolkit.export.metric import Source, sources_of
 from dettoolkit.inference import inputs as inference_images
 from dettoolkit.manifest import Manifest

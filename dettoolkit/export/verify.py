@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from dettoolkit.formats.pytorch import NetworkEngine
 from dettoolkit.export.agreement import Parity
-from dettoolkit.export.report import GateError, Report, matching_of
-from dettoolkit.export.metric import score
 from dettoolkit.export.comparison import Image, compare
+from dettoolkit.export.metric import score
+from dettoolkit.export.report import GateError, Report, matching_of
+from dettoolkit.formats.pytorch import PytorchEngine
 from dettoolkit.inference.predictor import Predictor
 from dettoolkit.loading import load
 from dettoolkit.manifest import Manifest
@@ -28,7 +28,7 @@ WARM_UP, TIMES = 3, 20
 SECONDS = 4.0  # after which timing ends, for large images
 
 
-class AsTrained:
+class ReferenceEngine:
     """Run a network on the CPU as it is."""
 
     device = torch.device("cpu")
@@ -38,13 +38,13 @@ class AsTrained:
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Map normalised images (N, 3, H, W) to the network's raw outputs."""
+        """Map normalized images (N, 3, H, W) to the network's raw outputs."""
         outputs = self.network(images)
         return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
+class Verification:
     """What every file of an export is tried with.
 
     Attributes:
@@ -126,7 +126,7 @@ class Trial:
         return self.reference_score[1], score(candidate, self.run)[1]
 
 
-def build_trial(
+def build_verification(
     network: nn.Module,
     manifest: Manifest,
     *,
@@ -134,14 +134,14 @@ def build_trial(
     run: Run | None,
     tolerances: Mapping[str, float],
     notes: tuple[str, ...],
-) -> Trial:
+) -> Verification:
     """Set up the reference: a network that no converter has touched, with the file's size and thresholds."""
     described = replace(manifest, export=None)
-    reference = Predictor(described, AsTrained(network), source="PyTorch")
+    reference = Predictor(described, ReferenceEngine(network), source="PyTorch")
     tensors = (*network.parameters(), *network.buffers())
-    return Trial(
+    return Verification(
         reference=reference,
-        fast=Predictor(described, NetworkEngine(network, torch.device("cpu")), source="PyTorch"),
+        fast=Predictor(described, PytorchEngine(network, torch.device("cpu")), source="PyTorch"),
         reference_score=score(reference, run) if run is not None else None,
         images=images,
         run=run,

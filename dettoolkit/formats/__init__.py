@@ -28,7 +28,7 @@ FORMATS = {
 RUNS_CODE = (".pt2",)
 """Endings of files that can run code when they are opened; see docs/security.md."""
 
-MOST_THREADS = max(64, os.cpu_count() or 1)
+MAX_THREADS = max(64, os.cpu_count() or 1)
 
 
 class Engine(Protocol):
@@ -74,9 +74,9 @@ def check_threads(count: int, name: str = "threads") -> int:
     Raises:
         ValueError: another number.
     """
-    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MOST_THREADS:
+    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MAX_THREADS:
         raise ValueError(
-            f"{name}={count!r}: wanted a whole number from 1 to {MOST_THREADS}; more than the "
+            f"{name}={count!r}: wanted a whole number from 1 to {MAX_THREADS}; more than the "
             f"{os.cpu_count()} cores of this machine make nothing faster"
         )
     return count
@@ -93,7 +93,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def module_of(path: Path) -> ModuleType:
-    """Give the module of a file's format.
+    """Return the module of a file's format.
 
     Raises:
         ValueError: no format has this ending.
@@ -103,11 +103,11 @@ def module_of(path: Path) -> ModuleType:
             f"{path}: files that end in '{path.suffix}' are of no format that dettoolkit exports "
             f"({', '.join(FORMATS)}): give a run's folder, a checkpoint or an exported file"
         )
-    return import_module(f"dettoolkit.formats.{FORMATS[path.suffix.lower()]}")
+    return import_module(f"dettoolkit.formats.{FORMATS[path.suffix.lower()]}.open")
 
 
 def missing(extra: str, error: ModuleNotFoundError) -> ModuleNotFoundError:
-    """Say which extra brings a module that is not there."""
+    """Return which extra brings a module that is not there."""
     return ModuleNotFoundError(
         f"this needs the Python package '{error.name}', which is not installed: "
         f"pip install 'dettoolkit[{extra}]'",

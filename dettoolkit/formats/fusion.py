@@ -11,10 +11,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 def fused(network: nn.Module) -> nn.Module:
-    """Copy a network for inference with its batch normalisation folded into convolutions.
+    """Copy a network for inference with its batch normalization folded into convolutions.
 
-    Where a Sequential has a convolution and right after it the normalisation of its output, one convolution
-    does both; other normalisation stays.
+    Where a Sequential has a convolution and right after it the normalization of its output, one convolution
+    does both; other normalization stays.
 
     Args:
         network: left as it is.

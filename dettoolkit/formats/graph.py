@@ -14,12 +14,12 @@ from dettoolkit.manifest import FINAL, RAW, ExportFacts, Manifest, SizeHW
 
 
 def output_names(manifest: Manifest) -> tuple[str, ...]:
-    """Name an exported file's outputs; see `ExportFacts` for what they hold."""
+    """Return the name of a exported file's outputs; see `ExportFacts` for what they hold."""
     return (FINAL if facts(manifest).postprocessing else RAW)[manifest.task]
 
 
 def facts(manifest: Manifest) -> ExportFacts:
-    """Give what the file is to be.
+    """Return what the file is to be.
 
     Raises:
         ValueError: the manifest does not say.
@@ -32,7 +32,7 @@ def facts(manifest: Manifest) -> ExportFacts:
 
 
 def input_hw(manifest: Manifest) -> SizeHW:
-    """Give the size of the network's input.
+    """Return the size of the network's input.
 
     Raises:
         ValueError: the manifest leaves it open.
@@ -72,17 +72,17 @@ def example_images(manifest: Manifest) -> Tensor:
 
 
 def batch_shapes(manifest: Manifest) -> dict[int, Dim]:
-    """Say which dimensions of the images are open: the first, unless the batch is fixed."""
+    """Return which dimensions of the images are open: the first, unless the batch is fixed."""
     return {0: Dim("N", min=1)} if facts(manifest).batch is None else {}
 
 
-def still(network: nn.Module) -> nn.Module:
-    """Copy a network as it is deployed: float32, on the CPU, batch normalisation folded, no gradients."""
+def freeze_for_export(network: nn.Module) -> nn.Module:
+    """Copy a network as it is deployed: float32, on the CPU, batch normalization folded, no gradients."""
     return fused(network).float().cpu()
 
 
 def capture(network: nn.Module, manifest: Manifest) -> ExportedProgram:
-    """Trace a network: normalised images (N, 3, h, w) in, raw outputs out; batch normalisation is folded.
+    """Trace a network: normalized images (N, 3, h, w) in, raw outputs out; batch normalization is folded.
 
     Args:
         network: left as it is.
@@ -92,7 +92,7 @@ def capture(network: nn.Module, manifest: Manifest) -> ExportedProgram:
         ValueError: see `refuse_unlike`.
     """
     refuse_unlike(manifest)
-    return trace(still(network), example_images(manifest), batch_shapes(manifest))
+    return trace(freeze_for_export(network), example_images(manifest), batch_shapes(manifest))
 
 
 def trace(module: nn.Module, images: Tensor, open_shapes: dict[int, Dim]) -> ExportedProgram:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from dettoolkit.formats.fusion import fused, with_products
 
 
-class NetworkEngine:
+class PytorchEngine:
     """Run a network on a device, in evaluation mode and without gradients.
 
     The network is rewritten (see `fusion`) and channels lie together, which changes outputs by rounding only;
@@ -25,6 +25,6 @@ class NetworkEngine:
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Map normalised images (N, 3, H, W) to the network's raw outputs."""
+        """Map normalized images (N, 3, H, W) to the network's raw outputs."""
         outputs = self.network(images.contiguous(memory_format=torch.channels_last))
         return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)

@@ -20,7 +20,7 @@ def refuse_flexible(manifest: Manifest, path: Path, *, runtime: str) -> None:
         FileExistsError: there is such a file.
         ValueError: any batch size, pre- or post-processing inside, int8; or see `graph.refuse_unlike`.
     """
-    refuse_taken(path)
+    check_not_exists(path)
     export = facts(manifest)
     others = "the formats onnx and openvino can"
     if export.batch is None:
@@ -43,7 +43,7 @@ def refuse_flexible(manifest: Manifest, path: Path, *, runtime: str) -> None:
     refuse_unlike(manifest)
 
 
-def refuse_taken(*paths: Path) -> None:
+def check_not_exists(*paths: Path) -> None:
     """Refuse to write over files, where the format's own writer would; before the long work.
 
     Raises:

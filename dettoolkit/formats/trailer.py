@@ -63,7 +63,7 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
 
 
 def _end_of_model(path: Path) -> int | None:
-    """Say where the archive begins; None where there is none of ours."""
+    """Return where the archive begins; None where there is none of ours."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.getinfo(ENTRY).header_offset

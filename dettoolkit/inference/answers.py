@@ -17,7 +17,7 @@ from torch import Tensor
 from dettoolkit.detection.anchors import default_boxes
 from dettoolkit.detection.postprocess import Detections, postprocess, to_original
 from dettoolkit.finite import require_finite
-from dettoolkit.manifest import FINAL, RAW, Manifest, SegmentationFacts, SizeHW
+from dettoolkit.manifest import FINAL, RAW, Manifest, SegmentationSection, SizeHW
 from dettoolkit.segmentation.predict import InferenceOptions, predict_labels
 
 Forward = Callable[[Tensor], tuple[Tensor, ...]]
@@ -173,8 +173,8 @@ class SegmentationAnswers:
         return array
 
 
-def options_of(facts: SegmentationFacts) -> InferenceOptions:
-    """Say how a segmenter's images are answered."""
+def options_of(facts: SegmentationSection) -> InferenceOptions:
+    """Return how a segmenter's images are answered."""
     return InferenceOptions(
         mode=facts.mode,
         window_hw=facts.window_hw,

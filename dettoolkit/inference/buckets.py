@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dettoolkit.datasets.images import MAX_MEGAPIXELS, damage
 from dettoolkit.datasets.data_report import BadImageError
+from dettoolkit.datasets.images import MAX_MEGAPIXELS, damage
 from dettoolkit.inference.inputs import as_rgb
 
 

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from dettoolkit.datasets.data_report import BadImageError, DataReport, Problem
 from dettoolkit.datasets.images import ENDINGS, MAX_MEGAPIXELS, check_size, damage, decode, read_whole
-from dettoolkit.datasets.data_report import BadImageError, Problem, ProblemReport
 from dettoolkit.datasets.walk import Walk, natural
 from dettoolkit.inference.jobs.video import ENDINGS as VIDEOS
 
@@ -42,9 +42,9 @@ def read_upright(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> Pixel
 
 
 def as_rgb(source: object, *, max_megapixels: float = MAX_MEGAPIXELS) -> tuple[Path | None, Pixels]:
-    """Give the path, if there is one, and the pixels, RGB uint8 (H, W, 3), of one image of any kind.
+    """Return the path, if there is one, and the pixels, RGB uint8 (H, W, 3), of one image of any kind.
 
-    Grey images get three equal channels; transparency is dropped, not blended.
+    Gray images get three equal channels; transparency is dropped, not blended.
 
     Raises:
         BadImageError: a file, bytes or a Pillow image that cannot be read, or have more than
@@ -117,7 +117,7 @@ def _files(path: Path) -> list[Path] | None:
 
 
 def _tell(path: Path, left_out: Iterable[Problem]) -> None:
-    problems = ProblemReport(path)
+    problems = DataReport(path)
     problems.record(left_out)
     if problems.counts:
         logger.warning("%s", problems.summary())
@@ -146,7 +146,7 @@ def matching(pattern: Path, endings: tuple[str, ...] = ()) -> tuple[list[Path], 
 
 
 def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Say whether the parts of a path match those of a pattern, of which ** stands for any number."""
+    """Return whether the parts of a path match those of a pattern, of which ** stands for any number."""
     if not pattern:
         return not parts
     if pattern[0] == "**":
@@ -173,7 +173,7 @@ def _from_array(image: NDArray[Any]) -> Pixels:
     channels = 1 if image.ndim == 2 else image.shape[-1] if image.ndim == 3 else 0
     if image.dtype != np.uint8 or channels not in (1, 3, 4) or not image.size:
         raise ValueError(
-            f"an image array must be uint8 (H, W, 3) RGB, or (H, W) grey, or (H, W, 4) with alpha; got "
+            f"an image array must be uint8 (H, W, 3) RGB, or (H, W) gray, or (H, W, 4) with alpha; got "
             f"{image.dtype} {image.shape}: scale to 0..255, move channels last, and give several images as a "
             "list"
         )

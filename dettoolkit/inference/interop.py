@@ -52,7 +52,7 @@ def supervision_masks(masks: NDArray[np.bool_], labels: NDArray[np.int64], names
 
 
 def _bounds(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    """Give left, top, right, bottom of what is True in a mask (H, W)."""
+    """Return left, top, right, bottom of what is True in a mask (H, W)."""
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dettoolkit.datasets.images import MAX_MEGAPIXELS, MOST_MEGAPIXELS, resize_image
+from dettoolkit.datasets.images import MAX_MEGAPIXELS, MEGAPIXELS_LIMIT, resize_image
 from dettoolkit.formats import Engine
 from dettoolkit.inference.answers import (
     Answer,
@@ -21,9 +21,9 @@ from dettoolkit.inference.answers import (
     check_outputs,
 )
 from dettoolkit.inference.inputs import as_rgb, batches, sources_of
-from dettoolkit.inference.results import DetectionPrediction, Prediction, SegmentationPrediction
+from dettoolkit.inference.results import DetectionResult, Prediction, SegmentationResult
 from dettoolkit.manifest import Manifest
-from dettoolkit.preprocessing import normalise, normalise_on_cpu
+from dettoolkit.preprocessing import normalize, normalize_on_cpu
 
 COUNT = int | np.integer
 NUMBER = COUNT | float | np.floating
@@ -50,9 +50,9 @@ class Predictor:
         Raises:
             ValueError: a limit that is out of range.
         """
-        if not 0 < max_megapixels <= MOST_MEGAPIXELS:
+        if not 0 < max_megapixels <= MEGAPIXELS_LIMIT:
             raise ValueError(
-                f"max_megapixels must be above 0 and at most {MOST_MEGAPIXELS:g}, got {max_megapixels}"
+                f"max_megapixels must be above 0 and at most {MEGAPIXELS_LIMIT:g}, got {max_megapixels}"
             )
         self.max_megapixels = max_megapixels
         self.manifest = manifest
@@ -66,16 +66,16 @@ class Predictor:
 
     @property
     def task(self) -> Literal["detection", "segmentation"]:
-        """Say what the model does."""
+        """Return what the model does."""
         return self.manifest.task
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Name the classes, by label."""
+        """Return the names of the classes, by label."""
         return self.manifest.class_names
 
     def __repr__(self) -> str:
-        """Say what this is, for a person at a prompt."""
+        """Return what this is, for a person at a prompt."""
         export = self.manifest.export
         runtime = "PyTorch" if export is None else f"{export.format} {export.precision}"
         names = ", ".join(self.class_names[:4]) + (", …" if len(self.class_names) > 4 else "")
@@ -94,7 +94,7 @@ class Predictor:
                 one prediction. A sequence of those, a folder or a pattern such as "photos/*.jpg": a list of
                 predictions, in order.
             threshold: of a detector, the least score of what is given; None takes the manifest's
-                `shown_threshold`, 0 gives all that the model's own threshold let through.
+                `threshold`, 0 gives all that the model's own threshold let through.
             batch_size: images that the network takes at once.
 
         Raises:
@@ -149,7 +149,7 @@ class Predictor:
     def prediction(self, image: NDArray[np.uint8], answer: Answer, *, path: Path | None = None) -> Prediction:
         """Put an image, uint8 (H, W, 3) RGB, and its answer together, with all that shows and writes it."""
         if isinstance(answer, DetectionAnswer):
-            return DetectionPrediction(
+            return DetectionResult(
                 path=path,
                 image=image,
                 class_names=self.class_names,
@@ -157,7 +157,7 @@ class Predictor:
                 **answer._asdict(),
             )
         facts = self.manifest.segmentation
-        return SegmentationPrediction(
+        return SegmentationResult(
             path=path,
             image=image,
             class_names=self.class_names,
@@ -181,13 +181,13 @@ class Predictor:
                 raise ValueError(f"a segmenter has no scores: leave threshold={threshold} out")
             return 0.0
         if threshold is None:
-            return facts.shown_threshold
+            return facts.threshold
         if isinstance(threshold, bool) or not isinstance(threshold, NUMBER) or not 0 <= threshold <= 1:
             raise ValueError(f"threshold must be a number from 0 to 1, got {threshold!r}")
         return float(threshold)
 
     def _groups(self, images: Sequence[NDArray[np.uint8]]) -> Iterator[list[int]]:
-        """Tell which images go through the network together: as many as it takes, of one size."""
+        """Return which images go through the network together: as many as it takes, of one size."""
         resized = self.manifest.input_hw is not None and not self._inside
         by_size: dict[tuple[int, ...], list[int]] = {}
         for row, image in enumerate(images):
@@ -199,7 +199,7 @@ class Predictor:
 
     @property
     def _inside(self) -> bool:
-        """Say whether the engine resizes and normalises."""
+        """Return whether the engine resizes and normalizes."""
         return self.manifest.export is not None and self.manifest.export.preprocessing
 
     def _inputs(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
@@ -212,9 +212,9 @@ class Predictor:
             for image in images
         ]
         if self.engine.device.type == "cpu":
-            return torch.from_numpy(normalise_on_cpu(fitted, self.manifest.mean, self.manifest.std))
+            return torch.from_numpy(normalize_on_cpu(fitted, self.manifest.mean, self.manifest.std))
         pixels = torch.from_numpy(np.stack(fitted)).to(self.engine.device)  # (N, h, w, 3)
-        return normalise(pixels.permute(0, 3, 1, 2).contiguous(), self.manifest.mean, self.manifest.std)
+        return normalize(pixels.permute(0, 3, 1, 2).contiguous(), self.manifest.mean, self.manifest.std)
 
     def _forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """Run the engine; where it takes a fixed number of images, fill up by the last, drop the surplus."""

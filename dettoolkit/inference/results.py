@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dettoolkit.drawing.boxes import Color, draw_boxes
+from dettoolkit.drawing.detection_grids import save_figure
 from dettoolkit.drawing.masks import draw_segments
-from dettoolkit.drawing.detection_grids import save_picture
 from dettoolkit.inference.interop import run_lengths, supervision_boxes, supervision_masks
 
 SHOWN = 6  # classes that a prediction says in one line
 
 
-class FoundObject(NamedTuple):
+class DetectedObject(NamedTuple):
     """One detection, in plain Python types."""
 
     name: str
@@ -52,11 +52,11 @@ class Prediction(ABC):
 
     @property
     def hw(self) -> tuple[int, int]:
-        """Give the image's height and width."""
+        """Return the image's height and width."""
         return self.image.shape[0], self.image.shape[1]
 
     def __repr__(self) -> str:
-        """Say what was found, for a person at a prompt."""
+        """Return what was found, for a person at a prompt."""
         name = "" if self.path is None else f"{self.path.name}, "
         height, width = self.hw
         return f"<{type(self).__name__} {name}{width} x {height} pixels: {self._summary()}>"
@@ -75,12 +75,12 @@ class Prediction(ABC):
             FileExistsError: there is a file already; it is left as it is.
             ValueError: another ending.
         """
-        save_picture(_fresh(path), self.plot())
+        save_figure(_fresh(path), self.plot())
         return Path(path)
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """Give everything but the pixels as data that can be written as JSON."""
+        """Return everything but the pixels as data that can be written as JSON."""
 
     def _facts(self) -> dict[str, Any]:
         height, width = self.hw
@@ -89,7 +89,7 @@ class Prediction(ABC):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class DetectionPrediction(Prediction):
+class DetectionResult(Prediction):
     """The objects found in an image, the surest first. Its length is their number; it yields FoundObjects.
 
     Attributes:
@@ -107,14 +107,14 @@ class DetectionPrediction(Prediction):
         """Count the objects."""
         return len(self.scores)
 
-    def __iter__(self) -> Iterator[FoundObject]:
+    def __iter__(self) -> Iterator[DetectedObject]:
         """Yield the objects, the surest first."""
         rows = zip(self.names, self.scores.tolist(), self.boxes_xyxy.tolist(), strict=True)
-        return (FoundObject(name, score, tuple(box)) for name, score, box in rows)
+        return (DetectedObject(name, score, tuple(box)) for name, score, box in rows)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Name the class of each object."""
+        """Return the names of the class of each object."""
         return tuple(self.class_names[label] for label in self.labels)
 
     def _summary(self) -> str:
@@ -127,7 +127,7 @@ class DetectionPrediction(Prediction):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Give everything but the pixels as data that can be written as JSON."""
+        """Return everything but the pixels as data that can be written as JSON."""
         objects = [
             {
                 "name": found.name,
@@ -151,7 +151,7 @@ class DetectionPrediction(Prediction):
         ]
 
     def to_supervision(self) -> Any:
-        """Give `supervision.Detections`: xyxy, confidence, class_id (the label) and data["class_name"].
+        """Return `supervision.Detections`: xyxy, confidence, class_id (the label) and data["class_name"].
 
         Raises:
             ModuleNotFoundError: the package supervision is not installed.
@@ -160,12 +160,12 @@ class DetectionPrediction(Prediction):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class SegmentationPrediction(Prediction):
+class SegmentationResult(Prediction):
     """The class of each pixel of an image.
 
     Attributes:
         labels: uint8 (H, W) 0-based classes.
-        colors: red, green, blue of each class in pictures; None, for one or all, chooses.
+        colors: red, green, blue of each class in figures; None, for one or all, chooses.
     """
 
     labels: NDArray[np.uint8]
@@ -173,8 +173,8 @@ class SegmentationPrediction(Prediction):
     task = "segmentation"
 
     @property
-    def shares(self) -> dict[str, float]:
-        """Give the share of pixels, in (0, 1], of each class that occurs, the largest first."""
+    def fractions(self) -> dict[str, float]:
+        """Return the share of pixels, in (0, 1], of each class that occurs, the largest first."""
         return {self.class_names[label]: count / self.labels.size for label, count in self._pixels()}
 
     def _pixels(self) -> list[tuple[int, int]]:
@@ -184,7 +184,7 @@ class SegmentationPrediction(Prediction):
         return [(int(label), int(counts[label])) for label in order if counts[label]]
 
     def mask(self, name: str) -> NDArray[np.bool_]:
-        """Tell which pixels are of a class: bool (H, W), all False where it does not occur.
+        """Return which pixels are of a class: bool (H, W), all False where it does not occur.
 
         Raises:
             ValueError: no such class.
@@ -197,17 +197,17 @@ class SegmentationPrediction(Prediction):
         return mask
 
     def _summary(self) -> str:
-        shares = self.shares.items()
+        fractions = self.fractions.items()
         return _listed(
-            [f"{name} {share:.1%}" if share >= 0.001 else f"{name} <0.1%" for name, share in shares]
+            [f"{name} {share:.1%}" if share >= 0.001 else f"{name} <0.1%" for name, share in fractions]
         )
 
     def plot(self) -> NDArray[np.uint8]:
-        """Draw the classes' colours and names over the image: uint8 (H, W, 3) RGB, of its size."""
+        """Draw the classes' colors and names over the image: uint8 (H, W, 3) RGB, of its size."""
         return draw_segments(self.image, self.labels, class_names=self.class_names, colors=self.colors)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the classes that occur and their pixels as data that can be written as JSON; no label map."""
+        """Return the classes that occur and their pixels as data that can be written as JSON; no label map."""
         classes = [
             {
                 "name": self.class_names[label],
@@ -221,7 +221,7 @@ class SegmentationPrediction(Prediction):
         return {**self._facts(), "classes": classes}
 
     def to_png(self, path: str | Path, *, ids: bool = True) -> Path:
-        """Write the label map as a grey PNG and return its path; missing folders are made.
+        """Write the label map as a gray PNG and return its path; missing folders are made.
 
         Args:
             path: ends in .png.
@@ -253,7 +253,7 @@ class SegmentationPrediction(Prediction):
         ]
 
     def to_supervision(self) -> Any:
-        """Give `supervision.Detections`, one for each class that occurs: mask, class_id, data["class_name"].
+        """Return `supervision.Detections`, one for each class that occurs: mask, class_id, data["class_name"].
 
         Raises:
             ModuleNotFoundError: the package supervision is not installed.

@@ -16,14 +16,14 @@ def printable(text: str) -> str:
 
 
 def part_of(path: Path) -> Path:
-    """Give the hidden name of a file until it is whole; short, however long the file's own is."""
+    """Return the hidden name of a file until it is whole; short, however long the file's own is."""
     digest = hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()
     return path.with_name(f".{digest}.part{path.suffix}")
 
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Give a hidden name to write under; the file gets its own name when nothing went wrong."""
+    """Return a hidden name to write under; the file gets its own name when nothing went wrong."""
     part = part_of(path)
     try:
         yield part

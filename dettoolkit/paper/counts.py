@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from dettoolkit.deploy import build_network
 from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.config import DetectionRecipe, load_recipe
+from dettoolkit.deploy import build_network
 from dettoolkit.paper.published import TABLES, Row
 
 ROUNDS, WARM_UP, TURNS = 5, 1, 4
@@ -38,12 +38,12 @@ class Count:
 
     @property
     def parameters_off(self) -> float | None:
-        """Say how far our parameters are from the print, relatively; None where there is no print."""
+        """Return how far our parameters are from the print, relatively; None where there is no print."""
         return None if self.row.parameters is None else self.parameters / float(self.row.parameters) - 1
 
     @property
     def madds_off(self) -> float:
-        """Say how far our multiply-adds are from the print, relatively."""
+        """Return how far our multiply-adds are from the print, relatively."""
         return self.madds / float(self.row.madds) - 1
 
 

@@ -19,7 +19,7 @@ def machine() -> str:
 
 
 def _processor() -> str:
-    """Give the processor's name; Linux tells it in a file only."""
+    """Return the processor's name; Linux tells it in a file only."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from torch import nn
 
-from dettoolkit.deploy import build_network
 from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.config import ClassificationRecipe, DetectionRecipe, Recipe, SegmentationRecipe, load_recipe
 from dettoolkit.config.detection import DetectionData
 from dettoolkit.config.layers import shipped_folder
 from dettoolkit.config.segmentation import SegmentationData
 from dettoolkit.datasets.scenes.render import CATEGORIES
+from dettoolkit.deploy import build_network
 from dettoolkit.paper.counts import ROUNDS, TURNS, Latency, measure
 from dettoolkit.paper.machine import machine
 from dettoolkit.paper.published import TABLES, published_rows
@@ -33,7 +33,7 @@ nothing in it is typed by hand.
   named), or torchvision for its own weights. It is no score of ours.
 - **measured here**: the best score in a log of a training of ours, and on which data. No recipe has been
   trained to its end on the data of its published score yet.
-- **parameters** include batch normalisation's scale and offset; **MAdds** are those of one image of the size
+- **parameters** include batch normalization's scale and offset; **MAdds** are those of one image of the size
   in brackets. Both are for as many classes as the recipe's data have. `dettoolkit paper-tables` counts as the
   paper does, and prints its figures beside ours."""
 HEADER = ("recipe", "published", "measured here", "parameters", "MAdds", "ms")
@@ -86,7 +86,7 @@ def model_zoo(logs: Path, *, tell: Callable[[str], None] | None) -> Iterator[str
 
 
 def _sizes(network: nn.Module, image_hw: tuple[int, int], latency: Latency | None) -> tuple[str, str, str]:
-    """Give parameters, multiply-adds and milliseconds; the last is empty where there are none."""
+    """Return parameters, multiply-adds and milliseconds; the last is empty where there are none."""
     height, width = image_hw
     time = "" if latency is None else f"{latency.median:.1f} ({latency.low:.1f}-{latency.high:.1f})"
     parameters = f"{count_parameters(network, norm_affine=True) / 1e6:.2f}M"
@@ -114,14 +114,14 @@ def _detection_classes(data: DetectionData) -> int:
 
 
 def _own_size(data: SegmentationData) -> tuple[int, int]:
-    """Give the size of images that keep theirs; of other folders nothing but the crops' is known."""
+    """Return the size of images that keep theirs; of other folders nothing but the crops' is known."""
     if data.type == "scenes":
         return data.scenes.image_hw
     return CITYSCAPES_HW if data.type == "cityscapes" else data.crop_hw
 
 
 def _published() -> Mapping[str, list[str]]:
-    """Give each recipe's published scores by its name."""
+    """Return each recipe's published scores by its name."""
     found: dict[str, list[str]] = {}
     for row in published_rows(list(TABLES)):
         if row.recipe is not None and not row.overrides:

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dettoolkit.backbones.initialize import initialise
-from dettoolkit.backbones.padding import pad_same
-from dettoolkit.weights.pretrained import load_backbone, load_segmenter
 from dettoolkit.backbones.build import build_backbone, listing, refuse_replaced
+from dettoolkit.backbones.initialize import initialize
+from dettoolkit.backbones.padding import pad_same
 from dettoolkit.config.segmentation import CrossEntropy, LRASPPModel, RASPPModel
 from dettoolkit.heads.lraspp import LRASPPHead
 from dettoolkit.heads.raspp import RASPPHead
 from dettoolkit.segmentation.losses import cross_entropy
 from dettoolkit.segmentation.model import Segmenter
 from dettoolkit.segmentation.task import Losses
+from dettoolkit.weights.pretrained import load_backbone, load_segmenter
 
 LOW_FEATURES = {"depthwise": "low_depthwise", "output": "low_first"}
 
@@ -58,7 +58,7 @@ def build_segmenter(
             norm_momentum=momentum,
         )
     segmenter = Segmenter(backbone=backbone, head=built, low=low)
-    initialise(segmenter, init=head.init, std=head.init_std)
+    initialize(segmenter, init=head.init, std=head.init_std)
     if model.backbone.padding == "same":
         pad_same(segmenter)
     if pretrained and model.backbone.weights is not None:
@@ -72,7 +72,7 @@ def build_segmenter(
 
 
 def build_loss(loss: CrossEntropy, names: Sequence[str], *, align_corners: bool) -> Losses:
-    """Give the loss function of logits and labels.
+    """Return the loss function of logits and labels.
 
     Raises:
         ValueError: a weight for a class that the data set has not.

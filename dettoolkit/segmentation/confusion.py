@@ -115,7 +115,7 @@ def _complain(table: Tensor, num_classes: int) -> None:
 def instance_counts(
     predicted: Tensor, instances: Tensor, *, label_of_id: Tensor, category_of: Tensor
 ) -> Tensor:
-    """Count the pixels of each labelled object, and those predicted as its class and as its category.
+    """Count the pixels of each labeled object, and those predicted as its class and as its category.
 
     As Cityscapes' evalPixelLevelSemanticLabeling: instance ids are 1000 * label id + number; ids up to 1000
     are no objects, nor are groups of them; all of an object's pixels count, whatever the label map says.

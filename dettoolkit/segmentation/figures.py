@@ -1,4 +1,4 @@
-"""Pictures of a segmentation run: what the network is shown, and what it answers."""
+"""Figures of a segmentation run: what the network is shown, and what it answers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import torch
 from dettoolkit.datasets.cityscapes import SegmentationDataset, collate
 from dettoolkit.datasets.label_classes import LabelClasses
 from dettoolkit.datasets.samplers import SampleKey
-from dettoolkit.drawing.detection_grids import save_picture
-from dettoolkit.evaluation.segmentation_counts import SegmentationCounts
+from dettoolkit.drawing.detection_grids import save_figure
 from dettoolkit.drawing.segmentation_grids import (
     SegmentationItem,
     segmentation_batch_picture,
     segmentation_picture,
 )
+from dettoolkit.evaluation.segmentation_counts import SegmentationCounts
 from dettoolkit.segmentation.task import SegmentationTask
 
 PER_PICTURE = 4  # images of a comparison, so that the picture still fits a screen
@@ -31,7 +31,7 @@ def draw_training_batch(train: SegmentationDataset, classes: LabelClasses, folde
     batch = collate([train[SampleKey(int(row), 0)] for row in rows])
     picture = segmentation_batch_picture(batch, classes.names, classes.colors, count)
     folder.mkdir(parents=True, exist_ok=True)
-    save_picture(folder / "training_batch.jpg", picture)
+    save_figure(folder / "training_batch.jpg", picture)
 
 
 def draw_predictions(
@@ -56,7 +56,7 @@ def draw_predictions(
             shown = [int(row) for row in rows[start : start + PER_PICTURE]]
             items = _items(val, task, counts, shown)
             picture = segmentation_picture(items, task.classes.names, task.classes.colors, title=title)
-            save_picture(folder / f"{name}_{page}.jpg", picture)
+            save_figure(folder / f"{name}_{page}.jpg", picture)
 
 
 def _items(

@@ -26,13 +26,13 @@ def cross_entropy(
 ) -> Tensor:
     """Compute softmax cross-entropy of the bilinearly upsampled logits, in float32.
 
-    The mean is torch's: each labelled pixel weighs what its class weighs, and the sum is divided by the
+    The mean is torch's: each labeled pixel weighs what its class weighs, and the sum is divided by the
     weights' sum. Without anything to count, as in a batch of nothing but void, the loss is 0 and so is
     every gradient.
 
     Online hard example mining (Shrivastava et al. 2016) by pixels, as DDRNet and PIDNet train: only pixels
     whose true class has a probability below `threshold` count, but at least the share `min_kept` of the
-    batch's labelled pixels, those with the lowest. Where DDRNet has a number of pixels, the share is the
+    batch's labeled pixels, those with the lowest. Where DDRNet has a number of pixels, the share is the
     same for any crop and any amount of void; BiSeNet's is 1/16.
 
     Args:
@@ -109,7 +109,7 @@ class _WeightedEntropy(torch.autograd.Function):
 
 
 def _entropy(logits: Tensor, labels: Tensor, align_corners: bool) -> Tensor:
-    """Give the cross-entropy (H, W) of one image's logits (K, h, w); 0 where void."""
+    """Return the cross-entropy (H, W) of one image's logits (K, h, w); 0 where void."""
     upsampled = F.interpolate(
         logits.unsqueeze(0), size=labels.shape, mode="bilinear", align_corners=align_corners
     )
@@ -119,7 +119,7 @@ def _entropy(logits: Tensor, labels: Tensor, align_corners: bool) -> Tensor:
 
 @torch.no_grad()
 def _entropies(logits: Tensor, labels: Tensor, align_corners: bool) -> Tensor:
-    """Give the cross-entropy (N, H, W) without gradients; 0 where void."""
+    """Return the cross-entropy (N, H, W) without gradients; 0 where void."""
     entropies = logits.new_zeros(labels.shape)
     for row in range(len(logits)):
         entropies[row] = _entropy(logits[row], labels[row], align_corners)
@@ -127,11 +127,11 @@ def _entropies(logits: Tensor, labels: Tensor, align_corners: bool) -> Tensor:
 
 
 def _hard(entropies: Tensor, counted: Tensor, *, threshold: float, min_kept: float) -> Tensor:
-    """Say which labelled pixels are hard: bool (N, H, W)."""
-    entropies = entropies.masked_fill(~counted, -1.0)  # below any labelled pixel's
+    """Return which labeled pixels are hard: bool (N, H, W)."""
+    entropies = entropies.masked_fill(~counted, -1.0)  # below any labeled pixel's
     hard = entropies > -math.log(threshold)
-    found, labelled = torch.stack((hard.sum(), counted.sum())).tolist()
-    wanted = math.ceil(min_kept * labelled)
+    found, labeled = torch.stack((hard.sum(), counted.sum())).tolist()
+    wanted = math.ceil(min_kept * labeled)
     if found >= wanted:
         return hard
     hardest = entropies.flatten().topk(wanted, sorted=False).indices

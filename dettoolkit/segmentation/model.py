@@ -38,7 +38,7 @@ class Segmenter(nn.Module):
         self.num_classes = head.num_classes
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (N, 3, H, W), float, RGB, normalised, to logits (N, K, h, w).
+        """Map images (N, 3, H, W), float, RGB, normalized, to logits (N, K, h, w).
 
         h and w are those of the low-level feature, ceil(H / 8) and ceil(W / 8); without one, those of C5.
         """

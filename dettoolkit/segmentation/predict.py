@@ -27,7 +27,7 @@ class InferenceOptions:
     Attributes:
         mode: whole: the image at once. slide: overlapping windows, whose logits are averaged where they
             overlap, as in mmsegmentation.
-        window_hw: size of a window. An image that is smaller is padded with 0, its mean colour.
+        window_hw: size of a window. An image that is smaller is padded with 0, its mean color.
         stride_hw: steps between windows; the last ones end where the image does.
         scales: factors of the image's size. Where there are several, or `flip`, the softmax probabilities
             are averaged, as in TensorFlow's DeepLab.
@@ -63,7 +63,7 @@ def predict_labels(
 
     Args:
         forward: the network, in evaluation mode.
-        images: float (N, 3, h, w), normalised; N may be 0.
+        images: float (N, 3, h, w), normalized; N may be 0.
         out_hw: size of the answer, to which the logits are upsampled bilinearly.
         options: how an image is answered.
 
@@ -129,7 +129,7 @@ def _windowed(forward: Forward, image: Tensor, options: InferenceOptions) -> Ten
 
 
 def _starts(length: int, window: int, stride: int) -> list[int]:
-    """Say where windows begin so that they cover 0 to `length`, which is at least one window."""
+    """Return where windows begin so that they cover 0 to `length`, which is at least one window."""
     last = length - window
     return [*range(0, last, stride), last]
 

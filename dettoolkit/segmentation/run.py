@@ -12,24 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dettoolkit.backbones.build import listing
-from dettoolkit.run import Classes, Run, Split, warn_of_other_classes
-from dettoolkit.segmentation.build import build_loss, build_segmenter
-from dettoolkit.datasets.cityscapes_labels import CLASSES
 from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.config.recipe import SegmentationRecipe
 from dettoolkit.config.segmentation import SegmentationData, SegmentationSplit
 from dettoolkit.datasets.cityscapes import SegmentationDataset, collate
-from dettoolkit.datasets.label_classes import LabelClasses
+from dettoolkit.datasets.cityscapes_labels import CLASSES
 from dettoolkit.datasets.data_report import BadImages
+from dettoolkit.datasets.label_classes import LabelClasses
 from dettoolkit.datasets.scenes.folder import check_scenes, write_scenes
-from dettoolkit.datasets.segmentation_augment import CentreCrop, EvalTransform, SegmentationTransform
+from dettoolkit.datasets.segmentation_augment import CenterCrop, EvalTransform, SegmentationTransform
 from dettoolkit.datasets.segmentation_files import Layout, SegmentationFiles
 from dettoolkit.datasets.segmentation_root import check_cityscapes_root
 from dettoolkit.evaluation.label_ids import write_label_ids
 from dettoolkit.evaluation.segmentation_counts import SegmentationCounts
+from dettoolkit.run import Classes, Run, Split, warn_of_other_classes
+from dettoolkit.segmentation.build import build_loss, build_segmenter
 from dettoolkit.segmentation.figures import draw_predictions, draw_training_batch
-from dettoolkit.segmentation.predict import InferenceOptions
 from dettoolkit.segmentation.model import Segmenter
+from dettoolkit.segmentation.predict import InferenceOptions
 from dettoolkit.segmentation.task import SegmentationTask
 from dettoolkit.training.module import Batch
 
@@ -47,13 +47,13 @@ class SegmentationRun(Run):
 
     @property
     def monitor(self) -> str | None:
-        """Give the name of the score that says which checkpoint is best; None when all labels are void."""
+        """Return the name of the score that says which checkpoint is best; None when all labels are void."""
         void = self.problems["val"].counts.get("nothing but void", 0)
         return None if void == len(self.val) else self.task.monitor
 
     @property
     def val_batch_size(self) -> int:
-        """Give the images per process in validation."""
+        """Return the images per process in validation."""
         return self.recipe.data.eval_batch_size
 
     def read_annotations(self, splits: Sequence[Split]) -> None:
@@ -98,12 +98,12 @@ class SegmentationRun(Run):
 
     def draw_training_batch(self, folder: Path) -> None:
         """Draw the labels of the first images as the network will see them."""
-        draw_training_batch(self.train, self.task.classes, folder, self.recipe.evaluation.pictures)
+        draw_training_batch(self.train, self.task.classes, folder, self.recipe.evaluation.figures)
 
     def write_predictions(self, predictions: Sequence[Any], out: Path) -> None:
-        """Draw pictures: images spread over the set, and the worst ones."""
+        """Draw figures: images spread over the set, and the worst ones."""
         counts = SegmentationCounts.concatenate(predictions, len(self.classes.names))
-        draw_predictions(self.val, self.task, counts, out / "pictures", count=self.recipe.evaluation.pictures)
+        draw_predictions(self.val, self.task, counts, out / "figures", count=self.recipe.evaluation.figures)
 
     def keep_predictions(self, folder: Callable[[], Path]) -> None:
         """From now on write every prediction of a validation to a folder, as PNGs of label ids."""
@@ -133,12 +133,12 @@ def prepare_data(
 
 
 def layout_of(data: SegmentationData) -> Layout:
-    """Say how images and labels find each other."""
+    """Return how images and labels find each other."""
     return "folders" if data.type == "folders" else "cityscapes"
 
 
 def own_classes(data: SegmentationData) -> LabelClasses | None:
-    """Give the recipe's own table of classes; None for Cityscapes' own."""
+    """Return the recipe's own table of classes; None for Cityscapes' own."""
     if data.classes is None:
         return None
     entries = [(each.name, each.ids, each.color) for each in data.classes]
@@ -165,7 +165,7 @@ def find_files(data: SegmentationData, splits: Sequence[SegmentationSplit]) -> S
 
 
 def categories_of(classes: LabelClasses) -> list[str] | None:
-    """Give the category of each class; None unless all of them are Cityscapes' own."""
+    """Return the category of each class; None unless all of them are Cityscapes' own."""
     official = {(label.name, label.id): label.category for label in CLASSES}
     pairs = list(zip(classes.names, classes.label_ids, strict=True))
     return [official[pair] for pair in pairs] if all(pair in official for pair in pairs) else None
@@ -244,10 +244,10 @@ def _assemble(
     )
 
 
-def training_transform(data: SegmentationData) -> SegmentationTransform | CentreCrop:
+def training_transform(data: SegmentationData) -> SegmentationTransform | CenterCrop:
     """Build what makes a training sample of an image."""
     if data.augment is None:
-        return CentreCrop(crop_hw=data.crop_hw, mean_fill=data.mean)
+        return CenterCrop(crop_hw=data.crop_hw, mean_fill=data.mean)
     return SegmentationTransform(crop_hw=data.crop_hw, mean_fill=data.mean, **data.augment.model_dump())
 
 

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dettoolkit.datasets.label_classes import LabelClasses
-from dettoolkit.evaluation.miou import SegmentationResult, evaluate_segmentation
+from dettoolkit.evaluation.miou import SegmentationScores, evaluate_segmentation
 from dettoolkit.evaluation.segmentation_counts import SegmentationCounts
-from dettoolkit.preprocessing import normalise
+from dettoolkit.preprocessing import normalize
 from dettoolkit.segmentation.confusion import count_image
-from dettoolkit.segmentation.predict import InferenceOptions, predict_labels
 from dettoolkit.segmentation.model import Segmenter
+from dettoolkit.segmentation.predict import InferenceOptions, predict_labels
 
 Forward = Callable[[Tensor], Tensor]
 Losses = Callable[[Tensor, Tensor], Tensor]
@@ -47,11 +47,11 @@ class SegmentationTask:
     monitor: str = field(default="mIoU", init=False)
 
     def images(self, batch: Mapping[str, Any]) -> Tensor:
-        """Normalise the batch's uint8 images to float32 (N, 3, H, W)."""
-        return normalise(batch["images"], self.mean, self.std)
+        """Normalize the batch's uint8 images to float32 (N, 3, H, W)."""
+        return normalize(batch["images"], self.mean, self.std)
 
     def losses(self, outputs: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Give the loss of logits (N, K, h, w) against the batch's labels."""
+        """Return the loss of logits (N, K, h, w) against the batch's labels."""
         return {"pixel": self.loss_of(outputs, batch["labels"])}
 
     def segment(self, forward: Forward, batch: Mapping[str, Any]) -> list[Tensor]:
@@ -87,7 +87,7 @@ class SegmentationTask:
             categories=self.categories,
         )
 
-    def score(self, predictions: Sequence[SegmentationCounts]) -> SegmentationResult:
+    def score(self, predictions: Sequence[SegmentationCounts]) -> SegmentationScores:
         """Score what was counted on the whole validation set, as Cityscapes' official script does."""
         return evaluate_segmentation(
             SegmentationCounts.concatenate(predictions, self.network.num_classes),

@@ -1,11 +1,11 @@
 """From coarse logits to fine labels, without the fine logits.
 
-Bilinear interpolation is a mean of two neighbours, first along rows, then along columns. Where two vertical
-neighbours have the same best class, so has every pixel between them: of each neighbour, that class is at
-least as high as any other, so its mean is too. Only pixels whose neighbours disagree need the logits of all
+Bilinear interpolation is a mean of two neighbors, first along rows, then along columns. Where two vertical
+neighbors have the same best class, so has every pixel between them: of each neighbor, that class is at
+least as high as any other, so its mean is too. Only pixels whose neighbors disagree need the logits of all
 classes; they are few, along the borders of regions.
 
-K: classes; (h, w) the logits' size, (H, W) that of the answer; P: pixels whose neighbours disagree.
+K: classes; (h, w) the logits' size, (H, W) that of the answer; P: pixels whose neighbors disagree.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dettoolkit.datasets.cityscapes_labels import VOID
 
 
 def upsampled_labels(logits: Tensor, out_hw: tuple[int, int], *, align_corners: bool) -> Tensor:
-    """Give the argmax of bilinearly upsampled logits, the first class where equal.
+    """Return the argmax of bilinearly upsampled logits, the first class where equal.
 
     The same as upsampling every class and comparing, but for pixels where two classes differ by no more than
     rounding does.
@@ -41,7 +41,7 @@ def upsampled_labels(logits: Tensor, out_hw: tuple[int, int], *, align_corners: 
         size_hw = (logits.shape[1], width)
         across = F.interpolate(across[None], size_hw, mode="bilinear", align_corners=align_corners)[0]
     best = first_highest(across)  # (h, W)
-    above, below, share = _neighbours(logits.shape[1], height, align_corners=align_corners)
+    above, below, share = _neighbors(logits.shape[1], height, align_corners=align_corners)
     above, below, share = (each.to(logits.device) for each in (above, below, share))
     labels = best.index_select(0, above)  # (H, W)
     disputed = (labels != best.index_select(0, below)).flatten().nonzero().squeeze(1)  # (P,)
@@ -59,7 +59,7 @@ def upsampled_labels(logits: Tensor, out_hw: tuple[int, int], *, align_corners: 
 
 
 def first_highest(planes: Iterable[Tensor]) -> Tensor:
-    """Give the number of the highest of planes of one shape, the first where equal: uint8 of that shape.
+    """Return the number of the highest of planes of one shape, the first where equal: uint8 of that shape.
 
     One plane after another, so that a generator need not hold them all.
 
@@ -80,8 +80,8 @@ def first_highest(planes: Iterable[Tensor]) -> Tensor:
     return labels
 
 
-def _neighbours(length: int, out_length: int, *, align_corners: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Say between which of `length` samples each of `out_length` lies, as torch's interpolate has it.
+def _neighbors(length: int, out_length: int, *, align_corners: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Return between which of `length` samples each of `out_length` lies, as torch's interpolate has it.
 
     Returns:
         numbers of the samples before and after, int64, the same where it falls on one, and the share of the

@@ -122,10 +122,10 @@ class RecordBadImages(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tell all processes what each has met, so that they count and list the same."""
         if trainer.world_size > 1:
-            shares: list[Any] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(shares, self._new)
+            fractions: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(fractions, self._new)
             self._new = ([], [], [])
-            for share in shares:
+            for share in fractions:
                 self._record(*share)
 
     def _take(self, *items: list[Any]) -> None:
@@ -139,7 +139,7 @@ class RecordBadImages(Callback):
 
 
 class EndRun(Callback):
-    """End training after a number of optimiser steps, and validate at the end, whenever that is.
+    """End training after a number of optimizer steps, and validate at the end, whenever that is.
 
     Lightning's own max_steps miscounts epochs when a run is resumed from an epoch's end; max_epochs does not.
     Neither validates the last weights unless val_every_epochs happens to divide the run.
@@ -170,7 +170,7 @@ class EndRun(Callback):
 
 
 def has_stepped(trainer: Trainer, batch_idx: int) -> bool:
-    """Say whether the optimizer has made a step after this batch, and is not accumulating gradients."""
+    """Return whether the optimizer has made a step after this batch, and is not accumulating gradients."""
     return (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch
 
 

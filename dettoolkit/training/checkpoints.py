@@ -11,8 +11,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 
-from dettoolkit.training.run_folder import LAST, PREVIOUS, write_whole
 from dettoolkit.training.callbacks import has_stepped
+from dettoolkit.training.run_folder import LAST, PREVIOUS, write_whole
 
 
 class WholeCheckpoints(TorchCheckpointIO):

@@ -12,14 +12,14 @@ from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import LambdaCallback
 
 from dettoolkit import build
-from dettoolkit.weights.pretrained import TORCHVISION, load_weights
-from dettoolkit.build import Run
 from dettoolkit.backbones.build import listing
+from dettoolkit.build import Run
 from dettoolkit.config import Recipe, recipe_from_dict
 from dettoolkit.datasets.samplers import SampleKey
-from dettoolkit.weights.description import description_of, read_checkpoint
 from dettoolkit.finite import require_finite
 from dettoolkit.manifest import name_raw
+from dettoolkit.training.data import killed_loader
+from dettoolkit.training.module import Score, Task, TrainingModule
 from dettoolkit.training.prepare import (
     count_problems,
     lightning_module,
@@ -48,9 +48,9 @@ from dettoolkit.training.run_folder import (
     resumable_checkpoint,
     write_whole,
 )
-from dettoolkit.training.data import killed_loader
-from dettoolkit.training.module import Score, Task, TrainingModule
 from dettoolkit.training.trainer import build_callbacks, build_trainer, lost_process, progress_bar
+from dettoolkit.weights.description import description_of, read_checkpoint
+from dettoolkit.weights.pretrained import TORCHVISION, load_weights
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def check(name: str, recipe: Recipe) -> str:
     if not len(batch["images"]):
         listing = "\n  ".join(batch["bad_images"])
         raise ValueError(f"none of the first {size} training images can be read:\n  {listing}")
-    run.task.network.train(len(batch["images"]) > 1)  # batch normalisation cannot train on one image
+    run.task.network.train(len(batch["images"]) > 1)  # batch normalization cannot train on one image
     with torch.no_grad():
         outputs = run.task.network(run.task.images(batch))
     losses = run.task.losses(outputs, batch)
@@ -106,7 +106,7 @@ def train(name: str, recipe: Recipe, *, config_yaml: str, resume: Path | None = 
             if is_first_process():
                 write_whole(run_dir / CONFIG, config_yaml.encode())
                 write_problems(run, run_dir)
-                run.draw_training_batch(run_dir / "pictures")
+                run.draw_training_batch(run_dir / "figures")
             return _train(run, run_dir, config_yaml, last=None, steps_done=0)
     checkpoint_of(resume, names=(LAST, PREVIOUS, BEST))
     with locked(resume), shortage_told(resume):
@@ -178,7 +178,7 @@ def _fit(trainer: Trainer, module: TrainingModule, data: LightningDataModule, la
 
 
 def _score_best(run: Run, run_dir: Path) -> Score:
-    """Score the best checkpoint once more and write report and pictures.
+    """Score the best checkpoint once more and write report and figures.
 
     All processes take part; the first one's weights are handed to the others before validation.
     """

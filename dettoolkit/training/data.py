@@ -64,7 +64,7 @@ class DataModule(LightningDataModule):
         if images <= world_size:
             raise ValueError(
                 f"the training set has {images} image(s) for {world_size} process(es), but batch "
-                "normalisation needs two on each: add images, or use fewer trainer.devices"
+                "normalization needs two on each: add images, or use fewer trainer.devices"
             )
         sampler = EpochSampler(
             size=images,
@@ -99,7 +99,7 @@ class DataModule(LightningDataModule):
 
 
 def killed_loader(error: RuntimeError) -> str | None:
-    """Say that a loader's process was killed, and why that may have been; None for any other error."""
+    """Describe that a loader's process was killed, and why that may have been; None for any other error."""
     text = str(error)
     if re.match(r"DataLoader worker \(pid.*\) (is killed|exited unexpectedly)", text) is None:
         return None

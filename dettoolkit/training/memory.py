@@ -52,7 +52,7 @@ def bytes_per_image(network: nn.Module, input_hw: tuple[int, int]) -> int:
 
 
 def memory_of(device: torch.device) -> int:
-    """Give the bytes of memory that a device has, used or not."""
+    """Return the bytes of memory that a device has, used or not."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

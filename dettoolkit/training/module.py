@@ -17,7 +17,7 @@ from dettoolkit.datasets.data_report import BadImageError
 from dettoolkit.finite import require_finite
 from dettoolkit.manifest import name_raw
 from dettoolkit.training.schedules import (
-    build_optimiser,
+    build_optimizer,
     check_length,
     epoch_steps,
     rate_factor,
@@ -36,10 +36,10 @@ class Score(Protocol):
         """Score by name, in [0, 1]; NaN where there was nothing to score."""
 
     def table(self) -> str:
-        """Say it to people, in lines."""
+        """Describe it to people, in lines."""
 
     def to_json(self) -> dict[str, Any]:
-        """Give everything found, as plain data."""
+        """Return everything found, as plain data."""
 
 
 class Task(Protocol):
@@ -54,15 +54,15 @@ class Task(Protocol):
         """Name of the number that says which checkpoint is best, the higher the better."""
 
     def images(self, batch: Batch) -> Tensor:
-        """Normalise the batch's images to (N, 3, H, W) float on their device."""
+        """Normalize the batch's images to (N, 3, H, W) float on their device."""
 
     def losses(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
-        """Give the parts of the loss, which add up to it."""
+        """Return the parts of the loss, which add up to it."""
 
     def predict(self, forward: Callable[[Tensor], Any], batch: Batch) -> Any:
-        """Give the batch's predictions as plain arrays on the host.
+        """Return the batch's predictions as plain arrays on the host.
 
-        `forward` runs the network on normalised images, as often as the task's way of inference asks.
+        `forward` runs the network on normalized images, as often as the task's way of inference asks.
         """
 
     def score(self, predictions: Sequence[Any]) -> Score:
@@ -78,9 +78,9 @@ class TrainingModule(LightningModule):
 
     Args:
         task: what to train.
-        optim: the recipe's optimiser section.
-        images_per_step: images of one optimiser step over all processes, for the learning rate.
-        max_steps: length of the run in optimiser steps; None when its epochs say it.
+        optim: the recipe's optimizer section.
+        images_per_step: images of one optimizer step over all processes, for the learning rate.
+        max_steps: length of the run in optimizer steps; None when its epochs say it.
         channels_last: memory format of network and images.
         description: plain data that goes into each checkpoint: recipe, class names, versions.
         run_dir: where a batch with a bad loss is saved.
@@ -137,7 +137,7 @@ class TrainingModule(LightningModule):
         self._untrained = True
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Give the loss of a batch, or stop the run if it is not finite."""
+        """Return the loss of a batch, or stop the run if it is not finite."""
         images = len(batch["images"])
         self.numbers = {"lr": self.trainer.optimizers[0].param_groups[0]["lr"]}
         if self._too_few(images):
@@ -169,7 +169,7 @@ class TrainingModule(LightningModule):
             )
 
     def _too_few(self, images: int) -> bool:
-        """Say whether a batch is passed over: BN needs two images, and others were unreadable and skipped.
+        """Return whether a batch is passed over: BN needs two images, and others were unreadable and skipped.
 
         Where BN's statistics are shared between processes, all of them pass or none.
         """
@@ -238,25 +238,25 @@ class TrainingModule(LightningModule):
     def _gather(self, items: list[Any]) -> list[Any]:
         if self.trainer.world_size == 1:
             return items
-        shares: list[Any] = [None] * self.trainer.world_size
-        torch.distributed.all_gather_object(shares, items)
-        return [item for share in shares for item in share]
+        fractions: list[Any] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(fractions, items)
+        return [item for share in fractions for item in share]
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
-        """Build optimiser and schedule, whose steps are those of the optimiser."""
+        """Build optimizer and schedule, whose steps are those of the optimizer."""
         schedule = self.optim.schedule
         epoch = self._epoch_steps()
         total = self.max_steps if self.max_steps is not None else epoch * int(self.trainer.max_epochs or 0)
         check_length(schedule, total)
-        optimiser = build_optimiser(self.network, self.optim, lr=self.lr)
+        optimizer = build_optimizer(self.network, self.optim, lr=self.lr)
         scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimiser,
+            optimizer,
             lambda step: rate_factor(step, total_steps=total, epoch_steps=epoch, schedule=schedule),
         )
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _epoch_steps(self) -> int:
-        """Count the optimiser steps of an epoch.
+        """Count the optimizer steps of an epoch.
 
         The trainer's estimated_stepping_batches would set up its loader now, before a resumed run's position
         is known, and begin the epoch anew.

@@ -17,13 +17,13 @@ from torch.distributed.constants import default_pg_timeout
 
 from dettoolkit import build
 from dettoolkit.build import Run
-from dettoolkit.run import Split
 from dettoolkit.config import Recipe
-from dettoolkit.training.run_folder import how_to_resume, is_first_process, require_writable
+from dettoolkit.run import Split
 from dettoolkit.training.callbacks import RecordBadImages
 from dettoolkit.training.data import killed_loader
 from dettoolkit.training.memory import bytes_per_image, memory_of
 from dettoolkit.training.module import TrainingModule
+from dettoolkit.training.run_folder import how_to_resume, is_first_process, require_writable
 from dettoolkit.training.schedules import check_length, epoch_steps
 from dettoolkit.training.trainer import build_trainer
 
@@ -50,7 +50,7 @@ def prepare(name: str, recipe: Recipe, *, pretrained: bool = True) -> Run:
 
 
 def _expect_nodes(trainer: Trainer) -> None:
-    """Say at once which other nodes the run will wait for, and how they are started.
+    """Describe at once which other nodes the run will wait for, and how they are started.
 
     Raises:
         ValueError: nothing says where the first node is, so they would never meet.
@@ -122,7 +122,7 @@ def _check_memory(run: Run, trainer: Trainer) -> None:
 
 
 def summary(run: Run) -> str:
-    """Say what the run is made of, with the figures that the paper's tables print."""
+    """Return what the run is made of, with the figures that the paper's tables print."""
     first, *rest = run.network_lines()
     lines = [
         f"recipe    {run.name}",
@@ -155,10 +155,10 @@ def recorder(run: Run) -> RecordBadImages:
 
 
 def write_problems(run: Run, run_dir: Path) -> None:
-    """Write everything found wrong with the data to `<run>/data_problems.json`."""
+    """Write everything found wrong with the data to `<run>/data_report.json`."""
     problems: dict[str, Any] = {split: report.to_json() for split, report in run.problems.items()}
     problems["unreadable images"] = run.bad_images.lines
-    (run_dir / "data_problems.json").write_text(json.dumps(problems, indent=1))
+    (run_dir / "data_report.json").write_text(json.dumps(problems, indent=1))
 
 
 def count_problems(run: Run) -> dict[Split, int]:
@@ -182,7 +182,7 @@ def tell_problems(run: Run, told: Mapping[Split, int]) -> None:
 
 @contextmanager
 def shortage_told(run_dir: Path) -> Iterator[None]:
-    """Say in a sentence what the machine lacked, and how the run goes on.
+    """Describe in a sentence what the machine lacked, and how the run goes on.
 
     Raises:
         OSError: the disk is full.

@@ -57,7 +57,7 @@ def check_changes(changes: Mapping[str, tuple[Any, Any]]) -> None:
 
 
 def describe_changes(changes: Mapping[str, tuple[Any, Any]], recipe: Recipe) -> list[str]:
-    """Say in a line each what is different from now on, and what that means for the learning rate."""
+    """Describe in a line each what is different from now on, and what that means for the learning rate."""
     lines = [
         f"changed for the rest of the run: {key}: {before!r} -> {after!r}"
         for key, (before, after) in changes.items()

@@ -15,11 +15,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from dettoolkit.weights.pretrained import load_checkpoint
 from dettoolkit.config import RecipeError
 from dettoolkit.config.yaml12 import write_lines
-from dettoolkit.weights.description import read_checkpoint
 from dettoolkit.formats import FORMATS
+from dettoolkit.weights.description import read_checkpoint
+from dettoolkit.weights.pretrained import load_checkpoint
 
 if sys.platform != "win32":  # which has no such lock: there one must not resume a run twice
     import fcntl
@@ -40,7 +40,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def is_first_process() -> bool:
-    """Say whether this process is the one that prints and writes, before Lightning knows."""
+    """Return whether this process is the one that prints and writes, before Lightning knows."""
     return all(os.environ.get(name, "0") in ("", "0") for name in RANKS)
 
 
@@ -193,7 +193,7 @@ def resumable_checkpoint(run: Path) -> tuple[Path, int]:
 
 
 def how_to_resume(run: Path) -> str:
-    """Say from which step a run that has ended early can go on, and by which command."""
+    """Describe from which step a run that has ended early can go on, and by which command."""
     saved = run / "checkpoints" / f"{LAST}.ckpt"
     if not saved.is_file():
         return "no checkpoint was saved yet (trainer.checkpoint_every_steps saves more often)"

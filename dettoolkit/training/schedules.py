@@ -13,7 +13,7 @@ from dettoolkit.training.optimizers import RMSpropTF
 
 
 def rate_factor(step: int, *, total_steps: int, epoch_steps: int, schedule: Schedule) -> float:
-    """Give the share of the full learning rate at `step`, counted from 0.
+    """Return the share of the full learning rate at `step`, counted from 0.
 
     A line from warmup_factor to 1 over the warm-up. Then from 1 to final_factor at the end of the run: half a
     cosine, as TensorFlow's `cosine_decay_with_warmup`, or (1 - progress) ** power, DeepLab's poly policy
@@ -73,7 +73,7 @@ def check_length(schedule: Schedule, total_steps: int) -> None:
 
 
 def restore_rates(scheduler: object) -> None:
-    """Set the optimiser's rates to the schedule's at its present step.
+    """Set the optimizer's rates to the schedule's at its present step.
 
     A checkpoint carries the rates of the run that wrote it; when the length has changed since then, the first
     step of the resumed run would still take the old one.
@@ -87,7 +87,7 @@ def restore_rates(scheduler: object) -> None:
 
 
 def scaled_rate(optim: Optim, images_per_step: int) -> float:
-    """Scale the recipe's rate linearly to the images of one optimiser step (arXiv 1706.02677)."""
+    """Scale the recipe's rate linearly to the images of one optimizer step (arXiv 1706.02677)."""
     if optim.lr_batch_size is None:
         return optim.lr
     return optim.lr * images_per_step / optim.lr_batch_size
@@ -104,8 +104,8 @@ def parameter_groups(network: nn.Module, optim: Optim) -> list[dict[str, Any]]:
     ]
 
 
-def build_optimiser(network: nn.Module, optim: Optim, *, lr: float) -> torch.optim.Optimizer:
-    """Build the recipe's optimiser at learning rate `lr`."""
+def build_optimizer(network: nn.Module, optim: Optim, *, lr: float) -> torch.optim.Optimizer:
+    """Build the recipe's optimizer at learning rate `lr`."""
     groups = parameter_groups(network, optim)
     if optim.type == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=optim.momentum)

@@ -14,11 +14,11 @@ from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import EarlyStopping
 
 from dettoolkit.config import sections
-from dettoolkit.training.run_folder import BEST, LAST
 from dettoolkit.training.callbacks import EMA, EndRun, LogSpeed, LogSteps, ProgressBar, SeedSteps
 from dettoolkit.training.checkpoints import Checkpoint, WholeCheckpoints
 from dettoolkit.training.logs import build_loggers, require_loggers
 from dettoolkit.training.memory import keep_freed_memory
+from dettoolkit.training.run_folder import BEST, LAST
 
 
 def build_callbacks(section: sections.Trainer, *, run_dir: Path, monitor: str | None) -> list[Callback]:
@@ -53,7 +53,7 @@ def build_callbacks(section: sections.Trainer, *, run_dir: Path, monitor: str | 
         if monitor is None:
             raise ValueError(
                 "trainer.early_stopping waits for a better score, but the validation set has nothing to "
-                "score: set trainer.early_stopping=null, or give data.val objects or labelled pixels"
+                "score: set trainer.early_stopping=null, or give data.val objects or labeled pixels"
             )
         callbacks.append(
             EarlyStopping(monitor, mode="max", patience=stopping.patience, min_delta=stopping.min_delta)
@@ -122,7 +122,7 @@ def build_trainer(
 
 
 def lost_process(error: RuntimeError, trainer: Trainer) -> str | None:
-    """Say which of a run's processes the others have lost; None for any other error."""
+    """Return which of a run's processes the others have lost; None for any other error."""
     text = str(error)
     if trainer.world_size == 1 or not re.search("gloo/transport|ncclRemoteError", text):
         return None

@@ -49,7 +49,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def description_of(weights: Path) -> dict[str, Any] | None:
-    """Give what a file of weights says of itself; None where it is none of ours, or no file.
+    """Return what a file of weights says of itself; None where it is none of ours, or no file.
 
     Raises:
         ValueError: it says so wrongly.

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
 from dettoolkit.backbones.mobilenet import MobileNet
+from dettoolkit.finite import require_finite
 from dettoolkit.weights.translate import (
     StateDict,
     is_classifier,
@@ -25,7 +26,6 @@ from dettoolkit.weights.translate import (
     translate_lraspp,
     translate_ssdlite,
 )
-from dettoolkit.finite import require_finite
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ def _check_sums(path: Path) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Say what stopped the loader; PyTorch's own text advises to load the file unsafely."""
+    """Return what stopped the loader; PyTorch's own text advises to load the file unsafely."""
     text = str(error).strip()
     if named := re.search(r"GLOBAL (\S+)", text):
         return f"it refers to {named[1]}"

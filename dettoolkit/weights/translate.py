@@ -75,7 +75,7 @@ def _rename_block(rest: str, prefix: str, parts: list[str]) -> str | None:
     """Turn `block.1.0.weight` into `<prefix>.<second part>.0.weight`.
 
     MobileNetV2's `conv` has the same numbers, but for its last part, which is not grouped: `conv.2` is the
-    last convolution, `conv.3` its normalisation.
+    last convolution, `conv.3` its normalization.
     """
     match = re.fullmatch(r"(block|conv)\.(\d+)\.(.+)", rest)
     if match is None:

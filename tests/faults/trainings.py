@@ -58,13 +58,13 @@ class Plan(NamedTuple):
         return EPOCHS * -(-BATCHES // self.accumulate)
 
     def overrides(self, data: Path, out: Path) -> list[str]:
-        """Give the command line's part of the recipe."""
+        """Return the command line's part of the recipe."""
         ema = "{decay: 0.9, warmup_steps: 3}" if self.ema else "null"
         return [
             f"data={{root: {data}, batch_size: 2, workers: {self.workers}}}",
             f"trainer={{out: {out}, max_epochs: {EPOCHS}, accumulate: {self.accumulate}, ema: {ema}}}",
             f"trainer.checkpoint_every_steps={self.every}",
-            "evaluation.pictures=0",
+            "evaluation.figures=0",
         ]
 
 
@@ -91,7 +91,7 @@ def start(arguments: list[str], log: Path) -> int:
 
 
 def ended(process: int) -> bool:
-    """Say whether a training has come to its end; any but a good one is an error."""
+    """Return whether a training has come to its end; any but a good one is an error."""
     found, status = os.waitpid(process, os.WNOHANG)
     if found and status:
         raise RuntimeError(f"a training ended with status {os.waitstatus_to_exitcode(status)}")
@@ -144,7 +144,7 @@ def break_and_resume(
 
 
 def resuming(out: Path, arguments: list[str]) -> list[str]:
-    """Give the arguments that resume the run in `out`, or begin it where there is no checkpoint yet."""
+    """Return the arguments that resume the run in `out`, or begin it where there is no checkpoint yet."""
     if any(out.glob("tiny/*/checkpoints/*.ckpt")):
         return ["--resume", str(the_run(out))]
     shutil.rmtree(out, ignore_errors=True)

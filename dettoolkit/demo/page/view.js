@@ -129,7 +129,7 @@ export class View {
     this.moveProbe({ x, y }, true);
   }
 
-  /** Colour the label map once, so that drawing is quick. */
+  /** Color the label map once, so that drawing is quick. */
   #paintMask() {
     const result = this.#result;
     if (!result?.labels) {

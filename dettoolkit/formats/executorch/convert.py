@@ -7,9 +7,9 @@ from pathlib import Path
 from torch import nn
 
 from dettoolkit.formats import missing
-from dettoolkit.formats.trailer import write_manifest
-from dettoolkit.formats.static_shapes import refuse_flexible
 from dettoolkit.formats.graph import capture
+from dettoolkit.formats.static_shapes import refuse_flexible
+from dettoolkit.formats.trailer import write_manifest
 from dettoolkit.manifest import Manifest
 
 

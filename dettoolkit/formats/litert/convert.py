@@ -8,9 +8,9 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from dettoolkit.formats import missing
-from dettoolkit.formats.trailer import write_manifest
+from dettoolkit.formats.graph import example_images, freeze_for_export, output_names
 from dettoolkit.formats.static_shapes import refuse_flexible
-from dettoolkit.formats.graph import example_images, output_names, still
+from dettoolkit.formats.trailer import write_manifest
 from dettoolkit.manifest import INPUT, Manifest
 
 
@@ -48,7 +48,7 @@ def convert(network: nn.Module, manifest: Manifest, path: Path) -> None:
     except ModuleNotFoundError as error:
         raise missing("litert", error) from None
     litert_torch.config.show_progress = False  # it prints
-    named = NamedOutputs(still(network), output_names(manifest)).eval()
+    named = NamedOutputs(freeze_for_export(network), output_names(manifest)).eval()
     model = litert_torch.convert(named, sample_kwargs={INPUT: example_images(manifest)})
     model.export(str(path))
     stamp(path, manifest)

@@ -27,7 +27,7 @@ VALUES = 2048
 """Drawn at random from a tensor of one image."""
 
 WIDTHS = np.geomspace(0.05, 1.0, 40)
-"""Tried for a range, as shares of the widest."""
+"""Tried for a range, as fractions of the widest."""
 
 
 def open_session(model: bytes) -> Any:
@@ -65,7 +65,7 @@ def find_ranges(model: bytes, feeds: Iterable[Feed], nodes: Iterable[str]) -> di
 
 
 def _bounds(proto: onnx.ModelProto, name: str) -> tuple[float, float]:
-    """Say between which values a tensor matters to the operators that take it."""
+    """Return between which values a tensor matters to the operators that take it."""
     found = [_saturation(proto, node) for node in proto.graph.node if name in node.input]
     if not found:
         return -np.inf, np.inf
@@ -73,7 +73,7 @@ def _bounds(proto: onnx.ModelProto, name: str) -> tuple[float, float]:
 
 
 def _saturation(proto: onnx.ModelProto, node: onnx.NodeProto) -> tuple[float, float]:
-    """Say between which inputs an operator's output still changes."""
+    """Return between which inputs an operator's output still changes."""
     if node.op_type == "HardSwish":
         return -3.0, np.inf
     if node.op_type == "Relu":
@@ -91,7 +91,7 @@ def _saturation(proto: onnx.ModelProto, node: onnx.NodeProto) -> tuple[float, fl
 
 
 def _activations(proto: onnx.ModelProto, nodes: set[str]) -> list[str]:
-    """Name the tensors that nodes take or give and that are no constants."""
+    """Return the names of the tensors that nodes take or give and that are no constants."""
     constants = {each.name for each in proto.graph.initializer}
     constants |= {each.output[0] for each in proto.graph.node if each.op_type == "Constant"}
     chosen = [node for node in proto.graph.node if node.name in nodes]

@@ -13,11 +13,11 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
-from dettoolkit.formats.onnx.open import METADATA_KEY
 from dettoolkit.formats.graph import capture, facts, input_hw, output_names
+from dettoolkit.formats.onnx.detections import detections, scaled
 from dettoolkit.formats.onnx.label_map import label_map
 from dettoolkit.formats.onnx.nodes import Nodes
-from dettoolkit.formats.onnx.detections import detections, scaled
+from dettoolkit.formats.onnx.open import METADATA_KEY
 from dettoolkit.manifest import INPUT, RAW, Manifest
 
 OPSET = 20
@@ -58,7 +58,7 @@ def _write(proto: onnx.ModelProto, path: Path) -> None:
 
 
 def _network(network: nn.Module, manifest: Manifest) -> ir.Model:
-    """Translate the network itself: normalised images to raw outputs."""
+    """Translate the network itself: normalized images to raw outputs."""
     program = torch.onnx.export(
         capture(network, manifest),
         dynamo=True,
@@ -79,7 +79,7 @@ def _take_images(graph: ir.Graph, manifest: Manifest) -> tuple[ir.Value, ir.Valu
     network_input = graph.inputs[0]
     batch = network_input.shape[0] if network_input.shape is not None else None
     images = ir.Value(name=INPUT, shape=ir.Shape([batch, "H", "W", 3]), type=ir.TensorType(ir.DataType.UINT8))
-    network_input.name = "normalised"
+    network_input.name = "normalized"
     planes = g.cast(g.op("Transpose", images, perm=[0, 3, 1, 2]), ir.DataType.FLOAT)
     resized = g.op(
         "Resize",
@@ -97,9 +97,9 @@ def _take_images(graph: ir.Graph, manifest: Manifest) -> tuple[ir.Value, ir.Valu
         g.constant(np.asarray(each, np.float32).reshape(1, 3, 1, 1) * np.float32(255))
         for each in (manifest.mean, manifest.std)
     )
-    normalised = g.op("Div", g.op("Sub", whole, offset), scale)
+    normalized = g.op("Div", g.op("Sub", whole, offset), scale)
     image_hw = (g.size(images, 1), g.size(images, 2))
-    ir.convenience.replace_all_uses_with(network_input, normalised)
+    ir.convenience.replace_all_uses_with(network_input, normalized)
     graph.inputs[0] = images
     _insert(graph, g, first=True)
     return image_hw

@@ -12,16 +12,16 @@ import numpy as np
 import onnx_ir as ir
 
 from dettoolkit.detection.anchors import default_boxes
-from dettoolkit.detection.boxes import CENTRE_SCALE, MAX_LOG_SIZE, SIZE_SCALE
+from dettoolkit.detection.boxes import CENTER_SCALE, MAX_LOG_SIZE, SIZE_SCALE
 from dettoolkit.formats.onnx.nodes import Nodes
-from dettoolkit.manifest import DetectionFacts, SizeHW
+from dettoolkit.manifest import DetectionSection, SizeHW
 
 # Softmax of a class is at most the sigmoid of its logit less the background's; the two are rounded apart.
 MARGIN = 1e-3
 
 
 def detections(
-    g: Nodes, class_logits: ir.Value, box_deltas: ir.Value, *, facts: DetectionFacts, input_hw: SizeHW
+    g: Nodes, class_logits: ir.Value, box_deltas: ir.Value, *, facts: DetectionSection, input_hw: SizeHW
 ) -> tuple[ir.Value, ir.Value, ir.Value, ir.Value]:
     """Turn a detector's raw outputs into detections; the same as `detection.postprocess.postprocess`.
 
@@ -46,7 +46,7 @@ def detections(
     broken = g.op("IsNaN", g.op("Add", *parts))
     ranks = g.op("Where", broken, g.number(-math.inf), ranks)
     boxes = _boxes(g, deltas, rows, facts=facts, input_hw=input_hw)
-    ranks = _entering(g, g.op("Transpose", ranks, perm=[0, 2, 1]), least, facts)  # (N, K, R)
+    ranks = topk_per_class(g, g.op("Transpose", ranks, perm=[0, 2, 1]), least, facts)  # (N, K, R)
     kept = g.op(  # (M, 3): image, class, row
         "NonMaxSuppression",
         boxes,
@@ -66,15 +66,15 @@ def scaled(g: Nodes, boxes: ir.Value, image_hw: tuple[ir.Value, ir.Value], *, in
     return g.op("Mul", boxes, g.op("Div", sides, own))
 
 
-def _threshold(facts: DetectionFacts) -> float:
-    """Give the score threshold as a logit; NaN, which nothing is above, where no score can be above it."""
+def _threshold(facts: DetectionSection) -> float:
+    """Return the score threshold as a logit; NaN, which nothing is above, where no score can be above it."""
     share = facts.score_threshold
     if share <= 0:
         return -math.inf
     return math.log(share) - math.log1p(-share) if share < 1 else math.nan
 
 
-def _rows(g: Nodes, class_logits: ir.Value, facts: DetectionFacts) -> ir.Value:
+def _rows(g: Nodes, class_logits: ir.Value, facts: DetectionSection) -> ir.Value:
     """List the default boxes that have a class above the threshold in any of the images: int64 (R,)."""
     peaks = g.op("ReduceMax", _foreground(g, class_logits), g.integers(2), keepdims=0)  # (N, A)
     threshold = _threshold(facts)
@@ -92,8 +92,8 @@ def _foreground(g: Nodes, slots: ir.Value) -> ir.Value:
     return g.op("Slice", slots, g.integers(1), g.integers(np.iinfo(np.int64).max), g.integers(2))
 
 
-def _ranks(g: Nodes, class_logits: ir.Value, facts: DetectionFacts) -> tuple[ir.Value, ir.Value]:
-    """Give numbers (N, R, K) that rise with the score, and the threshold (1,) that they must be above."""
+def _ranks(g: Nodes, class_logits: ir.Value, facts: DetectionSection) -> tuple[ir.Value, ir.Value]:
+    """Return numbers (N, R, K) that rise with the score, and the threshold (1,) that they must be above."""
     if facts.activation == "softmax":
         scores = _foreground(g, g.op("Softmax", class_logits, axis=2))
         return scores, g.constant(np.asarray([facts.score_threshold], np.float32))
@@ -102,16 +102,16 @@ def _ranks(g: Nodes, class_logits: ir.Value, facts: DetectionFacts) -> tuple[ir.
 
 
 def _boxes(
-    g: Nodes, deltas: ir.Value, rows: ir.Value, *, facts: DetectionFacts, input_hw: SizeHW
+    g: Nodes, deltas: ir.Value, rows: ir.Value, *, facts: DetectionSection, input_hw: SizeHW
 ) -> ir.Value:
     """Decode and clip, as `boxes.decode` and `boxes.clip_to` do: (N, R, 4)."""
     anchors = default_boxes(input_hw=input_hw, **facts.anchors)
     size = anchors[:, 2:] - anchors[:, :2]
-    centre = anchors[:, :2] + 0.5 * size
-    size_of, centre_of = (g.op("Gather", g.constant(each.numpy()), rows, axis=0) for each in (size, centre))
+    center = anchors[:, :2] + 0.5 * size
+    size_of, center_of = (g.op("Gather", g.constant(each.numpy()), rows, axis=0) for each in (size, center))
     moved, grown = g.several("Split", deltas, outputs=2, axis=2, num_outputs=2)
-    moved = g.op("Mul", g.op("Div", moved, g.number(CENTRE_SCALE)), size_of)
-    middle = g.op("Add", moved, centre_of)
+    moved = g.op("Mul", g.op("Div", moved, g.number(CENTER_SCALE)), size_of)
+    middle = g.op("Add", moved, center_of)
     grown = g.op("Min", g.op("Div", grown, g.number(SIZE_SCALE)), g.number(MAX_LOG_SIZE))
     half = g.op("Mul", g.op("Mul", g.op("Exp", grown), size_of), g.number(0.5))
     boxes = g.op("Concat", g.op("Sub", middle, half), g.op("Add", middle, half), axis=2)
@@ -120,7 +120,7 @@ def _boxes(
     return g.op("Min", g.op("Max", boxes, g.number(0.0)), upper)
 
 
-def _entering(g: Nodes, ranks: ir.Value, least: ir.Value, facts: DetectionFacts) -> ir.Value:
+def topk_per_class(g: Nodes, ranks: ir.Value, least: ir.Value, facts: DetectionSection) -> ir.Value:
     """Leave the best `candidates_per_class` of each row of (N, K, R) and make the others -inf."""
     limit = g.integers(facts.candidates_per_class)
     above = g.cast(g.op("Greater", ranks, least), ir.DataType.FLOAT)
@@ -138,7 +138,7 @@ def _entering(g: Nodes, ranks: ir.Value, least: ir.Value, facts: DetectionFacts)
 
 
 def _best(
-    g: Nodes, kept: ir.Value, boxes: ir.Value, ranks: ir.Value, facts: DetectionFacts
+    g: Nodes, kept: ir.Value, boxes: ir.Value, ranks: ir.Value, facts: DetectionSection
 ) -> tuple[ir.Value, ir.Value, ir.Value, ir.Value]:
     """Take the best D of each image, padded."""
     most = facts.max_detections

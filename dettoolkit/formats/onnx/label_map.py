@@ -1,11 +1,11 @@
 """From logits to a label map, as ONNX nodes that a segmentation network ends with.
 
-Bilinear upsampling mixes the logits of four neighbours, so where these agree on the best class it is the best
+Bilinear upsampling mixes the logits of four neighbors, so where these agree on the best class it is the best
 of all pixels between them. Such a cell is painted; only the others, those at the borders of objects, are
 upsampled.
 
 N: images, K: classes, (h, w): the logits' size, (H, W): the answer's. A cell is what lies between four
-neighbouring logits, the rim included, where they repeat: (h + 1) x (w + 1). C: cells of the batch that are
+neighboring logits, the rim included, where they repeat: (h + 1) x (w + 1). C: cells of the batch that are
 upsampled, (R, Q): most rows and columns of pixels in a cell.
 """
 
@@ -102,7 +102,7 @@ def _pixels(g: Nodes, axis: Axis, cells: ir.Value) -> tuple[ir.Value, ir.Value]:
     """List the pixels of cells (C,) along an axis, the last again where there are fewer than in others.
 
     Returns:
-        their numbers and shares, (most, C) each.
+        their numbers and fractions, (most, C) each.
     """
     most = g.op("ReduceMax", axis.pixels, keepdims=0)
     step = g.op("Unsqueeze", g.op("Range", g.integer(0), most, g.integer(1)), g.integers(1))
@@ -118,7 +118,7 @@ def _corner_logits(
     down: tuple[Axis, ir.Value],
     across: tuple[Axis, ir.Value],
 ) -> list[ir.Value]:
-    """Give the four logits around cells, row after row: (K, 1, 1, C) each."""
+    """Return the four logits around cells, row after row: (K, 1, 1, C) each."""
     shape = g.op("Concat", g.integers(-1), g.size(logits, 1), axis=0)
     flat = g.op("Reshape", g.op("Transpose", logits, perm=[0, 2, 3, 1]), shape)
     found = []

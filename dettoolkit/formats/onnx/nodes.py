@@ -48,15 +48,15 @@ class Nodes:
         return constant
 
     def integers(self, *values: int) -> ir.Value:
-        """Give a constant int64 list."""
+        """Return a constant int64 list."""
         return self.constant(np.asarray(values, np.int64))
 
     def integer(self, value: int) -> ir.Value:
-        """Give a constant int64 scalar."""
+        """Return a constant int64 scalar."""
         return self.constant(np.asarray(value, np.int64))
 
     def number(self, value: float) -> ir.Value:
-        """Give a constant float32 scalar."""
+        """Return a constant float32 scalar."""
         return self.constant(np.asarray(value, np.float32))
 
     def cast(self, value: ir.Value, kind: ir.DataType) -> ir.Value:
@@ -64,11 +64,11 @@ class Nodes:
         return self.op("Cast", value, to=int(kind))
 
     def size(self, value: ir.Value, axis: int) -> ir.Value:
-        """Give a dimension, int64 (1,)."""
+        """Return a dimension, int64 (1,)."""
         return self.op("Shape", value, start=axis, end=axis + 1)
 
     def subgraph(self) -> ir.Graph:
-        """Give the nodes as a graph without inputs whose output is that of the last one."""
+        """Return the nodes as a graph without inputs whose output is that of the last one."""
         return ir.Graph(
             (), [self.nodes[-1].outputs[0]], nodes=self.nodes, initializers=self.constants, name=self.scope
         )

@@ -41,7 +41,7 @@ def open_engine(path: Path, *, threads: int | None) -> OnnxEngine:
         ModuleNotFoundError: onnxruntime is not installed.
         ValueError: ONNX Runtime cannot open it.
     """
-    return OnnxEngine(_session(path, threads=threads, optimise=True))
+    return OnnxEngine(_session(path, threads=threads, optimize=True))
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -52,7 +52,7 @@ def read_manifest(path: Path) -> Manifest:
         ManifestError: nothing, as files of other tools.
         ValueError: ONNX Runtime cannot open it.
     """
-    properties = _session(path, threads=1, optimise=False).get_modelmeta().custom_metadata_map
+    properties = _session(path, threads=1, optimize=False).get_modelmeta().custom_metadata_map
     if METADATA_KEY not in properties:
         raise ManifestError(
             f"{path} holds no description by dettoolkit: it was exported by something else; "
@@ -61,7 +61,7 @@ def read_manifest(path: Path) -> Manifest:
     return from_json(properties[METADATA_KEY], source=str(path))
 
 
-def _session(path: Path, *, threads: int | None, optimise: bool) -> Any:
+def _session(path: Path, *, threads: int | None, optimize: bool) -> Any:
     try:
         import onnxruntime
     except ModuleNotFoundError as error:
@@ -70,7 +70,7 @@ def _session(path: Path, *, threads: int | None, optimise: bool) -> Any:
     options.log_severity_level = 3  # errors, which are raised too
     if threads is not None:
         options.intra_op_num_threads = threads
-    if not optimise:
+    if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         return onnxruntime.InferenceSession(path, options, providers=PROVIDERS)

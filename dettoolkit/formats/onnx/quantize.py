@@ -22,8 +22,8 @@ from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from dettoolkit.formats.onnx.calibrate import Feed, find_ranges, open_session
 from dettoolkit.export.comparison import Image, network_input
+from dettoolkit.formats.onnx.calibrate import Feed, find_ranges, open_session
 from dettoolkit.manifest import INPUT, RAW, Manifest
 
 CALIBRATION_IMAGES = 64
@@ -38,7 +38,7 @@ AROUND = ("preprocess", "postprocess")
 RANKING_IMAGES = 4
 
 
-class Quantiser:
+class Quantizer:
     """Write an ONNX model in 8 bits, again and again, with some of its layers in float32.
 
     Args:
@@ -92,7 +92,7 @@ class Quantiser:
         return ranked[:count]
 
     def _half(self, ranked: Sequence[str]) -> list[str]:
-        """Give the first layers, as many as have half of the weights."""
+        """Return the first layers, as many as have half of the weights."""
         chosen, left = [], sum(self.weights.values()) / 2
         for layer in ranked:
             left -= self.weights[layer]
@@ -105,7 +105,7 @@ class Quantiser:
         """Write the 8-bit file, without a manifest."""
         left = set(float_layers)
         path.write_bytes(
-            self._quantised(self.model, [name for name in self.nodes if layer_of(name) not in left])
+            self._quantized(self.model, [name for name in self.nodes if layer_of(name) not in left])
         )
 
     def ranked(self) -> list[str]:
@@ -113,7 +113,7 @@ class Quantiser:
         feeds = self.feeds[:: -(-len(self.feeds) // RANKING_IMAGES)]
         exact = _run(self.network, feeds)
         errors = {
-            layer: _distance(exact, _run(self._quantised(self.network, self._nodes_of(layer)), feeds))
+            layer: _distance(exact, _run(self._quantized(self.network, self._nodes_of(layer)), feeds))
             for layer in self.layers
         }
         return sorted(self.layers, key=lambda layer: -errors[layer])
@@ -121,7 +121,7 @@ class Quantiser:
     def _nodes_of(self, layer: str) -> list[str]:
         return [name for name in self.nodes if layer_of(name) == layer]
 
-    def _quantised(self, model: bytes, nodes: Sequence[str]) -> bytes:
+    def _quantized(self, model: bytes, nodes: Sequence[str]) -> bytes:
         quantizer = QDQQuantizer(
             onnx.load_from_string(model),
             per_channel=True,
@@ -152,7 +152,7 @@ def _silence() -> Iterator[None]:
 
 
 def layer_of(node: str) -> str:
-    """Give the layer that a node belongs to: a block of the backbone, its stem, a predictor.
+    """Return the layer that a node belongs to: a block of the backbone, its stem, a predictor.
 
     Its operators go together, since what is between two of them would have to be rounded anyway.
     """
@@ -174,7 +174,7 @@ def _network(model: bytes, outputs: Sequence[str]) -> bytes:
 
 
 def _run(model: bytes, feeds: Sequence[Feed]) -> list[list[NDArray[Any]]]:
-    """Give the outputs of each input."""
+    """Return the outputs of each input."""
     session = open_session(model)
     return [session.run(None, feed) for feed in feeds]
 

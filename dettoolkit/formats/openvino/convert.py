@@ -12,10 +12,10 @@ from xml.etree.ElementTree import SubElement
 
 from torch import nn
 
-from dettoolkit.formats.openvino.open import KEY, library, parse
-from dettoolkit.formats.onnx import convert as onnx
-from dettoolkit.formats.static_shapes import refuse_taken
 from dettoolkit.formats.graph import facts
+from dettoolkit.formats.onnx import convert as onnx
+from dettoolkit.formats.openvino.open import KEY, library, parse
+from dettoolkit.formats.static_shapes import check_not_exists
 from dettoolkit.manifest import Manifest
 
 
@@ -33,7 +33,7 @@ def convert(network: nn.Module, manifest: Manifest, path: Path) -> None:
     export = facts(manifest)
     if export.precision != "float32":
         raise ValueError(f"files for OpenVINO are made in float32 only, not in {export.precision}")
-    refuse_taken(*files_of(path))
+    check_not_exists(*files_of(path))
     openvino = library()
     with tempfile.TemporaryDirectory() as folder:
         between = Path(folder) / "network.onnx"

@@ -12,26 +12,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim
 
-from dettoolkit.formats.pt2.open import MANIFEST_FILE
 from dettoolkit.formats.graph import (
     batch_shapes,
     capture,
     example_images,
     facts,
+    freeze_for_export,
     input_hw,
     refuse_unlike,
-    still,
     trace,
 )
+from dettoolkit.formats.pt2.open import MANIFEST_FILE
 from dettoolkit.manifest import Manifest
-from dettoolkit.preprocessing import normalise
+from dettoolkit.preprocessing import normalize
 
 
 class Whole(nn.Module):
     """A network with what is around it.
 
     Args:
-        network: normalised images (N, 3, h, w) to raw outputs.
+        network: normalized images (N, 3, h, w) to raw outputs.
         manifest: says what is to be inside, by its export section.
     """
 
@@ -49,7 +49,7 @@ class Whole(nn.Module):
             planes = images.permute(0, 3, 1, 2).float()
             resized = F.interpolate(planes, self.input_hw, mode="bilinear", align_corners=False)
             # Whole numbers, as images are resized where the network is trained.
-            images = normalise((resized + 0.5).floor(), self.mean, self.std)
+            images = normalize((resized + 0.5).floor(), self.mean, self.std)
         outputs: Tensor | tuple[Tensor, ...] = self.network(images)
         if self.segmentation is None or not isinstance(outputs, Tensor):
             return outputs
@@ -85,7 +85,7 @@ def convert(network: nn.Module, manifest: Manifest, path: Path) -> None:
             height, width = input_hw(manifest)
             images = torch.zeros(len(images), 2 * height + 3, 2 * width + 7, 3, dtype=torch.uint8)
             shapes |= {1: Dim("H", min=2), 2: Dim("W", min=2)}
-        program = trace(Whole(still(network), manifest), images, shapes)
+        program = trace(Whole(freeze_for_export(network), manifest), images, shapes)
     program.example_inputs = None  # zeros that would be written along
     _save(program, manifest, path, mode="xb")
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dettoolkit.datasets.images import MAX_MEGAPIXELS, read_image
 from dettoolkit.datasets.data_report import BadImageError
+from dettoolkit.datasets.images import MAX_MEGAPIXELS, read_image
 from dettoolkit.datasets.regular_files import open_regular
 from dettoolkit.inference.jobs.sources import Item
 
@@ -43,7 +43,7 @@ class ImageIds:
             self._last[last] = None if last in self._last else image
 
     def find(self, name: str) -> int | None:
-        """Give the id of an image; None when it is not listed."""
+        """Return the id of an image; None when it is not listed."""
         image = self._find(name)
         return None if image is None else image.id
 

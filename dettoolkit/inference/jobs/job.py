@@ -4,7 +4,7 @@
   job.json           what is predicted, by what, and what is written
   results.jsonl      a line for each image; results-2-of-8.jsonl of a shard
   summary.json       when all are done; summary-2-of-8.json of a shard
-  pictures/ masks/ crops/
+  figures/ masks/ crops/
   results.csv coco.json coco_images.json results.parquet
 """
 
@@ -28,7 +28,7 @@ from dettoolkit.inference.jobs.video import count_frames
 FILE = "job.json"
 PART = f".{FILE}."
 KINDS = {
-    "pictures": "what was found, drawn: a picture of each image, an MP4 of each video",
+    "figures": "what was found, drawn: a picture of each image, an MP4 of each video",
     "masks": "a segmenter's label maps, as PNGs of label ids",
     "crops": "a detector's objects, cut out",
     "json": "results.jsonl, which is always written",
@@ -52,7 +52,7 @@ class Shard:
             raise ValueError(f"shard {self.number}/{self.of}: wanted i/n with i from 1 to n, such as 1/8")
 
     def has(self, name: str) -> bool:
-        """Tell whether an image is in it: by its name, so whatever is added to the folder or taken away."""
+        """Return whether an image is in it: by its name, so whatever is added to the folder or taken away."""
         digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
         return int.from_bytes(digest, "big") % self.of == self.number - 1
 
@@ -135,7 +135,7 @@ class Job:
 
 
 def fingerprint(model: Path) -> str:
-    """Give the SHA-256 of a model's file, and of the weights beside it where a format has two files."""
+    """Return the SHA-256 of a model's file, and of the weights beside it where a format has two files."""
     digest = hashlib.sha256()
     for path in (model, model.with_suffix(".bin")):
         if path.is_file():

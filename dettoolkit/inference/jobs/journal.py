@@ -1,8 +1,8 @@
 """The record of a prediction job: a line of JSON for each image, appended and never changed.
 
-What a line says is done: it is written after the image's pictures, and its beginning, the name, before
+What a line says is done: it is written after the image's figures, and its beginning, the name, before
 them. A process that is killed leaves at most such a torn last line, which is cut off when the job goes on and
-says whose pictures may be there already.
+says whose figures may be there already.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Journal:
             raise
 
     def __enter__(self) -> Self:
-        """Give itself."""
+        """Return itself."""
         return self
 
     def __exit__(

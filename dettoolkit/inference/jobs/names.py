@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dettoolkit.inference.whole_files import part_of
 from dettoolkit.inference.jobs.sources import Found, Item
+from dettoolkit.inference.whole_files import part_of
 
 LONGEST = 255  # bytes of a name, on the file systems of today
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png")
@@ -32,30 +32,30 @@ class FileName(NamedTuple):
     full: str
 
 
-def picture_name(name: str) -> FileName:
-    """Name a picture as its image; what ends neither in .jpg, .jpeg nor .png gets .jpg added."""
+def figure_name(name: str) -> FileName:
+    """Return the name of a picture as its image; what ends neither in .jpg, .jpeg nor .png gets .jpg added."""
     return _added(name, PICTURE_ENDINGS, ".jpg")
 
 
 def video_name(name: str) -> FileName:
-    """Name an annotated video as its video; what does not end in .mp4 gets that added."""
+    """Return the name of a annotated video as its video; what does not end in .mp4 gets that added."""
     return _added(name, (".mp4",), ".mp4")
 
 
 def _added(name: str, known: tuple[str, ...], ending: str) -> FileName:
     own = splitext(name)[1]
     if own.lower() not in known:
-        return _only(f"pictures/{name}{ending}")
-    return FileName(_fitting(f"pictures/{name}"), _fitting(f"pictures/{name}{own}"))
+        return _only(f"figures/{name}{ending}")
+    return FileName(_fitting(f"figures/{name}"), _fitting(f"figures/{name}{own}"))
 
 
 def mask_name(name: str) -> FileName:
-    """Name a label map as its image, with .png in place of the image's ending."""
+    """Return the name of a label map as its image, with .png in place of the image's ending."""
     return FileName(_fitting(f"masks/{splitext(name)[0]}.png"), _fitting(f"masks/{name}.png"))
 
 
 def crop_name(name: str, class_name: str, number: int) -> FileName:
-    """Name an object cut out: <class>/<image>_<number>.jpg, with % and a code for what no folder may have."""
+    """Return the name of a object cut out: <class>/<image>_<number>.jpg, with % and a code for what no folder may have."""
     unsafe = r"[%/\\\x00-\x1f\ud800-\udfff]|^\."
     folder = re.sub(unsafe, lambda found: f"%{ord(found[0]):02X}", class_name) or "%"
     return _only(f"crops/{folder}/{name}_{number}.jpg")
@@ -67,8 +67,8 @@ def _only(name: str) -> FileName:
 
 def names_of(found: Found, save: Collection[str]) -> Iterator[FileName]:
     """Yield what the files of an image, or of a video as a whole, may be called."""
-    if "pictures" in save:
-        yield picture_name(found.name) if found.kind == "image" else video_name(found.name)
+    if "figures" in save:
+        yield figure_name(found.name) if found.kind == "image" else video_name(found.name)
     if "masks" in save and found.kind == "image":
         yield mask_name(found.name)
 

@@ -12,10 +12,10 @@ import numpy as np
 from dettoolkit.datasets.data_report import BadImageError
 from dettoolkit.formats import check_threads
 from dettoolkit.inference.answers import Answer, DetectionAnswer
-from dettoolkit.inference.whole_files import printable
-from dettoolkit.inference.results import Prediction
-from dettoolkit.inference.predictor import Predictor
 from dettoolkit.inference.jobs.sources import Item, Pixels
+from dettoolkit.inference.predictor import Predictor
+from dettoolkit.inference.results import Prediction
+from dettoolkit.inference.whole_files import printable
 
 
 class Outcome(NamedTuple):

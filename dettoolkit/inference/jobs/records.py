@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from dettoolkit.inference.results import Prediction, SegmentationPrediction
+from dettoolkit.inference.results import Prediction, SegmentationResult
 
 
 def found_in(prediction: Prediction, *, masks: bool) -> dict[str, Any]:
-    """Give height, width and what was found.
+    """Return height, width and what was found.
 
     Args:
         prediction: a detector's gives `objects`, each with name, label, class_id, score and box_xyxy; a
@@ -16,7 +16,7 @@ def found_in(prediction: Prediction, *, masks: bool) -> dict[str, Any]:
         masks: give each class its `rle` too, the mask's run lengths as COCO writes them.
     """
     found = prediction.to_dict()
-    if masks and isinstance(prediction, SegmentationPrediction):
+    if masks and isinstance(prediction, SegmentationResult):
         for each, coded in zip(found["classes"], prediction.to_coco(0), strict=True):
             each["rle"] = coded["segmentation"]["counts"]
     return {key: value for key, value in found.items() if key not in ("path", "task")}

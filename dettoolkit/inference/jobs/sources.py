@@ -19,16 +19,16 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dettoolkit.datasets.data_report import BadImageError, DataReport
 from dettoolkit.datasets.images import ENDINGS as IMAGES
 from dettoolkit.datasets.images import MAX_MEGAPIXELS
-from dettoolkit.datasets.data_report import BadImageError, ProblemReport
 from dettoolkit.datasets.regular_files import read_lines
 from dettoolkit.datasets.walk import Walk
 from dettoolkit.inference import buckets
-from dettoolkit.inference.whole_files import printable
 from dettoolkit.inference.inputs import matching, read_upright
 from dettoolkit.inference.jobs.video import ENDINGS as VIDEOS
 from dettoolkit.inference.jobs.video import Frame, is_live, read_frames
+from dettoolkit.inference.whole_files import printable
 
 Pixels = NDArray[np.uint8]
 CAMERA = re.compile(r"(?:webcam|webcam:(\d+)|(\d+))")
@@ -88,7 +88,7 @@ class Sources:
         self._skip = skip
         local = [_anchor(each) for each in given if is_local(each)]
         self._below = os.path.join(os.path.commonpath(local), "") if local else os.sep
-        self.problems = ProblemReport(Path(self._below))
+        self.problems = DataReport(Path(self._below))
         for each in given:
             if not each:
                 raise ValueError(f"an empty source names nothing, not even the folder where you are: {HINT}")
@@ -103,7 +103,7 @@ class Sources:
 
     @property
     def live(self) -> bool:
-        """Tell whether there is a camera or a stream among them."""
+        """Return whether there is a camera or a stream among them."""
         return any(_is_camera(each) or STREAM.match(each) for each in self.given)
 
     def _find(self, given: str) -> Iterator[Found]:
@@ -205,7 +205,7 @@ def _is_camera(given: str) -> bool:
 
 
 def _anchor(given: str) -> str:
-    """Give the folder below which a source's files are, absolute."""
+    """Return the folder below which a source's files are, absolute."""
     path = Path(os.path.abspath(Path(given).expanduser()))
     if path.is_dir():
         return str(path)

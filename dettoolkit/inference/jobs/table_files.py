@@ -10,8 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from dettoolkit.inference.whole_files import whole
 from dettoolkit.inference.jobs.journal import Record
+from dettoolkit.inference.whole_files import whole
 
 ROWS = 10_000  # images of a Parquet row group
 FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")

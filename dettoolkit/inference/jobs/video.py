@@ -111,7 +111,7 @@ class VideoFile:
         self._written = 0
 
     def __enter__(self) -> Self:
-        """Give itself."""
+        """Return itself."""
         return self
 
     def __exit__(

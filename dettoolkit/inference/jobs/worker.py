@@ -12,24 +12,24 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from dettoolkit.inference.jobs.job import table_files as tables
-from dettoolkit.inference.whole_files import whole
+from dettoolkit.inference.jobs import table_files as tables
 from dettoolkit.inference.jobs.image_ids import ImageIds
 from dettoolkit.inference.jobs.job import TABLES, Job, Shard
 from dettoolkit.inference.jobs.journal import Journal, Record, merge_records
 from dettoolkit.inference.jobs.names import Files, names_of
 from dettoolkit.inference.jobs.pipeline import Outcome, predict_items
-from dettoolkit.inference.predictor import Predictor
 from dettoolkit.inference.jobs.records import found_in
 from dettoolkit.inference.jobs.sources import Item, Sources
-from dettoolkit.inference.jobs.writers import Crops, Masks, Pictures, Writer
+from dettoolkit.inference.jobs.writers import Crops, Figures, Masks, Writer
+from dettoolkit.inference.predictor import Predictor
+from dettoolkit.inference.whole_files import whole
 
 logger = logging.getLogger(__name__)
 
 CODED = {"json", "coco", "parquet"}  # to be saved for a segmenter's records to have the label maps, as RLE
 
 
-class Run:
+class Worker:
     """A process's share of a job. Use it as a context: what is open is closed at its end.
 
     Args:
@@ -63,7 +63,7 @@ class Run:
         self.done, self._unreadable = len(self._journal.done), self._journal.unreadable
 
     def __enter__(self) -> Self:
-        """Give itself."""
+        """Return itself."""
         return self
 
     def __exit__(
@@ -176,7 +176,7 @@ def write_tables(folder: Path, job: Job, kinds: Sequence[str]) -> list[str]:
 
 def _writers(job: Job, files: Files) -> list[Writer]:
     writers: dict[str, Writer] = {
-        "pictures": Pictures(files, every=job.every),
+        "figures": Figures(files, every=job.every),
         "masks": Masks(files),
         "crops": Crops(files),
     }

@@ -1,15 +1,15 @@
-"""What is written for each image: pictures, annotated videos, label maps, the objects cut out."""
+"""What is written for each image: figures, annotated videos, label maps, the objects cut out."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import Protocol
 
-from dettoolkit.drawing.detection_grids import save_picture
-from dettoolkit.inference.jobs.names import Files, crop_name, mask_name, picture_name, video_name
-from dettoolkit.inference.results import DetectionPrediction, Prediction, SegmentationPrediction
+from dettoolkit.drawing.detection_grids import save_figure
+from dettoolkit.inference.jobs.names import Files, crop_name, figure_name, mask_name, video_name
 from dettoolkit.inference.jobs.sources import Item
 from dettoolkit.inference.jobs.video import VideoFile
+from dettoolkit.inference.results import DetectionResult, Prediction, SegmentationResult
 
 
 class Writer(Protocol):
@@ -24,7 +24,7 @@ class Writer(Protocol):
         ...
 
 
-class Pictures:
+class Figures:
     """Draw what was found: a picture of each image, named as it is, and a video of each video.
 
     Args:
@@ -40,7 +40,7 @@ class Pictures:
     def write(self, item: Item, prediction: Prediction) -> None:
         """Write the picture, or append the frame to its video, which `close` finishes."""
         if item.video is None or item.frame is None:
-            self.files.write(item, picture_name(item.name), prediction.save)
+            self.files.write(item, figure_name(item.name), prediction.save)
             return
         if self._video is None or item.video != self._name:
             self.close()
@@ -67,7 +67,7 @@ class Masks:
 
     def write(self, item: Item, prediction: Prediction) -> None:
         """Write a label map."""
-        if not isinstance(prediction, SegmentationPrediction):
+        if not isinstance(prediction, SegmentationResult):
             raise TypeError("masks are a segmenter's: this model is a detector")
         self.files.write(item, mask_name(item.name), prediction.to_png)
 
@@ -87,14 +87,14 @@ class Crops:
 
     def write(self, item: Item, prediction: Prediction) -> None:
         """Write the objects of an image; those narrower than a pixel are left out."""
-        if not isinstance(prediction, DetectionPrediction):
+        if not isinstance(prediction, DetectionResult):
             raise TypeError("crops are a detector's: this model is a segmenter")
         for number, found in enumerate(prediction, start=1):
             left, top, right, bottom = (max(0, round(side)) for side in found.box_xyxy)
             crop = prediction.image[top:bottom, left:right]
             if crop.size:
                 name = crop_name(item.name, found.name, number)
-                self.files.write(item, name, partial(save_picture, image=crop))
+                self.files.write(item, name, partial(save_figure, image=crop))
 
     def close(self) -> None:
         """Nothing is open."""

@@ -11,11 +11,11 @@ pytest.importorskip("onnxscript", reason="8-bit files need the extra onnx")
 from dettoolkit import load  # noqa: E402
 from dettoolkit.export import command  # noqa: E402
 from dettoolkit.export import onnx as converter  # noqa: E402
-from dettoolkit.formats.onnx.calibrate import best_range, find_ranges  # noqa: E402
 from dettoolkit.export.report import GateError  # noqa: E402
-from dettoolkit.export.sample_images import own_sources, read  # noqa: E402
-from dettoolkit.formats.onnx.quantize import Quantiser, layer_of  # noqa: E402
 from dettoolkit.export.request import Request, manifest_for  # noqa: E402
+from dettoolkit.export.sample_images import own_sources, read  # noqa: E402
+from dettoolkit.formats.onnx.calibrate import best_range, find_ranges  # noqa: E402
+from dettoolkit.formats.onnx.quantize import Quantizer, layer_of  # noqa: E402
 from dettoolkit.loading import open_checkpoint  # noqa: E402
 
 
@@ -85,17 +85,17 @@ def test_operators_belong_to_blocks(node, layer):
 
 
 @pytest.fixture(scope="module")
-def quantiser(tiny_segmentation_run, tiny_segmentation, tmp_path_factory):
+def quantizer(tiny_segmentation_run, tiny_segmentation, tmp_path_factory):
     described, network = open_checkpoint(tiny_segmentation_run)
     manifest = manifest_for(described, Request(precision="int8", batch=2), first_hw=(48, 64))
     path = tmp_path_factory.mktemp("float") / "model.onnx"
     converter.convert(network, manifest, path)
     images = read(own_sources(tiny_segmentation.data / "leftImg8bit" / "train"))
-    return Quantiser(path.read_bytes(), manifest, images), manifest, images
+    return Quantizer(path.read_bytes(), manifest, images), manifest, images
 
 
-def test_weights_have_a_scale_for_each_channel_and_float_layers_none(quantiser, tmp_path):
-    made, _, _ = quantiser
+def test_weights_have_a_scale_for_each_channel_and_float_layers_none(quantizer, tmp_path):
+    made, _, _ = quantizer
     made.write(tmp_path / "all.onnx", [])
     proto = onnx.load(tmp_path / "all.onnx")
     arrays = {each.name: onnx.numpy_helper.to_array(each) for each in proto.graph.initializer}
@@ -122,8 +122,8 @@ def test_weights_have_a_scale_for_each_channel_and_float_layers_none(quantiser, 
     assert {layer_of(name) for name in kept} <= set(left)
 
 
-def test_layers_are_left_in_float_by_how_much_they_err(quantiser, monkeypatch):
-    made, _, _ = quantiser
+def test_layers_are_left_in_float_by_how_much_they_err(quantizer, monkeypatch):
+    made, _, _ = quantizer
     ranked = made.ranked()
     assert sorted(ranked) == sorted(made.layers)
     monkeypatch.setattr(made, "ranked", lambda: ranked)
@@ -153,7 +153,7 @@ def test_layers_go_back_to_float_until_the_score_holds_or_the_file_is_refused(
     tiny_segmentation_run, tmp_path, monkeypatch
 ):
     tried = []
-    write = Quantiser.write
+    write = Quantizer.write
 
     def spoilt(self, path, layers):
         tried.append(len(layers))
@@ -166,20 +166,20 @@ def test_layers_go_back_to_float_until_the_score_holds_or_the_file_is_refused(
                     each.CopyFrom(onnx.numpy_helper.from_array(values * np.float32(1.5), each.name))
             path.write_bytes(proto.SerializeToString())
 
-    monkeypatch.setattr(Quantiser, "write", spoilt)
+    monkeypatch.setattr(Quantizer, "write", spoilt)
     request = Request(precision="int8", tolerances={"metric": 0.1})
     done = command.export(tiny_segmentation_run, tmp_path / "model.onnx", request)
     assert tried == [0, 1, 2]  # there is none between 1 and 2
     assert len(done.manifest.export.float_layers) == 2
 
-    monkeypatch.setattr(Quantiser, "ranked", lambda self: [])
+    monkeypatch.setattr(Quantizer, "ranked", lambda self: [])
     with pytest.raises(GateError, match="mIoU"):
         command.export(tiny_segmentation_run, tmp_path / "second.onnx", request)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["model.onnx", "model.onnx.report.json"]
 
 
-def test_a_file_of_two_images_is_calibrated_with_each_image_twice(quantiser):
-    made, _, images = quantiser
+def test_a_file_of_two_images_is_calibrated_with_each_image_twice(quantizer):
+    made, _, images = quantizer
     feeds = [feed["images"] for feed in made.feeds]
     assert len(feeds) == len(images)
     assert all(feed.shape == (2, 3, 48, 64) for feed in feeds)
