@@ -127,7 +127,7 @@ class Journal:
             end = position
         else:
             self.unfinished |= {each["name"] for each in pending} if video is None else {video}
-        if self.unfinished and end < self._file.seek(0, 2):  # known still when the next process is stopped too
+        if self.unfinished and end < self._file.seek(0, 2):  # the next process may be stopped too
             with whole(self._noted) as part:
                 part.write_text(json.dumps(sorted(self.unfinished)))
         self._file.truncate(end)
