@@ -1,4 +1,4 @@
-"""Return where a detector's time goes, from JPEG bytes to boxes: ours in PyTorch and in ONNX, and torchvision's.
+"""Print where a detector's time goes, from JPEG bytes to boxes: ours in PyTorch and ONNX, torchvision's.
 
     python benchmarks/inference_profile.py --images FOLDER --detector RUN [--threads 2] [--rounds 12]
 

@@ -133,7 +133,7 @@ def read_names(path: Path) -> dict[str, str]:
 
 
 def _class_names(folders: Sequence[str], called: dict[str, str]) -> list[str]:
-    """Return the names of the classes; a name that several have (ImageNet's two cranes) gets the folder's behind it."""
+    """Return the class names; one that several have (ImageNet's two cranes) gets its folder's name too."""
     names = [called.get(folder, folder) for folder in folders]
     times = Counter(names)
     return [

@@ -42,7 +42,7 @@ Window = tuple[Span, Span]  # rows, columns
 
 
 def window_at(starts: Sequence[int], crop_hw: tuple[int, int], hw: tuple[int, int]) -> Window:
-    """Return the window of `crop_hw` that begins at (row, column) `starts`, as much of it as a picture has."""
+    """Return the window of `crop_hw` that begins at (row, column) `starts`, clipped to the image."""
     rows, columns = (
         Span(start, min(start + crop, side)) for start, crop, side in zip(starts, crop_hw, hw, strict=True)
     )
@@ -188,7 +188,7 @@ class SegmentationTransform:
             crop_hw: size of what comes out.
             scale: least and largest factor of the image's size.
             scale_step: factors are `scale[0]` and this much more each; 0 takes any between.
-            max_class_fraction: a crop of which one class has a larger share, among the pixels that are not void,
+            max_class_fraction: a crop in which one class has a larger fraction of the pixels that are not void
                 is drawn again, up to TRIES crops; the last is taken as it is. 1 takes the first.
             flip: mirror half of the samples.
             color: SSD's color distortion.

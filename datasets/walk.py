@@ -63,7 +63,7 @@ class Walk:
                     waiting.append(self._entries(*found))
 
     def _entries(self, folder: str, real: str) -> Iterator[str | tuple[str, str]]:
-        """Return the files of a folder that is really at `real`, and its folders, each with its real place."""
+        """Return the files of a folder that is really at `real`, and its folders with their real paths."""
         if real == self._skip:
             return
         try:
@@ -109,7 +109,7 @@ class Walk:
         return names, kinds
 
     def _follow(self, path: str, real: str) -> str | tuple[str, str] | Problem | None:
-        """Return what a link in the folder `real` leads to, or why not; None for a file that is not wanted."""
+        """Return what a link in the folder `real` leads to, or why not; None for an unwanted file."""
         try:
             target = os.path.realpath(path, strict=True)
             found = os.stat(target)

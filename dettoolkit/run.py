@@ -64,7 +64,7 @@ class Run:
 
     @property
     def monitor(self) -> str | None:
-        """Return the name of the score that says which checkpoint is best; None when nothing can be scored."""
+        """Return the score's name that says which checkpoint is best; None when nothing can be scored."""
         return self.task.monitor
 
     @property

@@ -80,7 +80,7 @@ def header_of(path):
 
 
 def says_what_was_measured(name, header, scores):
-    """Return whether a header says either that nobody has trained the recipe, or where its listed score is."""
+    """Return whether a header says that nobody has trained the recipe, or where its listed score is."""
     untrained = any(sentence in header for sentence in UNTRAINED)
     return untrained != ("measured: " in header) and (untrained or name in scores)
 

@@ -293,7 +293,7 @@ def read_journal(path: Path) -> None:
         with suppress(ValueError):
             assert all(isinstance(record["name"], str) for record in read(path))
     try:
-        with Journal(path) as journal:
+        with Journal(path, batch_size=2) as journal:
             assert all(isinstance(name, str) for name in journal.done)
             assert 0 <= journal.unreadable <= len(journal.done) or not journal.done
             journal.write({"name": "d.jpg", "index": 3})

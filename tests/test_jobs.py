@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fake_predictor import IDS, NAMES, FakePredictor, write_images, write_video
 
@@ -46,11 +47,11 @@ def job_of(*sources, task="detection", **changes):
 
 
 def run(job, folder, shard=WHOLE, *, predictor=None, resume=False, batch_size=2):
-    """Worker a shard, to its end or to the predictor's breaking off."""
+    """Run a shard, to its end or to the predictor's breaking off."""
     predictor = predictor or FakePredictor(job.task)
     enter_folder(folder, job, shard, resume=resume)
-    with Worker(job, folder, shard) as share, suppress(KeyboardInterrupt):
-        list(share.predict(predictor, batch_size=batch_size, workers=2))
+    with Worker(job, folder, shard, batch_size=batch_size) as share, suppress(KeyboardInterrupt):
+        list(share.predict(predictor, workers=2))
     return predictor
 
 
@@ -253,6 +254,31 @@ def test_limit_counts_images_and_frames_before_shards(images, tmp_path):
     assert sorted(parts[0] + parts[1]) == sorted(names[:3])
 
 
+class Together(FakePredictor):
+    """Answer by how many images go through the network at once, as rounding does in the last digits."""
+
+    def predict_batch(self, images, *, threshold=None):
+        shift = np.float32(len(images) / 1024)
+        answers = super().predict_batch(images, threshold=threshold)
+        return [answer._replace(scores=answer.scores + shift) for answer in answers]
+
+
+@pytest.mark.parametrize("fail_after", range(1, 30, 3))
+def test_a_job_that_goes_on_has_the_batches_of_an_unbroken_one(images, tmp_path, fail_after):
+    write_video(images / "1/2.mp4", 5)
+    job = job_of(images, save=("figures", "json"))
+    run(job, tmp_path / "whole", predictor=Together(), batch_size=3)
+    for number, after in enumerate((fail_after, 2, 4)):
+        run(job, tmp_path / "parts", predictor=Together(fail_after=after), batch_size=3, resume=number > 0)
+    run(job, tmp_path / "parts", predictor=Together(), batch_size=3, resume=True)
+    same = content(tmp_path / "whole")
+    assert content(tmp_path / "parts") == same
+    again = Together()
+    run(job, tmp_path / "parts", predictor=again, batch_size=3, resume=True)
+    assert content(tmp_path / "parts") == same
+    assert again.batches == []
+
+
 def test_a_video_is_made_as_a_whole(tmp_path):
     for name in ("a.mp4", "b.mp4", "c.mp4"):
         write_video(tmp_path / "in" / name, 6)
@@ -275,7 +301,7 @@ def test_a_video_is_finished_before_what_follows_it_has_a_record(tmp_path):
     job = job_of(tmp_path / "in", save=("figures",))
     enter_folder(tmp_path / "out", job, WHOLE, resume=False)
     with Worker(job, tmp_path / "out", WHOLE) as share:
-        for outcome in share.predict(FakePredictor(), batch_size=1, workers=1):
+        for outcome in share.predict(FakePredictor(), workers=1):
             if outcome.item.name == "2.jpg":
                 break
         assert count_frames(tmp_path / "out/figures/1.mp4") == 4  # as a process killed here would leave it
@@ -414,7 +440,7 @@ def test_after_a_full_disk_the_job_goes_on(images, tmp_path, monkeypatch, where)
 
     def begin(patched):
         with Worker(job, out, WHOLE) as share:
-            for number, _ in enumerate(share.predict(FakePredictor(), batch_size=1, workers=1)):
+            for number, _ in enumerate(share.predict(FakePredictor(), workers=1)):
                 if number == 5 and where == "journal":
                     patched.setattr(share._journal, "_file", FullFile(share._journal._file))
                 elif number == 5 and where == "picture":
@@ -461,7 +487,7 @@ def test_stop_ends_what_has_no_end(images, tmp_path):
     job = job_of(images, save=("csv",))
     enter_folder(tmp_path / "out", job, WHOLE, resume=False)
     with Worker(job, tmp_path / "out", WHOLE) as share:
-        outcomes = share.predict(FakePredictor(), batch_size=1, workers=1)
+        outcomes = share.predict(FakePredictor(), workers=1)
         next(outcomes)
         share.stop()
         rest = list(outcomes)
@@ -470,11 +496,11 @@ def test_stop_ends_what_has_no_end(images, tmp_path):
 
 
 def test_two_processes_do_not_share_a_file(tmp_path):
-    with Journal(tmp_path / "results.jsonl") as journal:
+    with Journal(tmp_path / "results.jsonl", batch_size=1) as journal:
         journal.write({"name": "1.png", "index": 0})
         with pytest.raises(BlockingIOError, match=r"another process is writing .*results\.jsonl: let it"):
-            Journal(tmp_path / "results.jsonl")
-    with Journal(tmp_path / "results.jsonl") as journal:
+            Journal(tmp_path / "results.jsonl", batch_size=1)
+    with Journal(tmp_path / "results.jsonl", batch_size=1) as journal:
         assert journal.done == {"1.png"}
 
 
@@ -483,7 +509,7 @@ def test_a_torn_end_is_cut_off(tmp_path, torn):
     path = tmp_path / "results.jsonl"
     path.write_bytes(b'{"name": "1.png", "index": 0}\n' + torn)
     assert [record["name"] for record in read_records(path)] == ["1.png"]
-    with Journal(path) as journal:
+    with Journal(path, batch_size=1) as journal:
         assert journal.done == {"1.png"}
         journal.write({"name": "2.png", "index": 1})
     assert [record["name"] for record in read_records(path)] == ["1.png", "2.png"]
@@ -494,7 +520,7 @@ def test_damage_in_the_middle_is_told_and_nothing_is_cut(tmp_path):
     path.write_bytes(b'{"name": "1.png", "index": 0}\n{broken\n{"name": "3.png", "index": 2}\n')
     before = path.read_bytes()
     with pytest.raises(ValueError, match=r"results\.jsonl, line 2: this is no record, and others follow"):
-        Journal(path)
+        Journal(path, batch_size=1)
     assert path.read_bytes() == before
 
 

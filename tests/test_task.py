@@ -52,7 +52,7 @@ def batch(**changes: Tensor) -> dict[str, Any]:
 def outputs_that_find(
     task: DetectionTask, boxes: Tensor, labels: Tensor, iou_threshold: float = 0.99
 ) -> tuple[Tensor, Tensor]:
-    """Return outputs (N, A, 3), (N, A, 4) whose default boxes that fit best predict the image's one object."""
+    """Return outputs (N, A, 3), (N, A, 4) whose best default boxes predict the image's one object."""
     anchors = task.network.anchors_xyxy
     logits = torch.full((len(boxes), len(anchors), 3), -20.0)
     deltas = torch.zeros(len(boxes), len(anchors), 4)

@@ -29,7 +29,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, *, label_smoothing: float) ->
 def build_mix(*, num_classes: int, mixup: float, cutmix: float) -> Mix | None:
     """Build what mixes a batch; None where nothing is asked for.
 
-    It maps normalized images (N, 3, H, W) and labels (N,) to mixed images and fractions of the classes (N, K).
+    It maps normalized images (N, 3, H, W) and labels (N,) to mixed images and class fractions (N, K).
     Each image meets its neighbor in the batch, in a share drawn from Beta(alpha, alpha) for the whole
     batch, by torch's generators.
 

@@ -181,13 +181,12 @@ def _work(
 
     export = predictor.manifest.export
     fixed = export.batch if export is not None else None
-    with Worker(job, folder, shard, ids=ids) as run:
+    batch_size = options.batch_size or fixed or 1
+    with Worker(job, folder, shard, batch_size=batch_size, ids=ids) as run:
         sources = Sources(job.sources, skip=folder)
         count = None if live else lambda: job.count(sources, shard)
         tally = Tally(count, done=run.done)
-        outcomes = run.predict(
-            predictor, batch_size=options.batch_size or fixed or 1, workers=options.workers
-        )
+        outcomes = run.predict(predictor, workers=options.workers)
         try:
             with _signals(run.stop if live else None):
                 tally.follow(outcomes)

@@ -51,7 +51,7 @@ def class_color(label: int) -> Color:
 
 
 def class_name(label: int, class_names: Sequence[str]) -> str:
-    """Return the name of a class, shortened to LONGEST_NAME characters; a label beyond the list is shown as its number."""
+    """Return a class's name, shortened to LONGEST_NAME characters; the number of a label beyond the list."""
     name = class_names[label] if 0 <= label < len(class_names) else f"class {label}"
     return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
 

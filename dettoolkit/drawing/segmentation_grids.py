@@ -165,7 +165,7 @@ def _occurrences(labels: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def _legend(pixels: NDArray[np.int64], class_names: Sequence[str], unlabeled: str) -> list[tuple[str, int]]:
-    """Return the names of the classes that occur, the one with the most pixels first; last comes what has no label."""
+    """Return the classes that occur, the one with the most pixels first; unlabeled pixels come last."""
     order = [int(label) for label in np.argsort(-pixels, kind="stable") if pixels[label] and label != VOID]
     legend = [(class_name(label, class_names), label) for label in order]
     return [*legend, (unlabeled, VOID)] if pixels[VOID] else legend

@@ -207,7 +207,7 @@ class SegmentationResult(Prediction):
         return draw_segments(self.image, self.labels, class_names=self.class_names, colors=self.colors)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the classes that occur and their pixels as data that can be written as JSON; no label map."""
+        """Return the classes that occur and their pixels as JSON data, without the label map."""
         classes = [
             {
                 "name": self.class_names[label],
@@ -253,7 +253,7 @@ class SegmentationResult(Prediction):
         ]
 
     def to_supervision(self) -> Any:
-        """Return `supervision.Detections`, one for each class that occurs: mask, class_id, data["class_name"].
+        """Return `supervision.Detections`, one per class that occurs: mask, class_id, data["class_name"].
 
         Raises:
             ModuleNotFoundError: the package supervision is not installed.

@@ -17,6 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
+from dettoolkit.inference.whole_files import whole
+
 if sys.platform != "win32":  # which has no such lock: there one must not start two processes on one file
     import fcntl
 
@@ -28,25 +30,29 @@ class Journal:
 
     Args:
         path: the file; made where there is none.
+        batch_size: images that go through the network at once; a batch that has not all of its records has
+            none any more, since an image's result depends in its last digits on how many are with it. None
+            keeps them all.
 
     Attributes:
         done: names of the images that had a line when it was opened. They are all that is held in memory.
         unreadable: how many of those could not be read.
-        unfinished: the image, and the video, that have no record or none any more and may have files.
+        unfinished: the images, or the video, that have no record or none any more and may have files.
 
     Raises:
         BlockingIOError: another process is writing it.
         ValueError: a line before the last is no record.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, batch_size: int | None) -> None:
         self.path = path
-        self.unfinished: set[str] = set()
+        self._noted = path.with_name(f".{path.stem}.unfinished")
+        self.unfinished = set[str](json.loads(self._noted.read_text()) if self._noted.exists() else ())
         self._begun = ""  # of a line, what is written already
         self._file: BinaryIO = path.open("a+b")
         try:
             self._lock()
-            self.done, self.unreadable = self._recover()
+            self.done, self.unreadable = self._recover(batch_size)
         except BaseException:
             self._file.close()
             raise
@@ -74,6 +80,10 @@ class Journal:
         self._append(line.removeprefix(self._begun) + "\n")
         self._begun = ""
 
+    def finish(self) -> None:
+        """Forget what was unfinished: everything has its record."""
+        self._noted.unlink(missing_ok=True)
+
     def _append(self, text: str) -> None:
         self._file.write(text.encode())
         self._file.flush()
@@ -87,12 +97,12 @@ class Journal:
                     f"another process is writing {self.path}: let it finish, or give each its own --shard"
                 ) from None
 
-    def _recover(self) -> tuple[set[str], int]:
-        """Cut off a torn end, and the last video's frames: its annotated file is made as a whole."""
+    def _recover(self, batch_size: int | None) -> tuple[set[str], int]:
+        """Cut off a torn end, a batch without its end, and the last video: its file is made as a whole."""
         self._file.seek(0)
         position, end = 0, 0  # behind the last whole line, and behind what is kept
-        done, pending, video = set[str](), list[Record](), None
-        unreadable = 0
+        done, pending = set[str](), list[Record]()  # pending: of the batch or the video that is not ended
+        video, readable, ended, unreadable = None, 0, True, 0
         for number, line in enumerate(self._file, start=1):
             record = _parse(line)
             if record is None:
@@ -101,20 +111,25 @@ class Journal:
                         f"{self.path}, line {number}: this is no record, and others follow; take the line "
                         "out and go on: its image is predicted again"
                     )
-                self.unfinished = _names_begun(line)
+                self.unfinished |= _names_begun(line)
                 break
-            if video is None or record.get("video") != video:  # what was pending is finished
+            if ended or record.get("video") != video:  # see pipeline.predict_items
                 done.update(each["name"] for each in pending)
                 unreadable += sum("error" in each for each in pending)
-                pending, end, video = [], position, record.get("video")
+                pending, readable, end, video = [], 0, position, record.get("video")
             pending.append({key: record[key] for key in ("name", "error") if key in record})
+            readable += "error" not in record
+            ended = video is None and (batch_size is None or readable in (0, batch_size))
             position += len(line)
-        if video is None:
+        if ended:
             done.update(each["name"] for each in pending)
             unreadable += sum("error" in each for each in pending)
             end = position
         else:
-            self.unfinished.add(video)
+            self.unfinished |= {each["name"] for each in pending} if video is None else {video}
+        if self.unfinished and end < self._file.seek(0, 2):  # the next process may be stopped too
+            with whole(self._noted) as part:
+                part.write_text(json.dumps(sorted(self.unfinished)))
         self._file.truncate(end)
         return done, unreadable
 

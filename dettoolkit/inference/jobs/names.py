@@ -33,7 +33,7 @@ class FileName(NamedTuple):
 
 
 def figure_name(name: str) -> FileName:
-    """Return the name of a picture as its image; what ends neither in .jpg, .jpeg nor .png gets .jpg added."""
+    """Return a figure's name, its image's; what ends neither in .jpg, .jpeg nor .png gets .jpg added."""
     return _added(name, PICTURE_ENDINGS, ".jpg")
 
 
@@ -55,7 +55,7 @@ def mask_name(name: str) -> FileName:
 
 
 def crop_name(name: str, class_name: str, number: int) -> FileName:
-    """Return the name of a object cut out: <class>/<image>_<number>.jpg, with % and a code for what no folder may have."""
+    """Return a crop's name, <class>/<image>_<number>.jpg, with % and a code for what no folder may have."""
     unsafe = r"[%/\\\x00-\x1f\ud800-\udfff]|^\."
     folder = re.sub(unsafe, lambda found: f"%{ord(found[0]):02X}", class_name) or "%"
     return _only(f"crops/{folder}/{name}_{number}.jpg")

@@ -37,6 +37,8 @@ def predict_items(
 ) -> Generator[Outcome, None, None]:
     """Predict on items, with few more than a batch of them in memory.
 
+    A video's frames are in no batch with others, so that a job can go on before or after a video.
+
     Args:
         predictor: the model.
         items: taken one after the other, as they are needed.
@@ -49,6 +51,9 @@ def predict_items(
     batch: list[tuple[Item, Pixels | str]] = []
     readable = 0
     for item, image in _read_ahead(items, workers=workers, ahead=batch_size + 2 * workers):
+        if batch and item.video != batch[-1][0].video:
+            yield from _predict(predictor, batch, threshold, labels)
+            batch, readable = [], 0
         batch.append((item, image))
         readable += not isinstance(image, str)
         if readable == batch_size or not readable:

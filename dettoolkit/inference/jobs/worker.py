@@ -37,6 +37,7 @@ class Worker:
         folder: of the job, as `enter_folder` left it.
         shard: the share.
         ids: of the job's annotation file, if it has one.
+        batch_size: images that go through the network at once.
 
     Attributes:
         done: images that have a record by now, of earlier processes too.
@@ -45,8 +46,10 @@ class Worker:
         BlockingIOError: another process works on this shard.
     """
 
-    def __init__(self, job: Job, folder: Path, shard: Shard, *, ids: ImageIds | None = None) -> None:
-        self.job, self.folder, self.shard = job, folder, shard
+    def __init__(
+        self, job: Job, folder: Path, shard: Shard, *, batch_size: int = 1, ids: ImageIds | None = None
+    ) -> None:
+        self.job, self.folder, self.shard, self.batch_size = job, folder, shard, batch_size
         self._sources = Sources(job.sources, skip=folder)
         self._ids = ids
         self._summary = folder / shard.file("summary", ".json")
@@ -54,7 +57,9 @@ class Worker:
         self._places: dict[str, int] = {}
         self._video: str | None = None  # that the writers may have open
         with ExitStack() as stack:
-            self._journal = stack.enter_context(Journal(folder / shard.file("results", ".jsonl")))
+            unended = None if self._summary.exists() else batch_size  # a job's last batch may be smaller
+            journal = Journal(folder / shard.file("results", ".jsonl"), batch_size=unended)
+            self._journal = stack.enter_context(journal)
             listed = islice(self._sources, job.limit)
             names = chain.from_iterable(names_of(found, job.save) for found in listed)
             files = Files(folder, names, self._journal.unfinished)
@@ -76,14 +81,11 @@ class Worker:
         """Take no further image; those taken are still predicted. A signal handler may call this."""
         self._stopped = True
 
-    def predict(
-        self, predictor: Predictor, *, batch_size: int, workers: int
-    ) -> Generator[Outcome, None, None]:
+    def predict(self, predictor: Predictor, *, workers: int) -> Generator[Outcome, None, None]:
         """Predict what is not done yet, and write it; each outcome is given when it is written.
 
         Args:
             predictor: the job's model.
-            batch_size: images that go through the network at once.
             workers: threads that read and decode.
         """
         job, start = self.job, time.monotonic()
@@ -94,7 +96,7 @@ class Worker:
             self._items(),
             threshold=job.threshold,
             labels=None if names is None else [job.class_names.index(name) for name in names],
-            batch_size=batch_size,
+            batch_size=self.batch_size,
             workers=workers,
         )
         with closing(outcomes):
@@ -108,6 +110,8 @@ class Worker:
         numbers = {"images": self.done, "unreadable": self._unreadable, "seconds": seconds}
         with whole(self._summary) as part:
             part.write_text(json.dumps(numbers) + "\n")
+        if not self._stopped:
+            self._journal.finish()
 
     def _items(self) -> Iterator[Item]:
         for index, item in self.job.items(self._sources, self.shard, self._journal.done):
