@@ -188,7 +188,7 @@ class SegmentationTransform:
             crop_hw: size of what comes out.
             scale: least and largest factor of the image's size.
             scale_step: factors are `scale[0]` and this much more each; 0 takes any between.
-            max_class_fraction: a crop in which one class has a larger fraction of the pixels that are not void
+            max_class_fraction: a crop in which one class has a larger fraction of the labeled pixels
                 is drawn again, up to TRIES crops; the last is taken as it is. 1 takes the first.
             flip: mirror half of the samples.
             color: SSD's color distortion.

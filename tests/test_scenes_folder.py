@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from dettoolkit import cli
+from dettoolkit.datasets.scenes import folder as scenes
 from dettoolkit.datasets.scenes.folder import check_scenes, write_scenes
-from dettoolkit.datasets.scenes.folder import folder as scenes
 
 SMALL: dict[str, Any] = {"train_images": 2, "val_images": 1, "image_hw": (48, 96), "seed": 0}
 

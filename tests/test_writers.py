@@ -13,7 +13,7 @@ from PIL import Image
 from pycocotools import mask as coder
 from pycocotools.coco import COCO
 
-from dettoolkit.inference.jobs.job import table_files as tables
+from dettoolkit.inference.jobs import table_files as tables
 from dettoolkit.inference.jobs.names import Files, crop_name
 from dettoolkit.inference.jobs.records import found_in
 from dettoolkit.inference.jobs.sources import Sources, open_found

@@ -44,8 +44,9 @@ def training_sources(recipe: Recipe) -> list[Source]:
     Raises:
         FileNotFoundError: they are not there.
     """
-    from dettoolkit.builders import detection, segmentation  # which import Lightning
     from dettoolkit.config import DetectionRecipe, SegmentationRecipe
+    from dettoolkit.detection import run as detection  # which import Lightning
+    from dettoolkit.segmentation import run as segmentation
 
     if isinstance(recipe, DetectionRecipe):
         detection.prepare_data(recipe.data, ["train"])
