@@ -1,28 +1,22 @@
-"""What a command works with, whatever the task."""
+"""What a training or an evaluation works with, whatever the task: data, network, losses, scores."""
 
 from __future__ import annotations
 
-import logging
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, Protocol
 
-import lightning
-import torch
-import torchvision
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
 
-from dettoolkit.backbones.build import listing
-from dettoolkit.config import Recipe, recipe_to_dict
-from dettoolkit.datasets.data_report import BadImages, DataReport
-from dettoolkit.training.data import DataModule
-from dettoolkit.training.module import Batch, Task
-from dettoolkit.weights.description import description_of
+from dettoolkit.config import Recipe
+from dettoolkit.datasets.data_report import BadImageError, BadImages, DataReport
+from dettoolkit.datasets.images import MAX_MEGAPIXELS, read_image
+from dettoolkit.network import Network
 
-logger = logging.getLogger(__name__)
-
+Batch = dict[str, Any]
 Split = Literal["train", "val"]
 
 
@@ -32,6 +26,79 @@ class Classes:
 
     names: list[str]
     ids: list[int]
+
+
+class ImageFile(NamedTuple):
+    """An image file of a data set.
+
+    Attributes:
+        path: the file.
+        hw: size that its annotations were made for; None takes the pixels as they are stored.
+        max_megapixels: a larger one cannot be read.
+    """
+
+    path: Path
+    hw: tuple[int, int] | None = None
+    max_megapixels: float = MAX_MEGAPIXELS
+
+    def read(self) -> NDArray[np.uint8]:
+        """Read it as RGB uint8 (H, W, 3), turned as in training.
+
+        Raises:
+            BadImageError: it cannot be read; the message names it.
+        """
+        try:
+            return read_image(self.path, expected_hw=self.hw, max_megapixels=self.max_megapixels)
+        except BadImageError as error:
+            raise BadImageError(f"{self.path}: {error}") from None
+
+
+class Score(Protocol):
+    """What an evaluation found; `numbers` are logged, the task's monitor among them."""
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """Score by name, in [0, 1]; NaN where there was nothing to score."""
+
+    def table(self) -> str:
+        """Describe it to people, in lines."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything found, as plain data."""
+
+
+class Task(Protocol):
+    """What a run trains: nothing of it knows Lightning."""
+
+    @property
+    def network(self) -> Network:
+        """What is trained."""
+
+    @property
+    def monitor(self) -> str:
+        """Name of the number that says which checkpoint is best, the higher the better."""
+
+    @property
+    def raw_outputs(self) -> tuple[str, ...]:
+        """Names of the network's outputs, in their order."""
+
+    def training_inputs(self, batch: Batch) -> tuple[Tensor, Batch]:
+        """Return normalized images and the batch that `losses` takes; training may mix images of a batch."""
+
+    def images(self, batch: Batch) -> Tensor:
+        """Normalize the batch's images to (N, 3, H, W) float on their device."""
+
+    def losses(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
+        """Return the parts of the loss, which add up to it."""
+
+    def predict(self, forward: Callable[[Tensor], Any], batch: Batch) -> Any:
+        """Return the batch's predictions as plain arrays on the host.
+
+        `forward` runs the network on normalized images, as often as the task's way of inference asks.
+        """
+
+    def score(self, predictions: Sequence[Any]) -> Score:
+        """Score the predictions of the whole set, in any order."""
 
 
 @dataclass(kw_only=True)
@@ -72,6 +139,21 @@ class Run:
         """Return the images per process in validation."""
         return self.recipe.data.batch_size
 
+    def image_files(self) -> list[ImageFile]:
+        """Return the image files of the validation set, in its order."""
+        raise NotImplementedError
+
+    def prediction_of(self, result: Any, row: int) -> Any:
+        """Return what `task.score` takes, of the result on image `row` of the validation set.
+
+        None where the data set's own file of that image cannot be read and is to be skipped.
+
+        Args:
+            result: of a predictor on the image as it is stored, with everything the thresholds let through.
+            row: number of the image in the validation set.
+        """
+        raise NotImplementedError
+
     def read_annotations(self, splits: Sequence[Split]) -> None:
         """Read the annotations of some splits that are not read yet, so that what is wrong shows at once."""
 
@@ -93,46 +175,3 @@ class Run:
     def write_predictions(self, predictions: Sequence[Any], out: Path) -> None:
         """Write what was predicted on the validation set, and figures of it."""
         raise NotImplementedError
-
-
-def build_data_module(run: Run) -> DataModule:
-    """Build the loaders of a run."""
-    return DataModule(
-        train=run.train,
-        val=run.val,
-        collate=run.collate,
-        batch_size=run.recipe.data.batch_size,
-        val_batch_size=run.val_batch_size,
-        workers=run.recipe.data.workers,
-        seed=run.recipe.trainer.seed,
-    )
-
-
-def describe(run: Run) -> dict[str, Any]:
-    """Describe a run in plain data: what its checkpoints carry besides weights."""
-    return {
-        "name": run.name,
-        "recipe": recipe_to_dict(run.recipe),
-        "class_names": run.classes.names,
-        "category_ids": run.classes.ids,
-        "versions": {
-            "dettoolkit": version("dettoolkit"),
-            "torch": str(torch.__version__),
-            "torchvision": str(torchvision.__version__),
-            "lightning": str(lightning.__version__),
-            "python": platform.python_version(),
-        },
-    }
-
-
-def warn_of_other_classes(weights: str, names: Sequence[str]) -> None:
-    """Warn when a checkpoint of ours was trained on as many classes, but others, taken for these now."""
-    description = description_of(Path(weights))
-    theirs = list(description["class_names"]) if description is not None else list(names)
-    if len(theirs) == len(names) and theirs != list(names):
-        logger.warning(
-            "%s was trained on the classes %s; its class layers are taken over for %s, in this order",
-            weights,
-            listing(theirs),
-            listing(names),
-        )

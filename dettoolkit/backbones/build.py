@@ -25,22 +25,3 @@ def build_backbone(
         norm_eps=section.norm_eps,
         norm_momentum=section.norm_momentum,
     )
-
-
-def listing(names: Sequence[str]) -> str:
-    """Name up to eight, and count the rest."""
-    shown = ", ".join(names[:8])
-    return f"{shown} … {len(names) - 8} more" if len(names) > 8 else shown or "none"
-
-
-def refuse_replaced(report: LoadReport, weights: str, *, num_classes: int, hint: str) -> None:
-    """Refuse to score weights whose class layers had another size and would start fresh.
-
-    Raises:
-        ValueError: with the hint as its end.
-    """
-    if report.replaced:
-        raise ValueError(
-            f"{weights} predicts another number of classes than the {num_classes} of the data set "
-            f"({len(report.replaced)} tensors of another size): score it on data of its own classes; {hint}"
-        )

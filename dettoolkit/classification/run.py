@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dettoolkit.backbones.build import listing
+from dettoolkit.wording import listing
 from dettoolkit.classification.build import build_classifier, hidden_channels
 from dettoolkit.classification.figures import draw_predictions, draw_training_batch
 from dettoolkit.classification.losses import build_loss, build_mix

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from dettoolkit.backbones.build import listing
+from dettoolkit.wording import listing
 from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.config.detection import DetectionData
 from dettoolkit.config.recipe import DetectionRecipe

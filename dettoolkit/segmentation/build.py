@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dettoolkit.backbones.build import build_backbone, listing, refuse_replaced
+from dettoolkit.backbones.build import build_backbone, refuse_replaced
+from dettoolkit.wording import listing
 from dettoolkit.backbones.initialize import initialize
 from dettoolkit.backbones.padding import pad_same
 from dettoolkit.config.segmentation import CrossEntropy, LRASPPModel, RASPPModel

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dettoolkit.backbones.build import listing
+from dettoolkit.wording import listing
 from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.config.recipe import SegmentationRecipe
 from dettoolkit.config.segmentation import SegmentationData, SegmentationSplit

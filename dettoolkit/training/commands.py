@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import LambdaCallback
 
 from dettoolkit import build
-from dettoolkit.backbones.build import listing
+from dettoolkit.wording import listing
 from dettoolkit.build import Run
 from dettoolkit.config import Recipe, recipe_from_dict
 from dettoolkit.datasets.samplers import SampleKey

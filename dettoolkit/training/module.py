@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.distributed
@@ -15,7 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 from dettoolkit.config.sections import Optim
 from dettoolkit.datasets.data_report import BadImageError
 from dettoolkit.finite import require_finite
-from dettoolkit.manifest import name_raw
+from dettoolkit.network import name_outputs
+from dettoolkit.run import Batch, Score, Task
 from dettoolkit.training.schedules import (
     build_optimizer,
     check_length,
@@ -24,49 +24,6 @@ from dettoolkit.training.schedules import (
     restore_rates,
     scaled_rate,
 )
-
-Batch = dict[str, Any]
-
-
-class Score(Protocol):
-    """What an evaluation found; `numbers` are logged, the task's monitor among them."""
-
-    @property
-    def numbers(self) -> dict[str, float]:
-        """Score by name, in [0, 1]; NaN where there was nothing to score."""
-
-    def table(self) -> str:
-        """Describe it to people, in lines."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return everything found, as plain data."""
-
-
-class Task(Protocol):
-    """What a run trains: nothing of it knows Lightning."""
-
-    @property
-    def network(self) -> nn.Module:
-        """What is trained."""
-
-    @property
-    def monitor(self) -> str:
-        """Name of the number that says which checkpoint is best, the higher the better."""
-
-    def images(self, batch: Batch) -> Tensor:
-        """Normalize the batch's images to (N, 3, H, W) float on their device."""
-
-    def losses(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
-        """Return the parts of the loss, which add up to it."""
-
-    def predict(self, forward: Callable[[Tensor], Any], batch: Batch) -> Any:
-        """Return the batch's predictions as plain arrays on the host.
-
-        `forward` runs the network on normalized images, as often as the task's way of inference asks.
-        """
-
-    def score(self, predictions: Sequence[Any]) -> Score:
-        """Score the predictions of the whole set, in any order."""
 
 
 class NonFiniteLoss(RuntimeError):
@@ -144,7 +101,8 @@ class TrainingModule(LightningModule):
             zero = torch.stack([parameter.sum() for parameter in self.network.parameters()]).sum() * 0
             self._stop_if_not_finite(zero, {}, batch)  # so that every process takes part in the decision
             return zero
-        parts = self.task.losses(self(batch), batch)
+        inputs, targets = self.task.training_inputs(batch)
+        parts = self.task.losses(self._run(inputs), targets)
         loss = torch.stack([part.float() for part in parts.values()]).sum()
         self._stop_if_not_finite(loss, parts, batch)
         self._untrained = False
@@ -214,7 +172,7 @@ class TrainingModule(LightningModule):
     def _answer(self, images: Tensor) -> Any:
         outputs = self._run(images)
         require_finite(
-            name_raw(outputs),
+            name_outputs(self.task.raw_outputs, outputs),
             source="the network's answer to validation images",
             remedy="the training diverged, or its weights are damaged: use an earlier checkpoint; lower "
             "optim.lr or set trainer.gradient_clip for a new run",

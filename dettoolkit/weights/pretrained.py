@@ -298,3 +298,16 @@ def load_segmenter(segmenter: nn.Module, backbone: MobileNet, source: str) -> Lo
 
 def _network_of(state: StateDict) -> StateDict:
     return {key.removeprefix("network."): value for key, value in state.items()}
+
+
+def refuse_replaced(report: LoadReport, weights: str, *, num_classes: int, hint: str) -> None:
+    """Refuse to score weights whose class layers had another size and would start fresh.
+
+    Raises:
+        ValueError: with the hint as its end.
+    """
+    if report.replaced:
+        raise ValueError(
+            f"{weights} predicts another number of classes than the {num_classes} of the data set "
+            f"({len(report.replaced)} tensors of another size): score it on data of its own classes; {hint}"
+        )

@@ -1,0 +1,57 @@
+"""A network: a backbone, and one or more heads by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+Outputs = Tensor | tuple[Tensor, ...]
+
+
+class Head(Protocol):
+    """What turns a backbone's features into raw outputs.
+
+    Attributes:
+        features: names of the backbone's features that `forward` takes, in this order.
+        num_classes: without background.
+    """
+
+    features: tuple[str, ...]
+    num_classes: int
+
+    def initialize(self) -> None:
+        """Fill the head's own layers with random weights."""
+
+
+class Network(nn.Module):
+    """A backbone whose features go to one or more heads.
+
+    Args:
+        backbone: maps images (N, 3, H, W), float, RGB, normalized, to features by name.
+        heads: by the name of their task.
+    """
+
+    def __init__(self, *, backbone: nn.Module, heads: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.heads = nn.ModuleDict(heads)
+        self.features = {name: tuple(head.features) for name, head in heads.items()}
+
+    def forward(self, images: Tensor) -> Outputs:
+        """Map images (N, 3, H, W) to raw outputs: those of the one head, or of all heads in their order."""
+        features = self.backbone(images)
+        outputs: list[Tensor] = []
+        for name, head in self.heads.items():
+            found = head(*(features[feature] for feature in self.features[name]))
+            if len(self.heads) == 1 and isinstance(found, Tensor):
+                return found
+            outputs.extend((found,) if isinstance(found, Tensor) else found)
+        return tuple(outputs)
+
+
+def name_outputs(names: Sequence[str], outputs: Outputs) -> list[tuple[str, Tensor]]:
+    """Return the outputs of a network, one or a tuple, with their names."""
+    several = (outputs,) if isinstance(outputs, Tensor) else outputs
+    return list(zip(names, several, strict=True))

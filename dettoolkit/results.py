@@ -1,0 +1,119 @@
+"""What every result is: arrays, a figure, and data for files and other libraries.
+
+H, W: the image.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dettoolkit.drawing.detection_grids import save_figure
+
+Image = NDArray[np.uint8]
+SHOWN = 6  # classes that a result says in one line
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Result(ABC):
+    """What was found in an image, whatever the task.
+
+    Attributes:
+        path: the image's file; None where it came as pixels.
+        image: uint8 (H, W, 3) RGB, as the model saw it; in its pixels all answers are.
+        class_names: by label.
+        class_ids: by label, the data set's own: category ids, or values in label files.
+    """
+
+    path: Path | None
+    image: NDArray[np.uint8]
+    class_names: tuple[str, ...]
+    class_ids: tuple[int, ...]
+    task: ClassVar[str]
+
+    @property
+    def hw(self) -> tuple[int, int]:
+        """Return the image's height and width."""
+        return self.image.shape[0], self.image.shape[1]
+
+    def __repr__(self) -> str:
+        """Return what was found, for a person at a prompt."""
+        name = "" if self.path is None else f"{self.path.name}, "
+        height, width = self.hw
+        return f"<{type(self).__name__} {name}{width} x {height} pixels: {self._summary()}>"
+
+    @abstractmethod
+    def _summary(self) -> str: ...
+
+    @abstractmethod
+    def plot(self) -> NDArray[np.uint8]:
+        """Draw what was found on the image: uint8 (H, W, 3) RGB, of its size."""
+
+    def save(self, path: str | Path) -> Path:
+        """Write what `plot` draws as .png, .jpg or .jpeg and return the path; missing folders are made.
+
+        Raises:
+            FileExistsError: there is a file already; it is left as it is.
+            ValueError: another ending.
+        """
+        save_figure(fresh(path), self.plot())
+        return Path(path)
+
+    def only(self, labels: Sequence[int]) -> Self:  # noqa: ARG002
+        """Return the result with what is of these classes only.
+
+        Raises:
+            ValueError: the task gives every pixel or image a class of its own.
+        """
+        raise ValueError(f"classes cannot be chosen of {self.task}")
+
+    def record(self, *, masks: bool) -> dict[str, Any]:
+        """Return height, width and what was found, as data that can be written as JSON.
+
+        Args:
+            masks: code masks too, where the task has any.
+        """
+        del masks
+        return {key: value for key, value in self.to_dict().items() if key not in ("path", "task")}
+
+    def crops(self) -> Iterator[tuple[str, Image]]:
+        """Yield class name and pixels (h, w, 3) of each object, the surest first."""
+        raise ValueError(f"crops are of objects, and the model does {self.task}")
+
+    def to_png(self, path: str | Path, *, ids: bool = True) -> Path:  # noqa: ARG002
+        """Write the label map as a gray PNG."""
+        raise ValueError(f"label maps are of segmentation, and the model does {self.task}")
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the pixels as data that can be written as JSON."""
+
+    def _facts(self) -> dict[str, Any]:
+        height, width = self.hw
+        path = None if self.path is None else str(self.path)
+        return {"path": path, "task": self.task, "height": height, "width": width}
+
+
+def listed(classes: list[str]) -> str:
+    """List the first classes, and say how many more there are."""
+    more = len(classes) - SHOWN
+    shown = classes if more <= 1 else [*classes[:SHOWN], f"and {more} more classes"]
+    return ", ".join(shown) or "nothing found"
+
+
+def fresh(path: str | Path) -> Path:
+    """Return a path to write to.
+
+    Raises:
+        FileExistsError: there is a file already.
+    """
+    path = Path(path)
+    if path.exists():
+        raise FileExistsError(f"{path} exists already and is not overwritten: give another name")
+    return path

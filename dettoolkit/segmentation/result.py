@@ -1,0 +1,132 @@
+"""What was found in an image: the class of each pixel.
+
+H, W: the image.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as PillowImage
+
+from dettoolkit.drawing.boxes import Color
+from dettoolkit.drawing.masks import draw_segments
+from dettoolkit.interop import run_lengths, supervision_masks
+from dettoolkit.results import Result, fresh, listed
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class SegmentationResult(Result):
+    """The class of each pixel of an image.
+
+    Attributes:
+        labels: uint8 (H, W) 0-based classes.
+        colors: red, green, blue of each class in figures; None, for one or all, chooses.
+    """
+
+    labels: NDArray[np.uint8]
+    colors: tuple[Color | None, ...] | None
+    task = "segmentation"
+
+    @property
+    def fractions(self) -> dict[str, float]:
+        """Return the share of pixels, in (0, 1], of each class that occurs, the largest first."""
+        return {self.class_names[label]: count / self.labels.size for label, count in self._pixels()}
+
+    def _pixels(self) -> list[tuple[int, int]]:
+        """Count the pixels of each label that occurs, the most frequent first."""
+        counts = np.bincount(self.labels.reshape(-1))
+        order = np.argsort(-counts, kind="stable")
+        return [(int(label), int(counts[label])) for label in order if counts[label]]
+
+    def mask(self, name: str) -> NDArray[np.bool_]:
+        """Return which pixels are of a class: bool (H, W), all False where it does not occur.
+
+        Raises:
+            ValueError: no such class.
+        """
+        if name not in self.class_names:
+            close = difflib.get_close_matches(name, self.class_names, n=1)
+            hint = f"did you mean '{close[0]}'? " if close else ""
+            raise ValueError(f"no class '{name}': {hint}There are {', '.join(self.class_names)}")
+        mask: NDArray[np.bool_] = self.labels == self.class_names.index(name)
+        return mask
+
+    def _summary(self) -> str:
+        fractions = self.fractions.items()
+        return listed(
+            [f"{name} {share:.1%}" if share >= 0.001 else f"{name} <0.1%" for name, share in fractions]
+        )
+
+    def plot(self) -> NDArray[np.uint8]:
+        """Draw the classes' colors and names over the image: uint8 (H, W, 3) RGB, of its size."""
+        return draw_segments(self.image, self.labels, class_names=self.class_names, colors=self.colors)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the classes that occur and their pixels as JSON data, without the label map."""
+        classes = [
+            {
+                "name": self.class_names[label],
+                "label": label,
+                "class_id": self.class_ids[label],
+                "pixels": count,
+                "share": count / self.labels.size,
+            }
+            for label, count in self._pixels()
+        ]
+        return {**self._facts(), "classes": classes}
+
+    def to_png(self, path: str | Path, *, ids: bool = True) -> Path:
+        """Write the label map as a gray PNG and return its path; missing folders are made.
+
+        Args:
+            path: ends in .png.
+            ids: write the data set's own values (`class_ids`), as label files have them; else 0-based labels.
+                With a value above 255 the PNG has 16 bits.
+
+        Raises:
+            FileExistsError: there is a file already; it is left as it is.
+            ValueError: another ending.
+        """
+        path = fresh(path)
+        if path.suffix.lower() != ".png":
+            raise ValueError(f"{path}: label maps are written as .png, which loses nothing")
+        values = np.array(self.class_ids if ids else range(len(self.class_ids)))
+        values = values.astype(np.uint8 if values.max(initial=0) < 256 else np.uint16)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        PillowImage.fromarray(values[self.labels]).save(path)
+        return path
+
+    def to_coco(self, image_id: int) -> list[dict[str, Any]]:
+        """List a mask for each class that occurs, run-length coded, as COCO's stuff results have them."""
+        return [
+            {
+                "image_id": image_id,
+                "category_id": self.class_ids[label],
+                "segmentation": run_lengths(self.labels == label),
+            }
+            for label, _ in self._pixels()
+        ]
+
+    def record(self, *, masks: bool) -> dict[str, Any]:
+        """Return height, width and the classes that occur; with `masks` each with its run lengths, `rle`."""
+        record = super().record(masks=masks)
+        if masks:
+            for each, coded in zip(record["classes"], self.to_coco(0), strict=True):
+                each["rle"] = coded["segmentation"]["counts"]
+        return record
+
+    def to_supervision(self) -> Any:
+        """Return `supervision.Detections`, one per class that occurs: mask, class_id, data["class_name"].
+
+        Raises:
+            ModuleNotFoundError: the package supervision is not installed.
+        """
+        labels = np.array([label for label, _ in self._pixels()], np.int64)
+        names = [self.class_names[label] for label in labels]
+        return supervision_masks(self.labels == labels[:, None, None], labels, names)

@@ -1,0 +1,253 @@
+"""What a task gives to every command: one object of a subclass of TaskSpec, listed in `tasks.py`.
+
+Commands ask the spec and name no task. Importing this, or a task's `spec` module, costs nothing: neither
+torch nor data sets are loaded before a method needs them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+from dettoolkit.config.recipe import Recipe
+from dettoolkit.manifest import Manifest, Section, SizeHW
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from dettoolkit.network import Network
+    from dettoolkit.results import Image, Result
+    from dettoolkit.run import Classes, ImageFile, Run
+
+Strictness = Literal["exact", "resized", "quantized"]
+"""How close an exported file's answers must be: the same arithmetic, resizing inside too, 8 bits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorKind:
+    """An error by which a file is judged; 0 is perfect agreement.
+
+    Attributes:
+        meaning: begins the sentence about it, such as "the fraction of pixels of another class is".
+        max: the tolerance of each strictness; without one the error is printed, not judged.
+        required: without it a comparison proves nothing.
+    """
+
+    meaning: str
+    max: Mapping[Strictness, float]
+    required: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """How far the results of one model are from those of another.
+
+    Attributes:
+        errors: by name, those of `TaskSpec.errors` that apply; 0 is perfect agreement.
+        details: more numbers, for people.
+        doubts: sentences that say why the errors prove nothing.
+    """
+
+    errors: Mapping[str, float]
+    details: Mapping[str, Any] = field(default_factory=dict)
+    doubts: tuple[str, ...] = ()
+
+
+class Decoder(Protocol):
+    """Turn images into results, by a network that is called as often as the task's inference asks."""
+
+    def __call__(
+        self, forward: Any, inputs: Tensor, images: Sequence[Image], *, min_score: float
+    ) -> list[Result]:
+        """Return the result of each image, in the image's own pixels.
+
+        Args:
+            forward: runs the model on inputs and returns its tuple of outputs, raw or final.
+            inputs: the model's input (N, ...), made of the images.
+            images: uint8 (H, W, 3) RGB, as they were before resizing.
+            min_score: results that have scores leave out what is below it.
+        """
+
+
+class TaskSpec(ABC):
+    """A task: its recipe, networks, data, results and files.
+
+    Attributes:
+        name: of the task, in manifests, networks (`Network.heads`) and results.
+        title: for people, such as "Object detection".
+        noun: what a model of it is called, such as "detector".
+        recipe: its kind of recipe.
+        section: its section of a manifest.
+        raw_outputs: names of a network's outputs, in their order.
+        final_outputs: names of the outputs of a file with post-processing inside.
+        errors: by which the results of an exported file are judged, beside its raw outputs.
+        saves: what `predict --save` writes of it beside figures, json, csv and parquet: masks, crops, coco.
+        default_saves: what it writes unless told otherwise.
+        csv_columns: of a job's table, behind the image's name.
+        record_key: of a result's list in its record, such as "objects".
+        arrow_columns: of a job's Parquet table: column to (key in an entry of that list, Arrow's type).
+        resizable: whether a file may have another input size than its recipe.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    noun: ClassVar[str]
+    recipe: ClassVar[type[Recipe]]
+    section: ClassVar[type[Section]]
+    raw_outputs: ClassVar[tuple[str, ...]]
+    final_outputs: ClassVar[tuple[str, ...]]
+    errors: ClassVar[Mapping[str, ErrorKind]]
+    saves: ClassVar[tuple[str, ...]] = ()
+    default_saves: ClassVar[tuple[str, ...]] = ("figures",)
+    csv_columns: ClassVar[tuple[str, ...]]
+    record_key: ClassVar[str]
+    arrow_columns: ClassVar[Mapping[str, tuple[str, str]]]
+    resizable: ClassVar[bool] = True
+
+    # Training and evaluation
+
+    @abstractmethod
+    def build_network(self, recipe: Any, *, num_classes: int) -> Network:
+        """Build a recipe's network with random weights, for a checkpoint's to be loaded."""
+
+    @abstractmethod
+    def training_run(self, name: str, recipe: Any, *, pretrained: bool) -> Run:
+        """Load the data and build the network of a training.
+
+        Without `pretrained` the weights that the recipe starts from are not needed: a checkpoint brings them.
+        """
+
+    @abstractmethod
+    def evaluation_run(self, name: str, recipe: Any, *, own: Classes | None, what: str) -> Run:
+        """Load the validation data and build the network that is scored.
+
+        Args:
+            name: of the run.
+            recipe: by which to score.
+            own: classes of a checkpoint, whose weights the caller loads; None takes the recipe's
+                model.weights and the data set's classes.
+            what: the weights' name, for messages.
+
+        Raises:
+            ValueError: the data set has other classes.
+        """
+
+    @abstractmethod
+    def training_images(self, recipe: Any) -> list[ImageFile]:
+        """Return the training images that a recipe names; an int8 file is calibrated with some of them.
+
+        Raises:
+            FileNotFoundError: they are not there.
+        """
+
+    # A model that is run
+
+    @abstractmethod
+    def describe(self, recipe: Any, network: Network, *, classes: Classes) -> Section:
+        """Return the section of a checkpoint's manifest: how its raw outputs become results."""
+
+    @abstractmethod
+    def input_hw(self, recipe: Any) -> SizeHW | None:
+        """Return the size to which images are resized; None keeps their own."""
+
+    @abstractmethod
+    def decoder(self, manifest: Manifest, device: torch.device) -> Decoder:
+        """Return what turns a model's outputs into results.
+
+        Args:
+            manifest: of the model; its export section says whether outputs are raw or final.
+            device: where the outputs are.
+        """
+
+    @abstractmethod
+    def count_classes(self, outputs: Sequence[Tensor], *, final: bool) -> int:
+        """Return the number of classes that outputs have; of final ones, that they show at least."""
+
+    # Results in files
+
+    @abstractmethod
+    def csv_row(self, entry: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Return the cells of an entry of a record's list, as `csv_columns` names them."""
+
+    def coco_entry(self, entry: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+        """Return an entry of a record's list as COCO's results have it, without the image's id."""
+        raise NotImplementedError(f"COCO has no results of {self.name}")
+
+    # Export
+
+    @abstractmethod
+    def compare(
+        self, pairs: Iterable[tuple[Result, Result]], section: Section, strictness: Strictness
+    ) -> Comparison:
+        """Compare the results of a reference and of a file on the same images."""
+
+    def export_section(self, section: Any, *, score_threshold: float | None, final: bool) -> Section:
+        """Return the section of an exported file, of a checkpoint's.
+
+        Args:
+            section: the checkpoint's.
+            score_threshold: that was asked for; None takes the default.
+            final: whether the file gives final answers.
+
+        Raises:
+            ValueError: a threshold that the task does not have, or out of its range.
+        """
+        del final
+        if score_threshold is not None:
+            raise ValueError(f"a {self.noun} has no detection scores: omit --score-threshold")
+        unchanged: Section = section
+        return unchanged
+
+    def check_export(self, manifest: Manifest) -> None:  # noqa: B027
+        """Refuse ways of answering that a file of one input size cannot have.
+
+        Raises:
+            ValueError: what to change.
+        """
+
+    def final_module(self, manifest: Manifest) -> nn.Module | None:
+        """Return the module that turns raw outputs and (H, W) into final ones; None where PyTorch has none.
+
+        It is called as module(outputs, (H, W)), traced by torch.export.
+        """
+        del manifest
+        return None
+
+    @abstractmethod
+    def onnx_answers(
+        self, graph: Any, raw: Sequence[Any], manifest: Manifest, image_hw: tuple[Any, Any] | None
+    ) -> list[tuple[Any, list[int | str], Any]]:
+        """Add the nodes that turn raw outputs into final ones.
+
+        Args:
+            graph: a `formats.onnx.nodes.Nodes`, which takes the nodes.
+            raw: the network's outputs.
+            manifest: says how they become answers.
+            image_hw: height and width of what was put in, int64 (1,) each; None where it is the input's.
+
+        Returns:
+            value, shape without the batch, and ONNX type of each of `final_outputs`.
+        """
+
+    def page(self, section: Any) -> dict[str, Any]:
+        """Return what the browser page must know beside the classes: see demo/page/."""
+        del section
+        return {}
+
+    def colors(self, section: Any) -> tuple[tuple[int, int, int] | None, ...] | None:
+        """Return the color of each class in figures; None, for one or all, chooses."""
+        del section
+        return None
+
+    # The paper's tables
+
+    @abstractmethod
+    def zoo_size(self, recipe: Any) -> tuple[int, SizeHW]:
+        """Return the number of classes of the data that a recipe names, and the size of one image."""
+
+    def paper_classes(self, classes: int) -> int:
+        """Return the classes of a network of which the paper counts `classes` slots."""
+        return classes
