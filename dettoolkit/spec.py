@@ -163,8 +163,11 @@ class TaskSpec(ABC):
         """
 
     @abstractmethod
-    def count_classes(self, outputs: Sequence[Tensor], *, final: bool) -> int:
-        """Return the number of classes that outputs have; of final ones, that they show at least."""
+    def count_classes(self, outputs: Sequence[Tensor], manifest: Manifest) -> int:
+        """Return the number of classes that a model's outputs have; of final ones, that they show at least.
+
+        The manifest says whether they are final, and what else a task must know to count.
+        """
 
     # Results in files
 
