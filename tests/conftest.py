@@ -27,7 +27,7 @@ TINY_RECIPE = """\
 model:
   type: ssdlite
   input_hw: [64, 64]
-  backbone: {type: mobilenet_v3_small, width: 0.35, reduced_tail: true, norm_momentum: 0.1}
+  backbone: {type: mobilenet_v3_small, width: 0.35, tail: reduced, norm_momentum: 0.1}
   head: {extra_channels: [32, 32], class_bias: -4.6}
   loss: {type: focal}
 data:
@@ -52,7 +52,7 @@ TINY_CLASSES = {3: "box", 7: "bar"}  # ids with gaps, as COCO's
 TINY_SEGMENTATION_RECIPE = """\
 model:
   type: lraspp
-  backbone: {type: mobilenet_v3_small, width: 0.35, reduced_tail: true, output_stride: 16, norm_momentum: 0.1}
+  backbone: {type: mobilenet_v3_small, width: 0.35, tail: reduced_c4, output_stride: 16, norm_momentum: 0.1}
   head: {filters: 32}
 data:
   type: cityscapes

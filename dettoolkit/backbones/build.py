@@ -1,23 +1,17 @@
-"""What the networks of all tasks are built with; no Lightning, so that a model loads without it."""
+"""A recipe's backbone; no Lightning, so that a model loads without it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
-
 from dettoolkit.backbones.mobilenet import MobileNet
 from dettoolkit.config.sections import Backbone
-from dettoolkit.weights.pretrained import LoadReport
 
 
-def build_backbone(
-    section: Backbone, *, task: Literal["detection", "segmentation", "classification"]
-) -> MobileNet:
-    """Build the backbone with random weights; a reduced tail is the task's own; classification has none."""
+def build_backbone(section: Backbone) -> MobileNet:
+    """Build the backbone with random weights."""
     return MobileNet(
         network=section.type,
         width=section.width,
-        tail=task if section.reduced_tail and task != "classification" else "full",
+        tail=section.tail,
         last_conv=section.last_conv,
         rounding=section.rounding,
         output_stride=section.output_stride,

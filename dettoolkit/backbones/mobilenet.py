@@ -14,7 +14,7 @@ from dettoolkit.backbones.blocks import ACTIVATIONS, InvertedResidual
 from dettoolkit.backbones.scaling import Rounding, reduce_tail, scale_width, squeezed_channels
 from dettoolkit.backbones.tables import TABLES, Table
 
-Tail = Literal["full", "detection", "segmentation"]
+Tail = Literal["full", "reduced", "reduced_c4"]
 LastConv = Literal["keep", "scale", "none"]
 OUTPUT_STRIDES = (16, 32)
 
@@ -33,7 +33,7 @@ class MobileNet(nn.Module):
     Args:
         network: name of the table.
         width: multiplier of every channel count (rounded to multiples of 8).
-        tail: full; detection (the dagger of Table 6); segmentation (RF2 of Table 7).
+        tail: full; reduced (the dagger of Table 6); reduced_c4 (RF2 of Table 7).
         last_conv: what a width below 1 does to the last 1x1 convolution. keep: what the network's authors do,
             which is nothing in MobileNetV2 and MnasNet. scale: it shrinks with the rest, as in TensorFlow's
             detectors on those. none: there is none, as in DeepLab on MobileNetV2.
@@ -136,7 +136,7 @@ def _blocks(
 def _table(network: str, width: float, tail: Tail, last_conv: LastConv, rounding: Rounding) -> Table:
     table = TABLES[network]
     if tail != "full":
-        table = reduce_tail(table, halve_c4_expansion=tail == "segmentation")
+        table = reduce_tail(table, halve_c4_expansion=tail == "reduced_c4")
     table = scale_width(table, width, rounding=rounding, scale_last=last_conv == "scale")
     return replace(table, last_channels=None) if last_conv == "none" else table
 

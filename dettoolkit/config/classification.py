@@ -68,9 +68,9 @@ class ClassifierModel(Model):
 
     @model_validator(mode="after")
     def _whole_backbone(self) -> Self:
-        if self.backbone.reduced_tail or self.backbone.output_stride != 32:
+        if self.backbone.tail != "full" or self.backbone.output_stride != 32:
             raise ValueError(
-                "a classifier has the backbone's full tail at stride 32: set backbone.reduced_tail to false "
+                "a classifier has the backbone's full tail at stride 32: set backbone.tail to full "
                 "and backbone.output_stride to 32. Detectors and segmenters that start from its weights may "
                 "have others"
             )

@@ -51,10 +51,11 @@ class Backbone(Section):
         "mnasnet_b1",
     ] = Field(description="Network, by its table; mnasnet_b1 is torchvision's mnasnet.")
     width: float = Field(1.0, gt=0, le=4, description="Width multiplier of every channel count.")
-    reduced_tail: bool = Field(
-        False,
-        description="Halve the last blocks: for detection the outputs of the C4-C5 blocks and C5 (the "
-        "paper's dagger), for segmentation the expansion of the C4 block too (RF2).",
+    tail: Literal["full", "reduced", "reduced_c4"] = Field(
+        "full",
+        description="Channels of the last blocks. reduced: the outputs of the C4-C5 blocks and C5 are halved "
+        "(the paper's dagger, for detection). reduced_c4: the expansion of the C4 block too (RF2, for "
+        "segmentation).",
     )
     last_conv: Literal["keep", "scale", "none"] = Field(
         "keep",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -10,7 +11,14 @@ import msgspec
 from msgspec import Meta
 from torch import Tensor
 
-from dettoolkit.weights.pretrained import load_checkpoint
+from dettoolkit.weights.files import load_checkpoint
+from dettoolkit.weights.translate import StateDict
+from dettoolkit.wording import listing
+
+logger = logging.getLogger(__name__)
+
+VERSION = 2
+"""Of the description below and of the weights' names; a checkpoint of another one is refused."""
 
 
 class _Stored(TypedDict, total=False):
@@ -18,17 +26,18 @@ class _Stored(TypedDict, total=False):
 
 
 class Description(TypedDict):
-    """What every checkpoint of ours says of itself, and what is relied on; see `builders.run.describe`."""
+    """What every checkpoint of ours says of itself; `training.prepare.describe` writes it."""
 
+    version: int
     name: Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^/\\\x00]*$")]  # it names a file
     recipe: _Stored
     class_names: Annotated[list[str], Meta(min_length=1)]
-    category_ids: list[int]
+    class_ids: list[int]
     versions: dict[str, str]
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read a checkpoint of ours: its description (recipe, class names, versions) and its state dict.
+def read_checkpoint(path: Path) -> tuple[dict[str, Any], StateDict]:
+    """Read a checkpoint of ours: its description, and its network's state dict.
 
     Raises:
         ValueError: a file that does not describe itself, such as a bare state dict, or does so wrongly.
@@ -45,27 +54,46 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             raise ValueError(
                 f"{path} holds no weights of a run: {name!r} is a {type(value).__name__}, not a tensor"
             )
-    return description, state
+    return description, {name.removeprefix("network."): value for name, value in state.items()}
 
 
 def description_of(weights: Path) -> dict[str, Any] | None:
     """Return what a file of weights says of itself; None where it is none of ours, or no file.
 
     Raises:
-        ValueError: it says so wrongly.
+        ValueError: it says so wrongly, or in another version.
     """
     return _description(load_checkpoint(weights), weights) if weights.is_file() else None
+
+
+def warn_of_other_classes(weights: str, names: Sequence[str]) -> None:
+    """Warn when a checkpoint of ours was trained on as many classes, but others, taken for these now."""
+    description = description_of(Path(weights))
+    theirs = list(description["class_names"]) if description is not None else list(names)
+    if len(theirs) == len(names) and theirs != list(names):
+        logger.warning(
+            "%s was trained on the classes %s; its class layers are used for %s, in this order",
+            weights,
+            listing(theirs),
+            listing(names),
+        )
 
 
 def _description(content: Mapping[str, object], path: Path) -> dict[str, Any] | None:
     description = content.get("dettoolkit")
     if not isinstance(description, dict):
         return None
+    version = description.get("version", 1)
+    if type(version) is int and version != VERSION:
+        raise ValueError(
+            f"{path} was written by {'an earlier' if version < VERSION else 'a later'} version of dettoolkit "
+            f"(checkpoint version {version}, this one reads {VERSION}): train it again, or use that version"
+        )
     try:
         checked = msgspec.convert(description, Description)
-        names, ids = len(checked["class_names"]), len(checked["category_ids"])
+        names, ids = len(checked["class_names"]), len(checked["class_ids"])
         if names != ids:
-            raise ValueError(f"there are {names} class names and {ids} category ids")
+            raise ValueError(f"there are {names} class names and {ids} class ids")
     except (ValueError, TypeError, IndexError, RecursionError) as error:  # a tensor answers as a list does
         raise ValueError(
             f"{path} describes itself as no checkpoint of dettoolkit does ({error}): it is damaged or was "

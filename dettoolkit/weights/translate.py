@@ -1,29 +1,70 @@
-"""Rename torchvision's weights of whole networks to the names of ours."""
+"""Rename torchvision's weights to the names of ours: backbones by their layers, heads as they say."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
+from typing import cast
 
 from torch import Tensor
 
 from dettoolkit.backbones.mobilenet import MobileNet
+from dettoolkit.network import Network
 
 StateDict = dict[str, Tensor]
+Renames = Iterable[tuple[str, str]]
 
 
-def is_ssdlite(state: StateDict) -> bool:
-    """Tell torchvision's SSDLite by the name it gives to the backbone."""
-    return any(key.startswith("backbone.features.") for key in state)
+def translate_network(state: StateDict, network: Network) -> StateDict:
+    """Rename a whole network of torchvision's to `backbone.*` and `heads.<name>.*`; leave ours as it is.
+
+    Each head has `torchvision_names`: how a name begins there, and how it begins in the head.
+    """
+    heads = {name: getattr(head, "torchvision_names", ()) for name, head in network.heads.items()}
+    return translate_state(state, cast(MobileNet, network.backbone), heads)
 
 
-def is_lraspp(state: StateDict) -> bool:
-    """Tell torchvision's LR-ASPP by its backbone, whose layers are numbers."""
-    return any(re.match(r"backbone\.\d+\.", key) for key in state)
+def translate_state(
+    state: StateDict, backbone: MobileNet, heads: Mapping[str, Renames] | None = None
+) -> StateDict:
+    """Do as `translate_network`, with the names of each head; without them, heads keep theirs."""
+    layers = {key: plain for key in state if (plain := _plain_name(key, backbone.c4_row)) is not None}
+    if not layers:
+        return state
+    plain = translate_backbone({layers[key]: state[key] for key in layers}, backbone)
+    result = {f"backbone.{key}": value for key, value in plain.items()}
+    for key, value in state.items():
+        if key not in layers:
+            result[_head_name(key, heads or {})] = value
+    return result
 
 
-def is_classifier(state: StateDict) -> bool:
-    """Tell torchvision's classification networks by their layers' names."""
-    return any(re.match(r"(features|layers)\.\d+\.", key) for key in state)
+def _head_name(key: str, heads: Mapping[str, Renames]) -> str:
+    for name, renames in heads.items():
+        for theirs, own in renames:
+            if key.startswith(theirs):
+                return f"heads.{name}.{own}{key.removeprefix(theirs)}"
+    return key
+
+
+def _plain_name(key: str, c4: int) -> str | None:
+    """Return the name that a backbone's tensor has in torchvision's classification networks; None of others.
+
+    LR-ASPP numbers the backbone's layers. SSDLite cuts the backbone in two inside the C4 row: `features.0`
+    ends with that row's expansion, `features.1` starts with the rest of the row.
+    """
+    if re.match(r"(features|layers)\.\d+\.", key):
+        return key
+    if re.match(r"backbone\.\d+\.", key):
+        return key.replace("backbone.", "features.", 1)
+    match = re.fullmatch(r"backbone\.features\.([01])\.(\d+)\.(.+)", key)
+    if match is None:
+        return None
+    half, layer, rest = int(match[1]), int(match[2]), match[3]
+    if half == 0:
+        return f"features.{c4}.block.0.{rest}" if layer == c4 else f"features.{layer}.{rest}"
+    # A slice of a Sequential keeps its numbers.
+    return f"features.{c4}.block.{rest}" if layer == 0 else f"features.{c4 + layer}.{rest}"
 
 
 def translate_backbone(state: StateDict, backbone: MobileNet) -> StateDict:
@@ -84,79 +125,3 @@ def _rename_block(rest: str, prefix: str, parts: list[str]) -> str | None:
     if match[1] == "conv" and part >= len(parts) - 1:
         part, name = len(parts) - 1, f"{part - len(parts) + 1}.{name}"
     return f"{prefix}.{parts[part]}.{name}" if part < len(parts) else None
-
-
-def translate_classifier(state: StateDict, backbone: MobileNet) -> StateDict:
-    """Rename torchvision's classification networks to a classifier's `backbone.*` and `head.*`.
-
-    Of its `classifier.<n>` the last layer with weights gives the classes; one before it is MobileNetV3's
-    hidden layer.
-    """
-    head = [key for key in state if re.match(r"classifier\.\d+\.", key)]
-    layers = sorted({int(key.split(".")[1]) for key in head})
-    names = dict(zip(layers, ("hidden.0", "classifier")[-len(layers) :], strict=True)) if layers else {}
-    inner = {key: value for key, value in state.items() if key not in head}
-    result = {f"backbone.{key}": value for key, value in translate_backbone(inner, backbone).items()}
-    for key in head:
-        _, layer, name = key.split(".", 2)
-        result[f"head.{names[int(layer)]}.{name}"] = state[key]
-    return result
-
-
-def translate_ssdlite(state: StateDict, backbone: MobileNet) -> StateDict:
-    """Rename torchvision's `ssdlite320_mobilenet_v3_large` to a detector's `backbone.*` and `head.*`.
-
-    torchvision cuts the backbone in two inside the C4 row: `features.0` ends with that row's expansion,
-    `features.1` starts with the rest of the row.
-    """
-    plain: StateDict = {}
-    c4 = backbone.c4_row
-    for key, value in state.items():
-        match = re.fullmatch(r"backbone\.features\.([01])\.(\d+)\.(.+)", key)
-        if match is None:
-            plain[key] = value
-            continue
-        half, layer, rest = int(match[1]), int(match[2]), match[3]
-        if half == 0:
-            name = f"features.{c4}.block.0.{rest}" if layer == c4 else f"features.{layer}.{rest}"
-        elif layer == 0:
-            name = f"features.{c4}.block.{rest}"  # a slice of a Sequential keeps its numbers
-        else:
-            name = f"features.{c4 + layer}.{rest}"
-        plain[f"features:{name}"] = value
-    inner = {key.removeprefix("features:"): v for key, v in plain.items() if key.startswith("features:")}
-    result = {f"backbone.{key}": v for key, v in translate_backbone(inner, backbone).items()}
-    renames = (
-        (r"^backbone\.extra\.", "head.extras."),
-        (r"^head\.classification_head\.module_list\.", "head.class_predictors."),
-        (r"^head\.regression_head\.module_list\.", "head.box_predictors."),
-    )
-    rest = {key: value for key, value in plain.items() if not key.startswith("features:")}
-    return result | _rename(rest, renames)
-
-
-def translate_lraspp(state: StateDict, backbone: MobileNet) -> StateDict:
-    """Rename torchvision's `lraspp_mobilenet_v3_large` to a segmenter's `backbone.*` and `head.*`."""
-    inner = {
-        key.replace("backbone.", "features.", 1): value
-        for key, value in state.items()
-        if key.startswith("backbone.")
-    }
-    result = {f"backbone.{key}": value for key, value in translate_backbone(inner, backbone).items()}
-    renames = (
-        (r"^classifier\.cbr\.", "head.branch."),
-        (r"^classifier\.scale\.1\.", "head.gate."),
-        (r"^classifier\.low_classifier\.", "head.low_classifier."),
-        (r"^classifier\.high_classifier\.", "head.classifier."),
-    )
-    rest = {key: value for key, value in state.items() if not key.startswith("backbone.")}
-    return result | _rename(rest, renames)
-
-
-def _rename(state: StateDict, renames: tuple[tuple[str, str], ...]) -> StateDict:
-    renamed = {}
-    for key, value in state.items():
-        for pattern, replacement in renames:
-            key = re.sub(pattern, replacement, key)
-        renamed[key] = value
-    return renamed
