@@ -12,7 +12,7 @@ from dettoolkit.config.entries import Entry, entry_from
 from dettoolkit.config.errors import Origin, Problem, RecipeError
 from dettoolkit.config.layers import merge, read_layers
 from dettoolkit.config.messages import validate
-from dettoolkit.config.recipe import Recipe
+from dettoolkit.config.recipe import Recipe, any_recipe
 from dettoolkit.config.schema import KeyCheck
 from dettoolkit.config.yaml12 import write_lines
 
@@ -85,7 +85,7 @@ def recipe_from_dict(values: Mapping[str, Any], *, source: str = "recipe") -> Re
 
 def json_schema() -> str:
     """Return the JSON Schema of recipes, for editors."""
-    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recipe.model_json_schema()}
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **any_recipe().model_json_schema()}
     return json.dumps(schema, indent=2) + "\n"
 
 

@@ -25,7 +25,7 @@ from dettoolkit.config.errors import (
     show_got,
     show_value,
 )
-from dettoolkit.config.recipe import Recipe
+from dettoolkit.config.recipe import Recipe, recipe_kinds
 from dettoolkit.config.schema import members, sections, type_names
 from dettoolkit.config.sections import Section
 from dettoolkit.config.yaml12 import scalar_value
@@ -77,10 +77,10 @@ def validate(
 
     `unset` tells which override or overlay took away a key that is now missing; when the tree is not
     `complete`, nothing is said about missing keys and contradictions. `kind` is the task's kind of recipe;
-    Recipe itself where the task is not known: then little can be said of the data.
+    `any_recipe()` where the task is not known: then little can be said of the data.
     """
     recipe, errors = _errors(root, kind)
-    if kind is Recipe:
+    if kind not in recipe_kinds():
         known = ("model", "optim", "trainer")
         errors = [(p, d) for p, d in errors if d["loc"] == ("data",) or d["loc"][0] in known]
     if not complete:

@@ -6,9 +6,10 @@ named as these fields.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from functools import cache
+from typing import Annotated, Any, ClassVar, Union
 
-from pydantic import Field
+from pydantic import Field, create_model
 
 from dettoolkit.config.classification import (
     ClassificationData,
@@ -16,7 +17,7 @@ from dettoolkit.config.classification import (
     ClassifierModel,
 )
 from dettoolkit.config.detection import DetectionData, DetectionEvaluation, SSDLiteModel
-from dettoolkit.config.sections import Optim, Section, Trainer
+from dettoolkit.config.sections import Data, Model, Optim, Section, Trainer
 from dettoolkit.config.segmentation import LRASPPModel, RASPPModel, SegmentationData, SegmentationEvaluation
 
 
@@ -27,11 +28,11 @@ class Recipe(Section):
     """
 
     files: ClassVar[str]
-    model: Annotated[SSDLiteModel | LRASPPModel | RASPPModel | ClassifierModel, Field(discriminator="type")]
-    data: DetectionData | SegmentationData | ClassificationData
+    model: Model
+    data: Data
     optim: Optim
     trainer: Trainer
-    evaluation: DetectionEvaluation | SegmentationEvaluation | ClassificationEvaluation
+    evaluation: Section
 
 
 class DetectionRecipe(Recipe):
@@ -44,7 +45,7 @@ class DetectionRecipe(Recipe):
 
 
 class SegmentationRecipe(Recipe):
-    """A segmentation model and its data."""
+    """A segmenter and its data."""
 
     files: ClassVar[str] = "cityscapes"
     model: Annotated[LRASPPModel | RASPPModel, Field(discriminator="type")]
@@ -61,4 +62,24 @@ class ClassificationRecipe(Recipe):
     evaluation: ClassificationEvaluation = Field(default_factory=ClassificationEvaluation)  # type: ignore[arg-type]
 
 
-RECIPES: tuple[type[Recipe], ...] = (DetectionRecipe, SegmentationRecipe, ClassificationRecipe)
+def recipe_kinds() -> tuple[type[Recipe], ...]:
+    """Return the kind of recipe of each task."""
+    from dettoolkit.tasks import TASKS  # late: a task's spec imports its recipe from here
+
+    return tuple(spec.recipe for spec in TASKS)
+
+
+def any_recipe() -> type[Recipe]:
+    """Return a recipe whose sections may be those of any task."""
+    return _joined(recipe_kinds())
+
+
+@cache
+def _joined(kinds: tuple[type[Recipe], ...]) -> type[Recipe]:
+    model, data, evaluation = (
+        Union[tuple(kind.model_fields[name].annotation for kind in kinds)]  # noqa: UP007
+        for name in ("model", "data", "evaluation")
+    )
+    sections: dict[str, Any] = {"data": data, "evaluation": evaluation}
+    sections["model"] = Annotated[model, Field(discriminator="type")]
+    return create_model("Recipe", __base__=Recipe, __doc__=Recipe.__doc__, **sections)

@@ -25,7 +25,7 @@ from dettoolkit.config.errors import (
     join_words,
     not_a_choice,
 )
-from dettoolkit.config.recipe import RECIPES, Recipe
+from dettoolkit.config.recipe import Recipe, any_recipe, recipe_kinds
 from dettoolkit.config.sections import Section, Trainer, TrainerExtra
 from dettoolkit.config.trainer_arguments import OWNED
 
@@ -55,8 +55,8 @@ def type_names(section: type[Section]) -> tuple[str, ...]:
 
 
 @cache
-def key_paths() -> dict[str, list[str]]:
-    """Map every key of the schema to the dotted paths at which it exists."""
+def key_paths(recipe: type[Recipe]) -> dict[str, list[str]]:
+    """Map every key of a schema to the dotted paths at which it exists."""
     paths: dict[str, list[str]] = {}
 
     def walk(section: type[Section], above: str) -> None:
@@ -67,7 +67,7 @@ def key_paths() -> dict[str, list[str]]:
             for nested in sections(field.annotation):
                 walk(nested, f"{here}.")
 
-    walk(Recipe, "")
+    walk(recipe, "")
     return paths
 
 
@@ -76,23 +76,24 @@ class KeyCheck:
 
     ``problems`` holds the unknown keys; ``unset`` the dotted keys that a later layer set to null where the
     schema has no null, so that their default applies, with the origin of the null; ``recipe`` the task's kind
-    of recipe, which the model's type decides: Recipe itself where that says nothing.
+    of recipe, which the model's type decides: `any_recipe()` where that says nothing.
     """
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
         self.unset: dict[str, Origin] = {}
-        self.recipe: type[Recipe] = Recipe
+        self.recipe: type[Recipe] = any_recipe()
 
     def clean(self, root: Entry) -> Entry:
         """Return the recipe without unknown keys, leftovers of another variant and keys that are unset."""
         model = root.value.get("model") if isinstance(root.value, dict) else None
         tag = _tag(model.value) if model is not None and isinstance(model.value, dict) else None
-        chosen = [recipe for recipe in RECIPES if tag and tag.value in _model_types(recipe)]
+        kinds = recipe_kinds()
+        chosen = [recipe for recipe in kinds if tag and tag.value in _model_types(recipe)]
         if not chosen or tag is None:
-            return self._section(root, "", RECIPES, [], None)
+            return self._section(root, "", kinds, [], None)
         self.recipe = chosen[0]
-        others = [recipe for recipe in RECIPES if recipe not in chosen]
+        others = [recipe for recipe in kinds if recipe not in chosen]
         return self._section(root, "", chosen, others, tag.switched)
 
     def _section(
@@ -169,7 +170,7 @@ def _model_types(recipe: type[Recipe]) -> list[str]:
 
 def _tag(model: dict[str, Entry]) -> Entry | None:
     """Return the entry of the model's type, put right where it is misspelt."""
-    classes = sections(Recipe.model_fields["model"].annotation)
+    classes = sections(any_recipe().model_fields["model"].annotation)
     entry = model.get(_type_key(model, classes))
     if entry is None or not isinstance(entry.value, str):
         return None
@@ -239,5 +240,5 @@ def _elsewhere(key: str, chosen: Sections) -> list[str]:
     """Find the key in other sections, or as the Trainer's name of one of ours."""
     if Trainer in chosen and key in OWNED:
         return [word for word in OWNED[key].split() if word.startswith("trainer.")]
-    paths = key_paths().get(key, [])
+    paths = key_paths(any_recipe()).get(key, [])
     return paths if len(paths) <= 2 else []
