@@ -23,6 +23,7 @@ Policy = Literal["none", "randaugment", "autoaugment"]
 BRIGHTNESS = (0.875, 1.125)
 SATURATION = (0.5, 1.5)
 BILINEAR = v2.InterpolationMode.BILINEAR
+MAX_ASPECT = 8  # of an image that is resized whole before its center is cropped
 
 
 class TrainTransform:
@@ -42,8 +43,8 @@ class TrainTransform:
 
         Args:
             input_hw: size of what comes out.
-            area: least and largest share of the image in the window.
-            aspect: least and largest width / height of the window.
+            area: smallest and largest fraction of the image in the window.
+            aspect: smallest and largest width / height of the window.
             antialias: average pixels where the window shrinks.
             flip: mirror half of the images.
             changes: transforms of uint8 (3, h, w) that follow.
@@ -66,22 +67,28 @@ class TrainTransform:
 
 
 class EvalTransform:
-    """Resize the image by its short side and cut its middle out."""
+    """Resize an image by its shorter side and crop its center; picklable."""
 
     def __init__(self, *, input_hw: tuple[int, int], resize: int, antialias: bool) -> None:
-        """Choose the size of the middle, and of the short side before."""
+        """Choose the size of the center, and of the shorter side before."""
         self.input_hw = input_hw
-        self._transform = v2.Compose(
-            [
-                v2.Resize(resize, interpolation=BILINEAR, antialias=antialias),
-                v2.CenterCrop(input_hw),
-            ]
-        )
+        self.resize = resize
+        self.antialias = antialias
 
     def __call__(self, image: Image, seed: int) -> Tensor:  # noqa: ARG002
         """Map image (H, W, 3) to uint8 (3, h, w)."""
-        middle: Tensor = self._transform(_tensor(image)).contiguous()
-        return middle
+        return crop_center(_tensor(image), self.input_hw, short_side=self.resize, antialias=self.antialias)
+
+
+def crop_center(pixels: Tensor, input_hw: tuple[int, int], *, short_side: int, antialias: bool) -> Tensor:
+    """Resize pixels, uint8 (3, H, W), by their shorter side and crop the center, uint8 (3, h, w)."""
+    height, width = pixels.shape[1:]
+    longest = MAX_ASPECT * min(height, width)
+    if max(height, width) > longest:  # a strip would become large before its ends are cut off
+        pixels = v2.functional.center_crop(pixels, [min(height, longest), min(width, longest)])
+    resized = v2.functional.resize(pixels, [short_side], interpolation=BILINEAR, antialias=antialias)
+    cropped: Tensor = v2.functional.center_crop(resized, list(input_hw)).contiguous()
+    return cropped
 
 
 def inception_changes(*, color: bool) -> list[Any]:

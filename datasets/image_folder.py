@@ -49,7 +49,7 @@ class Batch(TypedDict):
     """Samples, stacked. N may be 0, when every image of the batch was skipped."""
 
     images: Tensor  # uint8 (N, 3, h, w) RGB
-    labels: Tensor  # int64 (N,) 0-based
+    class_labels: Tensor  # int64 (N,) 0-based
     image_ids: Tensor  # int64 (N,) index in the data set
     files: list[str]  # path of each image
     original_hw: Tensor  # int64 (N, 2)
@@ -126,7 +126,7 @@ def collate(samples: Sequence[Sample | SkippedImage]) -> Batch:
         "images": torch.stack([each["image"] for each in good])
         if good
         else torch.zeros(0, 3, *skipped[0].input_hw, dtype=torch.uint8),
-        "labels": torch.tensor([each["label"] for each in good], dtype=torch.int64),
+        "class_labels": torch.tensor([each["label"] for each in good], dtype=torch.int64),
         "image_ids": torch.tensor([each["image_id"] for each in good], dtype=torch.int64),
         "files": [each["file"] for each in good],
         "original_hw": torch.tensor([each["original_hw"] for each in good], dtype=torch.int64).reshape(-1, 2),
@@ -140,11 +140,11 @@ def check_root(root: Path, *, expected: Sequence[str]) -> None:
     missing = [each for each in expected if not (root / each).is_dir()]
     if not missing:
         return
-    listing = "\n".join(f"  {root / each}{'   (missing)' if each in missing else ''}" for each in expected)
+    wanted = "\n".join(f"  {root / each}{'   (missing)' if each in missing else ''}" for each in expected)
     found = sorted(each.name for each in root.glob("*") if each.is_dir() and each.name[0] != ".")[:20]
     there = f"Folders there: {', '.join(found)}\n" if found else ""
     raise FileNotFoundError(
-        f"no images of classes at data.root={root}. Expected, each with a folder for every class:\n{listing}"
+        f"no images of classes at data.root={root}. Expected, each with a folder for every class:\n{wanted}"
         f"\n{there}"
         "Name other folders by data.train.images=... and data.val.images=...\n"
         "ImageNet has 1,281,167 images to train on and 50,000 to validate on, of 1000 classes (150 GB): "

@@ -15,6 +15,7 @@ from dettoolkit.datasets.data_report import NO_ID, DataReport
 from dettoolkit.datasets.images import ENDINGS
 from dettoolkit.datasets.regular_files import read_lines
 from dettoolkit.datasets.walk import Walk
+from dettoolkit.wording import listing
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +88,7 @@ class ImageFolderFiles:
         """Number the classes as a network does, which has them by name; it may have more.
 
         Raises:
-            ValueError: a class that the network has not.
+            ValueError: a class that the network does not have.
         """
         if list(class_names) == self.class_names:
             return self
@@ -95,8 +96,8 @@ class ImageFolderFiles:
         unknown = [name for name in self.class_names if name not in number]
         if unknown:
             raise ValueError(
-                f"{whose} has {len(number)} classes ({_some(class_names)}), but {self.path} has folders of "
-                f"others: {_some(unknown)}. Name the folders as its classes (data.names as it had), "
+                f"{whose} has {len(number)} classes ({listing(class_names)}), but {self.path} has folders of "
+                f"others: {listing(unknown)}. Name the folders as its classes (data.names as it had), "
                 "or train on these (model.weights starts from a checkpoint of other classes)"
             )
         labels = np.array([number[name] for name in self.class_names])[self.labels]
@@ -104,7 +105,7 @@ class ImageFolderFiles:
 
 
 def read_names(path: Path) -> dict[str, str]:
-    """Read what classes are called: lines of a folder, a blank (or tab) and a name, which a comma ends.
+    """Read what classes are called: lines of a folder, a space (or tab) and a name, which ends at a comma.
 
     ImageNet's LOC_synset_mapping.txt is such a file: `n01440764 tench, Tinca tinca`.
 
@@ -123,9 +124,9 @@ def read_names(path: Path) -> dict[str, str]:
         if not folder:
             continue
         if not name or folder in called:
-            what = "has two names" if name else "has no name behind it"
+            what = "has two names" if name else "has no name after it"
             raise ValueError(
-                f"{path}:{number}: '{folder}' {what}: write a line for each class, its folder, a blank and "
+                f"{path}:{number}: '{folder}' {what}: write a line for each class, its folder, a space and "
                 "its name"
             )
         called[folder] = name
@@ -171,7 +172,3 @@ def _report(walk: Walk, folder: Path, files: Sequence[str], *, empty: Sequence[s
     report.record(walk.left_out.values())
     return report
 
-
-def _some(names: Sequence[str], most: int = 8) -> str:
-    shown = ", ".join(names[:most])
-    return f"{shown} … {len(names) - most} more" if len(names) > most else shown or "none"

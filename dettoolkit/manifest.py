@@ -20,7 +20,11 @@ VERSION = 2
 MAX_BYTES = 16 << 20
 """Of a manifest; one of ours has some thousand."""
 
-SizeHW = tuple[Annotated[int, Meta(ge=1, le=16384)], Annotated[int, Meta(ge=1, le=16384)]]
+MAX_SIDE = 16384
+"""Of an input, and of an image that is resized to be cropped."""
+
+Side = Annotated[int, Meta(ge=1, le=MAX_SIDE)]
+SizeHW = tuple[Side, Side]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Number = Annotated[float, Meta(ge=-1e6, le=1e6)]
@@ -95,8 +99,11 @@ class Manifest:
         name: of the recipe.
         mean: of red, green and blue in [0, 1]; the network's input is (image / 255 - mean) / std.
         std: likewise.
-        input_hw: size to which an image is resized (bilinear, half-pixel centers, no antialias) before it is
-            normalized; None keeps its own.
+        input_hw: size to which an image is fitted before it is normalized; None keeps its own.
+        fit: stretch resizes the whole image to `input_hw` (bilinear, half-pixel centers, no antialias); crop
+            resizes its shorter side to `short_side` (bilinear, half-pixel centers) and crops the center.
+        crop_fraction: of crop: the shorter side of `input_hw`, over `short_side`.
+        antialias: of crop: whether pixels are averaged where the image shrinks.
         recipe: the resolved recipe.
         versions: of the libraries that made the model.
         tasks: a section for each task, by its name.
@@ -107,6 +114,9 @@ class Manifest:
     mean: tuple[Number, Number, Number]
     std: tuple[Positive, Positive, Positive]
     input_hw: SizeHW | None
+    fit: Literal["stretch", "crop"] = "stretch"
+    crop_fraction: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    antialias: bool = False
     recipe: dict[str, Any]
     versions: dict[str, str]
     tasks: dict[str, Any]
@@ -115,6 +125,15 @@ class Manifest:
     def __post_init__(self) -> None:
         if not self.tasks:
             raise ManifestError("it has no section of a task")
+        if self.fit == "crop" and not max(self.input_hw or (MAX_SIDE + 1,)) <= self.short_side <= MAX_SIDE:
+            raise ManifestError(
+                f"images whose shorter side is {self.short_side} cannot be cropped to {self.input_hw}"
+            )
+
+    @property
+    def short_side(self) -> int:
+        """Return the size of an image's shorter side before its center is cropped."""
+        return round(min(self.input_hw or (0,)) / self.crop_fraction)
 
     @property
     def task(self) -> str:

@@ -1,4 +1,4 @@
-"""From a decoded image to what a network takes: the one normalization of training, evaluation and export."""
+"""From a decoded image to what a network takes: the one fitting and normalization of evaluation and export."""
 
 from __future__ import annotations
 
@@ -8,6 +8,46 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
+
+from dettoolkit.datasets.images import resize_image
+from dettoolkit.manifest import Manifest
+
+
+def fit_image(image: NDArray[np.uint8], manifest: Manifest) -> NDArray[np.uint8]:
+    """Fit an image (H, W, 3) RGB to the size that a network takes, (h, w, 3), as its evaluation does."""
+    if manifest.input_hw is None or (manifest.fit == "stretch" and image.shape[:2] == manifest.input_hw):
+        return image
+    if manifest.fit == "stretch":
+        return resize_image(image, manifest.input_hw)
+    from dettoolkit.datasets.classification_augment import crop_center  # imports torchvision
+
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+    cropped = crop_center(
+        pixels, manifest.input_hw, short_side=manifest.short_side, antialias=manifest.antialias
+    )
+    return np.ascontiguousarray(cropped.permute(1, 2, 0).numpy())
+
+
+def fit_planes(planes: Tensor, manifest: Manifest) -> Tensor:
+    """Fit float images (N, 3, H, W) in [0, 255] as `fit_image` does, in operators that torch.export traces."""
+    hw = manifest.input_hw
+    if hw is None:
+        return planes
+    if manifest.fit == "stretch":
+        resized = F.interpolate(planes, hw, mode="bilinear", align_corners=False)
+    else:
+        height, width = planes.shape[2:]
+        short = torch.sym_min(height, width)
+        size = [manifest.short_side * side // short for side in (height, width)]
+        resized = F.interpolate(
+            planes, size, mode="bilinear", align_corners=False, antialias=manifest.antialias
+        )
+        for axis, (have, want) in enumerate(zip(size, hw, strict=True), start=2):
+            half = (have - want) // 2
+            start = half + (have - want) % 2 * (half % 2)  # halves are rounded to even numbers
+            resized = resized.index_select(axis, torch.arange(want, device=planes.device) + start)
+    return (resized + 0.5).floor()  # whole numbers, as images are resized where the network is trained
 
 
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

@@ -153,6 +153,11 @@ class TaskSpec(ABC):
     def input_hw(self, recipe: Any) -> SizeHW | None:
         """Return the size to which images are resized; None keeps their own."""
 
+    def fitting(self, recipe: Any) -> dict[str, Any]:
+        """Return how images are fitted to that size: a manifest's fit, crop_fraction and antialias."""
+        del recipe
+        return {}
+
     @abstractmethod
     def decoder(self, manifest: Manifest, device: torch.device) -> Decoder:
         """Return what turns a model's outputs into results.

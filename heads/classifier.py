@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 from torch import Tensor, nn
+
+from dettoolkit.backbones.initialize import initialize_classifier
 
 
 class ClassifierHead(nn.Module):
@@ -18,8 +21,13 @@ class ClassifierHead(nn.Module):
         hidden_channels: of the hidden layer; None for a network without one.
         activation: makes the hidden layer's activation.
         num_classes: number of classes.
-        dropout: share of the last features that training leaves out.
+        dropout: fraction of the last features that training leaves out.
+        init: distribution of the initial kernels.
+        init_std: standard deviation of truncated_normal.
     """
+
+    features = ("c5",)
+    class_layers = ("classifier.*",)
 
     def __init__(
         self,
@@ -29,6 +37,8 @@ class ClassifierHead(nn.Module):
         activation: Callable[[], nn.Module],
         num_classes: int,
         dropout: float,
+        init: Literal["truncated_normal", "kaiming"],
+        init_std: float,
     ) -> None:
         super().__init__()
         self.hidden = (
@@ -40,6 +50,17 @@ class ClassifierHead(nn.Module):
         features = in_channels if hidden_channels is None else hidden_channels
         self.classifier = nn.Linear(features, num_classes)
         self.num_classes = num_classes
+        self.init: Literal["truncated_normal", "kaiming"] = init
+        self.init_std = init_std
+        self.torchvision_names = (
+            (("classifier.1.", "classifier."),)
+            if hidden_channels is None
+            else (("classifier.0.", "hidden.0."), ("classifier.3.", "classifier."))
+        )
+
+    def initialize(self) -> None:
+        """Draw the linear layers' weights; their biases are 0."""
+        initialize_classifier(self, init=self.init, std=self.init_std)
 
     def forward(self, c5: Tensor) -> Tensor:
         """Map C5 (N, C, h, w) to logits (N, K)."""

@@ -3,50 +3,46 @@
 from __future__ import annotations
 
 from dettoolkit.backbones.blocks import ACTIVATIONS
-from dettoolkit.backbones.build import build_backbone, refuse_replaced
+from dettoolkit.backbones.build import build_backbone
 from dettoolkit.backbones.initialize import initialize_classifier
 from dettoolkit.backbones.padding import pad_same
 from dettoolkit.backbones.scaling import make_divisible
 from dettoolkit.backbones.tables import TABLES
-from dettoolkit.classification.model import Classifier
 from dettoolkit.config.classification import ClassifierModel
 from dettoolkit.heads.classifier import ClassifierHead
-from dettoolkit.weights.pretrained import load_backbone, load_classifier
+from dettoolkit.network import Network
+from dettoolkit.weights.load import load_pretrained
 
 
 def build_classifier(
     model: ClassifierModel, *, num_classes: int, pretrained: bool, exact: bool = False
-) -> Classifier:
+) -> Network:
     """Build the classifier; with `pretrained`, start it from the weights that the recipe names.
 
     Raises:
         ValueError: with `exact`, weights of another number of classes; without, their class layer starts
             fresh.
     """
-    section, head = model.backbone, model.head
-    backbone = build_backbone(section, task="classification")
-    table = TABLES[section.type]
-    classifier = Classifier(
-        backbone=backbone,
-        head=ClassifierHead(
-            in_channels=backbone.channels["c5"],
-            hidden_channels=hidden_channels(model),
-            activation=ACTIVATIONS[table.activation],
-            num_classes=num_classes,
-            dropout=head.dropout,
-        ),
+    section = model.backbone
+    backbone = build_backbone(section)
+    head = ClassifierHead(
+        in_channels=backbone.channels["c5"],
+        hidden_channels=hidden_channels(model),
+        activation=ACTIVATIONS[TABLES[section.type].activation],
+        num_classes=num_classes,
+        dropout=model.head.dropout,
+        init=model.head.init,
+        init_std=model.head.init_std,
     )
-    initialize_classifier(classifier, init=head.init, std=head.init_std)
+    network = Network(backbone=backbone, heads={"classification": head})
+    initialize_classifier(backbone, init=model.head.init, std=model.head.init_std)
+    head.initialize()
     if section.padding == "same":
-        pad_same(classifier)
-    if pretrained and section.weights is not None:
-        load_backbone(backbone, section.weights, network=section.type)
-    if pretrained and model.weights is not None:
-        report = load_classifier(classifier, backbone, model.weights, network=section.type)
-        if exact:
-            hint = "data.val.images names the folder of its classes"
-            refuse_replaced(report, model.weights, num_classes=num_classes, hint=hint)
-    return classifier
+        pad_same(network)
+    if pretrained:
+        hint = "data.val.images names the folder of its classes" if exact else None
+        load_pretrained(network, model, torchvision_model=section.type, exact=hint)
+    return network
 
 
 def hidden_channels(model: ClassifierModel) -> int | None:

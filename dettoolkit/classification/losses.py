@@ -21,7 +21,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, *, label_smoothing: float) ->
     Args:
         logits: (N, K).
         targets: labels int64 (N,), or fractions of the classes (N, K).
-        label_smoothing: share of the target that is spread over all classes.
+        label_smoothing: fraction of the target that is spread over all classes.
     """
     return F.cross_entropy(logits.float(), targets, label_smoothing=label_smoothing)
 
@@ -30,8 +30,8 @@ def build_mix(*, num_classes: int, mixup: float, cutmix: float) -> Mix | None:
     """Build what mixes a batch; None where nothing is asked for.
 
     It maps normalized images (N, 3, H, W) and labels (N,) to mixed images and class fractions (N, K).
-    Each image meets its neighbor in the batch, in a share drawn from Beta(alpha, alpha) for the whole
-    batch, by torch's generators.
+    Each image is mixed with its neighbor in the batch, by a fraction that torch's generators draw from
+    Beta(alpha, alpha) for the whole batch.
 
     Args:
         num_classes: K.

@@ -1,6 +1,6 @@
-"""Picture grids for classification: what was taken for what, and the batch a model is trained on.
+"""Figures of classification: an image's class in a band on it, and grids of predictions and of a batch.
 
-Letters of the shapes: N images, H, W an image.
+N: images, H, W: an image.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from PIL import Image, ImageDraw
 
-from dettoolkit.drawing.boxes import Color, Picture, class_name
-from dettoolkit.drawing.detection_grids import Cell, fit_to_cell, grid, in_rows
+from dettoolkit.drawing.boxes import Color, Picture, class_color, class_name, contrasting
+from dettoolkit.drawing.fonts import fit_font
+from dettoolkit.drawing.grids import Cell, fit_to_cell, grid, in_rows
 
 RIGHT, WRONG = 0, 1
 FRAMES: dict[int, Color] = {RIGHT: (0, 114, 178), WRONG: (213, 94, 0)}  # told apart by the color-blind too
@@ -22,12 +24,12 @@ PER_ROW = 4
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClassificationItem:
-    """An image with its class and the one it was taken for.
+    """An image with its class and the predicted one.
 
     Attributes:
         image: uint8 (H, W, 3) RGB, as the network got it.
         label: true class.
-        predicted: the class that came first.
+        predicted: best class.
         score: its probability.
     """
 
@@ -40,7 +42,7 @@ class ClassificationItem:
 def classification_picture(
     items: Sequence[ClassificationItem], class_names: Sequence[str], *, title: str
 ) -> Picture:
-    """Draw images in frames that tell right from wrong, with the answers below; uint8 (H, W, 3)."""
+    """Draw images in frames that tell right from wrong, with their predictions below; uint8 (H, W, 3)."""
     cells = []
     for item in items:
         wrong = int(item.predicted != item.label)
@@ -63,12 +65,12 @@ def classification_batch_picture(
     """Draw the first images of a training batch as the model gets them, with their classes; uint8 (H, W, 3).
 
     Args:
-        batch: on the CPU, images uint8 (N, 3, H, W) RGB, labels (N,).
+        batch: on the CPU, images uint8 (N, 3, H, W) RGB, class_labels (N,).
         class_names: name of each class.
         max_images: images drawn at most.
     """
     cells = []
-    for image, label in zip(batch["images"][:max_images], batch["labels"][:max_images], strict=True):
+    for image, label in zip(batch["images"][:max_images], batch["class_labels"][:max_images], strict=True):
         _, fitted = fit_to_cell(np.ascontiguousarray(np.asarray(image).transpose(1, 2, 0)))
         cells.append(Cell(fitted, class_name(int(label), class_names)))
     return grid(
@@ -77,6 +79,32 @@ def classification_batch_picture(
         column_titles=[],
         legend=[],
     )
+
+
+def draw_band(image: Picture, label: int, *, class_names: Sequence[str], score: float) -> Picture:
+    """Draw a class and its score in a band along the image's lower edge, as many letters as fit.
+
+    Args:
+        image: uint8 (H, W, 3) RGB.
+        label: 0-based class; its color is the band's.
+        class_names: name of each class.
+        score: written after the name.
+
+    Returns:
+        uint8 (H, W, 3) RGB, a copy of the image's size.
+    """
+    height, width = image.shape[:2]
+    canvas = Image.fromarray(image)
+    pen = ImageDraw.Draw(canvas, "RGBA")
+    color = class_color(label)
+    size = max(10, round(max(height, width) / 30))
+    text, font = fit_font(f"{class_name(label, class_names)} {score:.2f}", size, f"class {label} {score:.2f}")
+    shown = next((text[:end] for end in range(len(text), 0, -1) if font.getlength(text[:end]) < width), "")
+    high = min(height, round(1.6 * size))
+    pen.rectangle((0, height - high, width, height), fill=(*color, 235))
+    place = (size / 3, height - high / 2)
+    pen.text(place, shown, font=font, fill=contrasting(color), anchor="lm")
+    return np.asarray(canvas)
 
 
 def _framed(image: Picture, color: Color) -> Picture:

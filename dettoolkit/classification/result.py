@@ -1,0 +1,73 @@
+"""What an image shows: its best classes and their scores.
+
+T: classes, at most evaluation.top_k.TOP; H, W: the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dettoolkit.drawing.classification_grids import draw_band
+from dettoolkit.results import Result
+
+
+class ClassScore(NamedTuple):
+    """A class and its score, in plain Python types."""
+
+    name: str
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class ClassificationResult(Result):
+    """The best classes of an image, the best first. Its length is their number; it yields ClassScores.
+
+    Attributes:
+        labels: int64 (T,) 0-based classes.
+        scores: float32 (T,) their probabilities.
+    """
+
+    labels: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    task = "classification"
+
+    def __len__(self) -> int:
+        """Return the number of classes."""
+        return len(self.labels)
+
+    def __iter__(self) -> Iterator[ClassScore]:
+        """Yield the classes, the best first."""
+        return map(ClassScore, self.names, self.scores.tolist())
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the classes."""
+        return tuple(self.class_names[label] for label in self.labels)
+
+    def _summary(self) -> str:
+        return ", ".join(f"{name} {score:.1%}" for name, score in self)
+
+    def plot(self) -> NDArray[np.uint8]:
+        """Draw the best class and its score in a band on the image: uint8 (H, W, 3) RGB, of its size."""
+        return draw_band(
+            self.image, int(self.labels[0]), class_names=self.class_names, score=float(self.scores[0])
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the pixels as data that can be written as JSON."""
+        best = [
+            {
+                "rank": rank,
+                "name": found.name,
+                "label": label,
+                "class_id": self.class_ids[label],
+                "score": found.score,
+            }
+            for rank, (found, label) in enumerate(zip(self, self.labels.tolist(), strict=True), start=1)
+        ]
+        return {**self._facts(), "best": best}
