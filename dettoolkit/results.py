@@ -6,7 +6,7 @@ H, W: the image.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dettoolkit.drawing.detection_grids import save_figure
+from dettoolkit.drawing.grids import save_figure
 
 Image = NDArray[np.uint8]
 SHOWN = 6  # classes that a result says in one line
@@ -46,10 +46,11 @@ class Result(ABC):
         """Return what was found, for a person at a prompt."""
         name = "" if self.path is None else f"{self.path.name}, "
         height, width = self.hw
-        return f"<{type(self).__name__} {name}{width} x {height} pixels: {self._summary()}>"
+        return f"<{type(self).__name__} {name}{width} x {height} pixels: {self.summary()}>"
 
     @abstractmethod
-    def _summary(self) -> str: ...
+    def summary(self) -> str:
+        """Return what was found, in a few words."""
 
     @abstractmethod
     def plot(self) -> NDArray[np.uint8]:
@@ -64,6 +65,10 @@ class Result(ABC):
         """
         save_figure(fresh(path), self.plot())
         return Path(path)
+
+    def tally(self) -> Mapping[str, float]:
+        """Return how much there is of each class: a number of objects (int), or a fraction of the image."""
+        return {}
 
     def only(self, labels: Sequence[int]) -> Self:  # noqa: ARG002
         """Return the result with what is of these classes only.

@@ -49,7 +49,12 @@ class ClassificationResult(Result):
         """Return the names of the classes."""
         return tuple(self.class_names[label] for label in self.labels)
 
-    def _summary(self) -> str:
+    def tally(self) -> dict[str, int]:
+        """Return the best class once, so that images are counted by theirs."""
+        return {self.names[0]: 1}
+
+    def summary(self) -> str:
+        """Return what was found, in a few words."""
         return ", ".join(f"{name} {score:.1%}" for name, score in self)
 
     def plot(self) -> NDArray[np.uint8]:

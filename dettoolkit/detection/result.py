@@ -55,8 +55,13 @@ class DetectionResult(Result):
         """Return the names of the class of each object."""
         return tuple(self.class_names[label] for label in self.labels)
 
-    def _summary(self) -> str:
-        return listed([f"{count} {name}" for name, count in Counter(self.names).most_common()])
+    def tally(self) -> Counter[str]:
+        """Return the number of objects of each class."""
+        return Counter(self.names)
+
+    def summary(self) -> str:
+        """Return what was found, in a few words."""
+        return listed([f"{count} {name}" for name, count in self.tally().most_common()])
 
     def plot(self) -> NDArray[np.uint8]:
         """Draw boxes, names and scores on the image: uint8 (H, W, 3) RGB, of its size."""

@@ -57,7 +57,12 @@ class SegmentationResult(Result):
         mask: NDArray[np.bool_] = self.labels == self.class_names.index(name)
         return mask
 
-    def _summary(self) -> str:
+    def tally(self) -> dict[str, float]:
+        """Return the fraction of pixels of each class that occurs."""
+        return self.fractions
+
+    def summary(self) -> str:
+        """Return what was found, in a few words."""
         fractions = self.fractions.items()
         return listed(
             [f"{name} {share:.1%}" if share >= 0.001 else f"{name} <0.1%" for name, share in fractions]
