@@ -6,18 +6,19 @@ import os
 from pathlib import Path
 
 import torch
-from torch import nn
 
-from dettoolkit.config import Recipe, load_recipe
+from dettoolkit.config import Recipe, load_recipe, recipe_to_dict
 from dettoolkit.datasets.images import MAX_MEGAPIXELS
-from dettoolkit.deploy import build_network, manifest_of, refuse_classifier
-from dettoolkit.formats import FORMATS, open_engine, read_manifest
+from dettoolkit.formats import FORMATS, open_engine, read_text
 from dettoolkit.formats.pytorch import PytorchEngine
 from dettoolkit.inference.predictor import Predictor
-from dettoolkit.manifest import Manifest
+from dettoolkit.manifest import Manifest, from_json
+from dettoolkit.network import Network
+from dettoolkit.run import Classes
+from dettoolkit.tasks import sections, spec_of
 from dettoolkit.training.run_folder import checkpoint_of, stored_recipe
 from dettoolkit.weights.description import read_checkpoint
-from dettoolkit.weights.pretrained import load_weights
+from dettoolkit.weights.load import load_weights
 
 
 def load(
@@ -42,7 +43,7 @@ def load(
         TypeError: no path.
         FileNotFoundError: neither a checkpoint nor a run's folder with one.
         ModuleNotFoundError: the runtime of an exported file is not installed; the message names the extra.
-        ValueError: a file that does not say what it is, a classifier, or a .pt2 file that is not trusted.
+        ValueError: a file that does not say what it is, or a .pt2 file that is not trusted.
     """
     path = _path(model)
     if path.suffix.lower() in FORMATS:
@@ -52,14 +53,24 @@ def load(
             )
         manifest = read_manifest(path)
         if device not in (None, "cpu"):
-            raise ValueError(f"{path} runs on the CPU here: leave device={device!r} out")
-        engine = open_engine(path, threads=threads, trust=trust)
+            raise ValueError(f"{path} runs on the CPU here: omit device={device!r}")
+        outputs = manifest.export.outputs if manifest.export is not None else ()
+        engine = open_engine(path, outputs=outputs, threads=threads, trust=trust)
         return Predictor(manifest, engine, source=str(path), max_megapixels=max_megapixels)
     manifest, network = open_checkpoint(path)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     network_engine = PytorchEngine(network, torch.device(device))
     return Predictor(manifest, network_engine, source=str(path), max_megapixels=max_megapixels)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read an exported file's description of itself, without its network.
+
+    Raises:
+        ManifestError: there is none, as in other tools' files, or none that this version can read.
+    """
+    return from_json(read_text(path), source=str(path), sections=sections())
 
 
 def _path(model: object) -> Path:
@@ -77,7 +88,7 @@ def _path(model: object) -> Path:
     return Path(model).expanduser()
 
 
-def open_checkpoint(path: Path, recipe: Recipe | None = None) -> tuple[Manifest, nn.Module]:
+def open_checkpoint(path: Path, recipe: Recipe | None = None) -> tuple[Manifest, Network]:
     """Build the network of a run's folder or a checkpoint, load its weights and describe it.
 
     Args:
@@ -89,13 +100,23 @@ def open_checkpoint(path: Path, recipe: Recipe | None = None) -> tuple[Manifest,
     if recipe is None:
         with stored_recipe(checkpoint) as config:
             recipe = load_recipe(str(config)).recipe
-    refuse_classifier(recipe, str(path))
-    network = build_network(recipe, num_classes=len(description["class_names"]))
+    spec = spec_of(recipe)
+    classes = Classes(description["class_names"], description["class_ids"])
+    network = spec.build_network(recipe, num_classes=len(classes.names))
     load_weights(
         network,
-        {key.removeprefix("network."): value for key, value in state.items()},
+        state,
         source=str(checkpoint),
-        replaceable="(?!)",  # nothing
         remedy="a checkpoint is loaded with its own model section: overrides must not change its tensors",
     )
-    return manifest_of(recipe, network, description), network
+    manifest = Manifest(
+        name=description["name"],
+        mean=recipe.data.mean,
+        std=recipe.data.std,
+        input_hw=spec.input_hw(recipe),
+        **spec.fitting(recipe),
+        recipe=recipe_to_dict(recipe),
+        versions=description["versions"],
+        tasks={spec.name: spec.describe(recipe, network, classes=classes)},
+    )
+    return manifest, network

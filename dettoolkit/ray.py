@@ -14,7 +14,6 @@ from dettoolkit.datasets.images import MAX_MEGAPIXELS
 from dettoolkit.inference import buckets
 from dettoolkit.inference.inputs import as_rgb, read_upright
 from dettoolkit.inference.jobs.journal import Record
-from dettoolkit.inference.jobs.records import found_in
 from dettoolkit.inference.jobs.sources import Pixels
 from dettoolkit.inference.jobs.table_files import arrow_table
 from dettoolkit.loading import load
@@ -37,7 +36,7 @@ class BatchPredictor:
 
     Args:
         model: as `dettoolkit.load` takes it; a path that every worker can read.
-        threshold: of a detector, the least score; None takes the model's own.
+        threshold: as the predictor takes it.
         device: as `dettoolkit.load` takes it.
         max_megapixels: as `dettoolkit.load` takes it.
         threads: of the network's runtime; best the worker's `num_cpus`.
@@ -66,7 +65,7 @@ class BatchPredictor:
 
         Args:
             batch: columns, of which one holds the images: `bytes` of image files (as `read_binary_files`
-                gives), `image` (uint8 arrays, as `read_images` gives) or `path` (files, or addresses that
+                returns), `image` (uint8 arrays, as `read_images` returns) or `path` (files, or addresses that
                 fsspec reads). A batch with images of one column has others too, such as their paths.
 
         Returns:
@@ -85,7 +84,7 @@ class BatchPredictor:
         for start in range(0, len(batch[column]), self.at_once):
             values = batch[column][start : start + self.at_once]
             records += self._predict([_read(value, self.predictor.max_megapixels) for value in values])
-        table = arrow_table(records, self.predictor.task).drop_columns("name")
+        table = arrow_table(records, self.predictor.spec).drop_columns("name")
         for name in batch:
             if name not in ("bytes", "image"):
                 table = table.append_column(name, [batch[name].tolist()])
@@ -93,16 +92,16 @@ class BatchPredictor:
 
     def _predict(self, images: Sequence[Pixels | str]) -> Iterator[Record]:
         readable = [image for image in images if not isinstance(image, str)]
-        answers = iter(self.predictor.predict_batch(readable, threshold=self.threshold) if readable else ())
+        results = iter(self.predictor.predict_batch(readable, threshold=self.threshold) if readable else ())
         for image in images:
             if isinstance(image, str):
                 yield {"error": image}
             else:
-                yield found_in(self.predictor.prediction(image, next(answers)), masks=True)
+                yield next(results).record(masks=True)
 
 
 def _read(value: object, limit: float) -> Pixels | str:
-    """Read an image, or say why it cannot be read."""
+    """Read an image, or return why it cannot be read."""
     try:
         if isinstance(value, bytes):
             return buckets.decode_file(value, max_megapixels=limit)

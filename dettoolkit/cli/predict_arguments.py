@@ -13,7 +13,7 @@ EXAMPLES = """examples:
   dettoolkit predict model.onnx clip.mp4 --every 2
   dettoolkit predict model.onnx webcam --limit 500
   dettoolkit predict best.ckpt val2017/ --annotations instances_val2017.json --threshold 0 --save coco
-  dettoolkit predict model.onnx photos/ --resume fleet --shard 1/8     the same command begins and goes on"""
+  dettoolkit predict model.onnx photos/ --resume fleet --shard 1/8     starts it, and resumes it"""
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -21,7 +21,7 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dettoolkit predict",
         usage=USAGE,
-        description="Find objects, or the class of each pixel, in images, videos or a camera's figures.",
+        description="Run a model on images, on videos or on what a camera sees.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawTextHelpFormatter,
     )
@@ -61,9 +61,10 @@ def _results(group: argparse._ArgumentGroup) -> None:
         type=_given,
         metavar="LIST",
         help="of figures, masks, crops, json, csv, coco, parquet, with commas between; results.jsonl\n"
-        "is always written (default: figures, and a segmenter's masks; with --resume or --shard json)",
+        "is always written (default: figures, and masks of a model that makes them; with --resume or\n"
+        "--shard json)",
     )
-    add("--threshold", type=float, metavar="T", help="least score (default: the recipe's threshold)")
+    add("--threshold", type=float, metavar="T", help="lowest score (default: the recipe's threshold)")
     add("--classes", type=_given, metavar="NAMES", help="keep these classes only, with commas between")
     add("--every", type=_count, metavar="N", help="of a video, take the first of each N frames")
     add("--limit", type=_count, metavar="N", help="take at most N images, and N frames of each video")
@@ -116,7 +117,7 @@ def _fleet(group: argparse._ArgumentGroup) -> None:
         "--resume",
         type=_given,
         metavar="DIR",
-        help="go on in this folder with what is not done; begin if it is new",
+        help="continue in this folder with what is not done; start if it is new",
     )
     add(
         "--shard",
@@ -128,13 +129,13 @@ def _fleet(group: argparse._ArgumentGroup) -> None:
 
 
 def names(text: str | None) -> tuple[str, ...] | None:
-    """Break a list at its commas."""
+    """Split a list at its commas."""
     return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _given(text: str) -> str:
     if not text:
-        raise argparse.ArgumentTypeError("an empty text names nothing: is a variable of your script not set?")
+        raise argparse.ArgumentTypeError("it is empty: is a variable of your script not set?")
     return text
 
 

@@ -38,18 +38,18 @@ def _predict(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
     if options.merge is not None:
         return _merge(options, parser)
     if options.out is not None and options.resume is not None:
-        parser.error("--resume names the folder already: leave --out away")
+        parser.error("--resume names the folder already: omit --out")
     from dettoolkit.inference.jobs.job import Shard, read_job
 
     shard = Shard(*options.shard) if options.shard is not None else Shard(1, 1)
     before = read_job(Path(options.resume)) if options.resume is not None else None
     if before is None and (options.model is None or not options.sources):
-        what = f"{options.resume} holds no job to go on with: " if options.resume is not None else ""
+        what = f"{options.resume} holds no job to resume: " if options.resume is not None else ""
         parser.error(f"{what}give a model and what to predict on")
     if before is not None and shard.of != before.shards:
         parser.error(
             f"the job in {options.resume} has {before.shards} shards: "
-            + (f"give --shard I/{before.shards}" if before.shards > 1 else "leave --shard out")
+            + (f"give --shard I/{before.shards}" if before.shards > 1 else "omit --shard")
         )
     return _run(options, before, shard)
 
@@ -61,27 +61,27 @@ def _run(options: argparse.Namespace, before: Job | None, shard: Shard) -> int:
     from dettoolkit.training.run_folder import new_run_dir
 
     given = _absolute(options.sources) if options.sources or before is None else before.sources
-    live = Sources(given).live  # what does not exist is told before a model is loaded
+    live = Sources(given).live  # what does not exist is reported before a model is loaded
     if live and (options.resume is not None or options.shard is not None):
-        raise ValueError("a camera or a stream is predicted once, as a whole: leave --resume and --shard out")
+        raise ValueError("a camera or a stream cannot be resumed or divided: omit --resume and --shard")
     model = Path(options.model if before is None or options.model is not None else before.model).expanduser()
     predictor = _load(model, options)
     job = _job(options, before, predictor, given, shard)
     ids = None if job.annotations is None else ImageIds(Path(job.annotations))
     named = options.resume if options.resume is not None else options.out
     folder = Path(named).expanduser() if named is not None else new_run_dir(Path("runs"), "predictions")
-    with _advised(folder, "give the same command again"):
+    with _advised(folder, "run the same command again"):
         again = enter_folder(folder, job, shard, resume=options.resume is not None)
     if options.resume is not None:
-        print(f"{'going on' if again else 'beginning'} in {folder}", file=sys.stderr)
-    command = f"go on with: {_command(folder, shard, options)}"
-    with _advised(folder, "predict anew, into another folder" if live else command):
+        print(f"{'Resuming' if again else 'Starting'} in {folder}", file=sys.stderr)
+    command = f"continue with: {_command(folder, shard, options)}"
+    with _advised(folder, "start again, in another folder" if live else command):
         tally = _work(options, predictor, job, folder, shard, ids=ids, live=live)
         return _finish(options, job, folder, shard, tally)
 
 
 def _command(folder: Path, shard: Shard, options: argparse.Namespace) -> str:
-    """Return the command by which a job that was stopped goes on."""
+    """Return the command that resumes a job."""
     shown = f" --shard {shard.number}/{shard.of}" if shard.of > 1 else ""
     shown += " --trust" if options.trust else ""
     return f"dettoolkit predict --resume {folder}{shown}"
@@ -89,14 +89,14 @@ def _command(folder: Path, shard: Shard, options: argparse.Namespace) -> str:
 
 @contextmanager
 def _advised(folder: Path, advice: str) -> Iterator[None]:
-    """Return what to do when the system has refused something, such as to write on a full disk."""
+    """Add what to do when the system has refused something, such as to write on a full disk."""
     try:
         yield
     except OSError as error:
         if error.errno is None:  # raised here, with advice of its own
             raise
         raise OSError(
-            f"{error.filename or folder}: {error.strerror}. When that is put right, {advice}"
+            f"{error.filename or folder}: {error.strerror}. Once that is fixed, {advice}"
         ) from error
 
 
@@ -113,7 +113,7 @@ def _load(model: Path, options: argparse.Namespace) -> Predictor:
             raise ValueError(f"--device {options.device}: wanted cpu, cuda, cuda:1 or mps") from None
         if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
             raise ValueError(
-                f"--device {options.device}: PyTorch sees {torch.cuda.device_count()} GPUs here; leave it out"
+                f"--device {options.device}: PyTorch sees {torch.cuda.device_count()} GPUs here; omit it"
             )
     check_threads(options.workers, "workers")
     if options.threads is not None:
@@ -132,27 +132,29 @@ def _job(
 
     model, manifest = Path(predictor.source), predictor.manifest
     file = model if model.suffix.lower() in FORMATS else checkpoint_of(model, names=("best", "last"))
-    facts = manifest.detection
     fleet = options.resume is not None or options.shard is not None
-    figures = ("json",) if fleet else ("figures",) if facts is not None else ("figures", "masks")
-    threshold = None if facts is None else facts.threshold
-    first = {"save": figures, "threshold": threshold, "every": 1, "max_megapixels": predictor.max_megapixels}
+    first = {
+        "save": ("json",) if fleet else predictor.spec.default_saves,
+        "threshold": manifest.section.default_threshold,
+        "every": 1,
+        "max_megapixels": predictor.max_megapixels,
+    }
 
     def choose(name: str, value: Any) -> Any:
         return value if value is not None else getattr(before, name) if before else first.get(name)
 
-    if options.threshold is not None and (facts is None or not 0 <= options.threshold <= 1):
-        raise ValueError(
-            f"--threshold {options.threshold}: "
-            + ("a segmenter has no scores, leave it out" if facts is None else "wanted a score from 0 to 1")
-        )
+    if options.threshold is not None:
+        if first["threshold"] is None:
+            raise ValueError(f"a {predictor.spec.noun} has no scores: omit --threshold")
+        if not 0 <= options.threshold <= 1:
+            raise ValueError(f"--threshold {options.threshold}: wanted a score from 0 to 1")
     annotations = str(Path(options.annotations).expanduser().absolute()) if options.annotations else None
     return Job(
         model=str(model.absolute()),
         fingerprint=fingerprint(file),
         task=manifest.task,
         class_names=manifest.class_names,
-        class_ids=manifest.class_ids,
+        class_ids=manifest.section.class_ids,
         sources=tuple(given),
         save=choose("save", names(options.save)),
         threshold=choose("threshold", options.threshold),
@@ -193,13 +195,13 @@ def _work(
         except KeyboardInterrupt:
             outcomes.close()
             raise Interrupted(
-                f"stopped after {run.done} images; go on with: {_command(folder, shard, options)}"
+                f"stopped after {run.done} images; continue with: {_command(folder, shard, options)}"
             ) from None
     return tally
 
 
 def _finish(options: argparse.Namespace, job: Job, folder: Path, shard: Shard, tally: Tally) -> int:
-    """Write the tables of what is not divided, and say what came of it."""
+    """Write the tables of a job without shards, and report what came of it."""
     from dettoolkit.inference.jobs.worker import write_tables
 
     told = write_tables(folder, job, job.save) if shard.of == 1 else []
@@ -219,16 +221,17 @@ def _merge(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     from dettoolkit.inference.jobs.worker import write_tables
 
     if options.model is not None or options.resume is not None or options.shard is not None:
-        parser.error("--merge DIR goes alone, but for --save")
+        parser.error("--merge DIR takes no other option than --save")
     folder = Path(options.merge).expanduser()
     job = read_job(folder)
     if job is None:
         raise FileNotFoundError(f"{folder} holds no prediction job: give the folder that the shards wrote to")
-    kinds = names(options.save) or tuple(kind for kind in job.save if kind in TABLES) or ("coco",)
-    unknown = [kind for kind in kinds if kind not in TABLES]
-    if unknown:
-        parser.error(f"--save {unknown[0]}: of finished shards one can make {', '.join(TABLES)}")
-    with _advised(folder, f"go on with: dettoolkit predict --merge {folder}"):
+    tables = [kind for kind in TABLES if kind in job.kinds]
+    kinds = names(options.save) or tuple(kind for kind in job.save if kind in tables) or tables[:1]
+    for kind in kinds:
+        if kind not in tables:
+            parser.error(f"--save {kind}: finished shards of {job.task} can be made into {', '.join(tables)}")
+    with _advised(folder, f"continue with: dettoolkit predict --merge {folder}"):
         told = write_tables(folder, job, kinds)
     for line in told:
         print(line)
@@ -237,7 +240,7 @@ def _merge(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 
 
 def _absolute(sources: Sequence[str]) -> tuple[str, ...]:
-    """Make local paths absolute, so that a job can go on from another folder."""
+    """Make local paths absolute, so that a job can be resumed from another folder."""
     from dettoolkit.inference.jobs.sources import is_local
 
     return tuple(os.path.abspath(os.path.expanduser(each)) if is_local(each) else each for each in sources)

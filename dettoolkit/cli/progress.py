@@ -30,8 +30,7 @@ class Tally:
         self.unreadable = 0
         self.problems: list[str] = []  # the first of them
         self.lines: list[str] = []  # what was found in each of the first images
-        self.found: Counter[str] = Counter()  # objects, or fractions summed over images
-        self.segments = False
+        self.found = Counter[str]()  # what `Result.tally` returns, summed over images
         self._total: int | None = None
         self._count = count
 
@@ -61,7 +60,7 @@ class Tally:
                 self.seconds = time.monotonic() - start
 
     def report(self) -> Iterator[str]:
-        """Return what came of it, line by line."""
+        """Yield what came of it, line by line."""
         if self.images <= NAMED:
             yield from self.lines
         readable = self.images - self.unreadable
@@ -78,33 +77,25 @@ class Tally:
                 yield "  ... all have an 'error' in results.jsonl"
 
     def _add(self, outcome: Outcome) -> None:
-        from dettoolkit.inference.results import DetectionResult, SegmentationResult
-
         self.images += 1
-        prediction = outcome.prediction
-        if prediction is None:
+        result = outcome.result
+        if result is None:
             self.unreadable += 1
             if len(self.problems) < NAMED:
                 self.problems.append(str(outcome.problem))
             return
-        own: Counter[str] = Counter()
-        if isinstance(prediction, DetectionResult):
-            own.update(prediction.names)
-            text = ", ".join(f"{count} {name}" for name, count in own.most_common())
-        elif isinstance(prediction, SegmentationResult):
-            self.segments = True
-            own.update(prediction.fractions)
-            text = ", ".join(f"{name} {share:.1%}" for name, share in own.most_common())
-        self.found.update(own)
+        self.found.update(result.tally())
         if len(self.lines) < NAMED:
-            self.lines.append(f"{outcome.item.name}: {text or 'nothing'}")
+            self.lines.append(f"{outcome.item.name}: {result.summary()}")
 
     def _summary(self, readable: int) -> str:
         best = self.found.most_common(NAMED)
         more = f", {len(self.found) - NAMED} more" if len(self.found) > NAMED else ""
-        if self.segments:
-            return ", ".join(f"{name} {share / readable:.1%}" for name, share in best) + more
-        return (", ".join(f"{count} {name}" for name, count in best) or "nothing") + more
+        shown = [
+            f"{amount} {name}" if isinstance(amount, int) else f"{name} {amount / readable:.1%}"
+            for name, amount in best
+        ]
+        return (", ".join(shown) or "nothing") + more
 
     def _progress(self) -> str:
         of = f" of {self._total}" if self._total is not None else ""
@@ -114,6 +105,6 @@ class Tally:
         )
 
     def _set_total(self) -> None:
-        # What goes wrong in a listing is told where its images are predicted; here only a total is missing.
+        # What goes wrong in a listing is reported where its images are predicted: here a total is missing.
         with suppress(Exception):
             self._total = self._count() if self._count is not None else None

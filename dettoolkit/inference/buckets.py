@@ -1,15 +1,15 @@
 """Images that are not on a disk: object stores and web addresses, through fsspec.
 
-fsspec comes with torch; a store's own package (s3fs, gcsfs, adlfs) is brought by those who have one.
+A store's own package (s3fs, gcsfs, adlfs) is brought by those who have one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib import import_module
 from typing import Any
 
 import numpy as np
+from fsspec.core import url_to_fs
 from numpy.typing import NDArray
 
 from dettoolkit.datasets.data_report import BadImageError
@@ -104,7 +104,7 @@ def decode_file(data: bytes, *, max_megapixels: float = MAX_MEGAPIXELS) -> NDArr
 
 def _open(url: str) -> tuple[Any, str]:
     try:
-        store, name = import_module("fsspec.core").url_to_fs(url)
+        store, name = url_to_fs(url)
     except ImportError as error:  # fsspec says which package
         raise ModuleNotFoundError(f"{url} cannot be read without another Python package: {error}") from None
     except ValueError as error:

@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Literal
+from dataclasses import replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from dettoolkit.datasets.images import MAX_MEGAPIXELS, MEGAPIXELS_LIMIT, resize_image
+from dettoolkit.datasets.images import MAX_MEGAPIXELS, MEGAPIXELS_LIMIT
+from dettoolkit.finite import require_finite
 from dettoolkit.formats import Engine
-from dettoolkit.inference.answers import (
-    Answer,
-    DetectionAnswer,
-    DetectionAnswers,
-    SegmentationAnswers,
-    check_outputs,
-)
 from dettoolkit.inference.inputs import as_rgb, batches, sources_of
-from dettoolkit.inference.results import DetectionResult, Prediction, SegmentationResult
 from dettoolkit.manifest import Manifest
-from dettoolkit.preprocessing import normalize, normalize_on_cpu
+from dettoolkit.preprocessing import fit_image, normalize, normalize_on_cpu
+from dettoolkit.results import Image, Result
+from dettoolkit.tasks import spec_for
+from dettoolkit.wording import listing
 
 COUNT = int | np.integer
 NUMBER = COUNT | float | np.floating
 
 
 class Predictor:
-    """Find objects, or the class of each pixel, in images.
+    """Predict on images, by a model of any task.
 
     `dettoolkit.load` makes it. One preprocessing and one post-processing serve every engine: a checkpoint in
     PyTorch, or an exported file with or without either of them inside.
@@ -48,7 +42,7 @@ class Predictor:
             max_megapixels: a larger image cannot be read.
 
         Raises:
-            ValueError: a limit that is out of range.
+            ValueError: a limit that is out of range, or outputs that the model's task does not have.
         """
         if not 0 < max_megapixels <= MEGAPIXELS_LIMIT:
             raise ValueError(
@@ -58,15 +52,18 @@ class Predictor:
         self.manifest = manifest
         self.engine = engine
         self.source = source
-        self._answers: DetectionAnswers | SegmentationAnswers = (
-            DetectionAnswers(manifest, engine.device)
-            if manifest.detection is not None
-            else SegmentationAnswers(manifest)
-        )
+        self.spec = spec_for(manifest)
+        self._outputs = self.spec.final_outputs if manifest.final else self.spec.raw_outputs
+        if manifest.export is not None and manifest.export.outputs != self._outputs:
+            raise ValueError(
+                f"{source} gives {listing(manifest.export.outputs)}, where a {self.spec.noun} gives "
+                f"{listing(self._outputs)}: export it again"
+            )
+        self._decode = self.spec.decoder(manifest, engine.device)
 
     @property
-    def task(self) -> Literal["detection", "segmentation"]:
-        """Return what the model does."""
+    def task(self) -> str:
+        """Return the name of the model's task."""
         return self.manifest.task
 
     @property
@@ -86,15 +83,15 @@ class Predictor:
 
     def __call__(
         self, source: object, *, threshold: float | None = None, batch_size: int = 1
-    ) -> Prediction | list[Prediction]:
+    ) -> Result | list[Result]:
         """Predict on one image or several.
 
         Args:
             source: a path, the bytes of an image file, a Pillow image or a uint8 array (H, W, 3) RGB: gives
-                one prediction. A sequence of those, a folder or a pattern such as "photos/*.jpg": a list of
-                predictions, in order.
-            threshold: of a detector, the least score of what is given; None takes the manifest's
-                `threshold`, 0 gives all that the model's own threshold let through.
+                one result. A sequence of those, a folder or a pattern such as "photos/*.jpg": a list of
+                results, in order.
+            threshold: of a task with scores, the lowest score of what is returned; None takes the model's
+                own default, 0 returns all that its post-processing lets through.
             batch_size: images that the network takes at once.
 
         Raises:
@@ -103,12 +100,12 @@ class Predictor:
         """
         several = sources_of(source)
         images = [source] if several is None else several
-        found = list(self._stream(images, self._least(threshold), _size(batch_size)))
+        found = list(self._stream(images, self._min_score(threshold), _size(batch_size)))
         return found[0] if several is None else found
 
     def stream(
         self, source: object, *, threshold: float | None = None, batch_size: int = 1
-    ) -> Iterator[Prediction]:
+    ) -> Iterator[Result]:
         """Predict on one batch after the other, as results are asked for; memory stays that of a batch.
 
         Args:
@@ -118,77 +115,52 @@ class Predictor:
         """
         several = sources_of(source)
         images = [source] if several is None else several
-        return self._stream(images, self._least(threshold), _size(batch_size))
+        return self._stream(images, self._min_score(threshold), _size(batch_size))
 
-    def predict_batch(
-        self, images: Sequence[NDArray[np.uint8]], *, threshold: float | None = None
-    ) -> list[Answer]:
-        """Answer images, of any sizes, that are in memory.
+    def predict_batch(self, images: Sequence[Image], *, threshold: float | None = None) -> list[Result]:
+        """Predict on images, of any sizes, that are in memory.
 
         Args:
             images: uint8 (H, W, 3) RGB each. As many as can be go through the network at once.
             threshold: as in `__call__`.
 
         Returns:
-            for each image a DetectionAnswer or a SegmentationAnswer, in the image's own pixels.
+            the result of each image, in its own pixels.
         """
-        least = self._least(threshold)
-        answers: dict[int, Answer] = {}
+        return self._predict(images, self._min_score(threshold))
+
+    def _stream(self, sources: Iterable[object], min_score: float, batch_size: int) -> Iterator[Result]:
+        for batch in batches(sources, batch_size):
+            images = [as_rgb(each, max_megapixels=self.max_megapixels) for each in batch]
+            results = self._predict([pixels for _, pixels in images], min_score)
+            for (path, _), result in zip(images, results, strict=True):
+                yield replace(result, path=path)
+
+    def _predict(self, images: Sequence[Image], min_score: float) -> list[Result]:
+        results: dict[int, Result] = {}
         for rows in self._groups(images):
             group = [images[row] for row in rows]
             with torch.inference_mode():
-                found = self._answers(
-                    self._forward,
-                    self._inputs(group),
-                    [(image.shape[0], image.shape[1]) for image in group],
-                    threshold=least,
-                )
-            answers.update(zip(rows, found, strict=True))
-        return [answers[row] for row in range(len(images))]
+                found = self._decode(self._forward, self._inputs(group), group, min_score=min_score)
+            results.update(zip(rows, found, strict=True))
+        return [results[row] for row in range(len(images))]
 
-    def prediction(self, image: NDArray[np.uint8], answer: Answer, *, path: Path | None = None) -> Prediction:
-        """Put an image, uint8 (H, W, 3) RGB, and its answer together, with all that shows and writes it."""
-        if isinstance(answer, DetectionAnswer):
-            return DetectionResult(
-                path=path,
-                image=image,
-                class_names=self.class_names,
-                class_ids=self.manifest.class_ids,
-                **answer._asdict(),
-            )
-        facts = self.manifest.segmentation
-        return SegmentationResult(
-            path=path,
-            image=image,
-            class_names=self.class_names,
-            class_ids=self.manifest.class_ids,
-            colors=None if facts is None else facts.colors,
-            labels=answer.labels,
-        )
-
-    def _stream(self, sources: Iterable[object], least: float, batch_size: int) -> Iterator[Prediction]:
-        for batch in batches(sources, batch_size):
-            images = [as_rgb(each, max_megapixels=self.max_megapixels) for each in batch]
-            answers = self.predict_batch([pixels for _, pixels in images], threshold=least)
-            for (path, pixels), answer in zip(images, answers, strict=True):
-                yield self.prediction(pixels, answer, path=path)
-
-    def _least(self, threshold: object) -> float:
-        """Choose the least score of what is given; a segmenter has no scores."""
-        facts = self.manifest.detection
-        if facts is None:
+    def _min_score(self, threshold: object) -> float:
+        """Check a threshold, or take the model's own; a task without scores has none."""
+        default: float | None = self.manifest.section.default_threshold
+        if default is None:
             if threshold:
-                raise ValueError(f"a segmenter has no scores: leave threshold={threshold} out")
+                raise ValueError(f"a {self.spec.noun} has no scores: omit threshold={threshold}")
             return 0.0
         if threshold is None:
-            return facts.threshold
+            return default
         if isinstance(threshold, bool) or not isinstance(threshold, NUMBER) or not 0 <= threshold <= 1:
             raise ValueError(f"threshold must be a number from 0 to 1, got {threshold!r}")
         return float(threshold)
 
-    def _groups(self, images: Sequence[NDArray[np.uint8]]) -> Iterator[list[int]]:
+    def _groups(self, images: Sequence[Image]) -> Iterator[list[int]]:
         """Return which images go through the network together: as many as it takes, of one size."""
-        resized = self.manifest.input_hw is not None and not self._inside
+        resized = self.manifest.input_hw is not None and not self.manifest.takes_images
         by_size: dict[tuple[int, ...], list[int]] = {}
         for row, image in enumerate(images):
             by_size.setdefault(() if resized else image.shape, []).append(row)
@@ -197,20 +169,11 @@ class Predictor:
             step = fixed or len(rows)
             yield from (rows[start : start + step] for start in range(0, len(rows), step))
 
-    @property
-    def _inside(self) -> bool:
-        """Return whether the engine resizes and normalizes."""
-        return self.manifest.export is not None and self.manifest.export.preprocessing
-
-    def _inputs(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+    def _inputs(self, images: Sequence[Image]) -> Tensor:
         """Make the network's input of images that go together."""
-        if self._inside:
+        if self.manifest.takes_images:
             return torch.from_numpy(np.stack(images)).to(self.engine.device)
-        size = self.manifest.input_hw
-        fitted = [
-            image if size is None or image.shape[:2] == tuple(size) else resize_image(image, size)
-            for image in images
-        ]
+        fitted = [fit_image(image, self.manifest) for image in images]
         if self.engine.device.type == "cpu":
             return torch.from_numpy(normalize_on_cpu(fitted, self.manifest.mean, self.manifest.std))
         pixels = torch.from_numpy(np.stack(fitted)).to(self.engine.device)  # (N, h, w, 3)
@@ -240,8 +203,28 @@ class Predictor:
             raise ValueError(
                 f"{self.source} does not run on images {tuple(inputs.shape)}: {error}"
             ) from error
-        check_outputs(outputs, self.manifest, images=len(inputs), source=self.source)
+        self._check(outputs, images=len(inputs))
         return outputs
+
+    def _check(self, outputs: Sequence[Tensor], *, images: int) -> None:
+        """Refuse outputs that the manifest does not describe: it may lie, and weights may be damaged."""
+        shapes = [tuple(output.shape) for output in outputs]
+        if len(outputs) != len(self._outputs) or any(shape[:1] != (images,) for shape in shapes):
+            raise ValueError(
+                f"{self.source} gives {len(outputs)} outputs {shapes} for {images} images, where its "
+                f"description says {', '.join(self._outputs)}: export it again"
+            )
+        require_finite(
+            zip(self._outputs, outputs, strict=True),
+            source=self.source,
+            remedy="its weights are damaged or its training diverged: use another checkpoint and export it",
+        )
+        own, named = self.spec.count_classes(outputs, self.manifest), len(self.class_names)
+        if own > named or (own < named and not self.manifest.final):
+            raise ValueError(
+                f"{self.source} gives {own} classes, where its description names {named}: the two do not "
+                "belong together; export it again"
+            )
 
 
 def _size(batch_size: object) -> int:

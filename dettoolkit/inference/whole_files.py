@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,12 +22,18 @@ def part_of(path: Path) -> Path:
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Return a hidden name to write under; the file gets its own name when nothing went wrong."""
+def whole(path: Path, choose: Callable[[Path], Path] | None = None) -> Iterator[Path]:
+    """Yield a hidden name to write under; the file gets its own name when nothing went wrong.
+
+    Args:
+        path: the file's name.
+        choose: returns the name instead, of the hidden one, when all is written.
+    """
     part = part_of(path)
+    part.unlink(missing_ok=True)  # of a process that was killed
     try:
         yield part
-        os.replace(part, path)
+        os.replace(part, path if choose is None else choose(part))
     except BaseException:
         part.unlink(missing_ok=True)
         raise

@@ -1,4 +1,4 @@
-"""A prediction job: its folder, its shards, and how it goes on after a stop.
+"""A prediction job: its folder, its shards, and how it is resumed after a stop.
 
 <folder>/
   job.json           what is predicted, by what, and what is written
@@ -24,20 +24,14 @@ from dettoolkit.datasets.images import MAX_MEGAPIXELS
 from dettoolkit.inference.jobs.sources import Item, Sources, open_found
 from dettoolkit.inference.jobs.table_files import import_arrow
 from dettoolkit.inference.jobs.video import count_frames
+from dettoolkit.spec import TaskSpec
+from dettoolkit.tasks import spec_named
 
 FILE = "job.json"
 PART = f".{FILE}."
-KINDS = {
-    "figures": "what was found, drawn: a picture of each image, an MP4 of each video",
-    "masks": "a segmenter's label maps, as PNGs of label ids",
-    "crops": "a detector's objects, cut out",
-    "json": "results.jsonl, which is always written",
-    "csv": "a row for each object, or each class in an image",
-    "coco": "COCO's results json",
-    "parquet": "a row for each image",
-}
-TABLES = {"csv": "results.csv", "coco": "coco.json", "parquet": "results.parquet"}
-NOT_FOR = {"detection": "masks", "segmentation": "crops"}
+KINDS = ("figures", "json", "csv", "parquet")
+"""What can be saved of every task; a task's `saves` are added. json is results.jsonl, always written."""
+TABLES = {"coco": "coco.json", "csv": "results.csv", "parquet": "results.parquet"}
 
 
 @dataclass(frozen=True)
@@ -70,8 +64,8 @@ class Job:
         fingerprint: of the model's file.
         task, class_names, class_ids: the model's.
         sources: as `Sources` takes them; local ones absolute.
-        save: of KINDS.
-        threshold: of a detector, the least score; None of a segmenter.
+        save: of KINDS and the task's own.
+        threshold: lowest score of what is kept; None of a task without scores.
         classes: names of those that are kept; None keeps all.
         every: of a video, the first of so many frames.
         limit: images, and frames of each video, at most.
@@ -96,21 +90,26 @@ class Job:
     shards: int
 
     def __post_init__(self) -> None:
-        unknown = [kind for kind in self.save if kind not in KINDS]
-        if unknown:
-            raise ValueError(f"cannot save '{unknown[0]}': choose of {', '.join(KINDS)}, with commas between")
-        if NOT_FOR[self.task] in self.save:
-            rest = ", ".join(kind for kind in KINDS if kind != NOT_FOR[self.task])
-            raise ValueError(
-                f"'{NOT_FOR[self.task]}' cannot be saved, since the model does {self.task}: choose of {rest}"
-            )
+        for kind in self.save:
+            if kind not in self.kinds:
+                raise ValueError(f"cannot save '{kind}' of {self.task}: choose from {', '.join(self.kinds)}")
         for name in self.classes or ():
             if name not in self.class_names:
                 raise ValueError(f"no class '{name}': the model has {', '.join(self.class_names)}")
-        if self.classes is not None and self.task == "segmentation":
-            raise ValueError("classes are chosen of a detector: a segmenter gives each pixel one of its own")
+        if self.classes is not None and self.threshold is None:
+            raise ValueError(f"classes cannot be chosen of {self.task}, whose results have no scores")
         if "parquet" in self.save:
             import_arrow()
+
+    @property
+    def spec(self) -> TaskSpec:
+        """Return the model's task."""
+        return spec_named(self.task)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Return what can be saved."""
+        return *KINDS, *self.spec.saves
 
     def items(self, found: Sources, shard: Shard, taken: set[str]) -> Iterator[tuple[int, Item]]:
         """Yield what is to be predicted, with its place in the listing; names are added to `taken`."""
@@ -164,7 +163,7 @@ def read_job(folder: Path) -> Job | None:
 
 
 def enter_folder(folder: Path, job: Job, shard: Shard, *, resume: bool) -> bool:
-    """Make a job's folder, or find that it is this job's; say whether this shard goes on.
+    """Make a job's folder, or find that it is this job's; return whether this shard is resumed.
 
     Raises:
         FileExistsError: the folder has other files, or this shard's results and `resume` is False.
@@ -196,7 +195,7 @@ def enter_folder(folder: Path, job: Job, shard: Shard, *, resume: bool) -> bool:
     begun = (folder / shard.file("results", ".jsonl")).exists()
     if begun and not resume:
         raise FileExistsError(
-            f"{folder} has results already: go on with --resume {folder}, or give a new folder"
+            f"{folder} has results already: resume it with --resume {folder}, or give a new folder"
         )
     return begun
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import filecmp
 import hashlib
-import os
 import re
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from posixpath import splitext
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dettoolkit.inference.jobs.sources import Found, Item
-from dettoolkit.inference.whole_files import part_of
+from dettoolkit.inference.whole_files import whole
 
 LONGEST = 255  # bytes of a name, on the file systems of today
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png")
@@ -94,14 +94,8 @@ class Files:
         Raises:
             FileExistsError: there is another already.
         """
-        part = part_of(self.folder / name.full)
-        part.unlink(missing_ok=True)  # of a process that was killed
-        try:
+        with whole(self.folder / name.full, partial(self.path, item, name)) as part:
             save(part)
-            os.replace(part, self.path(item, name, part))
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
 
     def path(self, item: Item, name: FileName, part: Path | None = None) -> Path:
         """Choose where a file goes; one that is there already may be the same as `part`.

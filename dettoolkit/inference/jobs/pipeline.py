@@ -1,28 +1,26 @@
-"""From items to predictions: read ahead by threads, predicted in batches, given in the items' order."""
+"""From items to results: read ahead by threads, predicted in batches, yielded in the items' order."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import NamedTuple
-
-import numpy as np
 
 from dettoolkit.datasets.data_report import BadImageError
 from dettoolkit.formats import check_threads
-from dettoolkit.inference.answers import Answer, DetectionAnswer
 from dettoolkit.inference.jobs.sources import Item, Pixels
 from dettoolkit.inference.predictor import Predictor
-from dettoolkit.inference.results import Prediction
 from dettoolkit.inference.whole_files import printable
+from dettoolkit.results import Result
 
 
 class Outcome(NamedTuple):
-    """What became of an item: a prediction, or the reason why there is none."""
+    """What became of an item: a result, or the reason why there is none."""
 
     item: Item
-    prediction: Prediction | None
+    result: Result | None
     problem: str | None
 
 
@@ -37,13 +35,13 @@ def predict_items(
 ) -> Generator[Outcome, None, None]:
     """Predict on items, with few more than a batch of them in memory.
 
-    A video's frames are in no batch with others, so that a job can go on before or after a video.
+    A video's frames are in no batch with others, so that a job can be resumed before or after a video.
 
     Args:
         predictor: the model.
         items: taken one after the other, as they are needed.
         threshold: as `Predictor` has it.
-        labels: of a detector, classes to keep; None keeps all.
+        labels: classes to keep; None keeps all.
         batch_size: images that go through the network at once.
         workers: threads that read and decode.
     """
@@ -69,25 +67,17 @@ def _predict(
     labels: Sequence[int] | None,
 ) -> Iterator[Outcome]:
     images = [image for _, image in batch if not isinstance(image, str)]
-    answers = iter(predictor.predict_batch(images, threshold=threshold) if images else ())
+    results = iter(predictor.predict_batch(images, threshold=threshold) if images else ())
     for item, image in batch:
         if isinstance(image, str):
             yield Outcome(item, None, image)
         else:
-            answer = _only(next(answers), labels)
-            yield Outcome(item, predictor.prediction(image, answer, path=item.path), None)
-
-
-def _only(answer: Answer, labels: Sequence[int] | None) -> Answer:
-    """Leave out the objects of other classes."""
-    if labels is None or not isinstance(answer, DetectionAnswer):
-        return answer
-    keep = np.isin(answer.labels, labels)
-    return DetectionAnswer(answer.boxes_xyxy[keep], answer.scores[keep], answer.labels[keep])
+            result = replace(next(results), path=item.path)
+            yield Outcome(item, result if labels is None else result.only(labels), None)
 
 
 def _read_ahead(items: Iterable[Item], *, workers: int, ahead: int) -> Iterator[tuple[Item, Pixels | str]]:
-    """Read items by threads; give each with its pixels, or with the reason why there are none."""
+    """Read items by threads; yield each with its pixels, or with the reason why there are none."""
     with ThreadPoolExecutor(workers, thread_name_prefix="read") as pool:
         waiting: deque[tuple[Item, Future[Pixels | str]]] = deque()
         for item in items:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
@@ -12,37 +12,29 @@ from typing import IO, Any
 
 from dettoolkit.inference.jobs.journal import Record
 from dettoolkit.inference.whole_files import whole
+from dettoolkit.spec import TaskSpec
 
 ROWS = 10_000  # images of a Parquet row group
 FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 """What begins with one of these is a formula to a spreadsheet, which runs it (OWASP, CSV Injection)."""
-CSV_COLUMNS = {
-    "detection": ("name", "class", "class_id", "score", "left", "top", "right", "bottom"),
-    "segmentation": ("name", "class", "class_id", "pixels", "share"),
-}
 
 
-def write_csv(path: Path, records: Iterable[Record], task: str) -> None:
-    """Write a row for each object, or for each class that occurs in an image; texts are no formulas."""
+def write_csv(path: Path, records: Iterable[Record], spec: TaskSpec) -> None:
+    """Write a row for each entry of the records' lists, such as an object; texts are no formulas."""
     with whole(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(CSV_COLUMNS[task])
+        writer.writerow(("name", *spec.csv_columns))
         for record in records:
-            name = _cell(record["name"])
-            for each in record.get("objects", ()):
-                row = (name, _cell(each["name"]), each["class_id"], each["score"], *each["box_xyxy"])
-                writer.writerow(row)
-            for each in record.get("classes", ()):
-                row = (name, _cell(each["name"]), each["class_id"], each["pixels"], each["share"])
-                writer.writerow(row)
+            for each in record.get(spec.record_key, ()):
+                writer.writerow(map(_cell, (record["name"], *spec.csv_row(each))))
 
 
-def _cell(text: str) -> str:
-    """Put a ' before what a spreadsheet would take for a formula: it is shown as text then."""
-    return f"'{text}" if text.startswith(FORMULA) else text
+def _cell(value: object) -> object:
+    """Put a ' before a text that a spreadsheet would take for a formula: it is shown as text then."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
-def write_coco(path: Path, records: Iterable[Record], categories: Mapping[int, str]) -> int:
+def write_coco(path: Path, records: Iterable[Record], spec: TaskSpec, categories: Mapping[int, str]) -> int:
     """Write COCO's results json, and beside it `<name>_images.json` with the images' ids and sizes.
 
     Images have the ids of their annotation file, where one was given; else they are numbered from 1 in the
@@ -69,8 +61,8 @@ def write_coco(path: Path, records: Iterable[Record], categories: Mapping[int, s
             elif "error" not in record:
                 sizes = {"height": record["height"], "width": record["width"]}
                 image.append({"id": image_id, "file_name": record["name"], **sizes})
-                for each in _coco(record, image_id):
-                    result.append(each)
+                for each in record[spec.record_key]:
+                    result.append({"image_id": image_id, **spec.coco_entry(each, record)})
         result.close()
         image.close()
         named = [{"id": id_, "name": name} for id_, name in categories.items()]
@@ -78,34 +70,24 @@ def write_coco(path: Path, records: Iterable[Record], categories: Mapping[int, s
     return left_out
 
 
-def _coco(record: Record, image_id: int) -> Iterator[dict[str, Any]]:
-    for each in record.get("objects", ()):
-        left, top, right, bottom = each["box_xyxy"]
-        box = [left, top, right - left, bottom - top]
-        yield {"image_id": image_id, "category_id": each["class_id"], "bbox": box, "score": each["score"]}
-    for each in record.get("classes", ()):
-        coded = {"size": [record["height"], record["width"]], "counts": each["rle"]}
-        yield {"image_id": image_id, "category_id": each["class_id"], "segmentation": coded}
-
-
-def write_parquet(path: Path, records: Iterable[Record], task: str) -> None:
+def write_parquet(path: Path, records: Iterable[Record], spec: TaskSpec) -> None:
     """Write a row for each image, with a list in each of the columns that say what was found.
 
     Raises:
         ModuleNotFoundError: pyarrow is not installed.
     """
     arrow = import_arrow()
-    schema = _schema(arrow, task)
+    schema = _schema(arrow, spec)
     rest = iter(records)
     with whole(path) as part, arrow.parquet.ParquetWriter(part, schema) as file:
         while rows := list(islice(rest, ROWS)):
-            file.write_table(arrow_table(rows, task))
+            file.write_table(arrow_table(rows, spec))
 
 
-def arrow_table(records: Iterable[Record], task: str) -> Any:
+def arrow_table(records: Iterable[Record], spec: TaskSpec) -> Any:
     """Make a `pyarrow.Table` of records; its columns have the same types whatever was found."""
     arrow = import_arrow()
-    return arrow.Table.from_pylist([_row(record) for record in records], schema=_schema(arrow, task))
+    return arrow.Table.from_pylist([_row(record, spec) for record in records], schema=_schema(arrow, spec))
 
 
 def import_arrow() -> Any:
@@ -126,22 +108,26 @@ def import_arrow() -> Any:
     return arrow
 
 
-def _schema(arrow: Any, task: str) -> Any:
-    found = {"class_names": arrow.string(), "class_ids": arrow.int64()}
-    if task == "detection":
-        found |= {"scores": arrow.float32(), "boxes_xyxy": arrow.list_(arrow.float32(), 4)}
-    else:
-        found |= {"pixels": arrow.int64(), "rle": arrow.string()}
+def _schema(arrow: Any, spec: TaskSpec) -> Any:
     one = {"name": arrow.string(), "height": arrow.int32(), "width": arrow.int32(), "error": arrow.string()}
-    return arrow.schema([*one.items(), *((name, arrow.list_(kind)) for name, kind in found.items())])
+    found = {
+        column: arrow.list_(_arrow_type(arrow, kind)) for column, (_, kind) in spec.arrow_columns.items()
+    }
+    return arrow.schema([*one.items(), *found.items()])
 
 
-def _row(record: Record) -> dict[str, Any]:
+def _arrow_type(arrow: Any, kind: str) -> Any:
+    """Return Arrow's type of a name such as float32, or float32[4] of lists of one length."""
+    name, _, length = kind.rstrip("]").partition("[")
+    return arrow.list_(arrow.type_for_alias(name), int(length)) if length else arrow.type_for_alias(name)
+
+
+def _row(record: Record, spec: TaskSpec) -> dict[str, Any]:
     row = {key: record.get(key) for key in ("name", "height", "width", "error")}
-    found: list[Record] = record.get("objects") or record.get("classes") or []
-    columns = {"class_names": "name", "class_ids": "class_id", "scores": "score", "boxes_xyxy": "box_xyxy"}
-    columns |= {"pixels": "pixels", "rle": "rle"}
-    return row | {column: [each.get(key) for each in found] for column, key in columns.items()}
+    found: list[Record] = record.get(spec.record_key, [])
+    return row | {
+        column: [each.get(key) for each in found] for column, (key, _) in spec.arrow_columns.items()
+    }
 
 
 class _List:

@@ -18,7 +18,6 @@ from dettoolkit.inference.jobs.job import TABLES, Job, Shard
 from dettoolkit.inference.jobs.journal import Journal, Record, merge_records
 from dettoolkit.inference.jobs.names import Files, names_of
 from dettoolkit.inference.jobs.pipeline import Outcome, predict_items
-from dettoolkit.inference.jobs.records import found_in
 from dettoolkit.inference.jobs.sources import Item, Sources
 from dettoolkit.inference.jobs.writers import Crops, Figures, Masks, Writer
 from dettoolkit.inference.predictor import Predictor
@@ -26,7 +25,7 @@ from dettoolkit.inference.whole_files import whole
 
 logger = logging.getLogger(__name__)
 
-CODED = {"json", "coco", "parquet"}  # to be saved for a segmenter's records to have the label maps, as RLE
+CODED = {"json", "coco", "parquet"}  # to be saved for records to have masks, as RLE, where there are any
 
 
 class Worker:
@@ -82,7 +81,7 @@ class Worker:
         self._stopped = True
 
     def predict(self, predictor: Predictor, *, workers: int) -> Generator[Outcome, None, None]:
-        """Predict what is not done yet, and write it; each outcome is given when it is written.
+        """Predict what is not done yet, and write it; each outcome is yielded when it is written.
 
         Args:
             predictor: the job's model.
@@ -124,12 +123,12 @@ class Worker:
     def _write(self, outcome: Outcome) -> None:
         """Write an image's files and then its record, which says that they are there."""
         self._finish_video(outcome.item.video)
-        if outcome.prediction is None:
+        if outcome.result is None:
             self._unreadable += 1
         else:
             self._journal.begin(outcome.item.name)
             for writer in self._writers:
-                writer.write(outcome.item, outcome.prediction)
+                writer.write(outcome.item, outcome.result)
         index = self._places.pop(outcome.item.name)
         self._journal.write(_record(outcome, index, self._ids, self.job))
         self.done += 1
@@ -143,7 +142,7 @@ class Worker:
 
 
 def write_tables(folder: Path, job: Job, kinds: Sequence[str]) -> list[str]:
-    """Write those of `kinds` that are tables, of all shards; give sentences about what is not in them.
+    """Write those of `kinds` that are tables, of all shards; return sentences about what is not in them.
 
     Raises:
         FileNotFoundError: shards are not finished.
@@ -158,19 +157,19 @@ def write_tables(folder: Path, job: Job, kinds: Sequence[str]) -> list[str]:
             + (f" --shard {names.split(',')[0]}" if job.shards > 1 else "")
         )
     journals = [folder / each.file("results", ".jsonl") for each in shards]
-    if job.task == "segmentation" and {"coco", "parquet"} & set(kinds) and not CODED & set(job.save):
+    if "masks" in job.spec.saves and {"coco", "parquet"} & set(kinds) and not CODED & set(job.save):
         raise ValueError(
             f"{folder} has no masks in its results.jsonl: predict again with --save coco, parquet or json"
         )
     told = []
     for kind in kinds:
         if kind == "csv":
-            tables.write_csv(folder / TABLES[kind], merge_records(journals), job.task)
+            tables.write_csv(folder / TABLES[kind], merge_records(journals), job.spec)
         elif kind == "parquet":
-            tables.write_parquet(folder / TABLES[kind], merge_records(journals), job.task)
+            tables.write_parquet(folder / TABLES[kind], merge_records(journals), job.spec)
         elif kind == "coco":
             categories = dict(zip(job.class_ids, job.class_names, strict=True))
-            left_out = tables.write_coco(folder / TABLES[kind], merge_records(journals), categories)
+            left_out = tables.write_coco(folder / TABLES[kind], merge_records(journals), job.spec, categories)
             if left_out:
                 told.append(
                     f"{left_out} images are not in {TABLES[kind]}: {job.annotations} does not list them"
@@ -197,6 +196,6 @@ def _record(outcome: Outcome, index: int, ids: ImageIds | None, job: Job) -> Rec
         record["seconds"] = round(item.frame.seconds, 6)
     if ids is not None:
         record["image_id"] = ids.find(item.name)
-    if outcome.prediction is None:
+    if outcome.result is None:
         return record | {"error": outcome.problem}
-    return record | found_in(outcome.prediction, masks=bool(CODED & set(job.save)))
+    return record | outcome.result.record(masks=bool(CODED & set(job.save)))

@@ -9,14 +9,14 @@ from dettoolkit.drawing.detection_grids import save_figure
 from dettoolkit.inference.jobs.names import Files, crop_name, figure_name, mask_name, video_name
 from dettoolkit.inference.jobs.sources import Item
 from dettoolkit.inference.jobs.video import VideoFile
-from dettoolkit.inference.results import DetectionResult, Prediction, SegmentationResult
+from dettoolkit.results import Result
 
 
 class Writer(Protocol):
-    """Writes something for each prediction. A file appears whole or not at all."""
+    """Writes something for each result. A file appears whole or not at all."""
 
-    def write(self, item: Item, prediction: Prediction) -> None:
-        """Write what an item's prediction gives."""
+    def write(self, item: Item, result: Result) -> None:
+        """Write what is shown of an item's result."""
         ...
 
     def close(self) -> None:
@@ -37,16 +37,16 @@ class Figures:
         self._video: VideoFile | None = None
         self._name: str | None = None
 
-    def write(self, item: Item, prediction: Prediction) -> None:
+    def write(self, item: Item, result: Result) -> None:
         """Write the picture, or append the frame to its video, which `close` finishes."""
         if item.video is None or item.frame is None:
-            self.files.write(item, figure_name(item.name), prediction.save)
+            self.files.write(item, figure_name(item.name), result.save)
             return
         if self._video is None or item.video != self._name:
             self.close()
             path = self.files.path(item, video_name(item.video))
             self._video, self._name = VideoFile(path, fps=item.frame.fps / self.every), item.video
-        self._video.write(prediction.plot(), until=item.frame.seconds if item.live else None)
+        self._video.write(result.plot(), until=item.frame.seconds if item.live else None)
 
     def close(self) -> None:
         """Finish the video that is open."""
@@ -65,11 +65,9 @@ class Masks:
     def __init__(self, files: Files) -> None:
         self.files = files
 
-    def write(self, item: Item, prediction: Prediction) -> None:
+    def write(self, item: Item, result: Result) -> None:
         """Write a label map."""
-        if not isinstance(prediction, SegmentationResult):
-            raise TypeError("masks are a segmenter's: this model is a detector")
-        self.files.write(item, mask_name(item.name), prediction.to_png)
+        self.files.write(item, mask_name(item.name), result.to_png)
 
     def close(self) -> None:
         """Nothing is open."""
@@ -85,16 +83,12 @@ class Crops:
     def __init__(self, files: Files) -> None:
         self.files = files
 
-    def write(self, item: Item, prediction: Prediction) -> None:
+    def write(self, item: Item, result: Result) -> None:
         """Write the objects of an image; those narrower than a pixel are left out."""
-        if not isinstance(prediction, DetectionResult):
-            raise TypeError("crops are a detector's: this model is a segmenter")
-        for number, found in enumerate(prediction, start=1):
-            left, top, right, bottom = (max(0, round(side)) for side in found.box_xyxy)
-            crop = prediction.image[top:bottom, left:right]
+        for number, (name, crop) in enumerate(result.crops(), start=1):
             if crop.size:
-                name = crop_name(item.name, found.name, number)
-                self.files.write(item, name, partial(save_figure, image=crop))
+                file = crop_name(item.name, name, number)
+                self.files.write(item, file, partial(save_figure, image=crop))
 
     def close(self) -> None:
         """Nothing is open."""
