@@ -1,8 +1,9 @@
-"""From a decoded image to what a network takes: the one fitting and normalization of evaluation and export."""
+"""From a decoded image to what a network takes: the one fitting and normalizing everywhere."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ def fit_image(image: NDArray[np.uint8], manifest: Manifest) -> NDArray[np.uint8]
 
 
 def fit_planes(planes: Tensor, manifest: Manifest) -> Tensor:
-    """Fit float images (N, 3, H, W) in [0, 255] as `fit_image` does, in operators that torch.export traces."""
+    """Fit float images (N, 3, H, W) in [0, 255] as `fit_image` does, by operators that torch.export takes."""
     hw = manifest.input_hw
     if hw is None:
         return planes
@@ -39,7 +40,7 @@ def fit_planes(planes: Tensor, manifest: Manifest) -> Tensor:
     else:
         height, width = planes.shape[2:]
         short = torch.sym_min(height, width)
-        size = [manifest.short_side * side // short for side in (height, width)]
+        size: Any = [manifest.short_side * side // short for side in (height, width)]  # SymInt in a trace
         resized = F.interpolate(
             planes, size, mode="bilinear", align_corners=False, antialias=manifest.antialias
         )

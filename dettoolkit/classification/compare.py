@@ -28,7 +28,7 @@ def compare(pairs: Iterable[tuple[Result, Result]]) -> Comparison:
         if best != other:
             tie = ours[best] - ours.get(other, 0.0) <= TIE
             ties, differing = ties + tie, differing + (not tie)
-    doubts = ()
+    doubts: tuple[str, ...] = ()
     if len(seen) == 1 and images > 1:
         doubts = (f"PyTorch gives every image the class {next(iter(seen))}, which any file could",)
     return Comparison(

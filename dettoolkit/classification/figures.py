@@ -14,7 +14,7 @@ from dettoolkit.drawing.classification_grids import (
     classification_batch_picture,
     classification_picture,
 )
-from dettoolkit.drawing.detection_grids import save_figure
+from dettoolkit.drawing.grids import save_figure
 from dettoolkit.evaluation.top_k import ClassificationArrays
 
 PER_PICTURE = 16  # images, so that the picture still fits a screen
@@ -39,7 +39,7 @@ def draw_predictions(
     class_names: Sequence[str],
     count: int,
 ) -> None:
-    """Draw answers: to images spread over the set, and those that were wrong with the most confidence."""
+    """Draw predictions: on images spread over the set, and the wrong ones of most confidence."""
     images = len(predictions.labels)
     if count == 0 or images == 0:
         return

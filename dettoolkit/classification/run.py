@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dettoolkit.wording import listing
+import numpy as np
+
 from dettoolkit.classification.build import build_classifier, hidden_channels
 from dettoolkit.classification.figures import draw_predictions, draw_training_batch
 from dettoolkit.classification.losses import build_loss, build_mix
-from dettoolkit.classification.model import Classifier
+from dettoolkit.classification.result import ClassificationResult
+from dettoolkit.classification.spec import scored_hw
 from dettoolkit.classification.task import ClassificationTask
 from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.config.classification import ClassificationData, InceptionAugment
@@ -26,9 +28,11 @@ from dettoolkit.datasets.classification_augment import (
 )
 from dettoolkit.datasets.data_report import BadImages
 from dettoolkit.datasets.image_folder import ImageFolder, ImageFolderFiles, check_root, collate
-from dettoolkit.evaluation.top_k import ClassificationArrays
-from dettoolkit.run import Classes, Run, Split, warn_of_other_classes
-from dettoolkit.training.module import Batch
+from dettoolkit.evaluation.top_k import TOP, ClassificationArrays
+from dettoolkit.network import Network
+from dettoolkit.run import Batch, Classes, ImageFile, Run, Split
+from dettoolkit.weights.description import warn_of_other_classes
+from dettoolkit.wording import listing
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +49,7 @@ class ClassificationRun(Run):
     def network_lines(self) -> list[str]:
         """Describe the network in lines, with the figures that Table 3 prints."""
         model, network = self.recipe.model, self.task.network
-        height, width = eval_hw(self.recipe.data)
+        height, width = scored_hw(self.recipe.data)
         hidden = hidden_channels(model)
         layer = "no hidden layer" if hidden is None else f"a hidden layer of {hidden}"
         return [
@@ -56,7 +60,7 @@ class ClassificationRun(Run):
 
     def batch_lines(self, batch: Batch, outputs: Any) -> list[str]:
         """Describe a batch's targets and the network's outputs."""
-        present = [self.classes.names[label] for label in batch["labels"].unique().tolist()]
+        present = [self.classes.names[label] for label in batch["class_labels"].unique().tolist()]
         return [
             f"batch     images {tuple(batch['images'].shape)}, classes: {listing(present)}",
             f"outputs   logits {tuple(outputs.shape)}",
@@ -91,10 +95,27 @@ class ClassificationRun(Run):
             for image, label, best, scores in rows
         ]
 
+    def image_files(self) -> list[ImageFile]:
+        """Return the image files of the validation set, in its order."""
+        return list_images(self.val)
 
-def eval_hw(data: ClassificationData) -> tuple[int, int]:
-    """Return the size of the images that are scored."""
-    return data.eval_hw if data.eval_hw is not None else data.input_hw
+    def prediction_of(self, result: ClassificationResult, row: int) -> ClassificationArrays:
+        """Return what `task.score` takes: a true class that is not among the best ones has the rank after."""
+        label, best = int(self.val.files.labels[row]), result.labels[None]
+        rank = np.flatnonzero(result.labels == label)
+        return ClassificationArrays(
+            image_ids=np.array([row]),
+            labels=np.array([label]),
+            ranks=rank if len(rank) else np.array([TOP]),
+            best=best,
+            scores=result.scores[None].astype(np.float64),
+        )
+
+
+def list_images(data: ImageFolder) -> list[ImageFile]:
+    """List the image files of a data set, in its order."""
+    paths = (data.files.image_path(row) for row in range(len(data)))
+    return [ImageFile(path, max_megapixels=data.max_megapixels) for path in paths]
 
 
 def find_files(data: ClassificationData, split: Split) -> ImageFolderFiles:
@@ -117,8 +138,8 @@ def training_run(name: str, recipe: ClassificationRecipe, *, pretrained: bool) -
     train = find_files(data, "train")
     if len(train.class_names) < 2:
         raise ValueError(
-            f"{train.path} has one class only, {train.class_names[0]}: a classifier needs two to tell "
-            "apart; give each class a folder of its own"
+            f"{train.path} has one class only, {train.class_names[0]}: a classifier needs "
+            "at least two; give each class a folder of its own"
         )
     val = find_files(data, "val").numbered_as(train.class_names, whose=str(train.path))
     network = _build_network(recipe, train.class_names, pretrained=pretrained)
@@ -128,7 +149,7 @@ def training_run(name: str, recipe: ClassificationRecipe, *, pretrained: bool) -
 def evaluation_run(
     name: str, recipe: ClassificationRecipe, *, own: Classes | None, what: str
 ) -> ClassificationRun:
-    """Find the validation data and build the classifier that is scored; see build.evaluation_run."""
+    """Find the validation data and build the classifier that is scored."""
     data = recipe.data
     check_root(Path(data.root), expected=[data.val.images])
     val = find_files(data, "val")
@@ -140,7 +161,7 @@ def evaluation_run(
 
 def _build_network(
     recipe: ClassificationRecipe, class_names: Sequence[str], *, pretrained: bool, exact: bool = False
-) -> Classifier:
+) -> Network:
     if pretrained and recipe.model.weights is not None:
         warn_of_other_classes(recipe.model.weights, class_names)
     return build_classifier(recipe.model, num_classes=len(class_names), pretrained=pretrained, exact=exact)
@@ -149,7 +170,7 @@ def _build_network(
 def _assemble(
     name: str,
     recipe: ClassificationRecipe,
-    network: Classifier,
+    network: Network,
     *,
     train: ImageFolderFiles | None,
     val: ImageFolderFiles,
@@ -200,7 +221,7 @@ def build_dataset(recipe: ClassificationRecipe, files: ImageFolderFiles, *, spli
     transform = (
         training_transform(data)
         if split == "train"
-        else EvalTransform(input_hw=eval_hw(data), resize=data.eval_resize, antialias=data.antialias)
+        else EvalTransform(input_hw=scored_hw(data), resize=data.eval_resize, antialias=data.antialias)
     )
     return ImageFolder(
         files=files,
@@ -213,7 +234,7 @@ def build_dataset(recipe: ClassificationRecipe, files: ImageFolderFiles, *, spli
 
 
 def build_task(
-    recipe: ClassificationRecipe, network: Classifier, class_names: Sequence[str]
+    recipe: ClassificationRecipe, network: Network, class_names: Sequence[str]
 ) -> ClassificationTask:
     """Compose network, loss and evaluation."""
     loss = recipe.model.loss

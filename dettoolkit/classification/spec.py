@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from dettoolkit.config.classification import ClassificationData
 from dettoolkit.config.recipe import ClassificationRecipe
 from dettoolkit.manifest import Manifest, Section, SizeHW
 from dettoolkit.spec import Comparison, Decoder, ErrorKind, Strictness, TaskSpec
@@ -27,6 +28,11 @@ class ClassificationSection(Section):
     """A classifier's section of a manifest."""
 
 
+def scored_hw(data: ClassificationData) -> SizeHW:
+    """Return the size of the images that are scored, and predicted on."""
+    return data.eval_hw or data.input_hw
+
+
 class ClassificationSpec(TaskSpec):
     """One class for the whole image."""
 
@@ -37,7 +43,7 @@ class ClassificationSpec(TaskSpec):
     section = ClassificationSection
     raw_outputs = ("logits",)
     final_outputs = ("scores", "labels")
-    errors: Mapping[str, ErrorKind] = {
+    errors: ClassVar[Mapping[str, ErrorKind]] = {
         "top1": ErrorKind(
             meaning="the fraction of images whose best class differs is",
             max={"exact": 0.0, "resized": 0.02, "quantized": 0.1},
@@ -45,7 +51,7 @@ class ClassificationSpec(TaskSpec):
     }
     csv_columns = ("rank", "class", "class_id", "score")
     record_key = "best"
-    arrow_columns: Mapping[str, tuple[str, str]] = {
+    arrow_columns: ClassVar[Mapping[str, tuple[str, str]]] = {
         "class_names": ("name", "string"),
         "class_ids": ("class_id", "int64"),
         "scores": ("score", "float32"),
@@ -86,7 +92,7 @@ class ClassificationSpec(TaskSpec):
 
     def input_hw(self, recipe: ClassificationRecipe) -> SizeHW:
         """Return the size of the images that are scored."""
-        return recipe.data.eval_hw or recipe.data.input_hw
+        return scored_hw(recipe.data)
 
     def fitting(self, recipe: ClassificationRecipe) -> dict[str, Any]:
         """Resize the shorter side and crop the center, as evaluation does."""

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from dettoolkit.classification.decode import best_classes
 from dettoolkit.classification.losses import Mix
-from dettoolkit.classification.model import Classifier
 from dettoolkit.evaluation.top_k import (
-    TOP,
     ClassificationArrays,
     ClassificationScores,
     evaluate_classification,
 )
+from dettoolkit.network import Network
 from dettoolkit.preprocessing import normalize
+from dettoolkit.run import Batch
 
 Forward = Callable[[Tensor], Tensor]
-MIXED = "mixed_labels"
-"""Key of a batch whose images were mixed: the fractions of the classes (N, K)."""
 
 
 @dataclass(kw_only=True)
 class ClassificationTask:
-    """Train and score a classifier on one data set.
+    """Train and score a classifier on one data set; see `run.Task`.
 
     Attributes:
         network: the classifier.
@@ -35,38 +34,39 @@ class ClassificationTask:
         class_names: in the network's order.
     """
 
-    network: Classifier
+    network: Network
     loss_of: Callable[[Tensor, Tensor], Tensor]
     mix: Mix | None
     mean: Sequence[float]
     std: Sequence[float]
     class_names: Sequence[str]
     monitor: str = field(default="top-1", init=False)
+    raw_outputs: ClassVar[tuple[str, ...]] = ("logits",)
 
-    def images(self, batch: MutableMapping[str, Any]) -> Tensor:
-        """Normalize the batch's uint8 images to float32 (N, 3, H, W).
+    def training_inputs(self, batch: Batch) -> tuple[Tensor, Batch]:
+        """Return normalized images and the batch; where images are mixed, its labels are fractions (N, K)."""
+        images = self.images(batch)
+        if self.mix is None:
+            return images, batch
+        images, fractions = self.mix(images, batch["class_labels"])
+        return images, {**batch, "class_labels": fractions}
 
-        While the network trains they are mixed, if the recipe says so; the batch then tells `losses` of what.
-        """
-        images = normalize(batch["images"], self.mean, self.std)
-        if self.mix is not None and self.network.training:
-            images, batch[MIXED] = self.mix(images, batch["labels"])
-        return images
+    def images(self, batch: Batch) -> Tensor:
+        """Normalize the batch's uint8 images to float32 (N, 3, H, W)."""
+        return normalize(batch["images"], self.mean, self.std)
 
-    def losses(self, outputs: Tensor, batch: MutableMapping[str, Any]) -> dict[str, Tensor]:
+    def losses(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Return the loss of logits (N, K) against the batch's labels."""
-        return {"class": self.loss_of(outputs, batch.get(MIXED, batch["labels"]))}
+        return {"class": self.loss_of(outputs, batch["class_labels"])}
 
-    def predict(self, forward: Forward, batch: MutableMapping[str, Any]) -> ClassificationArrays:
-        """Run the network on a batch and give each image's best classes."""
+    def predict(self, forward: Forward, batch: Batch) -> ClassificationArrays:
+        """Run the network on a batch and return each image's best classes."""
         logits = forward(self.images(batch)).detach().float()
-        ranks = ranks_of(logits, batch["labels"])
-        best = logits.sort(dim=1, descending=True, stable=True).indices[:, :TOP]
-        scores = logits.softmax(dim=1).gather(1, best)
+        scores, best = best_classes(logits)
         return ClassificationArrays(
             image_ids=batch["image_ids"].cpu().numpy(),
-            labels=batch["labels"].cpu().numpy(),
-            ranks=ranks.cpu().numpy(),
+            labels=batch["class_labels"].cpu().numpy(),
+            ranks=ranks_of(logits, batch["class_labels"]).cpu().numpy(),
             best=best.cpu().numpy(),
             scores=scores.double().cpu().numpy(),
         )
@@ -78,7 +78,7 @@ class ClassificationTask:
 
 
 def ranks_of(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the place of each true class among all, 0 for the first, int64 (N,).
+    """Return how many classes come before the true one of each image, int64 (N,).
 
     Of equal logits the lower class comes first. An image with a logit that is not a number has its true class
     last: nothing is known of it.
