@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   dettoolkit export-demo runs/lraspp_scenes/2026-01-31_12-00-00 --out demo
   dettoolkit export-demo --serve demo
-  dettoolkit export-demo model.onnx --out demo --images my_pictures --serve"""
+  dettoolkit export-demo model.onnx --out demo --images my_images --serve"""
 
 
 def export_demo(argv: Sequence[str] | None = None) -> int:
@@ -32,8 +32,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="dettoolkit export-demo",
         usage="%(prog)s RUN | CHECKPOINT | FILE.onnx [key=value ...] --out DIR [options]\n"
         "       %(prog)s --serve DIR",
-        description="Make a folder with a web page that runs a model in the browser. Any server that gives\n"
-        "out files will do, and the page asks no other for anything.",
+        description="Make a folder with a web page that runs a model in the browser. Any file server\n"
+        "will do, and the page makes no external requests.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawTextHelpFormatter,
     )
@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     add("extras", nargs="*", help=OVERRIDES)
     add("--out", metavar="DIR", type=Path, help="folder to write; it must not exist yet")
     add("--images", metavar="PATH", type=Path, help=IMAGES_HELP)
-    add("--samples", metavar="N", type=_count, default=6, help="figures to offer (default: 6)")
+    add("--samples", metavar="N", type=_count, default=6, help="images to offer (default: 6)")
     add("--title", help="heading of the page")
     add("--int8", action="store_true", help="quantize the model to 8 bits")
     add("--size", nargs=2, type=int, metavar=("H", "W"), help=SIZE_HELP)
@@ -58,7 +58,7 @@ MODEL_HELP = (
     "--preprocessing --postprocessing"
 )
 IMAGES_HELP = (
-    "figures to offer and to prove the export on: a folder, a pattern or a file\n"
+    "images to offer and to verify the export on: a folder, a pattern or a file\n"
     "(default: the run's validation set)"
 )
 SIZE_HELP = (
@@ -70,7 +70,7 @@ SERVE_HELP = "show the page on this computer, until Ctrl-C; with threads, which 
 
 def _count(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"wanted a number of figures, 0 or more, got '{text}'")
+        raise argparse.ArgumentTypeError(f"wanted a number of images, 0 or more, got '{text}'")
     return int(text)
 
 
@@ -83,7 +83,7 @@ def _port(text: str) -> int:
 def _export_demo(options: argparse.Namespace) -> int:
     served = Path(options.serve) if isinstance(options.serve, str) else options.out
     if options.model is None and options.serve is None:
-        raise ValueError("name a run with --out DIR for a new demo, or --serve DIR for one that is there")
+        raise ValueError("give a run and --out DIR for a new demo, or --serve DIR for an existing one")
     if options.model is None and served is None:
         raise ValueError("name the demo's folder: --serve DIR")
     if options.model is not None:
@@ -99,7 +99,7 @@ def _export_demo(options: argparse.Namespace) -> int:
 def _make(options: argparse.Namespace) -> None:
     from dettoolkit.demo.builder import build_demo, check_model, choose_samples
     from dettoolkit.demo.ort_web import read_files
-    from dettoolkit.formats import read_manifest
+    from dettoolkit.loading import read_manifest
     from dettoolkit.training.run_folder import check_free
 
     check_free(options.out)
@@ -119,7 +119,7 @@ def _make(options: argparse.Namespace) -> None:
         check_model(model, manifest)
         if images is None and options.samples:
             raise ValueError(
-                f"{model} does not say where figures are: name a folder of them with --images, or give "
+                f"{model} does not say where images are: name a folder of them with --images, or give "
                 "--samples 0"
             )
         samples = choose_samples(images, options.samples) if options.samples else []
@@ -132,13 +132,10 @@ def _make(options: argparse.Namespace) -> None:
 
 def _recipe(options: argparse.Namespace) -> Recipe:
     from dettoolkit.config import load_recipe
-    from dettoolkit.deploy import refuse_classifier
     from dettoolkit.training.run_folder import stored_recipe
 
     with stored_recipe(Path(options.model), trainer=HERE) as config:
-        resolved = load_recipe(str(config), options.extras)
-    refuse_classifier(resolved.recipe, options.model)
-    return resolved.recipe
+        return load_recipe(str(config), options.extras).recipe
 
 
 def _export(options: argparse.Namespace, recipe: Recipe, out: Path) -> Path:

@@ -16,7 +16,7 @@ from dettoolkit.config.bounds import (
     Text,
     ZeroOrMore,
 )
-from dettoolkit.config.sections import Data, Model, Section
+from dettoolkit.config.sections import Data, Model, Section, Split
 
 Area = Annotated[tuple[PositiveFraction, PositiveFraction], Field(strict=False)]
 Ratio = Annotated[float, Field(ge=0.01, le=100)]
@@ -77,7 +77,7 @@ class ClassifierModel(Model):
         return self
 
 
-class ImageFolderSplit(Section):
+class ImageFolderSplit(Split):
     """One split; its path is relative to data.root."""
 
     images: Text = Field(description="Folder with a folder of images for each class.")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from dettoolkit.config.bounds import Fraction, InitStd, PositiveFraction, SizeHW, Text, Weight
-from dettoolkit.config.sections import Data, Model, Section
+from dettoolkit.config.sections import Data, Model, Section, Split
 
 # An extra layer has half as many channels inside, so two at least.
 Channels = Annotated[int, Field(ge=2, le=2048)]
@@ -107,10 +107,9 @@ class SSDLiteModel(Model):
     )
 
 
-class CocoSplit(Section):
+class CocoSplit(Split):
     """One split of a COCO-format data set; paths are relative to data.root."""
 
-    images: Text = Field(description="Folder of the images.")
     annotations: Text = Field(description="The COCO json.")
 
 

@@ -114,6 +114,12 @@ class Scenes(Section):
     seed: Seed = Field(0, description="Seed of the generator; the same seed gives the same files.")
 
 
+class Split(Section):
+    """One split of a data set; paths are relative to data.root."""
+
+    images: Text = Field(description="Folder of the images.")
+
+
 class Data(Section):
     """What the data of every task have."""
 
@@ -143,6 +149,8 @@ class Data(Section):
         32, ge=2, le=16_384, description="Images per device and step; batch normalization needs two."
     )
     workers: int = Field(4, ge=0, le=64, description="Loader processes per device.")
+    train: Split
+    val: Split
 
 
 class Schedule(Section):

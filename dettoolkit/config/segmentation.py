@@ -16,7 +16,7 @@ from dettoolkit.config.bounds import (
     Weight,
     ZeroOrMore,
 )
-from dettoolkit.config.sections import Data, Model, Section
+from dettoolkit.config.sections import Data, Model, Section, Split
 
 Byte = Annotated[int, Field(ge=0, le=255)]
 LabelId = Annotated[int, Field(ge=0, le=65535)]
@@ -108,10 +108,9 @@ class RASPPModel(SegmentationModel):
     head: SegmentationHead = Field(default_factory=SegmentationHead)  # type: ignore[arg-type]
 
 
-class SegmentationSplit(Section):
+class SegmentationSplit(Split):
     """One split: a folder of images and a folder of labels; paths are relative to data.root."""
 
-    images: Text = Field(description="Folder of the images.")
     labels: Text = Field(description="Folder of the label PNGs.")
 
 

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from dettoolkit.complexity import count_madds, count_parameters
-from dettoolkit.config import DetectionRecipe, load_recipe
-from dettoolkit.deploy import build_network
+from dettoolkit.config import load_recipe
 from dettoolkit.paper.published import TABLES, Row
+from dettoolkit.tasks import spec_of
 
 ROUNDS, WARM_UP, TURNS = 5, 1, 4
 
@@ -52,8 +52,8 @@ def network_of(row: Row) -> nn.Module:
     if row.recipe is None:
         raise ValueError(f"{row.name} of Table {row.table} is not built here: choose a row with a recipe")
     recipe = load_recipe(row.recipe, row.overrides).recipe
-    background = 1 if isinstance(recipe, DetectionRecipe) else 0
-    return build_network(recipe, num_classes=row.classes - background).eval()
+    spec = spec_of(recipe)
+    return spec.build_network(recipe, num_classes=spec.paper_classes(row.classes)).eval()
 
 
 def count(row: Row) -> Count:

@@ -10,19 +10,14 @@ from pathlib import Path
 from torch import nn
 
 from dettoolkit.complexity import count_madds, count_parameters
-from dettoolkit.config import ClassificationRecipe, DetectionRecipe, Recipe, SegmentationRecipe, load_recipe
-from dettoolkit.config.detection import DetectionData
+from dettoolkit.config import Recipe, load_recipe
 from dettoolkit.config.layers import shipped_folder
-from dettoolkit.config.segmentation import SegmentationData
-from dettoolkit.datasets.scenes.render import CATEGORIES
-from dettoolkit.deploy import build_network
 from dettoolkit.paper.counts import ROUNDS, TURNS, Latency, measure
 from dettoolkit.paper.machine import machine
 from dettoolkit.paper.published import TABLES, published_rows
+from dettoolkit.tasks import TASKS, spec_of
 
 SCORES = "scores.csv"
-COCO_CLASSES, COCO_IDS, IMAGENET_CLASSES, CITYSCAPES_CLASSES = 80, 90, 1000, 19
-CITYSCAPES_HW = (512, 1024)  # half size, as in the last column of Table 7
 
 TITLE = """# Model zoo
 
@@ -66,14 +61,10 @@ def model_zoo(logs: Path, *, tell: Callable[[str], None] | None) -> Iterator[str
     networks = {name: _network(recipe) for name, recipe in recipes.items()}
     latencies = measure(networks, tell=tell) if tell is not None else {}
     yield TITLE
-    for task, kind in (
-        ("Detection", DetectionRecipe),
-        ("Segmentation", SegmentationRecipe),
-        ("Classification", ClassificationRecipe),
-    ):
-        yield f"\n## {task}\n\n| {' | '.join(HEADER)} |\n|{'---|' * len(HEADER)}"
+    for spec in TASKS:
+        yield f"\n## {spec.title}\n\n| {' | '.join(HEADER)} |\n|{'---|' * len(HEADER)}"
         for name, recipe in recipes.items():
-            if isinstance(recipe, kind):
+            if spec_of(recipe) is spec:
                 scores = (published.get(name, ["none"]), measured.get(name, ["not measured"]))
                 cells = [
                     f"[{name}](../configs/{name}.yaml)",
@@ -95,29 +86,9 @@ def _sizes(network: nn.Module, image_hw: tuple[int, int], latency: Latency | Non
 
 def _network(recipe: Recipe) -> tuple[nn.Module, tuple[int, int]]:
     """Build a network for the classes of the data that a recipe names; give the size of one image too."""
-    if isinstance(recipe, DetectionRecipe):
-        classes, input_hw = _detection_classes(recipe.data), recipe.model.input_hw
-    elif isinstance(recipe, SegmentationRecipe):
-        classes = CITYSCAPES_CLASSES if recipe.data.classes is None else len(recipe.data.classes)
-        input_hw = recipe.data.eval_hw or _own_size(recipe.data)
-    elif isinstance(recipe, ClassificationRecipe):
-        classes, input_hw = IMAGENET_CLASSES, recipe.data.eval_hw or recipe.data.input_hw
-    else:
-        raise TypeError(f"no size is known for a {type(recipe).__name__}")
-    return build_network(recipe, num_classes=classes).eval(), input_hw
-
-
-def _detection_classes(data: DetectionData) -> int:
-    if data.type == "scenes":
-        return len(CATEGORIES)
-    return COCO_IDS if data.label_map == "ids" else COCO_CLASSES
-
-
-def _own_size(data: SegmentationData) -> tuple[int, int]:
-    """Return the size of images that keep theirs; of other folders nothing but the crops' is known."""
-    if data.type == "scenes":
-        return data.scenes.image_hw
-    return CITYSCAPES_HW if data.type == "cityscapes" else data.crop_hw
+    spec = spec_of(recipe)
+    classes, image_hw = spec.zoo_size(recipe)
+    return spec.build_network(recipe, num_classes=classes).eval(), image_hw
 
 
 def _published() -> Mapping[str, list[str]]:

@@ -1,32 +1,27 @@
-"""What the tools do: train, check, evaluate. Command line and library callers share these functions."""
+"""What the tools do: check, train, evaluate. Command line and library callers share these functions."""
 
 from __future__ import annotations
 
-import json
 import logging
-import time
 from pathlib import Path
 
 import torch
-from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import LambdaCallback
+from torch import Tensor
 
-from dettoolkit import build
-from dettoolkit.wording import listing
-from dettoolkit.build import Run
-from dettoolkit.config import Recipe, recipe_from_dict
+from dettoolkit.config import Recipe, load_recipe
 from dettoolkit.datasets.samplers import SampleKey
 from dettoolkit.finite import require_finite
-from dettoolkit.manifest import name_raw
-from dettoolkit.training.data import killed_loader
-from dettoolkit.training.module import Score, Task, TrainingModule
-from dettoolkit.training.prepare import (
+from dettoolkit.network import name_outputs
+from dettoolkit.run import Classes, Run, Score
+from dettoolkit.tasks import spec_of
+from dettoolkit.training.module import TrainingModule
+from dettoolkit.training.prepare import build_data_module, lightning_module, prepare, summary
+from dettoolkit.training.problems import (
     count_problems,
-    lightning_module,
-    prepare,
     recorder,
     shortage_told,
-    summary,
     tell_problems,
     write_problems,
 )
@@ -46,11 +41,15 @@ from dettoolkit.training.run_folder import (
     new_evaluation_dir,
     new_run_dir,
     resumable_checkpoint,
+    stored_recipe,
     write_whole,
 )
-from dettoolkit.training.trainer import build_callbacks, build_trainer, lost_process, progress_bar
+from dettoolkit.training.scoring import score, score_best
+from dettoolkit.training.trainer import build_callbacks, build_trainer, lost_process
 from dettoolkit.weights.description import description_of, read_checkpoint
-from dettoolkit.weights.pretrained import TORCHVISION, load_weights
+from dettoolkit.weights.files import TORCHVISION
+from dettoolkit.weights.load import load_trained
+from dettoolkit.wording import listing
 
 logger = logging.getLogger(__name__)
 
@@ -62,14 +61,18 @@ def check(name: str, recipe: Recipe) -> str:
     size = min(recipe.data.batch_size, len(run.train))
     batch = run.collate([run.train[SampleKey(index, 0)] for index in range(size)])
     if not len(batch["images"]):
-        listing = "\n  ".join(batch["bad_images"])
-        raise ValueError(f"none of the first {size} training images can be read:\n  {listing}")
+        unreadable = "\n  ".join(batch["bad_images"])
+        raise ValueError(f"none of the first {size} training images can be read:\n  {unreadable}")
     run.task.network.train(len(batch["images"]) > 1)  # batch normalization cannot train on one image
     with torch.no_grad():
-        outputs = run.task.network(run.task.images(batch))
-    losses = run.task.losses(outputs, batch)
+        images, targets = run.task.training_inputs(batch)
+        outputs = run.task.network(images)
+        losses = run.task.losses(outputs, targets)
     require_finite(
-        [*name_raw(outputs), *((f"loss {part}", value) for part, value in losses.items())],
+        [
+            *name_outputs(run.task.raw_outputs, outputs),
+            *((f"loss {part}", value) for part, value in losses.items()),
+        ],
         source="the network's answer to the first batch",
         remedy="start from other weights, or check model.loss and the images of this batch",
     )
@@ -77,7 +80,7 @@ def check(name: str, recipe: Recipe) -> str:
         summary(run),
         *run.batch_lines(batch, outputs),
         "loss      " + ", ".join(f"{part} {float(value):.4g}" for part, value in losses.items()),
-        "the check passed; nothing was trained",
+        "Dry run OK: nothing was trained",
     ]
     return "\n".join(lines)
 
@@ -111,8 +114,8 @@ def train(name: str, recipe: Recipe, *, config_yaml: str, resume: Path | None = 
     checkpoint_of(resume, names=(LAST, PREVIOUS, BEST))
     with locked(resume), shortage_told(resume):
         last, steps_done = resumable_checkpoint(resume)
-        description, _ = read_checkpoint(last)
-        before = recipe_from_dict(description["recipe"], source=f"recipe of {last}")
+        with stored_recipe(last) as config:
+            before = load_recipe(str(config)).recipe
         changes = changed_keys(before, recipe)
         check_changes(changes)
         if is_first_process():
@@ -135,7 +138,7 @@ def _train(
     module = lightning_module(run, trainer, run_dir)
     if section.compile:
         run.task.network.compile()
-    _fit(trainer, module, build.build_data_module(run), last)
+    _fit(trainer, module, build_data_module(run), last)
     if last is not None and trainer.global_step == steps_done:
         logger.warning(
             "the run had its length of %d steps already: a longer trainer.max_epochs or trainer.max_steps "
@@ -143,7 +146,7 @@ def _train(
             steps_done,
         )
         _keep_config(run_dir, config_yaml)
-    result = _score_best(run, module.run_dir)
+    result = score_best(run, module.run_dir)
     if is_first_process():
         write_problems(run, module.run_dir)  # again, with what reading the images showed
         tell_problems(run, told)
@@ -177,63 +180,6 @@ def _fit(trainer: Trainer, module: TrainingModule, data: LightningDataModule, la
         )
 
 
-def _score_best(run: Run, run_dir: Path) -> Score:
-    """Score the best checkpoint once more and write report and figures.
-
-    All processes take part; the first one's weights are handed to the others before validation.
-    """
-    what = str(run_dir)
-    if is_first_process():
-        path = checkpoint_of(run_dir, names=(BEST, LAST))
-        _load(run.task, path)
-        what = str(path)
-    return _evaluate(run, run_dir, what)
-
-
-def _load(task: Task, path: Path) -> None:
-    _, state = read_checkpoint(path)
-    load_weights(
-        task.network,
-        {key.removeprefix("network."): value for key, value in state.items()},
-        source=str(path),
-        replaceable="(?!)",  # nothing
-        remedy="score a checkpoint with its own model section: overrides must not change its tensors",
-    )
-
-
-def _evaluate(run: Run, out: Path, what: str, *, keep: bool = False) -> Score:
-    recipe = run.recipe
-    callbacks: list[Callback] = [recorder(run)]
-    if recipe.trainer.extra.enable_progress_bar is not False:
-        callbacks.append(progress_bar())
-    trainer = build_trainer(recipe.trainer, run_dir=None, callbacks=callbacks)
-    module = lightning_module(run, trainer, out)
-    if keep:
-        run.keep_predictions(lambda: module.run_dir / "predictions")  # all processes learn it from the first
-    data = build.build_data_module(run)
-    started = time.perf_counter()
-    try:
-        trainer.validate(module, datamodule=data, verbose=False)
-    except SystemExit as error:  # what Lightning makes of Ctrl-C
-        hint = f"to score it: tools/evaluate.py {what}"
-        raise Interrupted(f"interrupted while scoring; {hint}") from error
-    except RuntimeError as error:
-        if (cause := killed_loader(error) or lost_process(error, trainer)) is None:
-            raise
-        raise RuntimeError(f"{cause}; to score it: tools/evaluate.py {what}") from error
-    logger.info("scored %d images in %.1f s", len(run.val), time.perf_counter() - started)
-    result = module.score
-    if result is None:
-        raise RuntimeError("validation ended without a score")
-    if trainer.is_global_zero:
-        out.mkdir(parents=True, exist_ok=True)
-        report = {"what": f"{what} on {run.scored_on}", **result.to_json()}
-        (out / "evaluation.json").write_text(json.dumps(report, indent=1))
-        run.task.network.to(trainer.strategy.root_device)  # where Lightning took it from
-        run.write_predictions(module.predictions, out)
-    return result
-
-
 def evaluate(source: Path, *, recipe: Recipe, out: Path | None, keep: bool = False) -> tuple[Path, Score]:
     """Score a checkpoint, a run's best checkpoint, or a recipe's own weights.
 
@@ -264,20 +210,20 @@ def evaluate(source: Path, *, recipe: Recipe, out: Path | None, keep: bool = Fal
         )
     elif description_of(Path(weights)) is not None:
         checkpoint = Path(weights)  # which names its classes, as a run's does
-    own = None
+    own, state = None, dict[str, Tensor]()
     if checkpoint is not None:
-        description, _ = read_checkpoint(checkpoint)
-        own = build.Classes(list(description["class_names"]), list(description["category_ids"]))
+        description, state = read_checkpoint(checkpoint)
+        own = Classes(list(description["class_names"]), list(description["class_ids"]))
         name = name if is_recipe else description["name"]
     what = str(checkpoint or weights)
-    run = build.evaluation_run(name, recipe, own=own, what=what)
+    run = spec_of(recipe).evaluation_run(name, recipe, own=own, what=what)
     if checkpoint is not None:
-        _load(run.task, checkpoint)
+        load_trained(run.task.network, state, source=what)
     elif weights is not None and not weights.startswith(TORCHVISION):
         names = listing(run.classes.names)
         logger.warning("%s does not name its classes: they are taken for %s, in this order", weights, names)
     told = count_problems(run)
     out = out if out is not None else new_evaluation_dir(base)
-    result = _evaluate(run, out, what, keep=keep)
+    result = score(run, out, what, keep=keep)
     tell_problems(run, told)
     return out, result

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import errno
-import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import platform
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import lightning
+import torch
+import torchvision
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Trainer, seed_everything
 from torch.distributed.constants import default_pg_timeout
 
-from dettoolkit import build
-from dettoolkit.build import Run
-from dettoolkit.config import Recipe
-from dettoolkit.run import Split
-from dettoolkit.training.callbacks import RecordBadImages
-from dettoolkit.training.data import killed_loader
+from dettoolkit.config import Recipe, recipe_to_dict
+from dettoolkit.run import Run
+from dettoolkit.tasks import spec_of
+from dettoolkit.training.data import DataModule
 from dettoolkit.training.memory import bytes_per_image, memory_of
 from dettoolkit.training.module import TrainingModule
-from dettoolkit.training.run_folder import how_to_resume, is_first_process, require_writable
+from dettoolkit.training.run_folder import is_first_process, require_writable
 from dettoolkit.training.schedules import check_length, epoch_steps
 from dettoolkit.training.trainer import build_trainer
+from dettoolkit.weights.description import VERSION
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def prepare(name: str, recipe: Recipe, *, pretrained: bool = True) -> Run:
     _expect_nodes(trainer)
     if pretrained and is_first_process():
         require_writable(Path(recipe.trainer.out))
-    run = build.training_run(name, recipe, pretrained=pretrained)
+    run = spec_of(recipe).training_run(name, recipe, pretrained=pretrained)
     _check_steps(run, trainer)
     _check_memory(run, trainer)
     run.read_annotations(("val",))  # those to train on are met at once, these after an epoch or ten
@@ -143,58 +143,37 @@ def lightning_module(run: Run, trainer: Trainer, run_dir: Path) -> TrainingModul
         images_per_step=recipe.data.batch_size * trainer.world_size * recipe.trainer.accumulate,
         max_steps=recipe.trainer.max_steps,
         channels_last=recipe.trainer.channels_last,
-        description=build.describe(run),
+        description=describe(run),
         run_dir=run_dir,
     )
 
 
-def recorder(run: Run) -> RecordBadImages:
-    """Build the callback that counts and lists what is wrong with image files."""
-    problems = (run.problems["train"].record, run.problems["val"].record)
-    return RecordBadImages(bad_images=run.bad_images.record, problems=problems)
+def describe(run: Run) -> dict[str, Any]:
+    """Describe a run in plain data: what its checkpoints carry besides weights."""
+    return {
+        "version": VERSION,
+        "name": run.name,
+        "recipe": recipe_to_dict(run.recipe),
+        "class_names": run.classes.names,
+        "class_ids": run.classes.ids,
+        "versions": {
+            "dettoolkit": version("dettoolkit"),
+            "torch": str(torch.__version__),
+            "torchvision": str(torchvision.__version__),
+            "lightning": str(lightning.__version__),
+            "python": platform.python_version(),
+        },
+    }
 
 
-def write_problems(run: Run, run_dir: Path) -> None:
-    """Write everything found wrong with the data to `<run>/data_report.json`."""
-    problems: dict[str, Any] = {split: report.to_json() for split, report in run.problems.items()}
-    problems["unreadable images"] = run.bad_images.lines
-    (run_dir / "data_report.json").write_text(json.dumps(problems, indent=1))
-
-
-def count_problems(run: Run) -> dict[Split, int]:
-    """Count what is known to be wrong with the data of each split; at first, what was told at loading."""
-    return {split: sum(report.counts.values()) for split, report in run.problems.items()}
-
-
-def tell_problems(run: Run, told: Mapping[Split, int]) -> None:
-    """Warn of what reading the images has shown: which were skipped, and problems beyond those told."""
-    if run.bad_images.lines:
-        listing = "\n  ".join(run.bad_images.lines)
-        logger.warning(
-            "%d images could not be read and were skipped:\n  %s", len(run.bad_images.lines), listing
-        )
-    reports = run.problems
-    for split, count in count_problems(run).items():
-        of_its_own = split == "val" or reports[split] is not reports["val"]  # an evaluation has one for both
-        if count > told[split] and of_its_own:
-            logger.warning("%s", reports[split].summary())
-
-
-@contextmanager
-def shortage_told(run_dir: Path) -> Iterator[None]:
-    """Describe in a sentence what the machine lacked, and how the run goes on.
-
-    Raises:
-        OSError: the disk is full.
-        RuntimeError: a loader's process was killed.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise OSError(f"the disk is full ({error}). Make room; {how_to_resume(run_dir)}") from error
-    except RuntimeError as error:
-        if (killed := killed_loader(error)) is None:
-            raise
-        raise RuntimeError(f"{killed}; {how_to_resume(run_dir)}") from error
+def build_data_module(run: Run) -> DataModule:
+    """Build the loaders of a run."""
+    return DataModule(
+        train=run.train,
+        val=run.val,
+        collate=run.collate,
+        batch_size=run.recipe.data.batch_size,
+        val_batch_size=run.val_batch_size,
+        workers=run.recipe.data.workers,
+        seed=run.recipe.trainer.seed,
+    )

@@ -28,11 +28,11 @@ def translate_state(
     state: StateDict, backbone: MobileNet, heads: Mapping[str, Renames] | None = None
 ) -> StateDict:
     """Do as `translate_network`, with the names of each head; without them, heads keep theirs."""
-    layers = {key: plain for key in state if (plain := _plain_name(key, backbone.c4_row)) is not None}
+    layers = {key: name for key in state if (name := _plain_name(key, backbone.c4_row)) is not None}
     if not layers:
         return state
-    plain = translate_backbone({layers[key]: state[key] for key in layers}, backbone)
-    result = {f"backbone.{key}": value for key, value in plain.items()}
+    own = translate_backbone({layers[key]: state[key] for key in layers}, backbone)
+    result = {f"backbone.{key}": value for key, value in own.items()}
     for key, value in state.items():
         if key not in layers:
             result[_head_name(key, heads or {})] = value
