@@ -19,7 +19,7 @@ from dettoolkit.config import RecipeError
 from dettoolkit.config.yaml12 import write_lines
 from dettoolkit.formats import FORMATS
 from dettoolkit.weights.description import read_checkpoint
-from dettoolkit.weights.files import load_checkpoint
+from dettoolkit.weights.read import load_checkpoint
 
 if sys.platform != "win32":  # which has no such lock: there one must not resume a run twice
     import fcntl

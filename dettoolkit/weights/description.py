@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 from torch import Tensor
 
-from dettoolkit.weights.files import load_checkpoint
+from dettoolkit.weights.read import load_checkpoint
 from dettoolkit.weights.translate import StateDict
 from dettoolkit.wording import listing
 

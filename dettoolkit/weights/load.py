@@ -14,7 +14,7 @@ from dettoolkit.backbones.mobilenet import MobileNet
 from dettoolkit.config.sections import Model
 from dettoolkit.finite import require_finite
 from dettoolkit.network import Network
-from dettoolkit.weights.files import read_weights
+from dettoolkit.weights.read import read_weights
 from dettoolkit.weights.translate import StateDict, translate_network, translate_state
 
 logger = logging.getLogger(__name__)
