@@ -14,6 +14,8 @@ from torch import Tensor
 from dettoolkit.config import Recipe
 from dettoolkit.datasets.data_report import BadImageError, BadImages, DataReport
 from dettoolkit.datasets.images import MAX_MEGAPIXELS, read_image
+from dettoolkit.datasets.samplers import SampleKey
+from dettoolkit.drawing.grids import save_figure
 from dettoolkit.network import Network
 
 Batch = dict[str, Any]
@@ -166,7 +168,15 @@ class Run:
         raise NotImplementedError
 
     def draw_training_batch(self, folder: Path) -> None:
-        """Draw ground truth as the network will see it, after augmentation."""
+        """Draw ground truth of some images as the network will see it, after augmentation."""
+        rows = np.random.default_rng(0).permutation(len(self.train))[: self.recipe.evaluation.figures]
+        if len(rows):
+            batch = self.collate([self.train[SampleKey(int(row), 0)] for row in rows])
+            if len(batch["images"]):
+                save_figure(folder / "training_batch.jpg", self.batch_figure(batch))
+
+    def batch_figure(self, batch: Batch) -> NDArray[np.uint8]:
+        """Draw the ground truth of a batch that is on the CPU: uint8 (H, W, 3)."""
         raise NotImplementedError
 
     def keep_predictions(self, folder: Callable[[], Path]) -> None:
