@@ -62,7 +62,7 @@ class Sample(TypedDict):
 
     image: Tensor  # uint8 (3, h, w) RGB
     boxes_xyxy: Tensor  # float32 (m, 4) pixels at input size
-    labels: Tensor  # int64 (m,) 0-based
+    box_labels: Tensor  # int64 (m,) 0-based
     image_id: int  # the file's
     file: str  # path of the image
     original_hw: tuple[int, int]  # of the image file
@@ -74,7 +74,7 @@ class Batch(TypedDict):
 
     images: Tensor  # uint8 (N, 3, h, w) RGB
     boxes_xyxy: Tensor  # float32 (N, M, 4) pixels at input size, zeros beyond an image's boxes; M may be 0
-    labels: Tensor  # int64 (N, M) 0-based, -1 beyond an image's boxes
+    box_labels: Tensor  # int64 (N, M) 0-based, -1 beyond an image's boxes
     image_ids: Tensor  # int64 (N,) the file's
     files: list[str]  # path of each image
     original_hw: Tensor  # int64 (N, 2) of the image files
@@ -112,10 +112,8 @@ class CocoDetection(Dataset[Sample | SkippedImage]):
         self.seed = seed
         self.max_megapixels = max_megapixels
         self._policy = BadImagePolicy(on_bad_image=on_bad_image, max_bad_images=max_bad_images)
-        self._dropped = drop_empty
         empty = annotations.empty
         self._rows = np.flatnonzero(~empty) if drop_empty else np.arange(len(annotations))
-        self._empty_count = int(empty.sum())
         if not len(self._rows):
             raise ValueError(
                 f"{annotations.path}: none of its {len(annotations)} images has a usable box and "
@@ -140,21 +138,12 @@ class CocoDetection(Dataset[Sample | SkippedImage]):
         return {
             "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
             "boxes_xyxy": torch.from_numpy(boxes),
-            "labels": torch.from_numpy(labels),
+            "box_labels": torch.from_numpy(labels),
             "image_id": int(self.annotations.image_ids[row]),
             "file": str(self.annotations.image_path(row)),
             "original_hw": hw,
             "problems": self._size_differs(row, hw),
         }
-
-    def summary(self) -> str:
-        """Return how many images there are and what became of those without boxes."""
-        total = len(self.annotations)
-        done = "dropped (data.drop_empty=true)" if self._dropped else "kept as negatives"
-        return (
-            f"{self.annotations.path}: {len(self)} of {total} images; {self._empty_count} "
-            f"({self._empty_count / total:.1%}) without boxes, {done}"
-        )
 
     def _read(self, row: int) -> NDArray[np.uint8]:
         path = self.annotations.image_path(row)
@@ -198,12 +187,12 @@ def collate(samples: Sequence[Sample | SkippedImage]) -> Batch:
         raise ValueError("collate needs at least one sample, got none: check the sampler")
     good = [each for each in samples if not isinstance(each, SkippedImage)]
     skipped = [each for each in samples if isinstance(each, SkippedImage)]
-    most = max((len(each["labels"]) for each in good), default=0)
+    most = max((len(each["box_labels"]) for each in good), default=0)
     boxes = torch.zeros(len(good), most, 4)
     labels = torch.full((len(good), most), -1, dtype=torch.int64)
     for row, each in enumerate(good):
-        boxes[row, : len(each["labels"])] = each["boxes_xyxy"]
-        labels[row, : len(each["labels"])] = each["labels"]
+        boxes[row, : len(each["box_labels"])] = each["boxes_xyxy"]
+        labels[row, : len(each["box_labels"])] = each["box_labels"]
     if good:
         images = torch.stack([each["image"] for each in good])
     else:
@@ -211,7 +200,7 @@ def collate(samples: Sequence[Sample | SkippedImage]) -> Batch:
     return {
         "images": images,
         "boxes_xyxy": boxes,
-        "labels": labels,
+        "box_labels": labels,
         "image_ids": torch.tensor([each["image_id"] for each in good], dtype=torch.int64),
         "files": [each["file"] for each in good],
         "original_hw": torch.tensor([each["original_hw"] for each in good], dtype=torch.int64).reshape(-1, 2),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dettoolkit.datasets.coco_json import Columns, PackedStrings, missing_file, read_columns
 from dettoolkit.datasets.data_report import REASON_KINDS, DataReport, Reason, clean_boxes
 from dettoolkit.datasets.images import header_hw
-from dettoolkit.datasets.labels import GAP, ClassMap, LabelMap, map_classes
+from dettoolkit.datasets.labels import ClassMap, LabelMap, map_classes
 
 _BBOX = "bbox [{:.10g}, {:.10g}, {:.10g}, {:.10g}]"
 
@@ -99,10 +99,6 @@ class CocoAnnotations:
     def __len__(self) -> int:
         return len(self.image_ids)
 
-    def file_name(self, index: int) -> str:
-        """Return the file name of image `index` (0-based, not its id), as in the json."""
-        return self.file_names[index]
-
     def image_path(self, index: int) -> Path:
         """Return the path of image `index` (0-based, not its id)."""
         return self.images / self.file_names[index]
@@ -117,42 +113,6 @@ class CocoAnnotations:
         """(I,) whether an image has no box to train on."""
         boxes = np.bincount(self.rows[self.usable], minlength=len(self))
         return np.asarray(boxes == 0)
-
-    def evaluation_dict(self) -> dict[str, Any]:
-        """Return the ground truth as a COCO dict, to be scored as pycocotools would score the file itself.
-
-        Boxes are as in the file (not clipped; crowds and boxes without area are there); ids of images and
-        categories are the file's. Annotations are numbered anew from 1, because pycocotools takes a match
-        with id 0 for none and mixes up annotations that share an id.
-        """
-        numbers = range(1, len(self.labels) + 1)
-        category_ids = np.array(self.category_ids)[self.labels].tolist()
-        fields = (self.image_ids[self.rows], self.boxes_xywh, self.areas, self.iscrowd.astype(np.int64))
-        keys = ("id", "category_id", "image_id", "bbox", "area", "iscrowd")
-        columns = (numbers, category_ids, *(each.tolist() for each in fields))
-        images = zip(self.image_ids.tolist(), self.image_hw.tolist(), strict=True)
-        named = zip(self.category_ids, self.class_names, strict=True)
-        return {
-            "info": {},
-            "licenses": [],
-            "images": [
-                {"id": image_id, "file_name": self.file_names[row], "height": hw[0], "width": hw[1]}
-                for row, (image_id, hw) in enumerate(images)
-            ],
-            "annotations": [dict(zip(keys, values, strict=True)) for values in zip(*columns, strict=True)],
-            "categories": [{"id": id_, "name": name} for id_, name in named if name != GAP],
-        }
-
-    def summary(self) -> str:
-        """Describe the data in one line, and its problems in several when there are any."""
-        empty = int(self.empty.sum())
-        classes = sum(name != GAP for name in self.class_names)
-        text = (
-            f"{self.path}: {len(self)} images, {len(self.labels)} annotations "
-            f"({int(self.iscrowd.sum())} crowd), {int(self.usable.sum())} boxes to train on, "
-            f"{classes} classes; {empty} images ({empty / len(self):.1%}) without boxes"
-        )
-        return f"{text}\n{self.problems.summary()}" if self.problems.counts else text
 
 
 def _drop_duplicate_images(columns: Columns, report: DataReport) -> Columns:

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torchvision.ops.misc import Conv2dNormActivation
+
+from dettoolkit.backbones.initialize import initialize
 
 Norm = Callable[[int], nn.Module]
 
@@ -53,7 +56,11 @@ class SSDLiteHead(nn.Module):
         in_channels: channels of C4 and C5, the first two levels.
         extra_channels: output channels of the extra layers, one level each.
         boxes_per_cell: default boxes per cell, for each level.
+        anchors_xyxy: the default boxes, float32 (A, 4) pixels of the input.
         num_classes: classes without background.
+        init: distribution of the initial kernels of extra layers; of predictors it is always normal.
+        init_std: standard deviation of the initial kernels.
+        class_bias: initial bias of the class logits.
         norm_eps: epsilon of batch normalization.
         norm_momentum: momentum of batch normalization.
 
@@ -61,13 +68,26 @@ class SSDLiteHead(nn.Module):
         ValueError: if `boxes_per_cell` has not an entry for each level.
     """
 
+    features = ("c4", "c5")
+    class_layers = ("class_predictors.*.1.*",)
+    torchvision_names = (
+        ("backbone.extra.", "extras."),
+        ("head.classification_head.module_list.", "class_predictors."),
+        ("head.regression_head.module_list.", "box_predictors."),
+    )
+    anchors_xyxy: Tensor
+
     def __init__(
         self,
         *,
         in_channels: tuple[int, int],
         extra_channels: Sequence[int],
         boxes_per_cell: Sequence[int],
+        anchors_xyxy: Tensor,
         num_classes: int,
+        init: Literal["truncated_normal", "normal"],
+        init_std: float,
+        class_bias: float,
         norm_eps: float,
         norm_momentum: float,
     ) -> None:
@@ -79,7 +99,11 @@ class SSDLiteHead(nn.Module):
                 f"layers), got {len(boxes_per_cell)}: {list(boxes_per_cell)}"
             )
         norm = partial(nn.BatchNorm2d, eps=norm_eps, momentum=norm_momentum)
+        self.num_classes = num_classes
         self.slots = num_classes + 1  # slot 0 is the background
+        self.init, self.init_std, self.class_bias = init, init_std, class_bias
+        # Computed from the recipe, so not part of the weights.
+        self.register_buffer("anchors_xyxy", anchors_xyxy, persistent=False)
         self.extras = nn.ModuleList(
             _extra_layer(before, after, norm)
             for before, after in zip(levels[1:-1], extra_channels, strict=True)
@@ -92,6 +116,15 @@ class SSDLiteHead(nn.Module):
             _predictor(channels, boxes * 4, norm)
             for channels, boxes in zip(levels, boxes_per_cell, strict=True)
         )
+
+    def initialize(self) -> None:
+        """Fill the layers with random weights, as TensorFlow's and torchvision's recipes do."""
+        initialize(self.extras, init=self.init, std=self.init_std)
+        # TensorFlow's config gives the predictors a plain normal (box_predictor: random_normal_initializer).
+        for predictors in (self.class_predictors, self.box_predictors):
+            initialize(predictors, init="normal", std=self.init_std)
+        for predictor in self.class_predictors:
+            nn.init.constant_(predictor[1].bias, self.class_bias)  # type: ignore[index]
 
     def forward(self, c4: Tensor, c5: Tensor) -> tuple[Tensor, Tensor]:
         """Map C4 (N, C, H, W) and C5 to class logits (N, A, S) and box deltas (N, A, 4).

@@ -12,22 +12,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from dettoolkit.detection.spec import Level
+
 # TensorFlow, anchor_generators/multiple_grid_anchor_generator.py (reduce_boxes_in_lowest_layer): the
 # first level has three boxes, (scale 0.1, ratio 1), (min_scale, ratio 2) and (min_scale, ratio 1/2).
 REDUCED_SCALE = 0.1
 REDUCED_RATIO = 2.0
-
-
-def boxes_per_cell(*, levels: int, aspect_ratios: Sequence[float], reduce_first_level: bool) -> list[int]:
-    """Count the default boxes that each cell of each level has.
-
-    Returns:
-        One number per level: 2 + 2 for each aspect ratio, but 3 on a reduced first level.
-    """
-    counts = [2 + 2 * len(aspect_ratios)] * levels
-    if reduce_first_level:
-        counts[:1] = [3]
-    return counts
 
 
 def level_scales(*, levels: int, min_scale: float, max_scale: float) -> list[float]:
@@ -50,11 +40,20 @@ def cell_sizes(
     max_scale: float,
     aspect_ratios: Sequence[float],
     reduce_first_level: bool,
-) -> list[list[tuple[float, float]]]:
+    clip: bool,
+) -> list[tuple[tuple[float, float], ...]]:
     """List the (width, height) of the boxes of a cell, for each level, as fractions of the input's sides.
 
     Order: (s_k, s_k), the square of side sqrt(s_k s_k+1), then r and 1/r for each aspect ratio r
     (torchvision's DefaultBoxGenerator); a reduced first level is (0.1, 0.1), ratio 2, ratio 1/2 (TensorFlow).
+
+    Args:
+        levels: number of them.
+        min_scale: scale of the first level, as a fraction of the input's sides.
+        max_scale: scale of the last level.
+        aspect_ratios: width / height above 1; each stands for itself and its inverse.
+        reduce_first_level: three boxes per cell on the first level, the 0.1 scale among them (TensorFlow).
+        clip: limit widths and heights, not corners, to the input's (torchvision's meaning of clip).
     """
 
     def pair(scale: float, ratio: float) -> list[tuple[float, float]]:
@@ -70,56 +69,37 @@ def cell_sizes(
             sizes[-1].extend(pair(scale, ratio))
     if reduce_first_level:
         sizes[0] = [(REDUCED_SCALE, REDUCED_SCALE), *pair(min_scale, REDUCED_RATIO)]
-    return sizes
+    most = 1.0 if clip else math.inf
+    return [tuple((min(wide, most), min(high, most)) for wide, high in cell) for cell in sizes]
 
 
-def default_boxes(
-    *,
-    input_hw: tuple[int, int],
-    grids_hw: Sequence[tuple[int, int]],
-    min_scale: float,
-    max_scale: float,
-    aspect_ratios: Sequence[float],
-    reduce_first_level: bool,
-    clip: bool,
-) -> Tensor:
-    """Lay out the default boxes of every level for one input size.
+def default_boxes(levels: Sequence[Level], *, input_hw: tuple[int, int]) -> Tensor:
+    """Lay out the default boxes of every level for one input size; box centers are (i + 0.5) / cells.
 
     Args:
+        levels: cells and boxes of a cell of each feature map.
         input_hw: height and width of the network's input, in pixels.
-        grids_hw: height and width of each level's feature map, in cells; box centers are (i + 0.5) / cells.
-        min_scale: scale of the first level, as a fraction of the input's sides.
-        max_scale: scale of the last level.
-        aspect_ratios: width / height above 1; each stands for itself and its inverse.
-        reduce_first_level: three boxes per cell on the first level, the 0.1 scale among them (TensorFlow).
-        clip: limit widths and heights, not corners, to the input's (torchvision's meaning of clip).
 
     Returns:
-        float32 (A, 4) xyxy in pixels of the input; boxes at the border reach outside it.
+        float32 (A, 4) xyxy in pixels, not clipped to the input.
 
     Raises:
         ValueError: no level, or a level without cells.
     """
-    if not grids_hw or min(min(grid) for grid in grids_hw) < 1:
+    grids = [level.grid_hw for level in levels]
+    if not grids or min(min(grid) for grid in grids) < 1:
         raise ValueError(
-            f"default boxes need at least one level of at least 1x1 cells, got grids {list(grids_hw)}; "
+            f"default boxes need at least one level of at least 1x1 cells, got grids {grids}; "
             "enlarge the input or use fewer extra layers"
         )
-    sizes = cell_sizes(
-        levels=len(grids_hw),
-        min_scale=min_scale,
-        max_scale=max_scale,
-        aspect_ratios=aspect_ratios,
-        reduce_first_level=reduce_first_level,
-    )
-    levels = []
-    for (rows, columns), level_sizes in zip(grids_hw, sizes, strict=True):
+    boxes = []
+    for level in levels:
+        rows, columns = level.grid_hw
         center_y = (torch.arange(rows) + 0.5) / rows
         center_x = (torch.arange(columns) + 0.5) / columns
         grid_y, grid_x = torch.meshgrid(center_y, center_x, indexing="ij")
         centers = torch.stack((grid_x, grid_y), dim=-1).reshape(-1, 1, 2)  # (cells, 1, xy)
-        wh = torch.tensor(level_sizes)  # (B, wh)
-        half = 0.5 * (wh.clamp(max=1.0) if clip else wh)
-        levels.append(torch.cat((centers - half, centers + half), dim=-1).reshape(-1, 4))  # (cells * B, 4)
+        half = 0.5 * torch.tensor(level.sizes)  # (B, wh)
+        boxes.append(torch.cat((centers - half, centers + half), dim=-1).reshape(-1, 4))  # (cells * B, 4)
     height, width = input_hw
-    return torch.cat(levels) * torch.tensor([width, height, width, height])
+    return torch.cat(boxes) * torch.tensor([width, height, width, height])

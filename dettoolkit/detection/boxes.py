@@ -1,15 +1,20 @@
-"""Boxes as xyxy pixels: the box coder, IoU and clipping. Leading dimensions broadcast.
+"""Boxes as xyxy pixels: the box coders, IoU and clipping. Leading dimensions broadcast.
 
-The coder is that of Faster R-CNN with scales 10 and 5, the same in TensorFlow (faster_rcnn_box_coder,
+`deltas` is the coder of Faster R-CNN with scales 10 and 5, the same in TensorFlow (faster_rcnn_box_coder,
 y_scale x_scale 10, height_scale width_scale 5) and torchvision (BoxCoder with weights 10, 10, 5, 5).
+`distances` is that of anchor-free heads (FCOS, arXiv 1904.01355, section 3.1): from a center to the sides.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from dettoolkit.detection.spec import Coder
 
 CENTER_SCALE = 10.0
 SIZE_SCALE = 5.0
@@ -51,6 +56,46 @@ def decode(deltas: Tensor, anchors_xyxy: Tensor) -> Tensor:
     center = deltas[..., :2] / CENTER_SCALE * anchor_wh + anchor_center
     half = 0.5 * (torch.exp((deltas[..., 2:] / SIZE_SCALE).clamp(max=MAX_LOG_SIZE)) * anchor_wh)
     return torch.cat((center - half, center + half), dim=-1)
+
+
+def encode_distances(boxes_xyxy: Tensor, anchors_xyxy: Tensor) -> Tensor:
+    """Describe boxes by the distances of their sides from the centers of default boxes.
+
+    Args:
+        boxes_xyxy: (..., 4) pixels.
+        anchors_xyxy: (..., 4) pixels, of positive size.
+
+    Returns:
+        (..., 4) left, top, right, bottom, in units of the default box's width and height; negative where a
+        side is on the other side of the center.
+    """
+    wh = anchors_xyxy[..., 2:] - anchors_xyxy[..., :2]
+    center = anchors_xyxy[..., :2] + 0.5 * wh
+    return torch.cat(((center - boxes_xyxy[..., :2]) / wh, (boxes_xyxy[..., 2:] - center) / wh), dim=-1)
+
+
+def decode_distances(distances: Tensor, anchors_xyxy: Tensor) -> Tensor:
+    """Turn distances back into boxes (..., 4) xyxy pixels, not clipped; the inverse of `encode_distances`.
+
+    Negative distances count as 0, so that no box is inside out.
+    """
+    distances = distances.clamp(min=0)
+    wh = anchors_xyxy[..., 2:] - anchors_xyxy[..., :2]
+    center = anchors_xyxy[..., :2] + 0.5 * wh
+    return torch.cat((center - distances[..., :2] * wh, center + distances[..., 2:] * wh), dim=-1)
+
+
+class BoxCoder(NamedTuple):
+    """How the four numbers of a box are made of boxes and default boxes, and turned back."""
+
+    encode: Callable[[Tensor, Tensor], Tensor]
+    decode: Callable[[Tensor, Tensor], Tensor]
+
+
+CODERS: dict[Coder, BoxCoder] = {
+    "deltas": BoxCoder(encode, decode),
+    "distances": BoxCoder(encode_distances, decode_distances),
+}
 
 
 def pairwise_iou(first_xyxy: Tensor, second_xyxy: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Figures of a detection run: what the network is shown, and what it answers."""
+"""Figures of a detection run: what the network is shown, and what it finds."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from dettoolkit.datasets.coco import CocoDetection, collate
 from dettoolkit.datasets.data_report import BadImageError
 from dettoolkit.datasets.images import read_image
 from dettoolkit.datasets.samplers import SampleKey
-from dettoolkit.drawing.detection_grids import ComparisonItem, batch_figure, comparison_figure, save_figure
-from dettoolkit.evaluation.coco_ap import DetectionArrays
+from dettoolkit.drawing.detection_grids import ComparisonItem, batch_figure, comparison_figure
+from dettoolkit.drawing.grids import save_figure
+from dettoolkit.evaluation.arrays import DetectionArrays, GroundTruthArrays
 from dettoolkit.evaluation.worst import worst_images
+from dettoolkit.run import Classes
 
-PER_PICTURE = 8  # images of a comparison, so that the picture still fits a screen
+PER_FIGURE = 8  # images of a comparison, so that it still fits a screen
 
 
 def draw_training_batch(train: CocoDetection, class_names: Sequence[str], folder: Path, count: int) -> None:
@@ -33,8 +35,8 @@ def draw_predictions(
     detections: DetectionArrays,
     folder: Path,
     *,
-    class_names: Sequence[str],
-    category_ids: Sequence[int],
+    truth: GroundTruthArrays,
+    classes: Classes,
     count: int,
     threshold: float,
 ) -> None:
@@ -44,19 +46,17 @@ def draw_predictions(
     folder.mkdir(parents=True, exist_ok=True)
     ids = val.annotations.image_ids
     spread = ids[np.linspace(0, len(ids) - 1, min(count, len(ids))).astype(int)]
-    truth = val.annotations.evaluation_dict()
     ranked = worst_images(truth, detections, score_threshold=threshold, count=count)
     sets = {"predictions": [int(each) for each in spread], "worst": [image for image, _ in ranked]}
     for name, images in sets.items():
-        for page, start in enumerate(range(0, len(images), PER_PICTURE), start=1):
+        for page, start in enumerate(range(0, len(images), PER_FIGURE), start=1):
             items = [
                 item
-                for image in images[start : start + PER_PICTURE]
-                if (item := _compare(val, category_ids, detections, image, threshold)) is not None
+                for image in images[start : start + PER_FIGURE]
+                if (item := _compare(val, classes.ids, detections, image, threshold)) is not None
             ]
             if items:
-                picture = comparison_figure(items, class_names)
-                save_figure(folder / f"{name}_{page}.jpg", picture)
+                save_figure(folder / f"{name}_{page}.jpg", comparison_figure(items, classes.names))
 
 
 def _compare(

@@ -19,8 +19,8 @@ CODE_SIZE = 4  # numbers per box; TensorFlow's normalize_loc_loss_by_codesize
 
 
 def focal_loss(
-    class_logits: Tensor, box_deltas: Tensor, targets: Targets, *, alpha: float, gamma: float
-) -> tuple[Tensor, Tensor]:
+    outputs: tuple[Tensor, Tensor], targets: Targets, *, alpha: float, gamma: float, box_weight: float
+) -> dict[str, Tensor]:
     """Compute sigmoid focal loss (Lin et al. 2017) over all slots, and smooth L1 over the matched boxes.
 
     As TensorFlow's ssdlite_mobilenet_v3 configurations: background is encoded as all zeros, so slot 0 is
@@ -28,15 +28,16 @@ def focal_loss(
     the batch; smooth L1 (delta 1) is summed and divided by the matches and the code size 4.
 
     Args:
-        class_logits: (N, A, K + 1).
-        box_deltas: (N, A, 4).
+        outputs: class logits (N, A, K + 1) and box deltas (N, A, 4).
         targets: of `targets_of`.
         alpha: weight of positives; negatives weigh 1 - alpha (0.75 in TensorFlow's configurations).
         gamma: focusing exponent (2 there).
+        box_weight: factor of the box loss.
 
     Returns:
-        class_loss and box_loss, float32, 0-dimensional.
+        the losses "class" and "box", float32, 0-dimensional.
     """
+    class_logits, box_deltas = outputs
     foreground = targets.slots > 0
     matches = foreground.sum().clamp(min=1)
     logits = class_logits.float()
@@ -48,13 +49,13 @@ def focal_loss(
     as_positive = _negative_focal(torch.where(foreground, -positive, -torch.inf), gamma)
     negatives = _negative_focal(logits, gamma) - as_negative
     class_loss = alpha * as_positive + (1 - alpha) * negatives
-    box_loss = _smooth_l1_sum(box_deltas, targets.deltas, foreground)
-    return class_loss / matches, box_loss / (matches * CODE_SIZE)
+    box_loss = _smooth_l1_sum(box_deltas, targets.boxes, foreground)
+    return {"class": class_loss / matches, "box": box_weight * (box_loss / (matches * CODE_SIZE))}
 
 
 def multibox_loss(
-    class_logits: Tensor, box_deltas: Tensor, targets: Targets, *, negatives_per_positive: float
-) -> tuple[Tensor, Tensor]:
+    outputs: tuple[Tensor, Tensor], targets: Targets, *, negatives_per_positive: float, box_weight: float
+) -> dict[str, Tensor]:
     """Compute SSD's loss (section 2.2): cross-entropy with hard negative mining, and smooth L1.
 
     As torchvision's SSD.compute_loss: of each image, all matched default boxes and the hardest unmatched
@@ -63,14 +64,15 @@ def multibox_loss(
     torchvision counts matched ones a second time; here they count once.
 
     Args:
-        class_logits: (N, A, K + 1).
-        box_deltas: (N, A, 4).
+        outputs: class logits (N, A, K + 1) and box deltas (N, A, 4).
         targets: of `targets_of`.
         negatives_per_positive: unmatched default boxes kept per matched one, in each image.
+        box_weight: factor of the box loss.
 
     Returns:
-        class_loss and box_loss, float32, 0-dimensional.
+        the losses "class" and "box", float32, 0-dimensional.
     """
+    class_logits, box_deltas = outputs
     foreground = targets.slots > 0
     matches = foreground.sum().clamp(min=1)
     entropy = F.cross_entropy(class_logits.float().flatten(0, 1), targets.slots.flatten(), reduction="none")
@@ -80,8 +82,8 @@ def multibox_loss(
     wanted = negatives_per_positive * foreground.sum(dim=1, keepdim=True)  # (N, 1)
     counted = foreground | (rank < wanted)
     class_loss = torch.where(counted, entropy, 0.0).sum()
-    box_loss = _smooth_l1_sum(box_deltas, targets.deltas, foreground)
-    return class_loss / matches, box_loss / matches
+    box_loss = _smooth_l1_sum(box_deltas, targets.boxes, foreground)
+    return {"class": class_loss / matches, "box": box_weight * (box_loss / matches)}
 
 
 class _NegativeFocal(torch.autograd.Function):

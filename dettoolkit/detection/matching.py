@@ -11,27 +11,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dettoolkit.detection.boxes import encode, pairwise_iou
+from dettoolkit.detection.boxes import CODERS, pairwise_iou
+from dettoolkit.detection.spec import Coder
+
+
+class Objects(NamedTuple):
+    """What is on a batch's images."""
+
+    boxes_xyxy: Tensor  # float (N, M, 4) pixels of the input; M may be 0
+    labels: Tensor  # int64 (N, M) 0-based class; -1 for padding, which matches nothing
 
 
 class Targets(NamedTuple):
     """What the head should have said."""
 
     slots: Tensor  # int64 (N, A): 0 where no object is matched (background), otherwise its label + 1
-    deltas: Tensor  # float32 (N, A, 4): encoded box of the matched object; 0 where none is
+    boxes: Tensor  # float32 (N, A, 4): coded box of the matched object; 0 where none is
 
 
 @torch.no_grad()
 def match(
-    boxes_xyxy: Tensor, labels: Tensor, anchors_xyxy: Tensor, *, iou_threshold: float, force_match: bool
+    outputs: object, anchors_xyxy: Tensor, objects: Objects, *, iou_threshold: float, force_match: bool
 ) -> Tensor:
     """Return each default box the object that it overlaps most, if it does so enough.
 
     Args:
-        boxes_xyxy: float (N, M, 4) pixels of the input; M may be 0.
-        labels: int64 (N, M), -1 for padding, which matches nothing.
+        outputs: of the head, which this assigner does not look at.
         anchors_xyxy: float32 (A, 4) pixels of the input.
-        iou_threshold: least IoU of a match.
+        objects: of the batch.
+        iou_threshold: min IoU of a match.
         force_match: also give every object the default box that overlaps it most, whatever the IoU. Where
             several objects want the same one the last of them gets it, as in torchvision's SSDMatcher.
             An object that overlaps no default box at all gets none.
@@ -39,8 +47,10 @@ def match(
     Returns:
         int64 (N, A): index of the object in 0..M-1, or -1 for background.
     """
-    images, objects = labels.shape
-    if objects == 0:
+    del outputs
+    boxes_xyxy, labels = objects
+    images, count = labels.shape
+    if count == 0:
         return torch.full((images, len(anchors_xyxy)), -1, dtype=torch.int64, device=labels.device)
     real = labels >= 0
     iou = pairwise_iou(boxes_xyxy.float(), anchors_xyxy)  # (N, M, A)
@@ -49,7 +59,7 @@ def match(
     matched = torch.where((best_iou >= iou_threshold) & (best_iou >= 0), matched, -1)
     if force_match:
         best_iou, best_anchor = iou.max(dim=2)  # (N, M)
-        index = torch.arange(objects, device=labels.device).expand_as(labels)
+        index = torch.arange(count, device=labels.device).expand_as(labels)
         index = torch.where(best_iou > 0, index, -1)
         # amax makes the last object win whatever the order of the writes, on the GPU too.
         forced = torch.full_like(matched, -1).scatter_reduce(1, best_anchor, index, "amax")
@@ -58,22 +68,23 @@ def match(
 
 
 @torch.no_grad()
-def targets_of(matched: Tensor, boxes_xyxy: Tensor, labels: Tensor, anchors_xyxy: Tensor) -> Targets:
+def targets_of(matched: Tensor, anchors_xyxy: Tensor, objects: Objects, *, coder: Coder) -> Targets:
     """Look up what each default box has to predict.
 
     Args:
         matched: int64 (N, A) as `match` returns it.
-        boxes_xyxy: float (N, M, 4) pixels of the input; M may be 0.
-        labels: int64 (N, M), 0-based class.
         anchors_xyxy: float32 (A, 4) pixels of the input.
+        objects: of the batch.
+        coder: codes the boxes.
 
     Returns:
-        Targets: class slots and box deltas.
+        Targets: class slots and coded boxes.
     """
+    boxes_xyxy, labels = objects
     # Background looks up one more object, appended: label -1, hence slot 0.
     index = torch.where(matched >= 0, matched, labels.shape[1])
     slots = F.pad(labels, (0, 1), value=-1).gather(1, index) + 1
     padded = F.pad(boxes_xyxy.float(), (0, 0, 0, 1))  # (N, M + 1, 4)
     boxes = padded.gather(1, index.unsqueeze(-1).expand(-1, -1, 4))
-    deltas = torch.where((matched >= 0).unsqueeze(-1), encode(boxes, anchors_xyxy), 0.0)
-    return Targets(slots=slots, deltas=deltas)
+    coded = CODERS[coder].encode(boxes, anchors_xyxy)
+    return Targets(slots=slots, boxes=torch.where((matched >= 0).unsqueeze(-1), coded, 0.0))

@@ -13,15 +13,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from dettoolkit.detection.boxes import clip_to, decode
+from dettoolkit.detection.boxes import CODERS, clip_to
 from dettoolkit.detection.nms import grouped_nms, rank_in_group
-
-Activation = Literal["sigmoid", "softmax"]
+from dettoolkit.detection.spec import Activation, Decoding
 
 # Speed only, by benchmarks/postprocess.py; the detections are the same for any values.
 FIRST_DEPTH = 6  # candidates of an image looked at first, per wanted detection
@@ -43,28 +42,20 @@ def postprocess(
     class_logits: Tensor,
     box_deltas: Tensor,
     anchors_xyxy: Tensor,
+    decoding: Decoding,
     *,
     input_hw: tuple[int, int],
-    activation: Activation,
-    score_threshold: float,
-    nms_iou: float,
-    candidates_per_class: int,
-    max_detections: int,
 ) -> Detections:
     """Turn the head's outputs into detections, the same as torchvision's SSD.postprocess_detections.
 
     A default box with a NaN among its logits or deltas is left out.
 
     Args:
-        class_logits: (N, A, S), slot 0 is background.
-        box_deltas: (N, A, 4), see `boxes.decode`.
+        class_logits: (N, A, S), slot 0 is background where there is one.
+        box_deltas: (N, A, 4), as the coder codes them.
         anchors_xyxy: float32 (A, 4) pixels of the input.
+        decoding: activation, coder, thresholds and limits.
         input_hw: height and width of the input, to which boxes are clipped.
-        activation: sigmoid (each slot on its own) or softmax (over the slots).
-        score_threshold: a detection's score is above it.
-        nms_iou: of two boxes of a class that overlap by more than this IoU, the weaker goes.
-        candidates_per_class: best boxes of each class of an image that enter NMS.
-        max_detections: most detections of an image.
 
     Returns:
         Detections, D being the most detections of an image of this batch, possibly 0.
@@ -72,10 +63,12 @@ def postprocess(
     Raises:
         ValueError: shapes that do not belong together, or an unknown activation.
     """
-    _check(class_logits, box_deltas, anchors_xyxy)
-    ranks, least = _ranks(class_logits.float(), activation, score_threshold)
+    first = int(decoding.background)  # slot of label 0
+    max_detections, decode = decoding.max_detections, CODERS[decoding.coder].decode
+    _check(class_logits, box_deltas, anchors_xyxy, first)
+    ranks, least = _ranks(class_logits.float(), decoding.activation, decoding.score_threshold)
     images, anchors, slots = ranks.shape
-    peaks = ranks[..., 1:].amax(dim=-1)  # (N, A)
+    peaks = ranks[..., first:].amax(dim=-1)  # (N, A)
     peaks = peaks.masked_fill(peaks.isnan(), -torch.inf)
 
     def boxes_of(cells: Tensor) -> Tensor:  # (C,) -> (C, 4)
@@ -85,13 +78,15 @@ def postprocess(
 
     found = peaks.new_full((images, max_detections), -1, dtype=torch.int64)  # cells
     pending = peaks.new_ones((images, 1), dtype=torch.bool)
-    depth = max(FIRST_DEPTH * max_detections, FIRST_CELLS // (slots - 1))
+    depth = max(FIRST_DEPTH * max_detections, FIRST_CELLS // (slots - first))
     while True:
-        cells, rank, floor = _candidates(ranks, peaks, box_deltas, pending, least=least, depth=depth)
-        cells, rank, group = topk_per_class(
-            cells, rank, ranks.shape, candidates_per_class=candidates_per_class
+        cells, rank, floor = _candidates(
+            ranks, peaks, box_deltas, pending, first=first, least=least, depth=depth
         )
-        stays = grouped_nms(boxes_of(cells), group, nms_iou=nms_iou)
+        cells, rank, group = topk_per_class(
+            cells, rank, ranks.shape, candidates_per_class=decoding.candidates_per_class
+        )
+        stays = grouped_nms(boxes_of(cells), group, nms_iou=decoding.nms_iou)
         cells, rank = cells.index_select(0, stays), rank.index_select(0, stays)
         cells = cells.index_select(0, _falling(rank, group=cells // (anchors * slots)))
         image = cells // (anchors * slots)
@@ -101,7 +96,7 @@ def postprocess(
         # What is below the floor can only matter where too few detections are above it.
         pending &= (floor > least) & (found[:, -1:] < 0)
         if not pending.any():
-            return _detections(found, ranks, boxes_of, activation)
+            return _detections(found, ranks, boxes_of, decoding)
         depth *= DEEPER
 
 
@@ -111,13 +106,13 @@ def to_original(detections: Detections, *, input_hw: tuple[int, int], original_h
     return detections.boxes_xyxy * ratio.flip(1).repeat(1, 2).unsqueeze(1)  # x by width, y by height
 
 
-def _check(class_logits: Tensor, box_deltas: Tensor, anchors_xyxy: Tensor) -> None:
+def _check(class_logits: Tensor, box_deltas: Tensor, anchors_xyxy: Tensor, first: int) -> None:
     images, anchors, slots = class_logits.shape if class_logits.dim() == 3 else (-1, -1, -1)
     fits = box_deltas.shape == (images, anchors, 4) and anchors_xyxy.shape == (anchors, 4)
-    if slots < 2 or not fits:
+    if slots <= first or not fits:
         raise ValueError(
-            "postprocess wants class_logits (N, A, K + 1) with K >= 1, box_deltas (N, A, 4) and anchors_xyxy "
-            f"(A, 4), got {tuple(class_logits.shape)}, {tuple(box_deltas.shape)} and "
+            f"postprocess wants class_logits (N, A, K + {first}) with K >= 1, box_deltas (N, A, 4) and "
+            f"anchors_xyxy (A, 4), got {tuple(class_logits.shape)}, {tuple(box_deltas.shape)} and "
             f"{tuple(anchors_xyxy.shape)}; compute the default boxes for this input size and head"
         )
 
@@ -142,7 +137,14 @@ def _logit(probability: float) -> float:
 
 
 def _candidates(
-    ranks: Tensor, peaks: Tensor, box_deltas: Tensor, pending: Tensor, *, least: Tensor, depth: int
+    ranks: Tensor,
+    peaks: Tensor,
+    box_deltas: Tensor,
+    pending: Tensor,
+    *,
+    first: int,
+    least: Tensor,
+    depth: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """List the best candidates, about `depth` or all, of each image that is pending.
 
@@ -151,6 +153,7 @@ def _candidates(
         peaks: (N, A), the best class's rank at each default box.
         box_deltas: (N, A, 4); default boxes with a NaN have no candidates.
         pending: bool (N, 1).
+        first: slot of label 0.
         least: least rank of a candidate, 0-dimensional.
         depth: how many to look for; half as many are found at least, where there are as many.
 
@@ -166,7 +169,7 @@ def _candidates(
     broken = box_deltas.flatten(0, 1).index_select(0, rows).isnan().any(dim=1)
     rows = rows.index_select(0, (~broken).nonzero().squeeze(1))
     values = ranks.flatten(0, 1).index_select(0, rows)  # (R, S)
-    values[:, 0] = -torch.inf  # background
+    values[:, :first] = -torch.inf  # background
     hits = (values >= floor.index_select(0, rows // anchors)).flatten().nonzero().squeeze(1)  # of the R * S
     rank = values.flatten().index_select(0, hits)
     row = hits // slots
@@ -217,7 +220,7 @@ def _falling(rank: Tensor, *, group: Tensor) -> Tensor:
 
 
 def _detections(
-    found: Tensor, ranks: Tensor, boxes_of: Callable[[Tensor], Tensor], activation: Activation
+    found: Tensor, ranks: Tensor, boxes_of: Callable[[Tensor], Tensor], decoding: Decoding
 ) -> Detections:
     """Look up the cells found, int64 (N, max_detections), -1 where there are no more."""
     there = found >= 0
@@ -225,11 +228,11 @@ def _detections(
     most = int(counts.max()) if len(counts) else 0
     cells, there = found[:, :most].clamp(min=0), there[:, :most]
     scores = ranks.flatten().index_select(0, cells.flatten()).view_as(cells)
-    scores = scores.sigmoid() if activation == "sigmoid" else scores
+    scores = scores.sigmoid() if decoding.activation == "sigmoid" else scores
     boxes = boxes_of(cells.flatten()).view(*cells.shape, 4)
     return Detections(
         boxes_xyxy=boxes.masked_fill(~there.unsqueeze(-1), 0.0),
         scores=scores.masked_fill(~there, 0.0),
-        labels=(cells % ranks.shape[2] - 1).masked_fill(~there, -1),
+        labels=(cells % ranks.shape[2] - int(decoding.background)).masked_fill(~there, -1),
         counts=counts,
     )

@@ -1,4 +1,4 @@
-"""Detection recipe to objects."""
+"""Detection recipe to a run: data, network, task."""
 
 from __future__ import annotations
 
@@ -6,27 +6,29 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dettoolkit.wording import listing
 from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.config.detection import DetectionData
 from dettoolkit.config.recipe import DetectionRecipe
 from dettoolkit.datasets.augment import build_transform
 from dettoolkit.datasets.coco import BadImages, CocoAnnotations, CocoDetection, check_root, collate
+from dettoolkit.datasets.labels import GAP
 from dettoolkit.datasets.scenes.folder import check_scenes, write_scenes
-from dettoolkit.detection.build import activation_of, build_detector, build_losses
+from dettoolkit.detection.build import decoding_of
 from dettoolkit.detection.figures import draw_predictions, draw_training_batch
-from dettoolkit.detection.matching import match
-from dettoolkit.detection.model import Detector
+from dettoolkit.detection.result import DetectionResult
+from dettoolkit.detection.spec import DetectionSpec
 from dettoolkit.detection.task import DetectionTask
-from dettoolkit.evaluation.coco_ap import DetectionArrays
-from dettoolkit.run import Classes, Run, Split, warn_of_other_classes
-from dettoolkit.training.module import Batch
+from dettoolkit.evaluation.arrays import DetectionArrays, GroundTruthArrays
+from dettoolkit.network import Network
+from dettoolkit.run import Batch, Classes, ImageFile, Run, Split
+from dettoolkit.weights.description import warn_of_other_classes
+from dettoolkit.weights.load import load_pretrained
+from dettoolkit.wording import listing
 
 logger = logging.getLogger(__name__)
 
@@ -50,13 +52,28 @@ class DetectionRun(Run):
         """Return the name of the score that says which checkpoint is best; None when there are no objects."""
         return None if np.all(self.val.annotations.iscrowd) else self.task.monitor
 
+    def image_files(self) -> list[ImageFile]:
+        """Return the image files of the validation set, in its order."""
+        return image_files(self.val.annotations, self.val.max_megapixels)
+
+    def prediction_of(self, result: DetectionResult, row: int) -> DetectionArrays:
+        """Return what `task.score` takes, of the result on image `row` of the validation set."""
+        boxes = result.boxes_xyxy.astype(np.float64)
+        boxes[:, 2:] -= boxes[:, :2]
+        return DetectionArrays(
+            image_ids=np.full(len(boxes), int(self.val.annotations.image_ids[row]), np.int64),
+            category_ids=np.asarray(self.task.category_ids, np.int64)[result.labels],
+            boxes_xywh=boxes,
+            scores=result.scores.astype(np.float64),
+        )
+
     def network_lines(self) -> list[str]:
         """Describe the network in lines, with the figures that Table 6 prints."""
-        network = self.task.network
-        height, width = self.recipe.model.input_hw
+        model, network = self.recipe.model, self.task.network
+        height, width = model.input_hw
         return [
-            f"ssdlite on {self.recipe.model.backbone.type}, {len(self.classes.names)} classes, "
-            f"{len(network.anchors_xyxy)} default boxes at {height}x{width}",
+            f"{model.type} on {model.backbone.type}, {len(self.classes.names)} classes, "
+            f"{len(self.task.anchors_xyxy)} default boxes at {height}x{width}",
             f"{count_parameters(network, norm_affine=False) / 1e6:.2f}M parameters without BN "
             f"({count_parameters(network, norm_affine=True) / 1e6:.2f}M with), "
             f"{count_madds(network, (height, width)) / 1e9:.2f}B multiply-adds",
@@ -64,11 +81,12 @@ class DetectionRun(Run):
 
     def batch_lines(self, batch: Batch, outputs: Any) -> list[str]:
         """Describe a batch's targets and the network's outputs."""
-        logits, deltas = outputs
-        return [
-            f"batch     images {tuple(batch['images'].shape)}, {int((batch['labels'] >= 0).sum())} boxes",
-            f"outputs   class logits {tuple(logits.shape)}, box deltas {tuple(deltas.shape)}",
-        ]
+        shapes = ", ".join(
+            f"{name.replace('_', ' ')} {tuple(output.shape)}"
+            for name, output in zip(self.task.raw_outputs, outputs, strict=True)
+        )
+        boxes = int((batch["box_labels"] >= 0).sum())
+        return [f"batch     images {tuple(batch['images'].shape)}, {boxes} boxes", f"outputs   {shapes}"]
 
     def draw_training_batch(self, folder: Path) -> None:
         """Draw the ground truth of the first images as the network will see them."""
@@ -78,46 +96,67 @@ class DetectionRun(Run):
         """Write the detections in COCO's results format, and figures."""
         detections = DetectionArrays.concatenate(predictions)
         (out / "predictions.json").write_text(json.dumps(detections.to_results()))
-        evaluation = self.recipe.evaluation
         draw_predictions(
             self.val,
             detections,
             out / "figures",
-            class_names=self.scored_classes.names,
-            category_ids=self.scored_classes.ids,
-            count=evaluation.figures,
-            threshold=evaluation.threshold,
+            truth=self.task.ground_truth,
+            classes=self.scored_classes,
+            count=self.recipe.evaluation.figures,
+            threshold=self.recipe.evaluation.threshold,
         )
 
 
-def training_run(name: str, recipe: DetectionRecipe, *, pretrained: bool) -> DetectionRun:
+def image_files(annotations: CocoAnnotations, max_megapixels: float) -> list[ImageFile]:
+    """Return the image files that annotations name."""
+    return [
+        ImageFile(annotations.image_path(row), (int(height), int(width)), max_megapixels)
+        for row, (height, width) in enumerate(annotations.image_hw)
+    ]
+
+
+def training_run(
+    spec: DetectionSpec, name: str, recipe: DetectionRecipe, *, pretrained: bool
+) -> DetectionRun:
     """Load the data and build the detector of a training."""
     prepare_data(recipe.data, generate=True)
     train, val = (load_annotations(recipe.data, split) for split in ("train", "val"))
     classes = classes_of(train)
     scored = match_classes(classes, val, whose=str(train.path))
-    if pretrained and recipe.model.weights is not None:
-        warn_of_other_classes(recipe.model.weights, classes.names)
-    detector = build_detector(recipe.model, num_classes=len(classes.names), pretrained=pretrained)
-    return _assemble(name, recipe, detector, classes=classes, scored=scored, train=train, val=val)
+    network = _build_network(spec, recipe, classes, pretrained=pretrained)
+    return _assemble(spec, name, recipe, network, classes=classes, scored=scored, train=train, val=val)
 
 
-def evaluation_run(name: str, recipe: DetectionRecipe, *, own: Classes | None, what: str) -> DetectionRun:
-    """Load the validation data and build the detector that is scored; see build.evaluation_run."""
+def evaluation_run(
+    spec: DetectionSpec, name: str, recipe: DetectionRecipe, *, own: Classes | None, what: str
+) -> DetectionRun:
+    """Load the validation data and build the detector that is scored; see TaskSpec.evaluation_run."""
     prepare_data(recipe.data, ["val"])
     val = load_annotations(recipe.data, "val")
     classes = own or classes_of(val)
     scored = match_classes(classes, val, whose=what)
-    detector = build_detector(
-        recipe.model, num_classes=len(classes.names), pretrained=own is None, exact=True
-    )
-    return _assemble(name, recipe, detector, classes=classes, scored=scored, train=None, val=val)
+    network = _build_network(spec, recipe, classes, pretrained=own is None, exact=True)
+    return _assemble(spec, name, recipe, network, classes=classes, scored=scored, train=None, val=val)
+
+
+def _build_network(
+    spec: DetectionSpec, recipe: DetectionRecipe, classes: Classes, *, pretrained: bool, exact: bool = False
+) -> Network:
+    network = spec.build_network(recipe, num_classes=len(classes.names))
+    if pretrained:
+        if recipe.model.weights is not None:
+            warn_of_other_classes(recipe.model.weights, classes.names)
+        hint = "data.label_map=ids gives the 91 class slots of TensorFlow and torchvision"
+        theirs = spec.builder(recipe).torchvision_model
+        load_pretrained(network, recipe.model, torchvision_model=theirs, exact=hint if exact else None)
+    return network
 
 
 def _assemble(
+    spec: DetectionSpec,
     name: str,
     recipe: DetectionRecipe,
-    detector: Detector,
+    network: Network,
     *,
     classes: Classes,
     scored: Classes,
@@ -125,12 +164,13 @@ def _assemble(
     val: CocoAnnotations,
 ) -> DetectionRun:
     val_set = build_dataset(recipe, val, split="val")
+    truth = ground_truth_of(val)
     return DetectionRun(
         name=name,
         recipe=recipe,
         classes=classes,
         scored_classes=scored,
-        task=build_task(recipe, detector, classes=scored, ground_truth=val.evaluation_dict()),
+        task=build_task(spec, recipe, network, category_ids=scored.ids, ground_truth=truth),
         train=val_set if train is None else build_dataset(recipe, train, split="train"),
         val=val_set,
         scored_on=val.path,
@@ -182,8 +222,8 @@ def match_classes(classes: Classes, annotations: CocoAnnotations, *, whose: str)
         ValueError: the file has not the model's classes.
     """
     ids = dict(zip(annotations.class_names, annotations.category_ids, strict=True))
-    ids.pop("N/A", None)  # slots of the id map that no category has
-    wanted = [name for name in classes.names if name != "N/A"]
+    ids.pop(GAP, None)  # slots of the id map that no category has
+    wanted = [name for name in classes.names if name != GAP]
     if set(wanted) != set(ids):
         raise ValueError(
             f"{whose} detects {len(wanted)} classes ({listing(wanted)}), but {annotations.path} has "
@@ -213,24 +253,46 @@ def build_dataset(recipe: DetectionRecipe, annotations: CocoAnnotations, *, spli
     )
 
 
+def ground_truth_of(annotations: CocoAnnotations) -> GroundTruthArrays:
+    """Return the ground truth as evaluation takes it: boxes as in the file, ids the file's."""
+    named = sorted(
+        (id_, name)
+        for id_, name in zip(annotations.category_ids, annotations.class_names, strict=True)
+        if name != GAP
+    )
+    image_ids, category_ids = np.sort(annotations.image_ids), np.array([id_ for id_, _ in named], np.int64)
+    own_ids = np.asarray(annotations.category_ids, np.int64)[annotations.labels]
+    return GroundTruthArrays(
+        image_ids=image_ids,
+        category_ids=category_ids,
+        names=[name for _, name in named],
+        images=np.searchsorted(image_ids, annotations.image_ids[annotations.rows]),
+        categories=np.searchsorted(category_ids, own_ids),
+        boxes_xywh=annotations.boxes_xywh,
+        areas=annotations.areas,
+        crowds=annotations.iscrowd,
+    )
+
+
 def build_task(
-    recipe: DetectionRecipe, detector: Detector, *, classes: Classes, ground_truth: dict[str, Any]
+    spec: DetectionSpec,
+    recipe: DetectionRecipe,
+    network: Network,
+    *,
+    category_ids: Sequence[int],
+    ground_truth: GroundTruthArrays,
 ) -> DetectionTask:
     """Compose network, losses, post-processing and evaluation."""
-    model, evaluation = recipe.model, recipe.evaluation
+    builder = spec.builder(recipe)
     return DetectionTask(
-        network=detector,
-        losses_of=build_losses(model.loss),
-        activation=activation_of(model.loss),
-        box_weight=model.loss.box_weight,
-        assign=partial(match, **model.matcher.model_dump()),
+        network=network,
+        raw_outputs=spec.raw_outputs,
+        assign=builder.assigner(recipe.model),
+        losses_of=builder.losses(recipe.model),
+        decoding=decoding_of(recipe, builder),
         mean=recipe.data.mean,
         std=recipe.data.std,
-        input_hw=model.input_hw,
-        nms_iou=model.postprocess.nms_iou,
-        candidates_per_class=model.postprocess.candidates_per_class,
-        score_threshold=evaluation.score_threshold,
-        max_detections=evaluation.max_detections,
-        category_ids=classes.ids,
+        input_hw=recipe.model.input_hw,
+        category_ids=category_ids,
         ground_truth=ground_truth,
     )

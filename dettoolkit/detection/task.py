@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
 
-from dettoolkit.detection.matching import Targets, targets_of
-from dettoolkit.detection.model import Detector
+from dettoolkit.detection.build import Assigner, Losses, Outputs
+from dettoolkit.detection.matching import Objects, targets_of
 from dettoolkit.detection.postprocess import Detections, postprocess, to_original
-from dettoolkit.evaluation.coco_ap import CocoScores, DetectionArrays, evaluate_coco
+from dettoolkit.detection.spec import Decoding
+from dettoolkit.evaluation.coco_ap import CocoScores, DetectionArrays, GroundTruthArrays, evaluate_coco
+from dettoolkit.network import Network
 from dettoolkit.preprocessing import normalize
-
-Losses = Callable[[Tensor, Tensor, Targets], tuple[Tensor, Tensor]]
-Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
-Assigner = Callable[[Tensor, Tensor, Tensor], Tensor]
+from dettoolkit.run import Batch
 
 
 @dataclass(kw_only=True)
@@ -26,55 +24,49 @@ class DetectionTask:
 
     Attributes:
         network: the detector.
-        assign: (boxes_xyxy, labels, anchors_xyxy) -> the object of each default box, as `matching.match`.
-        losses_of: (class_logits, box_deltas, targets) -> class loss, box loss.
-        activation: what turns logits into scores; sigmoid goes with focal loss, softmax with multibox.
-        box_weight: weight of the box loss.
+        assign: decides which default box learns which object.
+        losses_of: the parts of the loss.
+        decoding: how raw outputs become detections.
         category_ids: the annotation file's category id of each label; labels beyond score nothing.
-        ground_truth: COCO annotation dict of the validation set.
+        ground_truth: of the validation set.
     """
 
-    network: Detector
+    network: Network
+    raw_outputs: tuple[str, ...]
     assign: Assigner
     losses_of: Losses
-    activation: Literal["sigmoid", "softmax"]
-    box_weight: float
+    decoding: Decoding
     mean: Sequence[float]
     std: Sequence[float]
     input_hw: tuple[int, int]
-    nms_iou: float
-    candidates_per_class: int
-    score_threshold: float
-    max_detections: int
     category_ids: Sequence[int]
-    ground_truth: Mapping[str, Any]
+    ground_truth: GroundTruthArrays
     monitor: str = "AP"
 
-    def images(self, batch: Mapping[str, Any]) -> Tensor:
+    @property
+    def anchors_xyxy(self) -> Tensor:
+        """Return the default boxes, (A, 4) pixels of the input."""
+        return self.network.heads["detection"].anchors_xyxy  # type: ignore[return-value]
+
+    def training_inputs(self, batch: Batch) -> tuple[Tensor, Batch]:
+        """Return normalized images, and the batch as it is."""
+        return self.images(batch), batch
+
+    def images(self, batch: Batch) -> Tensor:
         """Normalize the batch's uint8 images to float32 (N, 3, H, W)."""
         return normalize(batch["images"], self.mean, self.std)
 
-    def losses(self, outputs: tuple[Tensor, Tensor], batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Match the batch's objects to default boxes and give the class and the box loss."""
-        boxes, labels = batch["boxes_xyxy"], batch["labels"]
-        anchors = self.network.anchors_xyxy
-        matched = self.assign(boxes, labels, anchors)
-        class_loss, box_loss = self.losses_of(*outputs, targets_of(matched, boxes, labels, anchors))
-        return {"class": class_loss, "box": self.box_weight * box_loss}
+    def losses(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+        """Assign the batch's objects to default boxes and return the parts of the loss."""
+        objects, anchors = Objects(batch["boxes_xyxy"], batch["box_labels"]), self.anchors_xyxy
+        matched = self.assign(outputs, anchors, objects)
+        return self.losses_of(outputs, targets_of(matched, anchors, objects, coder=self.decoding.coder))
 
-    def predict(self, forward: Forward, batch: Mapping[str, Any]) -> DetectionArrays:
-        """Run the network on a batch and give its detections in the original images' pixels."""
+    def predict(self, forward: Callable[[Tensor], Outputs], batch: Batch) -> DetectionArrays:
+        """Run the network on a batch and return its detections in the original images' pixels."""
         class_logits, box_deltas = forward(self.images(batch))
         found = postprocess(
-            class_logits.float(),
-            box_deltas.float(),
-            self.network.anchors_xyxy,
-            input_hw=self.input_hw,
-            activation=self.activation,
-            score_threshold=self.score_threshold,
-            nms_iou=self.nms_iou,
-            candidates_per_class=self.candidates_per_class,
-            max_detections=self.max_detections,
+            class_logits.float(), box_deltas.float(), self.anchors_xyxy, self.decoding, input_hw=self.input_hw
         )
         boxes = to_original(found, input_hw=self.input_hw, original_hw=batch["original_hw"])
         return detection_arrays(found, boxes, batch["image_ids"], self.category_ids)
@@ -82,7 +74,7 @@ class DetectionTask:
     def score(self, predictions: Sequence[DetectionArrays]) -> CocoScores:
         """Score the detections of the whole validation set by COCO's rules."""
         everything = DetectionArrays.concatenate(predictions)
-        return evaluate_coco(self.ground_truth, everything, max_detections=self.max_detections)
+        return evaluate_coco(self.ground_truth, everything, max_detections=self.decoding.max_detections)
 
 
 def detection_arrays(

@@ -84,29 +84,8 @@ class DetectionArrays:
             scores=np.concatenate([part.scores for part in parts]),
         )
 
-    @classmethod
-    def from_results(cls, results: Sequence[Mapping[str, Any]]) -> Self:
-        """Read the list of a COCO results json: image_id, category_id, bbox (x, y, width, height), score.
-
-        Raises:
-            ValueError: an entry lacks one of the four keys or its box has not four numbers.
-        """
-        for index, result in enumerate(results):
-            lacking = [key for key in ("image_id", "category_id", "bbox", "score") if key not in result]
-            if lacking or len(result["bbox"]) != 4:
-                raise ValueError(
-                    f"COCO results: entry {index} is {dict(result)!r:.200}, wanted image_id, category_id, "
-                    "bbox (x, y, width, height) and score; write the file as the COCO results format has it"
-                )
-        return cls(
-            image_ids=np.array([result["image_id"] for result in results], np.int64),
-            category_ids=np.array([result["category_id"] for result in results], np.int64),
-            boxes_xywh=np.array([result["bbox"] for result in results], np.float64).reshape(-1, 4),
-            scores=np.array([result["score"] for result in results], np.float64),
-        )
-
     def to_results(self) -> list[dict[str, Any]]:
-        """List the detections as a COCO results json has them; `from_results` gives the same arrays back."""
+        """List the detections as a COCO results json has them."""
         rows = zip(
             self.image_ids.tolist(),
             self.category_ids.tolist(),

@@ -24,7 +24,7 @@ from dettoolkit.evaluation.arrays import (
 )
 from dettoolkit.evaluation.report import results_table
 
-__all__ = ["ClassResult", "CocoScores", "DetectionArrays", "evaluate_coco"]
+__all__ = ["ClassResult", "CocoScores", "DetectionArrays", "GroundTruthArrays", "evaluate_coco"]
 
 # Name -> (precision or recall, IoU threshold, area range, place in maxDets): pycocotools' order,
 # cocoeval.py `_summarizeDets`. "AR100" keeps its name when max_detections is another number.
@@ -90,7 +90,7 @@ class CocoScores:
 
 
 def evaluate_coco(
-    ground_truth: Mapping[str, Any], detections: DetectionArrays, *, max_detections: int
+    ground_truth: Mapping[str, Any] | GroundTruthArrays, detections: DetectionArrays, *, max_detections: int
 ) -> CocoScores:
     """Score detections as pycocotools does (`COCOeval(…, "bbox")`), with these differences.
 
@@ -98,7 +98,7 @@ def evaluate_coco(
     iscrowd are filled in; no detections at all score 0; a number without any object to score is NaN, not -1.
 
     Args:
-        ground_truth: a COCO annotation dict; it is not changed.
+        ground_truth: a COCO annotation dict, which is not changed, or what was packed of one.
         detections: the detections of all images, with the ids of `ground_truth`.
         max_detections: the best detections of an image and class that are scored (COCO: 100). AR1 and AR10
             take 1 and 10, or this number if that is less.
@@ -108,7 +108,11 @@ def evaluate_coco(
     """
     if max_detections < 1:
         raise ValueError(f"max_detections is {max_detections}, wanted at least 1 (COCO: 100)")
-    truth = GroundTruthArrays.from_coco(ground_truth)
+    truth = (
+        ground_truth
+        if isinstance(ground_truth, GroundTruthArrays)
+        else GroundTruthArrays.from_coco(ground_truth)
+    )
     images = image_positions(truth, detections)
     known = np.isin(detections.category_ids, truth.category_ids)
     categories = np.searchsorted(truth.category_ids, detections.category_ids)

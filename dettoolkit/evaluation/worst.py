@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
 from dettoolkit.evaluation.arrays import (
@@ -20,7 +17,7 @@ MATCH_IOU = 0.5  # the looser of COCO's thresholds: whether an object was found,
 
 
 def worst_images(
-    ground_truth: Mapping[str, Any], detections: DetectionArrays, *, score_threshold: float, count: int
+    truth: GroundTruthArrays, detections: DetectionArrays, *, score_threshold: float, count: int
 ) -> list[tuple[int, float]]:
     """List the `count` worst images as (image id, F1), worst first.
 
@@ -31,9 +28,8 @@ def worst_images(
     with more objects and detections comes first, then the lower id.
 
     Raises:
-        ValueError: detections of images that `ground_truth` does not list.
+        ValueError: detections of images that `truth` does not list.
     """
-    truth = GroundTruthArrays.from_coco(ground_truth)
     every_image = image_positions(truth, detections)
     shown = (detections.scores >= score_threshold) & np.isin(detections.category_ids, truth.category_ids)
     images, scores = every_image[shown], detections.scores[shown]

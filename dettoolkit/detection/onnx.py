@@ -7,17 +7,38 @@ R: default boxes that are looked at, M: boxes that survive NMS in the whole batc
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from dettoolkit.detection.anchors import default_boxes
 from dettoolkit.detection.boxes import CENTER_SCALE, MAX_LOG_SIZE, SIZE_SCALE
+from dettoolkit.detection.spec import DetectionSection
 from dettoolkit.formats.onnx.nodes import Nodes
-from dettoolkit.manifest import DetectionSection, SizeHW
+from dettoolkit.manifest import Manifest, SizeHW
 
 # Softmax of a class is at most the sigmoid of its logit less the background's; the two are rounded apart.
 MARGIN = 1e-3
+
+
+def final_answers(
+    g: Nodes, raw: Sequence[ir.Value], manifest: Manifest, image_hw: tuple[ir.Value, ir.Value] | None
+) -> list[tuple[ir.Value, list[int | str], ir.DataType]]:
+    """Add the nodes of `TaskSpec.onnx_answers`; boxes are in pixels of what was put in."""
+    if manifest.input_hw is None:
+        raise ValueError("a detector's manifest needs input_hw, the size that its default boxes belong to")
+    facts, input_hw = manifest.section, manifest.input_hw
+    boxes, scores, labels, counts = detections(g, *raw, facts=facts, input_hw=input_hw)
+    if image_hw is not None:
+        boxes = scaled(g, boxes, image_hw, input_hw=input_hw)
+    most = facts.max_detections
+    return [
+        (boxes, [most, 4], ir.DataType.FLOAT),
+        (scores, [most], ir.DataType.FLOAT),
+        (labels, [most], ir.DataType.INT64),
+        (counts, [], ir.DataType.INT64),
+    ]
 
 
 def detections(
@@ -29,14 +50,14 @@ def detections(
 
     Args:
         g: takes the nodes.
-        class_logits: (N, A, S), slot 0 is background.
+        class_logits: (N, A, S), slot 0 is background where there is one.
         box_deltas: (N, A, 4).
-        facts: thresholds and limits.
+        facts: activation, coder, default boxes, thresholds and limits.
         input_hw: of the network.
 
     Returns:
-        boxes_xyxy (N, D, 4) pixels of the input, scores (N, D), labels (N, D) and counts (N,), as in
-        `ExportFacts`.
+        boxes_xyxy (N, D, 4) pixels of the input, scores (N, D), labels (N, D), -1 for
+        padding, and counts (N,).
     """
     rows = _rows(g, class_logits, facts)
     ranks, least = _ranks(g, g.op("Gather", class_logits, rows, axis=1), facts)  # (N, R, K)
@@ -68,15 +89,15 @@ def scaled(g: Nodes, boxes: ir.Value, image_hw: tuple[ir.Value, ir.Value], *, in
 
 def _threshold(facts: DetectionSection) -> float:
     """Return the score threshold as a logit; NaN, which nothing is above, where no score can be above it."""
-    share = facts.score_threshold
-    if share <= 0:
+    score = facts.score_threshold
+    if score <= 0:
         return -math.inf
-    return math.log(share) - math.log1p(-share) if share < 1 else math.nan
+    return math.log(score) - math.log1p(-score) if score < 1 else math.nan
 
 
 def _rows(g: Nodes, class_logits: ir.Value, facts: DetectionSection) -> ir.Value:
     """List the default boxes that have a class above the threshold in any of the images: int64 (R,)."""
-    peaks = g.op("ReduceMax", _foreground(g, class_logits), g.integers(2), keepdims=0)  # (N, A)
+    peaks = g.op("ReduceMax", _foreground(g, class_logits, facts), g.integers(2), keepdims=0)  # (N, A)
     threshold = _threshold(facts)
     if facts.activation == "softmax":
         background = g.op("Gather", class_logits, g.integer(0), axis=2)
@@ -87,34 +108,40 @@ def _rows(g: Nodes, class_logits: ir.Value, facts: DetectionSection) -> ir.Value
     return g.op("Reshape", g.op("NonZero", anywhere), g.integers(-1))
 
 
-def _foreground(g: Nodes, slots: ir.Value) -> ir.Value:
-    """Leave the background out of (N, any, S)."""
+def _foreground(g: Nodes, slots: ir.Value, facts: DetectionSection) -> ir.Value:
+    """Leave the background, if there is one, out of (N, any, S)."""
+    if not facts.background:
+        return slots
     return g.op("Slice", slots, g.integers(1), g.integers(np.iinfo(np.int64).max), g.integers(2))
 
 
 def _ranks(g: Nodes, class_logits: ir.Value, facts: DetectionSection) -> tuple[ir.Value, ir.Value]:
     """Return numbers (N, R, K) that rise with the score, and the threshold (1,) that they must be above."""
     if facts.activation == "softmax":
-        scores = _foreground(g, g.op("Softmax", class_logits, axis=2))
+        scores = _foreground(g, g.op("Softmax", class_logits, axis=2), facts)
         return scores, g.constant(np.asarray([facts.score_threshold], np.float32))
     # The sigmoid itself is left to the few that become detections.
-    return _foreground(g, class_logits), g.constant(np.asarray([_threshold(facts)], np.float32))
+    return _foreground(g, class_logits, facts), g.constant(np.asarray([_threshold(facts)], np.float32))
 
 
 def _boxes(
     g: Nodes, deltas: ir.Value, rows: ir.Value, *, facts: DetectionSection, input_hw: SizeHW
 ) -> ir.Value:
-    """Decode and clip, as `boxes.decode` and `boxes.clip_to` do: (N, R, 4)."""
-    anchors = default_boxes(input_hw=input_hw, **facts.anchors)
+    """Decode and clip, as `boxes.CODERS` and `boxes.clip_to` do: (N, R, 4)."""
+    anchors = default_boxes(facts.levels, input_hw=input_hw)
     size = anchors[:, 2:] - anchors[:, :2]
     center = anchors[:, :2] + 0.5 * size
     size_of, center_of = (g.op("Gather", g.constant(each.numpy()), rows, axis=0) for each in (size, center))
-    moved, grown = g.several("Split", deltas, outputs=2, axis=2, num_outputs=2)
-    moved = g.op("Mul", g.op("Div", moved, g.number(CENTER_SCALE)), size_of)
-    middle = g.op("Add", moved, center_of)
-    grown = g.op("Min", g.op("Div", grown, g.number(SIZE_SCALE)), g.number(MAX_LOG_SIZE))
-    half = g.op("Mul", g.op("Mul", g.op("Exp", grown), size_of), g.number(0.5))
-    boxes = g.op("Concat", g.op("Sub", middle, half), g.op("Add", middle, half), axis=2)
+    first, last = g.several("Split", deltas, outputs=2, axis=2, num_outputs=2)
+    if facts.coder == "distances":
+        before, after = (g.op("Mul", g.op("Max", each, g.number(0.0)), size_of) for each in (first, last))
+        middle = center_of
+    else:
+        moved = g.op("Mul", g.op("Div", first, g.number(CENTER_SCALE)), size_of)
+        middle = g.op("Add", moved, center_of)
+        grown = g.op("Min", g.op("Div", last, g.number(SIZE_SCALE)), g.number(MAX_LOG_SIZE))
+        before = after = g.op("Mul", g.op("Mul", g.op("Exp", grown), size_of), g.number(0.5))
+    boxes = g.op("Concat", g.op("Sub", middle, before), g.op("Add", middle, after), axis=2)
     height, width = input_hw
     upper = g.constant(np.asarray([width, height, width, height], np.float32))
     return g.op("Min", g.op("Max", boxes, g.number(0.0)), upper)

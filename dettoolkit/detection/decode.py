@@ -1,0 +1,79 @@
+"""From what a detector's engine gives, raw or final, to detections in the original images' pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dettoolkit.detection.anchors import default_boxes
+from dettoolkit.detection.postprocess import Detections, postprocess, to_original
+from dettoolkit.detection.result import DetectionResult
+from dettoolkit.manifest import Manifest, ManifestError
+from dettoolkit.results import Image, Result
+
+
+class DetectionDecoder:
+    """Find objects in images.
+
+    Args:
+        manifest: of the detector.
+        device: where the engine's outputs are.
+
+    Raises:
+        ManifestError: it leaves the input's size open.
+    """
+
+    def __init__(self, manifest: Manifest, device: torch.device) -> None:
+        if manifest.input_hw is None:
+            raise ManifestError("a detector needs input_hw, the size that its default boxes belong to")
+        self.manifest, self.section, self.input_hw = manifest, manifest.section, manifest.input_hw
+        self.anchors = default_boxes(self.section.levels, input_hw=self.input_hw).to(device)
+
+    def __call__(
+        self, forward: Any, inputs: Tensor, images: Sequence[Image], *, min_score: float
+    ) -> list[Result]:
+        """Return the detections of each image whose score is `min_score` or above."""
+        outputs = forward(inputs)
+        if self.manifest.final:
+            found = Detections(*outputs)
+        else:
+            found = self._postprocess(*outputs, min_score=min_score)
+        boxes = found.boxes_xyxy
+        if not (self.manifest.final and self.manifest.takes_images):
+            sizes = torch.tensor([image.shape[:2] for image in images]).reshape(-1, 2)
+            boxes = to_original(found, input_hw=self.input_hw, original_hw=sizes)
+        return self._results(images, boxes, found, min_score)
+
+    def _postprocess(self, class_logits: Tensor, box_deltas: Tensor, *, min_score: float) -> Detections:
+        # NMS decides on a box by better ones only, so what is not asked for need not enter it; a little
+        # below the threshold, so that rounding leaves the decision to the comparison of the scores.
+        threshold = max(self.section.score_threshold, 0.999 * min_score)
+        decoding = replace(self.section, score_threshold=threshold)
+        return postprocess(
+            class_logits.float(), box_deltas.float(), self.anchors, decoding, input_hw=self.input_hw
+        )
+
+    def _results(
+        self, images: Sequence[Image], boxes_xyxy: Tensor, found: Detections, min_score: float
+    ) -> list[Result]:
+        """Take padded detections (N, D) apart, on the host; leave out padding and what scores too low."""
+        columns = (boxes_xyxy, found.scores.float(), found.labels)
+        boxes, scores, labels = (column.cpu().numpy() for column in columns)
+        keep = (labels >= 0) & (scores >= np.float32(min_score))
+        return [
+            DetectionResult(
+                path=None,
+                image=image,
+                class_names=self.section.class_names,
+                class_ids=self.section.class_ids,
+                boxes_xyxy=boxes[row][keep[row]],
+                scores=scores[row][keep[row]],
+                labels=labels[row][keep[row]],
+            )
+            for row, image in enumerate(images)
+        ]
