@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NotRequired, Protocol, TypedDict, TypeVar
+from typing import Any, Literal, NotRequired, Protocol, TypedDict, TypeVar, cast
 
 import numpy as np
 import torch
@@ -18,31 +18,18 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dettoolkit.datasets.cityscapes_labels import VOID
-from dettoolkit.datasets.data_report import BadImageError, BadImages, DataReport, Problem
+from dettoolkit.datasets.data_report import BadImageError, Problem
 from dettoolkit.datasets.images import read_image
-from dettoolkit.datasets.label_classes import LabelClasses, LabelError
 from dettoolkit.datasets.label_files import read_instances, read_labels
 from dettoolkit.datasets.samplers import SampleKey
-from dettoolkit.datasets.samples import BadImagePolicy, SkippedImage, sample_key, sample_seed
+from dettoolkit.datasets.samples import (
+    BadImagePolicy,
+    SkippedImage,
+    collate_images,
+    sample_key,
+    sample_seed,
+)
 from dettoolkit.datasets.segmentation_files import SegmentationFiles
-
-__all__ = [
-    "BadImageError",
-    "BadImages",
-    "Batch",
-    "BatchError",
-    "DataReport",
-    "LabelClasses",
-    "LabelError",
-    "Problem",
-    "Sample",
-    "SegmentationDataset",
-    "SegmentationFiles",
-    "SkippedImage",
-    "Transform",
-    "collate",
-]
-
 
 READERS = 4  # threads that read all label files; decoding leaves Python's lock
 
@@ -68,7 +55,7 @@ class Sample(TypedDict):
     """One image with its label map."""
 
     image: Tensor  # uint8 (3, h, w) RGB
-    labels: Tensor  # uint8 (H, W) 0-based, VOID is ignored
+    label_map: Tensor  # uint8 (H, W) 0-based, VOID is ignored
     instances: NotRequired[Tensor]  # int32 (H, W), see Batch
     image_id: int  # index in the data set
     file: str  # path of the image
@@ -80,10 +67,8 @@ class Batch(TypedDict):
     """Samples, stacked. N may be 0, when every image of the batch was skipped."""
 
     images: Tensor  # uint8 (N, 3, h, w) RGB
-    labels: (
-        Tensor  # uint8 (N, H, W) 0-based, VOID is ignored; smaller maps are padded with it right and below
-    )
-    label_hw: Tensor  # int64 (N, 2) the true size of each label map
+    label_map: Tensor  # uint8 (N, H, W) 0-based, VOID is ignored; maps are padded with it right and below
+    label_map_hw: Tensor  # int64 (N, 2) the true size of each label map
     # int32 (N, H, W) as label_files.read_instances, only with the data set's `with_instances`: 0 beyond a
     # map, -1 all over where an image has no such file
     instances: NotRequired[Tensor]
@@ -154,7 +139,7 @@ class SegmentationDataset(Dataset[Sample | SkippedImage]):
         image, labels = self.transform(image, labels, sample_seed(self.seed, key))
         sample: Sample = {
             "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
-            "labels": torch.from_numpy(np.ascontiguousarray(labels)),
+            "label_map": torch.from_numpy(np.ascontiguousarray(labels)),
             "image_id": key.index,
             "file": str(self.files.image_paths[key.index]),
             "original_hw": original_hw,
@@ -181,12 +166,20 @@ class SegmentationDataset(Dataset[Sample | SkippedImage]):
 
     def _look(self, index: int) -> tuple[tuple[int, int] | None, bool]:
         """Return the size of a label map, None for one to be skipped, and whether it is nothing but void."""
+        maps = self.read_maps(index)
+        return (None, False) if maps is None else (_hw(maps[0]), bool((maps[0] == VOID).all()))
+
+    def read_maps(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.int32] | None] | None:
+        """Read labels and, where wanted, instances (H, W); None for files that are to be skipped.
+
+        Raises:
+            BadImageError, LabelError: as when samples are read.
+        """
         try:
-            labels, _ = self._read_maps(index)
+            return self._read_maps(index)
         except BadImageError as error:
             self._policy.refuse(str(error), (0, 0))
-            return None, False
-        return _hw(labels), bool((labels == VOID).all())
+            return None
 
     def _read_maps(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.int32] | None]:
         """Read labels and, where wanted, instances (H, W)."""
@@ -254,37 +247,24 @@ def collate(samples: Sequence[Sample | SkippedImage]) -> Batch:
         BatchError: images of different sizes.
         ValueError: no sample at all.
     """
-    if not samples:
-        raise ValueError("collate needs at least one sample, got none: check the sampler")
-    good = [each for each in samples if not isinstance(each, SkippedImage)]
-    skipped = [each for each in samples if isinstance(each, SkippedImage)]
-    sizes = sorted({tuple(each["image"].shape[1:]) for each in good})
+    sizes = sorted({each["image"].shape[1:] for each in samples if not isinstance(each, SkippedImage)})
     if len(sizes) > 1:
-        listing = ", ".join(f"{h} x {w}" for h, w in sizes)
+        met = ", ".join(f"{height} x {width}" for height, width in sizes)
         raise BatchError(
-            f"images of {listing} (height x width) cannot be one batch: set data.eval_hw, to which all are "
+            f"images of {met} (height x width) cannot be one batch: set data.eval_hw, to which all are "
             "resized, or data.eval_batch_size=1"
         )
-    label_maps = [each["labels"] for each in good]
-    label_hw = torch.tensor([each.shape for each in label_maps], dtype=torch.int64).reshape(-1, 2)
-    empty_hw = skipped[0].input_hw if skipped else (0, 0)
-    batch: Batch = {
-        "images": torch.stack([each["image"] for each in good])
-        if good
-        else torch.zeros(0, 3, *empty_hw, dtype=torch.uint8),
-        "labels": _stack(label_maps, fill=VOID) if good else torch.zeros(0, *empty_hw, dtype=torch.uint8),
-        "label_hw": label_hw,
-        "image_ids": torch.tensor([each["image_id"] for each in good], dtype=torch.int64),
-        "files": [each["file"] for each in good],
-        "original_hw": torch.tensor([each["original_hw"] for each in good], dtype=torch.int64).reshape(-1, 2),
-        "bad_images": [each.reason for each in skipped],
-        "problems": [problem for each in good for problem in each["problems"]],
-    }
+    good, batch = collate_images(samples)
+    label_maps = [each["label_map"] for each in good]
+    batch["label_map"] = _stack(label_maps, fill=VOID) if good else batch["images"][:, 0]
+    batch["label_map_hw"] = torch.tensor([each.shape for each in label_maps], dtype=torch.int64).reshape(
+        -1, 2
+    )
     if good and "instances" in good[0]:
         instances = _stack([each["instances"] for each in good], fill=0)
         instances[instances[:, 0, 0] == -1] = -1  # beyond the map too
         batch["instances"] = instances
-    return batch
+    return cast(Batch, batch)
 
 
 def _stack(maps: Sequence[Tensor], *, fill: int) -> Tensor:

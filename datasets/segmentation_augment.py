@@ -96,8 +96,8 @@ def _whole_periods(span: Span, side: int, scaled: int) -> tuple[Span, Span]:
     )
 
 
-def largest_share(labels: Labels) -> float:
-    """Return the share of the most frequent class among the pixels that are not void; 1 when all are void."""
+def largest_fraction(labels: Labels) -> float:
+    """Return the most frequent class's fraction of the pixels that are not void; 1 when all are void."""
     counts = cv2.calcHist([labels], [0], None, [256], [0, 256])[:VOID]
     total = counts.sum()
     return float(counts.max() / total) if total else 1.0
@@ -146,7 +146,7 @@ class ScaleCrop(A.DualTransform):  # type: ignore[misc]
             starts = [int(self.random_generator.integers(each + 1)) for each in spare]
             window = window_at(starts, self.crop_hw, scaled_hw)
             labels = scaled_labels(data["mask"], scaled_hw, window)
-            if self.max_class_fraction >= 1 or largest_share(labels) <= self.max_class_fraction:
+            if self.max_class_fraction >= 1 or largest_fraction(labels) <= self.max_class_fraction:
                 break
         return {"scaled_hw": scaled_hw, "window": window, "labels": labels}
 

@@ -127,15 +127,6 @@ class SegmentationFiles:
     def __len__(self) -> int:
         return len(self.image_paths)
 
-    def summary(self) -> str:
-        """Describe the files in one line, and their problems in several when there are any."""
-        instances = sum(each is not None for each in self.instance_paths)
-        text = (
-            f"{self.path}: {len(self)} images with labels ({instances} with instances), "
-            f"{len(self.classes)} classes"
-        )
-        return f"{text}\n{self.problems.summary()}" if self.problems.counts else text
-
 
 class _Found(NamedTuple):
     """Files by key: the path below their folder without what differs between an image and its label."""

@@ -169,7 +169,8 @@ class Run:
 
     def draw_training_batch(self, folder: Path) -> None:
         """Draw ground truth of some images as the network will see it, after augmentation."""
-        rows = np.random.default_rng(0).permutation(len(self.train))[: self.recipe.evaluation.figures]
+        count: int = getattr(self.recipe.evaluation, "figures", 0)  # a task may have none
+        rows = np.random.default_rng(0).permutation(len(self.train))[:count]
         if len(rows):
             batch = self.collate([self.train[SampleKey(int(row), 0)] for row in rows])
             if len(batch["images"]):

@@ -5,7 +5,7 @@ Details that the paper leaves open are those of TensorFlow's DeepLab (`research/
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable, Mapping
 from typing import Literal, get_args
 
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ class LRASPPHead(nn.Module):
     """Predict classes from C5, gated by its averages, plus classes from a low-level feature at stride 8.
 
     Args:
-        in_channels: channels of the low-level feature and of C5.
+        in_channels: channels of the low-level feature and of C5, in this order, by name.
         filters: channels between C5 and the classes.
         num_classes: number of classes.
         in_stride: stride of C5, which decides the window of the fixed pooling.
@@ -38,17 +38,25 @@ class LRASPPHead(nn.Module):
         gate: the gate's activation.
         gate_bias: whether the gate's convolution has a bias.
         align_corners: how features are resized; True is TensorFlow's way.
-        norm_eps: epsilon of batch normalization.
-        norm_momentum: momentum of batch normalization.
+        norm: makes the normalization of so many channels.
+        init: fills the convolutions of a module with random weights.
 
     Raises:
         ValueError: an unknown pool or gate, or a stride whose window is not known.
     """
 
+    class_layers = ("classifier.*", "low_classifier.*")
+    torchvision_names = (
+        ("classifier.cbr.", "branch."),
+        ("classifier.scale.1.", "gate."),
+        ("classifier.low_classifier.", "low_classifier."),
+        ("classifier.high_classifier.", "classifier."),
+    )
+
     def __init__(
         self,
         *,
-        in_channels: tuple[int, int],
+        in_channels: Mapping[str, int],
         filters: int,
         num_classes: int,
         in_stride: int,
@@ -56,8 +64,8 @@ class LRASPPHead(nn.Module):
         gate: Gate,
         gate_bias: bool,
         align_corners: bool,
-        norm_eps: float,
-        norm_momentum: float,
+        norm: Callable[[int], nn.Module],
+        init: Callable[[nn.Module], None],
     ) -> None:
         super().__init__()
         for name, value, known in (
@@ -67,8 +75,9 @@ class LRASPPHead(nn.Module):
         ):
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
-        low_channels, channels = in_channels
-        norm = partial(nn.BatchNorm2d, eps=norm_eps, momentum=norm_momentum)
+        self.features = tuple(in_channels)
+        self.num_classes = num_classes
+        low_channels, channels = in_channels.values()
         self.branch = Conv2dNormActivation(channels, filters, 1, norm_layer=norm, activation_layer=nn.ReLU)
         self.gate = nn.Conv2d(channels, filters, 1, bias=gate_bias)
         self.gate_activation = GATES[gate]()
@@ -77,7 +86,11 @@ class LRASPPHead(nn.Module):
         self.window, self.window_stride = WINDOWS[in_stride]
         self.pool = pool
         self.align_corners = align_corners
-        self.num_classes = num_classes
+        self.init = init
+
+    def initialize(self) -> None:
+        """Fill the head's layers with random weights."""
+        self.init(self)
 
     def forward(self, low: Tensor, c5: Tensor) -> Tensor:
         """Map the low-level feature (N, C, H, W) and C5 (N, C, h, w) to logits (N, K, H, W)."""

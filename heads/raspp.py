@@ -6,6 +6,7 @@ Layers as in TensorFlow's DeepLab (`research/deeplab/model.py`) without atrous r
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -20,21 +21,34 @@ class RASPPHead(nn.Module):
         in_channels: channels of C5.
         filters: channels of either branch and of their projection.
         num_classes: number of classes.
-        norm_eps: epsilon of batch normalization.
-        norm_momentum: momentum of batch normalization.
+        norm: makes the normalization of so many channels.
+        init: fills the convolutions of a module with random weights.
     """
 
+    features = ("c5",)
+    class_layers = ("classifier.*",)
+
     def __init__(
-        self, *, in_channels: int, filters: int, num_classes: int, norm_eps: float, norm_momentum: float
+        self,
+        *,
+        in_channels: int,
+        filters: int,
+        num_classes: int,
+        norm: Callable[[int], nn.Module],
+        init: Callable[[nn.Module], None],
     ) -> None:
         super().__init__()
-        norm = partial(nn.BatchNorm2d, eps=norm_eps, momentum=norm_momentum)
         convolution = partial(Conv2dNormActivation, kernel_size=1, norm_layer=norm, activation_layer=nn.ReLU)
         self.branch = convolution(in_channels, filters)
         self.pooled = convolution(in_channels, filters)
         self.project = convolution(2 * filters, filters)
         self.classifier = nn.Conv2d(filters, num_classes, 1)
         self.num_classes = num_classes
+        self.init = init
+
+    def initialize(self) -> None:
+        """Fill the head's layers with random weights."""
+        self.init(self)
 
     def forward(self, c5: Tensor) -> Tensor:
         """Map C5 (N, C, h, w) to logits (N, K, h, w)."""

@@ -1,4 +1,4 @@
-"""Picture grids for segmentation: predictions beside ground truth, and the batch a model is trained on.
+"""Figures of segmentation: predictions beside ground truth, and the batch a model is trained on.
 
 Letters of the shapes: N images, H, W a label map, h, w an image, K classes.
 """
@@ -16,7 +16,7 @@ from PIL import Image
 
 from dettoolkit.datasets.cityscapes_labels import VOID
 from dettoolkit.drawing.boxes import Color, Picture, class_color, class_name
-from dettoolkit.drawing.detection_grids import Cell, fit_to_cell, grid, in_rows
+from dettoolkit.drawing.grids import Cell, fit_to_cell, grid, in_rows
 
 UNLABELED, UNSCORED = "not labeled", "not labeled: dimmed in the prediction, not scored"
 DARK, STRIPE = (20, 20, 22), (110, 110, 118)  # pixels without a label; no class of Cityscapes has stripes
@@ -51,7 +51,7 @@ class SegmentationItem:
             )
 
 
-def segmentation_picture(
+def segmentation_figure(
     items: Sequence[SegmentationItem],
     class_names: Sequence[str],
     colors: Sequence[Color | None],
@@ -92,26 +92,22 @@ def segmentation_picture(
     )
 
 
-def segmentation_batch_picture(
-    batch: Mapping[str, Any],
-    class_names: Sequence[str],
-    colors: Sequence[Color | None],
-    max_images: int,
+def segmentation_batch_figure(
+    batch: Mapping[str, Any], class_names: Sequence[str], colors: Sequence[Color | None]
 ) -> Picture:
-    """Draw the first images of a training batch as the model gets them, under their labels; uint8 (H, W, 3).
+    """Draw the images of a training batch as the model gets them, under their labels; uint8 (H, W, 3).
 
     Args:
-        batch: on the CPU, images uint8 (N, 3, h, w) RGB, labels (N, H, W) with VOID (255) for pixels without
-            a label, image_ids (N,).
+        batch: on the CPU, images uint8 (N, 3, h, w) RGB, label_map (N, H, W) with VOID (255) for pixels
+            without a label, image_ids (N,).
         class_names: name of each class.
         colors: color of each class; None chooses one.
-        max_images: images drawn at most.
     """
     palette = _palette(colors)
     cells: list[Cell] = []
     pixels = np.zeros(256, np.int64)
     for image, labels, image_id in zip(
-        *(np.asarray(batch[key])[:max_images] for key in ("images", "labels", "image_ids")), strict=True
+        *(np.asarray(batch[key]) for key in ("images", "label_map", "image_ids")), strict=True
     ):
         _, fitted = fit_to_cell(np.ascontiguousarray(image.transpose(1, 2, 0)))  # (3, h, w) -> (h, w, 3)
         size_hw = fitted.shape[:2]

@@ -40,18 +40,27 @@ def write_label_ids(folder: Path, image: PurePath, predicted: NDArray[Any], labe
             f"prediction for {image}: shape {predicted.shape}, {values}; wanted (H, W) with labels 0 to "
             f"{len(label_ids) - 1}"
         )
-    ids = np.array(label_ids, np.uint8 if max(label_ids, default=0) < 256 else np.uint16)
     path = _path(folder, image)
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with path.open("xb") as file:
-            Image.fromarray(ids[predicted]).save(file, format="png")
+        save_label_ids(path, predicted, label_ids)
     except FileExistsError:
         raise FileExistsError(
             f"{path} exists already and is not overwritten: write predictions into a fresh folder; if two "
             "images have the same name in different folders, give their paths below a common folder"
         ) from None
     return path
+
+
+def save_label_ids(path: Path, labels: NDArray[Any], label_ids: Sequence[int]) -> None:
+    """Write labels (H, W) as a PNG of the value of each class; missing folders are made.
+
+    Raises:
+        FileExistsError: there is such a file already; it is left as it is.
+    """
+    ids = np.array(label_ids, np.uint8 if max(label_ids, default=0) < 256 else np.uint16)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("xb") as file:
+        Image.fromarray(ids[labels]).save(file, format="png")
 
 
 def _path(folder: Path, image: PurePath) -> Path:

@@ -1,45 +1,49 @@
-"""Segmentation model and loss from their recipe sections."""
+"""A recipe's segmenter, its loss, and its section of a manifest."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dettoolkit.backbones.build import build_backbone, refuse_replaced
-from dettoolkit.wording import listing
+from dettoolkit.backbones.build import build_backbone
 from dettoolkit.backbones.initialize import initialize
 from dettoolkit.backbones.padding import pad_same
+from dettoolkit.config import SegmentationRecipe
 from dettoolkit.config.segmentation import CrossEntropy, LRASPPModel, RASPPModel
+from dettoolkit.datasets.cityscapes_labels import CLASSES
 from dettoolkit.heads.lraspp import LRASPPHead
 from dettoolkit.heads.raspp import RASPPHead
-from dettoolkit.segmentation.losses import cross_entropy
-from dettoolkit.segmentation.model import Segmenter
-from dettoolkit.segmentation.task import Losses
-from dettoolkit.weights.pretrained import load_backbone, load_segmenter
+from dettoolkit.network import Network
+from dettoolkit.segmentation.losses import Loss, cross_entropy
+from dettoolkit.segmentation.spec import SegmentationSection
+from dettoolkit.weights.load import load_pretrained
+from dettoolkit.wording import listing
 
 LOW_FEATURES = {"depthwise": "low_depthwise", "output": "low_first"}
 
 
 def build_segmenter(
     model: LRASPPModel | RASPPModel, *, num_classes: int, pretrained: bool, exact: bool = False
-) -> Segmenter:
-    """Build the segmenter; with `pretrained`, start it from the weights that the recipe names.
+) -> Network:
+    """Build the network; with `pretrained`, start it from the weights that the recipe names.
 
     Raises:
-        ValueError: with `exact`, weights of another number of classes; without, their class
-            layers start fresh.
+        ValueError: with `exact`, weights of another number of classes; without, their class layers start
+            fresh.
     """
-    backbone = build_backbone(model.backbone, task="segmentation")
-    head = model.head
-    eps = head.norm_eps if head.norm_eps is not None else model.backbone.norm_eps
-    momentum = head.norm_momentum if head.norm_momentum is not None else model.backbone.norm_momentum
-    low = LOW_FEATURES[model.head.low] if isinstance(model, LRASPPModel) else None
+    section, head = model.backbone, model.head
+    eps = head.norm_eps if head.norm_eps is not None else section.norm_eps
+    momentum = head.norm_momentum if head.norm_momentum is not None else section.norm_momentum
+    norm = partial(nn.BatchNorm2d, eps=eps, momentum=momentum)
+    init = partial(initialize, init=head.init, std=head.init_std)
+    backbone = build_backbone(section)
     built: LRASPPHead | RASPPHead
     if isinstance(model, LRASPPModel):
         built = LRASPPHead(
-            in_channels=(backbone.channels[LOW_FEATURES[model.head.low]], backbone.channels["c5"]),
+            in_channels={name: backbone.channels[name] for name in (LOW_FEATURES[model.head.low], "c5")},
             filters=head.filters,
             num_classes=num_classes,
             in_stride=backbone.strides["c5"],
@@ -47,36 +51,52 @@ def build_segmenter(
             gate=model.head.gate,
             gate_bias=model.head.gate_bias,
             align_corners=model.align_corners,
-            norm_eps=eps,
-            norm_momentum=momentum,
+            norm=norm,
+            init=init,
         )
     else:
         built = RASPPHead(
             in_channels=backbone.channels["c5"],
             filters=head.filters,
             num_classes=num_classes,
-            norm_eps=eps,
-            norm_momentum=momentum,
+            norm=norm,
+            init=init,
         )
-    segmenter = Segmenter(backbone=backbone, head=built, low=low)
-    initialize(segmenter, init=head.init, std=head.init_std)
-    if model.backbone.padding == "same":
-        pad_same(segmenter)
-    if pretrained and model.backbone.weights is not None:
-        load_backbone(backbone, model.backbone.weights, network=model.backbone.type)
-    if pretrained and model.weights is not None:
-        report = load_segmenter(segmenter, backbone, model.weights)
-        if exact:
-            hint = "data.classes lists them in the order of the weights"
-            refuse_replaced(report, model.weights, num_classes=num_classes, hint=hint)
-    return segmenter
+    init(backbone)
+    built.initialize()
+    network = Network(backbone=backbone, heads={"segmentation": built})
+    if section.padding == "same":
+        pad_same(network)
+    if pretrained:
+        hint = "data.classes lists them in the order of the weights" if exact else None
+        load_pretrained(network, model, torchvision_model="lraspp_mobilenet_v3_large", exact=hint)
+    return network
 
 
-def build_loss(loss: CrossEntropy, names: Sequence[str], *, align_corners: bool) -> Losses:
+def section_of(
+    recipe: SegmentationRecipe, class_names: Sequence[str], class_ids: Sequence[int]
+) -> SegmentationSection:
+    """Return how a recipe's network is run on images, and the classes in its order."""
+    own, evaluation = recipe.data.classes, recipe.evaluation
+    colors = {each.name: each.color for each in (CLASSES if own is None else own)}
+    return SegmentationSection(
+        class_names=tuple(class_names),
+        class_ids=tuple(class_ids),
+        align_corners=recipe.model.align_corners,
+        mode=evaluation.mode,
+        window_hw=evaluation.window_hw,
+        stride_hw=evaluation.stride_hw,
+        scales=tuple(evaluation.scales),
+        flip=evaluation.flip,
+        colors=tuple(colors.get(name) for name in class_names),
+    )
+
+
+def build_loss(loss: CrossEntropy, names: Sequence[str], *, align_corners: bool) -> Loss:
     """Return the loss function of logits and labels.
 
     Raises:
-        ValueError: a weight for a class that the data set has not.
+        ValueError: a weight for a class that the data set does not have.
     """
     weights = None
     if loss.class_weights is not None:

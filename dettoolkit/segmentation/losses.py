@@ -6,6 +6,7 @@ N: images, K: classes; (H, W) the labels' size, (h, w) the logits', which the he
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dettoolkit.datasets.cityscapes_labels import VOID
+
+Loss = Callable[[Tensor, Tensor], Tensor]  # of logits (N, K, h, w) and label maps (N, H, W)
 
 
 def cross_entropy(
@@ -31,8 +34,8 @@ def cross_entropy(
     every gradient.
 
     Online hard example mining (Shrivastava et al. 2016) by pixels, as DDRNet and PIDNet train: only pixels
-    whose true class has a probability below `threshold` count, but at least the share `min_kept` of the
-    batch's labeled pixels, those with the lowest. Where DDRNet has a number of pixels, the share is the
+    whose true class has a probability below `threshold` count, but at least the fraction `min_kept` of the
+    batch's labeled pixels, those with the lowest. Where DDRNet has a number of pixels, the fraction is the
     same for any crop and any amount of void; BiSeNet's is 1/16.
 
     Args:

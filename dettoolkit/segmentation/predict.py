@@ -1,117 +1,90 @@
 """From images to label maps: the whole image or sliding windows, at one or several scales, mirrored or not.
 
-N: images, K: classes; (h, w) the images' size, (H, W) that of the answer. Images are answered one at a
-time, so that neither memory nor a single label depends on the size of a batch.
+N: images, K: classes; (h, w) the images' size, (H, W) a label map's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import product
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dettoolkit.manifest import SizeHW
+from dettoolkit.segmentation.spec import SegmentationSection
 from dettoolkit.segmentation.upsampling import first_highest, upsampled_labels
 
-Forward = Callable[[Tensor], Tensor]  # images (1, 3, h, w) to logits (1, K, any, any)
-
-
-@dataclass(frozen=True, kw_only=True)
-class InferenceOptions:
-    """How an image is answered.
-
-    Attributes:
-        mode: whole: the image at once. slide: overlapping windows, whose logits are averaged where they
-            overlap, as in mmsegmentation.
-        window_hw: size of a window. An image that is smaller is padded with 0, its mean color.
-        stride_hw: steps between windows; the last ones end where the image does.
-        scales: factors of the image's size. Where there are several, or `flip`, the softmax probabilities
-            are averaged, as in TensorFlow's DeepLab.
-        flip: at each scale, answer the mirrored image too.
-        align_corners: how logits are upsampled; see torch's interpolate.
-    """
-
-    mode: Literal["whole", "slide"]
-    window_hw: tuple[int, int]
-    stride_hw: tuple[int, int]
-    scales: tuple[float, ...]
-    flip: bool
-    align_corners: bool
-
-    def __post_init__(self) -> None:
-        if self.mode not in ("whole", "slide"):
-            raise ValueError(f"mode must be 'whole' or 'slide', got {self.mode!r}")
-        sizes = zip(self.stride_hw, self.window_hw, strict=True)
-        if self.mode == "slide" and not all(0 < stride <= window for stride, window in sizes):
-            raise ValueError(
-                f"stride_hw must be at least 1 and at most window_hw {self.window_hw}, got {self.stride_hw}: "
-                "pixels between the windows would get no answer; two thirds of the window are usual"
-            )
-        if not self.scales or min(self.scales) <= 0:
-            raise ValueError(f"scales must be one or more factors above 0, got {self.scales}; take (1.0,)")
+Forward = Callable[[Tensor], Tensor]  # images (N, 3, h, w) to logits (N, K, any, any)
 
 
 @torch.no_grad()
 def predict_labels(
-    forward: Forward, images: Tensor, *, out_hw: tuple[int, int], options: InferenceOptions
-) -> Tensor:
+    forward: Forward, images: Tensor, *, sizes_hw: Sequence[SizeHW], options: SegmentationSection
+) -> list[Tensor]:
     """Predict each pixel's class: the one of the highest logit or mean probability, the first where equal.
 
     Args:
-        forward: the network, in evaluation mode.
+        forward: the network, in evaluation mode. Whole images enter it together, windows one by one.
         images: float (N, 3, h, w), normalized; N may be 0.
-        out_hw: size of the answer, to which the logits are upsampled bilinearly.
-        options: how an image is answered.
+        sizes_hw: (H, W) of each image's label map, to which its logits are upsampled bilinearly.
+        options: how it is run.
 
     Returns:
-        uint8 (N, H, W).
+        uint8 (H, W) for each image.
 
     Raises:
         ValueError: more classes than uint8 holds beside void.
     """
-    labels = images.new_zeros((len(images), *out_hw), dtype=torch.uint8)
-    for image, answer in zip(images.unsqueeze(1), labels, strict=True):
+    found = []
+    for logits, size in zip(_logits(forward, images, options), sizes_hw, strict=True):
         if len(options.scales) == 1 and not options.flip:
-            (logits,) = _answers(forward, image, options)
-            answer.copy_(upsampled_labels(logits[0], out_hw, align_corners=options.align_corners))
+            (only,) = logits
+            found.append(upsampled_labels(only[0], size, align_corners=options.align_corners))
         else:
-            answer.copy_(first_highest(_mean_probabilities(forward, image, out_hw, options)[0]))
-    return labels
+            found.append(first_highest(_mean_probabilities(logits, size, options)[0]))
+    return found
 
 
-def _mean_probabilities(
-    forward: Forward, image: Tensor, out_hw: tuple[int, int], options: InferenceOptions
-) -> Tensor:
-    """Average the softmax of all answers to an image (1, 3, h, w): (1, K, H, W)."""
-    total, answers = image.new_zeros(()), 0
-    for logits in _answers(forward, image, options):
-        total = _upsampled(logits, out_hw, options).softmax(dim=1).add_(total)
-        answers += 1
-    return total.div_(answers)
+def _logits(forward: Forward, images: Tensor, options: SegmentationSection) -> Iterator[Iterable[Tensor]]:
+    """Yield for each image its logits (1, K, any, any) at each scale, and mirrored."""
+    if options.mode == "slide":  # logits of the image's size: one at a time is in memory
+        yield from (_each_scale(forward, images[row : row + 1], options) for row in range(len(images)))
+    elif len(images):
+        batches = list(_each_scale(forward, images, options))
+        yield from ([logits[row : row + 1] for logits in batches] for row in range(len(images)))
 
 
-def _answers(forward: Forward, image: Tensor, options: InferenceOptions) -> Iterator[Tensor]:
-    """Yield the logits, float32 (1, K, any, any), of an image (1, 3, h, w) at each scale, and mirrored."""
+def _mean_probabilities(logits: Iterable[Tensor], size_hw: SizeHW, options: SegmentationSection) -> Tensor:
+    """Average the softmax of an image's logits: (1, K, H, W)."""
+    total, count = torch.zeros(()), 0
+    for each in logits:
+        total = _upsampled(each, size_hw, options).softmax(dim=1).add_(total)
+        count += 1
+    return total.div_(count)
+
+
+def _each_scale(forward: Forward, images: Tensor, options: SegmentationSection) -> Iterator[Tensor]:
+    """Yield the logits, float32 (N, K, any, any), of images (N, 3, h, w) at each scale, and mirrored."""
     for scale in options.scales:
-        scaled = image
+        scaled = images
         if scale != 1:
-            height, width = (max(round(side * scale), 1) for side in image.shape[2:])
-            scaled = F.interpolate(image, size=(height, width), mode="bilinear", align_corners=False)
-        yield _answer(forward, scaled, options)
+            height, width = (max(round(side * scale), 1) for side in images.shape[2:])
+            scaled = F.interpolate(images, size=(height, width), mode="bilinear", align_corners=False)
+        yield _run(forward, scaled, options)
         if options.flip:
-            yield _answer(forward, scaled.flip(3), options).flip(3)
+            yield _run(forward, scaled.flip(3), options).flip(3)
 
 
-def _answer(forward: Forward, image: Tensor, options: InferenceOptions) -> Tensor:
-    return _windowed(forward, image, options) if options.mode == "slide" else forward(image).float()
+def _run(forward: Forward, images: Tensor, options: SegmentationSection) -> Tensor:
+    return _windowed(forward, images, options) if options.mode == "slide" else forward(images).float()
 
 
-def _windowed(forward: Forward, image: Tensor, options: InferenceOptions) -> Tensor:
+def _windowed(forward: Forward, image: Tensor, options: SegmentationSection) -> Tensor:
     """Average the logits of sliding windows: (1, K, h, w). One window at a time is in memory."""
+    if options.window_hw is None or options.stride_hw is None:  # which the section refuses
+        raise ValueError("sliding windows need window_hw and stride_hw")
     height, width = image.shape[2:]
     window_h, window_w = options.window_hw
     image = F.pad(image, (0, max(window_w - width, 0), 0, max(window_h - height, 0)))
@@ -134,7 +107,7 @@ def _starts(length: int, window: int, stride: int) -> list[int]:
     return [*range(0, last, stride), last]
 
 
-def _upsampled(logits: Tensor, size_hw: tuple[int, int], options: InferenceOptions) -> Tensor:
+def _upsampled(logits: Tensor, size_hw: SizeHW, options: SegmentationSection) -> Tensor:
     """Resize logits (1, K, any, any) bilinearly, unless they have that size."""
     if logits.shape[2:] == size_hw:
         return logits

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image as PillowImage
 
 from dettoolkit.drawing.boxes import Color
 from dettoolkit.drawing.masks import draw_segments
+from dettoolkit.evaluation.label_ids import save_label_ids
 from dettoolkit.interop import run_lengths, supervision_masks
 from dettoolkit.results import Result, fresh, listed
 
@@ -35,7 +35,7 @@ class SegmentationResult(Result):
 
     @property
     def fractions(self) -> dict[str, float]:
-        """Return the share of pixels, in (0, 1], of each class that occurs, the largest first."""
+        """Return the fraction of the pixels, in (0, 1], of each class that occurs, the largest first."""
         return {self.class_names[label]: count / self.labels.size for label, count in self._pixels()}
 
     def _pixels(self) -> list[tuple[int, int]]:
@@ -65,7 +65,7 @@ class SegmentationResult(Result):
         """Return what was found, in a few words."""
         fractions = self.fractions.items()
         return listed(
-            [f"{name} {share:.1%}" if share >= 0.001 else f"{name} <0.1%" for name, share in fractions]
+            [f"{name} {value:.1%}" if value >= 0.001 else f"{name} <0.1%" for name, value in fractions]
         )
 
     def plot(self) -> NDArray[np.uint8]:
@@ -80,7 +80,7 @@ class SegmentationResult(Result):
                 "label": label,
                 "class_id": self.class_ids[label],
                 "pixels": count,
-                "share": count / self.labels.size,
+                "fraction": count / self.labels.size,
             }
             for label, count in self._pixels()
         ]
@@ -101,10 +101,7 @@ class SegmentationResult(Result):
         path = fresh(path)
         if path.suffix.lower() != ".png":
             raise ValueError(f"{path}: label maps are written as .png, which loses nothing")
-        values = np.array(self.class_ids if ids else range(len(self.class_ids)))
-        values = values.astype(np.uint8 if values.max(initial=0) < 256 else np.uint16)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        PillowImage.fromarray(values[self.labels]).save(path)
+        save_label_ids(path, self.labels, self.class_ids if ids else range(len(self.class_ids)))
         return path
 
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:

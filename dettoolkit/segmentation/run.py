@@ -1,4 +1,4 @@
-"""Segmentation recipe to objects."""
+"""Segmentation recipe to objects: data sets, network and task."""
 
 from __future__ import annotations
 
@@ -9,29 +9,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from dettoolkit.wording import listing
 from dettoolkit.complexity import count_madds, count_parameters
-from dettoolkit.config.recipe import SegmentationRecipe
+from dettoolkit.config import SegmentationRecipe
 from dettoolkit.config.segmentation import SegmentationData, SegmentationSplit
 from dettoolkit.datasets.cityscapes import SegmentationDataset, collate
-from dettoolkit.datasets.cityscapes_labels import CLASSES
+from dettoolkit.datasets.cityscapes_labels import CLASSES, VOID
 from dettoolkit.datasets.data_report import BadImages
 from dettoolkit.datasets.label_classes import LabelClasses
 from dettoolkit.datasets.scenes.folder import check_scenes, write_scenes
 from dettoolkit.datasets.segmentation_augment import CenterCrop, EvalTransform, SegmentationTransform
 from dettoolkit.datasets.segmentation_files import Layout, SegmentationFiles
 from dettoolkit.datasets.segmentation_root import check_cityscapes_root
+from dettoolkit.drawing.segmentation_grids import segmentation_batch_figure
 from dettoolkit.evaluation.label_ids import write_label_ids
 from dettoolkit.evaluation.segmentation_counts import SegmentationCounts
-from dettoolkit.run import Classes, Run, Split, warn_of_other_classes
-from dettoolkit.segmentation.build import build_loss, build_segmenter
-from dettoolkit.segmentation.figures import draw_predictions, draw_training_batch
-from dettoolkit.segmentation.model import Segmenter
-from dettoolkit.segmentation.predict import InferenceOptions
+from dettoolkit.network import Network
+from dettoolkit.run import Batch, Classes, ImageFile, Run, Split
+from dettoolkit.segmentation.build import build_loss, build_segmenter, section_of
+from dettoolkit.segmentation.decode import resize_labels
+from dettoolkit.segmentation.figures import draw_predictions
+from dettoolkit.segmentation.result import SegmentationResult
 from dettoolkit.segmentation.task import SegmentationTask
-from dettoolkit.training.module import Batch
+from dettoolkit.weights.description import warn_of_other_classes
+from dettoolkit.wording import listing
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +50,7 @@ class SegmentationRun(Run):
 
     @property
     def monitor(self) -> str | None:
-        """Return the name of the score that says which checkpoint is best; None when all labels are void."""
+        """Return the score's name that says which checkpoint is best; None when all labels are void."""
         void = self.problems["val"].counts.get("nothing but void", 0)
         return None if void == len(self.val) else self.task.monitor
 
@@ -55,6 +58,24 @@ class SegmentationRun(Run):
     def val_batch_size(self) -> int:
         """Return the images per process in validation."""
         return self.recipe.data.eval_batch_size
+
+    def image_files(self) -> list[ImageFile]:
+        """Return the image files of the validation set, in its order."""
+        return list_images(self.val)
+
+    def prediction_of(self, result: SegmentationResult, row: int) -> SegmentationCounts | None:
+        """Return what `task.score` takes; None where the label file cannot be read and is to be skipped."""
+        maps = self.val.read_maps(row)
+        if maps is None:
+            return None
+        labels, instances = maps
+        predicted = resize_labels(result.labels, (labels.shape[0], labels.shape[1]))
+        return self.task.count(
+            row,
+            torch.from_numpy(predicted),
+            torch.from_numpy(labels),
+            None if instances is None else torch.from_numpy(instances),
+        )
 
     def read_annotations(self, splits: Sequence[Split]) -> None:
         """Read every label file of some splits, about 10 ms each, so that what is wrong shows at once."""
@@ -86,19 +107,17 @@ class SegmentationRun(Run):
 
     def batch_lines(self, batch: Batch, outputs: Any) -> list[str]:
         """Describe a batch's targets and the network's outputs."""
-        labels = batch["labels"]
-        present = [
-            self.classes.names[label] for label in labels.unique().tolist() if label < len(self.classes.names)
-        ]
+        labels = batch["label_map"]
+        present = [self.classes.names[label] for label in labels.unique().tolist() if label != VOID]
         return [
             f"batch     images {tuple(batch['images'].shape)}, labels {tuple(labels.shape)}, "
-            f"{float((labels == 255).float().mean()):.1%} void, classes: {listing(present)}",
+            f"{float((labels == VOID).float().mean()):.1%} void, classes: {listing(present)}",
             f"outputs   logits {tuple(outputs.shape)}",
         ]
 
-    def draw_training_batch(self, folder: Path) -> None:
-        """Draw the labels of the first images as the network will see them."""
-        draw_training_batch(self.train, self.task.classes, folder, self.recipe.evaluation.figures)
+    def batch_figure(self, batch: Batch) -> NDArray[np.uint8]:
+        """Draw the images of a batch under their labels."""
+        return segmentation_batch_figure(batch, self.classes.names, self.task.classes.colors)
 
     def write_predictions(self, predictions: Sequence[Any], out: Path) -> None:
         """Draw figures: images spread over the set, and the worst ones."""
@@ -114,6 +133,11 @@ class SegmentationRun(Run):
             write_label_ids(folder(), image, labels, self.task.classes.label_ids)
 
         self.task.sink = write
+
+
+def list_images(data: SegmentationDataset) -> list[ImageFile]:
+    """List the image files of a data set, in its order."""
+    return [ImageFile(path, max_megapixels=data.max_megapixels) for path in data.files.image_paths]
 
 
 def prepare_data(
@@ -204,7 +228,7 @@ def training_run(name: str, recipe: SegmentationRecipe, *, pretrained: bool) -> 
 def evaluation_run(
     name: str, recipe: SegmentationRecipe, *, own: Classes | None, what: str
 ) -> SegmentationRun:
-    """Find the validation data and build the segmenter that is scored; see build.evaluation_run."""
+    """Find the validation data and build the segmenter that is scored."""
     prepare_data(recipe.data, [recipe.data.val])
     val = find_files(recipe.data, [recipe.data.val])
     if own is not None:
@@ -215,7 +239,7 @@ def evaluation_run(
 
 def _build_network(
     recipe: SegmentationRecipe, classes: LabelClasses, *, pretrained: bool, exact: bool = False
-) -> Segmenter:
+) -> Network:
     if pretrained and recipe.model.weights is not None:
         warn_of_other_classes(recipe.model.weights, classes.names)
     return build_segmenter(recipe.model, num_classes=len(classes), pretrained=pretrained, exact=exact)
@@ -224,7 +248,7 @@ def _build_network(
 def _assemble(
     name: str,
     recipe: SegmentationRecipe,
-    network: Segmenter,
+    network: Network,
     *,
     train: SegmentationFiles | None,
     val: SegmentationFiles,
@@ -268,22 +292,14 @@ def build_dataset(
     )
 
 
-def build_task(recipe: SegmentationRecipe, network: Segmenter, classes: LabelClasses) -> SegmentationTask:
+def build_task(recipe: SegmentationRecipe, network: Network, classes: LabelClasses) -> SegmentationTask:
     """Compose network, loss, inference and evaluation."""
-    model, evaluation = recipe.model, recipe.evaluation
     return SegmentationTask(
         network=network,
-        loss_of=build_loss(model.loss, classes.names, align_corners=model.align_corners),
+        loss_of=build_loss(recipe.model.loss, classes.names, align_corners=recipe.model.align_corners),
         mean=recipe.data.mean,
         std=recipe.data.std,
-        inference=InferenceOptions(
-            mode=evaluation.mode,
-            window_hw=evaluation.window_hw,
-            stride_hw=evaluation.stride_hw,
-            scales=tuple(evaluation.scales),
-            flip=evaluation.flip,
-            align_corners=model.align_corners,
-        ),
+        inference=section_of(recipe, classes.names, classes.label_ids),
         classes=classes,
         categories=categories_of(classes),
     )

@@ -5,7 +5,7 @@ neighbors have the same best class, so has every pixel between them: of each nei
 least as high as any other, so its mean is too. Only pixels whose neighbors disagree need the logits of all
 classes; they are few, along the borders of regions.
 
-K: classes; (h, w) the logits' size, (H, W) that of the answer; P: pixels whose neighbors disagree.
+K: classes; (h, w) the logits' size, (H, W) the label map's; P: pixels whose neighbors disagree.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ def upsampled_labels(logits: Tensor, out_hw: tuple[int, int], *, align_corners: 
         size_hw = (logits.shape[1], width)
         across = F.interpolate(across[None], size_hw, mode="bilinear", align_corners=align_corners)[0]
     best = first_highest(across)  # (h, W)
-    above, below, share = _neighbors(logits.shape[1], height, align_corners=align_corners)
-    above, below, share = (each.to(logits.device) for each in (above, below, share))
+    above, below, fraction = _neighbors(logits.shape[1], height, align_corners=align_corners)
+    above, below, fraction = (each.to(logits.device) for each in (above, below, fraction))
     labels = best.index_select(0, above)  # (H, W)
     disputed = (labels != best.index_select(0, below)).flatten().nonzero().squeeze(1)  # (P,)
     row = disputed // width
     column = disputed - row * width
     upper, lower = above[row] * width + column, below[row] * width + column
-    share = share[row]
-    rest = 1 - share
+    fraction = fraction[row]
+    rest = 1 - fraction
     planes = (
-        (plane.index_select(0, upper) * rest).addcmul_(plane.index_select(0, lower), share)
+        (plane.index_select(0, upper) * rest).addcmul_(plane.index_select(0, lower), fraction)
         for plane in across.flatten(1)
     )
     labels.view(-1)[disputed] = first_highest(planes)
@@ -84,8 +84,8 @@ def _neighbors(length: int, out_length: int, *, align_corners: bool) -> tuple[Te
     """Return between which of `length` samples each of `out_length` lies, as torch's interpolate has it.
 
     Returns:
-        numbers of the samples before and after, int64, the same where it falls on one, and the share of the
-        second, float32; each (out_length,).
+        numbers of the samples before and after, int64, the same where it falls on one, and the fraction of
+        the second, float32; each (out_length,).
     """
     steps = torch.arange(out_length, dtype=torch.float32)
     if align_corners:
@@ -93,6 +93,6 @@ def _neighbors(length: int, out_length: int, *, align_corners: bool) -> tuple[Te
     else:
         place = ((steps + 0.5) * (torch.tensor(float(length)) / out_length) - 0.5).clamp(min=0)
     before = place.long().clamp(max=length - 1)
-    share = (place - before).clamp(0, 1)
-    after = torch.where(share > 0, before + 1, before).clamp(max=length - 1)
-    return before, after, share
+    fraction = (place - before).clamp(0, 1)
+    after = torch.where(fraction > 0, before + 1, before).clamp(max=length - 1)
+    return before, after, fraction

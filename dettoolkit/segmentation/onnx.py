@@ -4,9 +4,9 @@ Bilinear upsampling mixes the logits of four neighbors, so where these agree on 
 of all pixels between them. Such a cell is painted; only the others, those at the borders of objects, are
 upsampled.
 
-N: images, K: classes, (h, w): the logits' size, (H, W): the answer's. A cell is what lies between four
+N: images, K: classes, (h, w): the logits' size, (H, W): the label map's. A cell is what lies between four
 neighboring logits, the rim included, where they repeat: (h + 1) x (w + 1). C: cells of the batch that are
-upsampled, (R, Q): most rows and columns of pixels in a cell.
+upsampled, (R, Q): largest number of rows and columns of pixels in a cell.
 """
 
 from __future__ import annotations
@@ -16,17 +16,30 @@ from typing import NamedTuple
 import onnx_ir as ir
 
 from dettoolkit.formats.onnx.nodes import Nodes
+from dettoolkit.manifest import Manifest
 
 
 class Axis(NamedTuple):
     """How the pixels of one axis lie in the cells."""
 
     cell: ir.Value  # int64 (pixels,) the cell of each
-    share: ir.Value  # float32 (pixels,) how far it lies from the cell's first logit to the second
+    fraction: ir.Value  # float32 (pixels,) how far it lies from the cell's first logit to the second
     first: ir.Value  # int64 (cells,) number of the first pixel of each
     pixels: ir.Value  # int64 (cells,) pixels of each
     low: ir.Value  # int64 (cells,) the first logit of each
     high: ir.Value  # int64 (cells,) the second
+
+
+def final_labels(
+    g: Nodes, logits: ir.Value, manifest: Manifest, image_hw: tuple[ir.Value, ir.Value] | None
+) -> tuple[ir.Value, list[int | str], ir.DataType]:
+    """Turn logits into labels of the input's size, or of `image_hw`; see `TaskSpec.onnx_answers`."""
+    if manifest.input_hw is None:
+        raise ValueError("a label map of an exported file has a size: set input_hw")
+    height, width = manifest.input_hw
+    out_hw = image_hw or (g.integers(height), g.integers(width))
+    labels = label_map(g, logits, out_hw, align_corners=manifest.section.align_corners)
+    return labels, ["H", "W"] if image_hw else [height, width], ir.DataType.UINT8
 
 
 def label_map(
@@ -90,7 +103,7 @@ def _axis(g: Nodes, length: ir.Value, pixels: ir.Value, *, align_corners: bool) 
     count = g.cast(count, ir.DataType.INT64)
     return Axis(
         cell=cell,
-        share=g.op("Sub", position, floor),
+        fraction=g.op("Sub", position, floor),
         first=g.op("CumSum", count, zero, exclusive=1),
         pixels=count,
         low=g.op("Max", g.op("Sub", cells, one), zero),
@@ -102,13 +115,13 @@ def _pixels(g: Nodes, axis: Axis, cells: ir.Value) -> tuple[ir.Value, ir.Value]:
     """List the pixels of cells (C,) along an axis, the last again where there are fewer than in others.
 
     Returns:
-        their numbers and fractions, (most, C) each.
+        their numbers and fractions, (largest, C) each.
     """
-    most = g.op("ReduceMax", axis.pixels, keepdims=0)
-    step = g.op("Unsqueeze", g.op("Range", g.integer(0), most, g.integer(1)), g.integers(1))
+    largest = g.op("ReduceMax", axis.pixels, keepdims=0)
+    step = g.op("Unsqueeze", g.op("Range", g.integer(0), largest, g.integer(1)), g.integers(1))
     last = g.op("Sub", g.op("Gather", axis.pixels, cells, axis=0), g.integer(1))
     pixel = g.op("Add", g.op("Gather", axis.first, cells, axis=0), g.op("Min", step, last))
-    return pixel, g.op("Gather", axis.share, pixel, axis=0)
+    return pixel, g.op("Gather", axis.fraction, pixel, axis=0)
 
 
 def _corner_logits(
