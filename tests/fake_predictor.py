@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 
-from dettoolkit.inference.answers import DetectionAnswer, SegmentationAnswer
-from dettoolkit.inference.results import DetectionResult, SegmentationResult
+from dettoolkit.classification.result import ClassificationResult
+from dettoolkit.detection.result import DetectionResult
+from dettoolkit.segmentation.result import SegmentationResult
 
 NAMES, IDS = ("box", "bar", "none"), (3, 7, 300)
 
@@ -19,35 +20,34 @@ class FakePredictor:
 
     def __init__(self, task="detection", fail_after=None):
         self.task, self.class_names = task, NAMES
-        self.manifest = SimpleNamespace(task=task, class_names=NAMES, class_ids=IDS, export=None)
+        self.manifest = SimpleNamespace(task=task, class_names=NAMES, export=None)
         self.fail_after = fail_after  # images until it is broken off
         self.batches = []  # sizes of what came
 
     def predict_batch(self, images, *, threshold=None):
         self.batches.append(len(images))
-        return [self._answer(image, threshold or 0.0) for image in images]
+        return [self._result(image, threshold or 0.0) for image in images]
 
-    def _answer(self, image, threshold):
+    def _result(self, image, threshold):
         if self.fail_after is not None:
             self.fail_after -= 1
             if self.fail_after < 0:
                 raise KeyboardInterrupt
+        facts = {"path": None, "image": image, "class_names": NAMES, "class_ids": IDS}
         height, width = image.shape[:2]
+        count = int(image[0, 0, 0]) // 64
         if self.task == "segmentation":
             labels = np.zeros((height, width), np.uint8)
-            labels[:, width // 2 :] = 1 + image[0, 0, 0] // 64 % 2
-            return SegmentationAnswer(labels)
-        count = int(image[0, 0, 0]) // 64
+            labels[:, width // 2 :] = 1 + count % 2
+            return SegmentationResult(**facts, colors=None, labels=labels)
+        if self.task == "classification":
+            order, scores = np.roll(np.arange(3), count), np.array([0.5, 0.375, 0.125], np.float32)
+            return ClassificationResult(**facts, labels=order, scores=scores)
         corner = np.arange(count, dtype=np.float32)[:, None] + np.array([[1.25, 2, 9, 12]], np.float32)
         scores = np.linspace(0.9, 0.3, count, dtype=np.float32)
         keep = scores >= threshold
-        return DetectionAnswer(corner[keep], scores[keep], (np.arange(count) % 2)[keep])
-
-    def prediction(self, image, answer, *, path=None):
-        facts = {"path": path, "image": image, "class_names": NAMES, "class_ids": IDS}
-        if self.task == "segmentation":
-            return SegmentationResult(**facts, colors=None, labels=answer.labels)
-        return DetectionResult(**facts, **answer._asdict())
+        labels = (np.arange(count) % 2)[keep]
+        return DetectionResult(**facts, boxes_xyxy=corner[keep], scores=scores[keep], labels=labels)
 
 
 def write_images(folder: Path, names, hw=(20, 24)) -> Path:

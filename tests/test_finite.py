@@ -53,12 +53,11 @@ def test_a_checkpoint_s_weights_are_looked_at(run, tmp_path, capsys, monkeypatch
     bad = spoil(run, tmp_path / "bad.ckpt", value=value)
     first = next(name for name in read_checkpoint(bad)[1] if name.endswith("weight"))
     message = rf"bad\.ckpt: {first.removeprefix('network.')} .*NaN or infinite.* an earlier checkpoint"
-    commands_ = {"evaluate": [bad]}
-    if "classification" not in str(run):
-        with pytest.raises(NonFiniteError, match=message):
-            load(bad)
-        commands_ |= {"predict": [bad, tmp_path], "export": [bad, "--out", tmp_path / "m.onnx"]}
-        (tmp_path / "photo.png").write_bytes(b"")
+    with pytest.raises(NonFiniteError, match=message):
+        load(bad)
+    export = [bad, "--out", tmp_path / "m.onnx"]
+    commands_ = {"evaluate": [bad], "predict": [bad, tmp_path], "export": export}
+    (tmp_path / "photo.png").write_bytes(b"")
     monkeypatch.chdir(tmp_path)
     for name, arguments in commands_.items():
         assert cli.main([name, *map(str, arguments)]) == 2
@@ -100,8 +99,6 @@ def test_outputs_are_looked_at_where_weights_are_finite(run, request, tmp_path, 
     assert cli.main(["evaluate", str(bad), "--out", str(out)]) == 2
     assert "NaN or infinite" in refused(capsys)
     assert not out.exists()
-    if "classification" in str(run):
-        return
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     with pytest.raises(NonFiniteError, match=r"bad\.ckpt: (class_)?logits \(1, .*NaN or infinite"):
         load(bad, device="cpu")(image)
@@ -169,15 +166,12 @@ def test_final_answers_of_a_file_are_looked_at():
 
 
 @pytest.mark.parametrize("names", [1, 5])
-@pytest.mark.parametrize("run", ["tiny_run", "tiny_segmentation_run"])
+@pytest.mark.parametrize("run", RUNS)
 def test_a_manifest_with_other_classes_than_the_network_is_refused(request, run, names):
     model = load(request.getfixturevalue(run), device="cpu")
-    own, facts = len(model.class_names), model.manifest.segmentation
-    manifest = replace(
-        model.manifest,
-        class_names=tuple(map(str, range(names))),
-        class_ids=tuple(range(names)),
-        segmentation=None if facts is None else replace(facts, colors=None),
-    )
+    own, section = len(model.class_names), model.manifest.section
+    classes = {"class_names": tuple(map(str, range(names))), "class_ids": tuple(range(names))}
+    colors = {"colors": None} if hasattr(section, "colors") else {}
+    manifest = model.manifest.with_section(replace(section, **classes, **colors))
     with pytest.raises(ValueError, match=rf"m\.onnx gives {own} classes.*names {names}"):
         Predictor(manifest, model.engine, source="m.onnx").predict_batch([IMAGE])

@@ -1,4 +1,4 @@
-"""Jobs: stopped and gone on with, divided into shards, they come to what one uninterrupted job comes to."""
+"""Jobs: stopped and resumed, divided into shards, they come to what one uninterrupted job comes to."""
 
 import csv
 import errno
@@ -36,7 +36,7 @@ def job_of(*sources, task="detection", **changes):
         class_ids=IDS,
         sources=tuple(str(each) for each in sources),
         save=("json",),
-        threshold=None if task == "segmentation" else 0.0,
+        threshold=0.0 if task == "detection" else None,
         classes=None,
         every=1,
         limit=None,
@@ -70,10 +70,17 @@ def images(tmp_path):
     return folder
 
 
-@pytest.mark.parametrize("task", ["detection", "segmentation"])
+SAVE = {
+    "detection": ("figures", "coco", "csv", "crops"),
+    "segmentation": ("figures", "coco", "csv", "masks"),
+    "classification": ("figures", "csv"),
+}
+
+
+@pytest.mark.parametrize("task", SAVE)
 @pytest.mark.parametrize("stop", [0, 1, 7, 22])
-def test_stopped_and_gone_on_with_comes_to_the_same(images, tmp_path, task, stop):
-    kinds = ("figures", "coco", "csv") + (("masks",) if task == "segmentation" else ("crops",))
+def test_stopped_and_resumed_comes_to_the_same(images, tmp_path, task, stop):
+    kinds = SAVE[task]
     job = job_of(images, task=task, save=kinds)
     for name, stops in (("whole", []), ("parts", [stop, 3])):
         for count in stops:
@@ -259,12 +266,12 @@ class Together(FakePredictor):
 
     def predict_batch(self, images, *, threshold=None):
         shift = np.float32(len(images) / 1024)
-        answers = super().predict_batch(images, threshold=threshold)
-        return [answer._replace(scores=answer.scores + shift) for answer in answers]
+        results = super().predict_batch(images, threshold=threshold)
+        return [replace(result, scores=result.scores + shift) for result in results]
 
 
 @pytest.mark.parametrize("fail_after", range(1, 30, 3))
-def test_a_job_that_goes_on_has_the_batches_of_an_unbroken_one(images, tmp_path, fail_after):
+def test_a_resumed_job_has_the_batches_of_an_unbroken_one(images, tmp_path, fail_after):
     write_video(images / "1/2.mp4", 5)
     job = job_of(images, save=("figures", "json"))
     run(job, tmp_path / "whole", predictor=Together(), batch_size=3)
@@ -406,7 +413,7 @@ def test_names_that_are_not_utf8_and_names_near_255_bytes(tmp_path, task):
     (folder / os.fsdecode(b"bad\xff.jpg")).write_bytes(b"")
     shutil.copy(write_video(tmp_path / "clip.mp4", 3), folder / os.fsdecode(b"clip\xff.mp4"))
     shutil.copy(tmp_path / "clip.mp4", folder / ("v" * 251 + ".mp4"))
-    kinds = ("figures", "csv", "coco") + (("masks",) if task == "segmentation" else ("crops",))
+    kinds = SAVE[task]
     job, out = job_of(folder, task=task, save=kinds), tmp_path / "out"
     run(job, out, predictor=FakePredictor(task, fail_after=3))
     run(job, out, resume=True)
@@ -434,7 +441,7 @@ def full(*_):
 
 
 @pytest.mark.parametrize("where", ["journal", "picture", "summary"])
-def test_after_a_full_disk_the_job_goes_on(images, tmp_path, monkeypatch, where):
+def test_after_a_full_disk_the_job_is_resumed(images, tmp_path, monkeypatch, where):
     job, out = job_of(images, save=("figures", "json")), tmp_path / "out"
     enter_folder(out, job, WHOLE, resume=False)
 
@@ -444,7 +451,7 @@ def test_after_a_full_disk_the_job_goes_on(images, tmp_path, monkeypatch, where)
                 if number == 5 and where == "journal":
                     patched.setattr(share._journal, "_file", FullFile(share._journal._file))
                 elif number == 5 and where == "picture":
-                    patched.setattr("dettoolkit.inference.results.save_figure", full)
+                    patched.setattr("dettoolkit.results.save_figure", full)
                 elif number == 22 and where == "summary":
                     patched.setattr("os.replace", full)
 
@@ -528,7 +535,7 @@ def test_a_folder_is_one_jobs(images, tmp_path):
     job, out = job_of(images), tmp_path / "out"
     run(job, out)
     assert read_job(out) == job
-    with pytest.raises(FileExistsError, match=r"has results already: go on with --resume .*out"):
+    with pytest.raises(FileExistsError, match=r"has results already.*--resume .*out"):
         run(job, out)
     with pytest.raises(
         ValueError, match=r"holds another job: threshold is 0\.5, there 0\.0\. Give a new folder"
@@ -548,17 +555,15 @@ def test_a_folder_is_one_jobs(images, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"save": ("figures", "gif")}, "cannot save 'gif': choose of figures, masks, crops, json"),
-        (
-            {"save": ("masks",)},
-            "'masks' cannot be saved, since the model does detection: choose of figures, crops, json",
-        ),
-        (
-            {"save": ("crops",), "task": "segmentation"},
-            "'crops' cannot be saved, since the model does segmentation",
+        ({"save": ("figures", "gif")}, "cannot save 'gif' .*figures, json, csv, parquet, crops, coco"),
+        ({"save": ("masks",)}, "cannot save 'masks' of detection"),
+        ({"save": ("crops",), "task": "segmentation"}, "'crops' of segmentation.*parquet, masks, coco"),
+        *(
+            ({"save": (kind,), "task": "classification"}, f"'{kind}' of classification.*json, csv, parquet$")
+            for kind in ("masks", "crops", "coco")
         ),
         ({"classes": ("box", "dog")}, "no class 'dog': the model has box, bar, none"),
-        ({"classes": ("box",), "task": "segmentation"}, "classes are chosen of a detector"),
+        ({"classes": ("box",), "task": "segmentation"}, "classes cannot be chosen of segmentation"),
     ],
 )
 def test_a_job_that_cannot_be_is_refused_before_it_begins(changes, text):

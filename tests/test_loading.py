@@ -14,8 +14,9 @@ from torch import nn
 import dettoolkit
 from dettoolkit import formats as engines
 from dettoolkit import loading
-from dettoolkit.loading import load, open_checkpoint
+from dettoolkit.loading import load, open_checkpoint, read_manifest
 from dettoolkit.manifest import ExportFacts, ManifestError, from_json
+from dettoolkit.tasks import sections
 from dettoolkit.weights.description import read_checkpoint
 
 
@@ -34,26 +35,26 @@ def test_the_network_has_the_checkpoint_s_weights(tiny_run):
     own = network.state_dict()
     assert own
     for name, values in own.items():
-        assert torch.equal(values, state[f"network.{name}"]), name
+        assert torch.equal(values, state[name]), name
     assert list(manifest.class_names) == description["class_names"]
-    assert manifest.class_ids == (3, 7)
+    assert manifest.section.class_ids == (3, 7)
     assert manifest.input_hw == (64, 64)
 
 
-@pytest.mark.parametrize("run", ["tiny_run", "tiny_segmentation_run"])
+@pytest.mark.parametrize("run", ["tiny_run", "tiny_segmentation_run", "tiny_classification_run"])
 def test_a_manifest_survives_being_written(run, request):
     manifest, _ = open_checkpoint(request.getfixturevalue(run))
-    again = from_json(manifest.to_json(), source="here")
+    again = from_json(manifest.to_json(), source="here", sections=sections())
     assert again.to_json() == manifest.to_json()
-    assert again.segmentation == manifest.segmentation
-    assert (again.input_hw, again.class_ids) == (manifest.input_hw, manifest.class_ids)
+    assert again.section == manifest.section
+    assert again.input_hw == manifest.input_hw
 
 
 def test_a_recipe_in_the_place_of_the_stored_one(tiny, tiny_run, tmp_path):
     recipe = tiny.load(tmp_path, "evaluation.score_threshold=0.2", "model.postprocess.nms_iou=0.3").recipe
     manifest, _ = open_checkpoint(tiny_run, recipe)
-    assert manifest.detection.score_threshold == 0.2
-    assert manifest.detection.nms_iou == 0.3
+    assert manifest.section.score_threshold == 0.2
+    assert manifest.section.nms_iou == 0.3
     other = tiny.load(tmp_path, "model.backbone.width=0.5").recipe
     with pytest.raises(ValueError, match="overrides must not change its tensors"):
         open_checkpoint(tiny_run, other)
@@ -63,9 +64,9 @@ def test_anchors_of_the_manifest_are_those_of_the_network(tiny_run):
     from dettoolkit.detection.anchors import default_boxes
 
     manifest, network = open_checkpoint(tiny_run)
-    facts = from_json(manifest.to_json(), source="").detection
-    boxes = default_boxes(input_hw=manifest.input_hw, **facts.anchors)
-    assert torch.equal(boxes, network.anchors_xyxy)
+    section = from_json(manifest.to_json(), source="", sections=sections()).section
+    boxes = default_boxes(section.levels, input_hw=manifest.input_hw)
+    assert torch.equal(boxes, network.heads["detection"].anchors_xyxy)
 
 
 def test_what_is_not_there_is_named(tmp_path, tiny_run):
@@ -122,11 +123,11 @@ class FakeFormat:
 
     threads = None
 
-    def read_manifest(self, path):
-        return from_json(path.read_text(), source=str(path))
+    def read_text(self, path):
+        return path.read_text()
 
-    def open_engine(self, path, *, threads):
-        self.threads = threads
+    def open_engine(self, path, *, outputs, threads):
+        self.outputs, self.threads = outputs, threads
         return self
 
     device = torch.device("cpu")
@@ -142,7 +143,8 @@ def exported(monkeypatch, tiny_run, tmp_path):
     module = FakeFormat()
     monkeypatch.setattr(engines, "module_of", lambda path: module)
     manifest, _ = open_checkpoint(tiny_run)
-    facts = ExportFacts(format="onnx", postprocessing=True)
+    outputs = ("boxes_xyxy", "scores", "labels", "counts")
+    facts = ExportFacts(format="onnx", outputs=outputs, postprocessing=True)
     path = tmp_path / "model.onnx"
     path.write_text(dataclasses.replace(manifest, export=facts).to_json())
     return path, module
@@ -151,7 +153,8 @@ def exported(monkeypatch, tiny_run, tmp_path):
 def test_an_exported_file_runs_in_its_own_runtime(exported):
     path, module = exported
     model = load(path, threads=2)
-    assert module.threads == 2
+    assert (module.threads, module.outputs) == (2, model.manifest.export.outputs)
+    assert read_manifest(path) == model.manifest
     found = model(np.zeros((128, 32, 3), np.uint8))
     assert found.boxes_xyxy.tolist() == [[0, 0, 16, 128]]  # of an input of 64 x 64
     assert found.names == ("bar",)
@@ -159,7 +162,7 @@ def test_an_exported_file_runs_in_its_own_runtime(exported):
 
 
 def test_an_exported_file_stays_on_the_cpu(exported):
-    with pytest.raises(ValueError, match="runs on the CPU here: leave device='cuda' out"):
+    with pytest.raises(ValueError, match="runs on the CPU here: omit device='cuda'"):
         load(exported[0], device="cuda")
 
 
@@ -200,5 +203,5 @@ def test_the_package_gives_load_and_imports_nothing_before_it_is_asked(tmp_path)
 def test_threads_that_no_machine_starts_are_refused(tmp_path, threads):
     (tmp_path / "model.onnx").write_bytes(b"")
     with pytest.raises(ValueError, match=rf"threads={threads!r}: wanted a whole number from 1 to \d+"):
-        engines.open_engine(tmp_path / "model.onnx", threads=threads)
+        engines.open_engine(tmp_path / "model.onnx", outputs=(), threads=threads)
     assert engines.check_threads(2) == 2

@@ -113,7 +113,7 @@ def test_shards_and_merge(tiny, tiny_run, tmp_path, capsys):
         assert run(*given, "--resume", tmp_path / "out", "--shard", f"{number}/2", "--save", "json,coco") == 0
     told = capsys.readouterr()
     assert f"when both shards are done: dettoolkit predict --merge {tmp_path / 'out'}" in told.out
-    assert "beginning in" in told.err
+    assert "Starting in" in told.err
     assert predict(["--merge", str(tmp_path / "out")]) == 0
     name = "coco.json"
     assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
@@ -123,7 +123,7 @@ def test_shards_and_merge(tiny, tiny_run, tmp_path, capsys):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
-def test_a_schedulers_signal_says_how_to_go_on(tiny, tiny_run, tmp_path):
+def test_a_schedulers_signal_says_how_to_resume(tiny, tiny_run, tmp_path):
     write_video(tmp_path / "in/long.mp4", 3000)
     out = tmp_path / "out"
     command = "import sys; from dettoolkit.cli.predicting import predict; sys.exit(predict())"
@@ -140,7 +140,7 @@ def test_a_schedulers_signal_says_how_to_go_on(tiny, tiny_run, tmp_path):
     told = process.communicate(timeout=60)[1]
     assert process.returncode == 130
     assert "Traceback" not in told
-    assert f"go on with: dettoolkit predict --resume {out}\n" in told
+    assert f"continue with: dettoolkit predict --resume {out}\n" in told
     assert not (out / "summary.json").exists()
 
 
@@ -151,15 +151,12 @@ def test_a_schedulers_signal_says_how_to_go_on(tiny, tiny_run, tmp_path):
         (["nowhere.ckpt", "{image}"], "nowhere.ckpt"),
         (["nowhere.onnx", "{image}"], "nowhere.onnx does not exist"),
         (["{run}", "{image}", "--threshold", "50"], "--threshold 50.0: wanted a score from 0 to 1"),
-        (
-            ["{run}", "{image}", "--save", "figures,masks"],
-            "'masks' cannot be saved, since the model does detection",
-        ),
-        (["{run}", "{image}", "--save", "png"], "cannot save 'png': choose of figures, masks"),
+        (["{run}", "{image}", "--save", "figures,masks"], "cannot save 'masks' of detection: choose from"),
+        (["{run}", "{image}", "--save", "png"], "cannot save 'png' of detection: choose from figures, json"),
         (["{run}", "{image}", "--classes", "dog"], "no class 'dog': the model has box, bar"),
         (["{run}", "{image}", "--annotations", "nowhere.json"], "nowhere.json: No such file"),
         (["{run}", "foo://bucket/x"], "foo://bucket/x cannot be read: Protocol not known: foo"),
-        (["{run}", "webcam", "--resume", "x"], "a camera or a stream is predicted once, as a whole"),
+        (["{run}", "webcam", "--resume", "x"], "a camera or a stream cannot be resumed"),
         (["--merge", "nowhere"], "nowhere holds no prediction job"),
         (["{run}", "{image}", "--threads", "100000"], "threads=100000: wanted a whole number from 1 to "),
         (["{run}", "{image}", "--workers", "100000"], "workers=100000: wanted a whole number from 1 to "),
@@ -184,18 +181,18 @@ def test_a_device_that_is_not_there(tiny, tiny_run, capsys):
     [
         ([], "give a model and what to predict on"),
         (["model.onnx"], "give a model and what to predict on"),
-        (["--resume", "nowhere"], "nowhere holds no job to go on with: give a model"),
+        (["--resume", "nowhere"], "nowhere holds no job to resume: give a model"),
         (["m", "s", "--shard", "4/3"], "4/3: wanted I/N with I from 1 to N, such as 1/8"),
         (["m", "s", "--batch-size", "0"], "0: wanted a number, 1 or more"),
-        (["m", ""], "SOURCE: an empty text names nothing: is a variable of your script not set?"),
-        (["", "s"], "MODEL: an empty text names nothing"),
-        (["m", "s", "--out", ""], "--out: an empty text names nothing"),
-        (["m", "s", "--resume", ""], "--resume: an empty text names nothing"),
-        (["--merge", ""], "--merge: an empty text names nothing"),
-        (["m", "s", "--annotations", ""], "--annotations: an empty text names nothing"),
-        (["m", "s", "--classes", ""], "--classes: an empty text names nothing"),
+        (["m", ""], "SOURCE: it is empty: is a variable of your script not set?"),
+        (["", "s"], "MODEL: it is empty"),
+        (["m", "s", "--out", ""], "--out: it is empty"),
+        (["m", "s", "--resume", ""], "--resume: it is empty"),
+        (["--merge", ""], "--merge: it is empty"),
+        (["m", "s", "--annotations", ""], "--annotations: it is empty"),
+        (["m", "s", "--classes", ""], "--classes: it is empty"),
         (["m", "s", "--resume", "a", "--out", "b"], "--resume names the folder already"),
-        (["m", "s", "--merge", "a"], "--merge DIR goes alone"),
+        (["m", "s", "--merge", "a"], "--merge DIR takes no other option"),
     ],
 )
 def test_wrong_usage_is_told_before_anything_is_loaded(given, text, capsys):
@@ -204,7 +201,7 @@ def test_wrong_usage_is_told_before_anything_is_loaded(given, text, capsys):
     assert text in capsys.readouterr().err
 
 
-def test_a_full_disk_is_one_sentence_that_says_how_to_go_on(tiny, tiny_run, tmp_path, monkeypatch, capsys):
+def test_a_full_disk_is_one_sentence_that_says_how_to_resume(tiny, tiny_run, tmp_path, monkeypatch, capsys):
     given = [tiny_run, tiny.data / "train", "--threshold", 0.01, "--save", "figures,crops,csv"]
     assert run(*given, "--out", tmp_path / "whole") == 0
     out, saved = tmp_path / "out", []
@@ -221,7 +218,7 @@ def test_a_full_disk_is_one_sentence_that_says_how_to_go_on(tiny, tiny_run, tmp_
         assert run(*given, "--out", out) == 2
     told = refused(capsys)
     assert told == (
-        f"error: {out}: No space left on device. When that is put right, go on with: "
+        f"error: {out}: No space left on device. Once that is fixed, continue with: "
         f"dettoolkit predict --resume {out}\n"
     )
     assert run("--resume", out) == 0
@@ -232,9 +229,9 @@ def test_a_full_disk_is_one_sentence_that_says_how_to_go_on(tiny, tiny_run, tmp_
     with monkeypatch.context() as patched:
         patched.setattr("dettoolkit.inference.jobs.table_files.csv.writer", no_space)
         assert run("--resume", out) == 2
-        assert f"go on with: dettoolkit predict --resume {out}\n" in capsys.readouterr().err
+        assert f"continue with: dettoolkit predict --resume {out}\n" in capsys.readouterr().err
         assert predict(["--merge", str(out)]) == 2
-        assert f"go on with: dettoolkit predict --merge {out}\n" in capsys.readouterr().err
+        assert f"continue with: dettoolkit predict --merge {out}\n" in capsys.readouterr().err
 
 
 def no_space(*_):
@@ -265,7 +262,7 @@ def test_a_name_that_is_not_utf8_costs_nothing(tiny, tiny_run, tmp_path, monkeyp
 def test_another_job_in_the_folder_is_refused(tiny, tiny_run, tmp_path, errors):
     given = [tiny_run, tiny.data / "val", "--limit", 2]
     assert run(*given, "--out", tmp_path / "out") == 0
-    assert "has results already: go on with --resume" in errors(*given, "--out", tmp_path / "out")
+    assert "has results already: resume it with --resume" in errors(*given, "--out", tmp_path / "out")
     assert "limit is 3, there 2" in errors(*given[:2], "--limit", 3, "--resume", tmp_path / "out")
     (tmp_path / "other").mkdir()
     (tmp_path / "other/file").write_text("mine")

@@ -14,12 +14,16 @@ from dettoolkit import load
 from dettoolkit.datasets.cityscapes_labels import CLASSES
 from dettoolkit.datasets.data_report import BadImageError
 from dettoolkit.datasets.images import read_image
-from dettoolkit.inference.answers import DetectionAnswer, SegmentationAnswer, options_of
+from dettoolkit.detection.result import DetectionResult
+from dettoolkit.detection.spec import Level
 from dettoolkit.inference.predictor import Predictor
-from dettoolkit.inference.results import DetectionResult, SegmentationResult
-from dettoolkit.manifest import DetectionSection, ExportFacts, Manifest, SegmentationSection
+from dettoolkit.manifest import ExportFacts, Manifest
 from dettoolkit.preprocessing import normalize
+from dettoolkit.run import Classes
+from dettoolkit.segmentation.decode import options_of
 from dettoolkit.segmentation.predict import predict_labels
+from dettoolkit.segmentation.result import SegmentationResult
+from dettoolkit.tasks import spec_named
 from dettoolkit.training import commands
 
 
@@ -31,6 +35,11 @@ def detector(tiny_run):
 @pytest.fixture(scope="module")
 def segmenter(tiny_segmentation_run):
     return load(tiny_segmentation_run, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def classifier(tiny_classification_run):
+    return load(tiny_classification_run, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -53,35 +62,33 @@ class FakeEngine:
 
 
 def fake_manifest(task, *, input_hw=(8, 16), **export):
-    """Describe a detector or a segmenter of two classes."""
-    detection = DetectionSection(
-        activation="sigmoid",
-        score_threshold=0.01,
-        nms_iou=0.5,
-        candidates_per_class=10,
-        max_detections=5,
-        threshold=0.5,
-        anchors={
-            "grids_hw": ((1, 2),),
-            "min_scale": 0.5,
-            "max_scale": 0.9,
-            "aspect_ratios": (),
-            "reduce_first_level": False,
-            "clip": True,
+    """Describe a model of two classes."""
+    spec = spec_named(task)
+    facts = {
+        "detection": {
+            "activation": "sigmoid",
+            "background": True,
+            "coder": "deltas",
+            "score_threshold": 0.01,
+            "nms_iou": 0.5,
+            "candidates_per_class": 10,
+            "max_detections": 5,
+            "threshold": 0.5,
+            "levels": (Level(grid_hw=(1, 2), sizes=((0.5, 0.5), (0.7, 0.7))),),
         },
-    )
+        "segmentation": {"align_corners": False},
+        "classification": {},
+    }
+    outputs = spec.final_outputs if export.get("postprocessing") else spec.raw_outputs
     return Manifest(
         name="fake",
-        class_names=("box", "bar"),
-        class_ids=(3, 7),
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
         input_hw=input_hw,
         recipe={},
         versions={},
-        detection=detection if task == "detection" else None,
-        segmentation=SegmentationSection(align_corners=False) if task == "segmentation" else None,
-        export=ExportFacts(format="onnx", **export) if export else None,
+        tasks={task: spec.section(class_names=("box", "bar"), class_ids=(3, 7), **facts[task])},
+        export=ExportFacts(format="onnx", **{"outputs": outputs, **export}) if export else None,
     )
 
 
@@ -135,6 +142,27 @@ def test_label_maps_are_those_of_evaluation(tiny_segmentation, tiny_segmentation
         np.testing.assert_array_equal(ids, expected)
 
 
+def test_best_classes_are_those_of_evaluation(tiny_classification, tiny_classification_run, classifier):
+    recipe = tiny_classification.load(tiny_classification_run).recipe
+    run = spec_named("classification").evaluation_run(
+        "tiny",
+        recipe,
+        own=Classes(list(classifier.class_names), list(classifier.manifest.section.class_ids)),
+        what="",
+    )
+    classifier.engine.network.eval()
+    run.task.network.load_state_dict(classifier.engine.network.state_dict())
+    run.task.network.eval()
+    for row, file in enumerate(run.image_files()):
+        with torch.inference_mode():
+            logits = run.task.network(run.task.images(run.collate([run.val[row]])))[0]
+        result = classifier(file.read())
+        scores, labels = logits.softmax(dim=0).sort(descending=True)
+        assert len(result) == min(5, len(classifier.class_names))
+        np.testing.assert_allclose(result.scores, scores[: len(result)], atol=1e-5)
+        assert result.labels[0] == labels[0]
+
+
 def test_images_of_several_sizes_in_a_batch_come_back_in_order(tiny_segmentation, segmenter):
     images = sorted(tiny_segmentation.data.glob("leftImg8bit/val/*/*.png"))
     together = segmenter(images, batch_size=4)
@@ -152,8 +180,8 @@ def test_images_of_several_sizes_in_a_batch_come_back_in_order(tiny_segmentation
     ],
 )
 def test_windows_scales_and_mirroring_are_those_of_the_manifest(segmenter, tiny_segmentation, facts):
-    section = dataclasses.replace(segmenter.manifest.segmentation, **facts)
-    manifest = dataclasses.replace(segmenter.manifest, segmentation=section)
+    section = dataclasses.replace(segmenter.manifest.section, **facts)
+    manifest = segmenter.manifest.with_section(section)
     path = min(tiny_segmentation.data.glob("leftImg8bit/val/*/*.png"))
     found = Predictor(manifest, segmenter.engine, source="")(path)
     pixels = torch.from_numpy(read_image(path)).permute(2, 0, 1)[None]
@@ -281,7 +309,7 @@ def test_what_cannot_be_predicted_on_is_named(detector, tmp_path, monkeypatch, i
         detector(source)
 
 
-def test_options_are_checked_before_anything_is_read(detector, segmenter, image):
+def test_options_are_checked_before_anything_is_read(detector, segmenter, classifier, image):
     for size in (0, -1, 1.5, "4", None, True, [2], float("nan")):
         with pytest.raises(
             ValueError, match=rf"batch_size must be a whole number, 1 or more, got {re.escape(repr(size))}"
@@ -293,9 +321,10 @@ def test_options_are_checked_before_anything_is_read(detector, segmenter, image)
         ):
             detector.stream(image, threshold=threshold)
     assert len(list(detector.stream([image] * 3, batch_size=np.int64(2), threshold=np.float32(0.5)))) == 3
-    with pytest.raises(ValueError, match=r"a segmenter has no scores: leave threshold=0.5 out"):
-        segmenter(image, threshold=0.5)
-    assert isinstance(segmenter(image, threshold=0), SegmentationResult)
+    for model, noun in ((segmenter, "segmenter"), (classifier, "classifier")):
+        with pytest.raises(ValueError, match=f"a {noun} takes no threshold: omit threshold=0.5"):
+            model(image, threshold=0.5)
+        assert model(image, threshold=0).task == model.task
 
 
 # Thresholds
@@ -318,11 +347,11 @@ def test_threshold_leaves_out_what_is_below(detector, image):
 def test_no_threshold_takes_the_one_that_is_shown(detector, image):
     everything = detector(image, threshold=0)
     middle = float(np.median(everything.scores))
-    facts = dataclasses.replace(detector.manifest.detection, threshold=middle)
-    manifest = dataclasses.replace(detector.manifest, detection=facts)
+    section = dataclasses.replace(detector.manifest.section, threshold=middle)
+    manifest = detector.manifest.with_section(section)
     shown = Predictor(manifest, detector.engine, source="")(image)
     assert 0 < len(shown) == (everything.scores >= np.float32(middle)).sum() < len(everything)
-    assert len(detector(image)) == (everything.scores >= detector.manifest.detection.threshold).sum()
+    assert len(detector(image)) == (everything.scores >= detector.manifest.section.threshold).sum()
 
 
 # Engines of every kind
@@ -338,7 +367,8 @@ def test_raw_outputs_are_decoded_and_scaled():
 
     model, engine = fake("detection", answer)
     (found,) = model.predict_batch([gray(16, 8)])
-    assert isinstance(found, DetectionAnswer)
+    assert isinstance(found, DetectionResult)
+    assert found.path is None
     np.testing.assert_allclose(engine.inputs[0].numpy(), np.full((1, 3, 8, 16), 100 / 127.5 - 1), atol=1e-6)
     # Of scale 0.5 at the middle of the left cell: x 0..8 and y 2..6 of 16 x 8; x halves and y doubles.
     np.testing.assert_allclose(found.boxes_xyxy, [[0, 4, 4, 12]], atol=1e-5)
@@ -403,22 +433,47 @@ def test_raw_and_final_label_maps_have_the_size_of_the_image():
     for answer, options in ((logits, {"batch": 3}), (labels, {"batch": 1, "postprocessing": True})):
         model, engine = fake("segmentation", answer, **options)
         found = model.predict_batch([gray(20, 12), gray(8, 16)])
-        assert all(isinstance(each, SegmentationAnswer) for each in found)
+        assert all(isinstance(each, SegmentationResult) for each in found)
         np.testing.assert_array_equal(found[0].labels, expected)
         assert found[1].labels.shape == (8, 16)
         assert found[0].labels.dtype == np.uint8
         assert {len(inputs) for inputs in engine.inputs} == {options["batch"]}
 
 
+def test_final_classes_and_raw_logits_of_a_classifier():
+    logits = torch.tensor([[0.0, 2.0]])
+
+    def final(images):
+        return logits.softmax(dim=1)[:, [1, 0]].repeat(len(images), 1), torch.tensor([[1, 0]] * len(images))
+
+    for answer, options in (
+        (lambda images: (logits.repeat(len(images), 1),), {"batch": 2}),
+        (final, {"postprocessing": True}),
+    ):
+        model, _ = fake("classification", answer, **options)
+        (found,) = model.predict_batch([gray(20, 12)])
+        assert (found.path, found.hw) == (None, (20, 12))
+        assert [(each.name, round(each.score, 3)) for each in found] == [("bar", 0.881), ("box", 0.119)]
+
+
+def test_a_file_that_describes_other_outputs_is_refused():
+    with pytest.raises(ValueError, match=r"fake.onnx gives logits, where a detector gives class_logits, box"):
+        fake("detection", final_detections, outputs=("logits",))
+    model, _ = fake("detection", final_detections, batch=1)
+    with pytest.raises(ValueError, match=r"fake.onnx gives 4 outputs .* description says class_logits, box"):
+        model.predict_batch([gray(8, 16)])
+
+
 # For people
 
 
-def test_a_predictor_says_what_it_is(detector, segmenter):
+def test_a_predictor_says_what_it_is(detector, segmenter, classifier):
     assert detector.task == "detection"
     assert detector.class_names == ("box", "bar")
     assert "detection, 2 classes (box, bar), PyTorch on cpu" in repr(detector)
     assert segmenter.class_names == tuple(each.name for each in CLASSES)
     assert "19 classes (road, sidewalk, building, wall, …)" in repr(segmenter)
+    assert "classification, " in repr(classifier)
     assert "onnx float32 on cpu, from fake.onnx" in repr(
         fake("detection", final_detections, postprocessing=True)[0]
     )

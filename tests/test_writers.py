@@ -15,20 +15,20 @@ from pycocotools.coco import COCO
 
 from dettoolkit.inference.jobs import table_files as tables
 from dettoolkit.inference.jobs.names import Files, crop_name
-from dettoolkit.inference.jobs.records import found_in
 from dettoolkit.inference.jobs.sources import Sources, open_found
 from dettoolkit.inference.jobs.writers import Crops, Figures, Masks
+from dettoolkit.tasks import spec_named
 
+DETECTION, SEGMENTATION = spec_named("detection"), spec_named("segmentation")
 CATEGORIES = dict(zip(IDS, NAMES, strict=True))
 
 
 def predicted(folder, task="detection", **options):
-    """Return the items of a folder with their predictions."""
+    """Yield the items of a folder with their results."""
     predictor = FakePredictor(task)
     for found in Sources([str(folder)]):
         for item in open_found(found, **options):
-            image = item.read()
-            yield item, predictor.prediction(image, predictor.predict_batch([image])[0], path=item.path)
+            yield item, predictor.predict_batch([item.read()])[0]
 
 
 def write(writer, pairs):
@@ -160,21 +160,23 @@ def test_a_class_of_dots_is_cut_out_below_crops(images, tmp_path):
 
 
 def test_each_kind_is_of_its_task(images, tmp_path):
-    with pytest.raises(TypeError, match="masks are a segmenter's"):
-        write(Masks(Files(tmp_path)), predicted(images))
-    with pytest.raises(TypeError, match="crops are a detector's"):
-        write(Crops(Files(tmp_path)), predicted(images, "segmentation"))
+    for kind, tasks in (
+        (Masks, ("detection", "classification")),
+        (Crops, ("segmentation", "classification")),
+    ):
+        with pytest.raises(ValueError, match=f"the model does {task}"):
+            write(kind(Files(tmp_path)), predicted(images, task))
 
 
 def records(images, task="detection"):
     return [
-        {"name": item.name, "index": index, **found_in(prediction, masks=True)}
+        {"name": item.name, "index": index, **prediction.record(masks=True)}
         for index, (item, prediction) in enumerate(predicted(images, task))
     ] + [{"name": "bad.png", "index": 9, "error": "file is empty"}]
 
 
 def test_csv(images, tmp_path):
-    tables.write_csv(tmp_path / "results.csv", records(images), "detection")
+    tables.write_csv(tmp_path / "results.csv", records(images), DETECTION)
     with (tmp_path / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["name"], row["class"]) for row in rows] == [
@@ -195,17 +197,23 @@ def test_csv(images, tmp_path):
         "right": "10.0",
         "bottom": "13.0",
     }
-    tables.write_csv(tmp_path / "classes.csv", records(images, "segmentation"), "segmentation")
+    tables.write_csv(tmp_path / "classes.csv", records(images, "segmentation"), SEGMENTATION)
     with (tmp_path / "classes.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert rows[0] == {"name": "0.png", "class": "box", "class_id": "3", "pixels": "240", "share": "0.5"}
+    assert rows[0] == {"name": "0.png", "class": "box", "class_id": "3", "pixels": "240", "fraction": "0.5"}
+    task = "classification"
+    tables.write_csv(tmp_path / "best.csv", records(images, task), spec_named(task))
+    with (tmp_path / "best.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["class"] for row in rows[:6]] == ["box", "bar", "none", "none", "box", "bar"]
+    assert rows[3] == {"name": "1.jpg", "rank": "1", "class": "none", "class_id": "300", "score": "0.5"}
 
 
 def test_csv_has_no_formulas(tmp_path):
     texts = ["=1+1", "+1", "-1.jpg", "@SUM(A1)", "\t=1", "\r=1", "\uff1d1", "a=1.jpg", "'=1", ""]
     box = {"class_id": -3, "score": 0.5, "box_xyxy": [-1.5, 0.0, 1.0, 2.0]}
     found = [{"name": text, "index": 0, "objects": [{"name": text, **box}]} for text in texts]
-    tables.write_csv(tmp_path / "results.csv", found, "detection")
+    tables.write_csv(tmp_path / "results.csv", found, DETECTION)
     with (tmp_path / "results.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))[1:]
     for text, row in zip(texts, rows, strict=True):
@@ -214,7 +222,7 @@ def test_csv_has_no_formulas(tmp_path):
 
 
 def test_coco_is_what_pycocotools_reads(images, tmp_path, capsys):
-    assert tables.write_coco(tmp_path / "coco.json", records(images), CATEGORIES) == 0
+    assert tables.write_coco(tmp_path / "coco.json", records(images), DETECTION, CATEGORIES) == 0
     truth = COCO(str(tmp_path / "coco_images.json"))
     results = truth.loadRes(str(tmp_path / "coco.json"))
     assert [image["file_name"] for image in truth.dataset["images"]] == [
@@ -231,7 +239,7 @@ def test_coco_is_what_pycocotools_reads(images, tmp_path, capsys):
 
 def test_coco_masks_of_a_segmenter(images, tmp_path):
     pairs = list(predicted(images, "segmentation"))
-    tables.write_coco(tmp_path / "coco.json", records(images, "segmentation"), CATEGORIES)
+    tables.write_coco(tmp_path / "coco.json", records(images, "segmentation"), SEGMENTATION, CATEGORIES)
     results = json.loads((tmp_path / "coco.json").read_text())
     assert len(results) == 8
     for result in results:
@@ -245,15 +253,17 @@ def test_coco_with_the_ids_of_an_annotation_file(images, tmp_path):
         {**record, "image_id": id_}
         for record, id_ in zip(records(images), (10, None, 30, 40, 50), strict=True)
     ]
-    assert tables.write_coco(tmp_path / "coco.json", listed, CATEGORIES) == 1
+    assert tables.write_coco(tmp_path / "coco.json", listed, DETECTION, CATEGORIES) == 1
     results = json.loads((tmp_path / "coco.json").read_text())
     assert [result["image_id"] for result in results] == [30, 30, 40, 40, 40]
 
 
 def test_tables_of_nothing(tmp_path):
-    tables.write_csv(tmp_path / "results.csv", [], "segmentation")
-    assert (tmp_path / "results.csv").read_text() == "name,class,class_id,pixels,share\n"
-    tables.write_coco(tmp_path / "coco.json", [{"name": "x", "index": 0, "error": "bad"}], CATEGORIES)
+    tables.write_csv(tmp_path / "results.csv", [], SEGMENTATION)
+    assert (tmp_path / "results.csv").read_text() == "name,class,class_id,pixels,fraction\n"
+    tables.write_coco(
+        tmp_path / "coco.json", [{"name": "x", "index": 0, "error": "bad"}], DETECTION, CATEGORIES
+    )
     assert json.loads((tmp_path / "coco.json").read_text()) == []
     assert json.loads((tmp_path / "coco_images.json").read_text())["images"] == []
 
@@ -264,15 +274,15 @@ def test_an_error_leaves_neither_a_part_nor_a_table(tmp_path):
         raise OSError("disk on fire")
 
     with pytest.raises(OSError, match="on fire"):
-        tables.write_coco(tmp_path / "coco.json", broken(), CATEGORIES)
+        tables.write_coco(tmp_path / "coco.json", broken(), DETECTION, CATEGORIES)
     assert files(tmp_path) == []
 
 
-@pytest.mark.parametrize("task", ["detection", "segmentation"])
+@pytest.mark.parametrize("task", ["detection", "segmentation", "classification"])
 def test_parquet(images, tmp_path, task, monkeypatch):
     parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
     monkeypatch.setattr(tables, "ROWS", 2)  # several row groups, the last with an unreadable image only
-    tables.write_parquet(tmp_path / "results.parquet", records(images, task), task)
+    tables.write_parquet(tmp_path / "results.parquet", records(images, task), spec_named(task))
     rows = parquet.read_table(tmp_path / "results.parquet").to_pylist()
     assert [row["name"] for row in rows] == ["0.png", "1.jpg", "a/2.bmp", "a/3.png", "bad.png"]
     assert (rows[4]["error"], rows[4]["class_names"], rows[4]["height"]) == ("file is empty", [], None)
@@ -280,6 +290,10 @@ def test_parquet(images, tmp_path, task, monkeypatch):
         assert rows[0]["boxes_xyxy"] == []
         assert rows[2]["class_ids"] == [3, 7]
         assert rows[2]["boxes_xyxy"][1] == [2.25, 3.0, 10.0, 13.0]
+    elif task == "classification":
+        assert rows[1]["class_names"] == ["none", "box", "bar"]
+        assert rows[1]["class_ids"] == [300, 3, 7]
+        assert rows[1]["scores"] == [0.5, 0.375, 0.125]
     else:
         mask = coder.decode({"size": [20, 24], "counts": rows[0]["rle"][0]})
         assert mask[:, :12].all()

@@ -145,7 +145,9 @@ def _job(
 
     if options.threshold is not None:
         if first["threshold"] is None:
-            raise ValueError(f"a {predictor.spec.noun} has no scores: omit --threshold")
+            raise ValueError(
+                f"a {predictor.spec.noun} takes no threshold: omit --threshold {options.threshold}"
+            )
         if not 0 <= options.threshold <= 1:
             raise ValueError(f"--threshold {options.threshold}: wanted a score from 0 to 1")
     annotations = str(Path(options.annotations).expanduser().absolute()) if options.annotations else None

@@ -150,7 +150,7 @@ class Predictor:
         default: float | None = self.manifest.section.default_threshold
         if default is None:
             if threshold:
-                raise ValueError(f"a {self.spec.noun} has no scores: omit threshold={threshold}")
+                raise ValueError(f"a {self.spec.noun} takes no threshold: omit threshold={threshold}")
             return 0.0
         if threshold is None:
             return default

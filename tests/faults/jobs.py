@@ -35,7 +35,7 @@ COMMAND = [sys.executable, str(TESTS.parent / "tools/predict.py")]
 MODELS = {"detector": (Tiny, TINY_RECIPE), "segmenter": (TinySegmentation, TINY_SEGMENTATION_RECIPE)}
 SAVE = {"detector": "figures,crops,json,csv,coco", "segmenter": "figures,masks,json,csv,coco"}
 THRESHOLD = {"detector": ["--threshold", "0.2"], "segmenter": []}
-TOLD = "When that is put right, go on with: dettoolkit predict --resume"
+TOLD = "Once that is fixed, continue with: dettoolkit predict --resume"
 LONGEST = 600  # seconds that a process may take
 
 

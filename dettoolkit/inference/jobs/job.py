@@ -21,6 +21,7 @@ from typing import Any
 from uuid import uuid4
 
 from dettoolkit.datasets.images import MAX_MEGAPIXELS
+from dettoolkit.formats import FORMATS
 from dettoolkit.inference.jobs.sources import Item, Sources, open_found
 from dettoolkit.inference.jobs.table_files import import_arrow
 from dettoolkit.inference.jobs.video import count_frames
@@ -97,7 +98,7 @@ class Job:
             if name not in self.class_names:
                 raise ValueError(f"no class '{name}': the model has {', '.join(self.class_names)}")
         if self.classes is not None and self.threshold is None:
-            raise ValueError(f"classes cannot be chosen of {self.task}, whose results have no scores")
+            raise ValueError(f"classes cannot be chosen of {self.task}: omit --classes")
         if "parquet" in self.save:
             import_arrow()
 
@@ -135,8 +136,8 @@ class Job:
 
 def fingerprint(model: Path) -> str:
     """Return the SHA-256 of a model's file, and of the weights beside it where a format has two files."""
-    digest = hashlib.sha256()
-    for path in (model, model.with_suffix(".bin")):
+    digest, format_ = hashlib.sha256(), FORMATS.get(model.suffix.lower())
+    for path in [model] if format_ is None else format_.files_of(model):
         if path.is_file():
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dettoolkit.detection.result import DetectedObject, DetectionResult
 from dettoolkit.drawing.boxes import class_color
 from dettoolkit.drawing.masks import draw_segments
-from dettoolkit.inference.results import DetectedObject, DetectionResult, SegmentationResult
+from dettoolkit.segmentation.result import SegmentationResult
 
 
 def photo(height=120, width=160):
@@ -71,7 +72,7 @@ def test_repr_names_the_file_and_the_first_classes(tmp_path):
     assert repr(segments(one)).endswith("road 100.0%, sign <0.1%>")
 
 
-def test_shares_and_masks_of_classes():
+def test_fractions_and_masks_of_classes():
     found = segments()
     assert found.task == "segmentation"
     assert list(found.fractions) == ["road", "sky", "sign"]
@@ -104,7 +105,7 @@ def test_dicts_hold_what_was_found():
         "label": 2,
         "class_id": 23,
         "pixels": 4800,
-        "share": 0.25,
+        "fraction": 0.25,
     }
 
 
