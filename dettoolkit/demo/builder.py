@@ -14,18 +14,15 @@ from PIL import Image
 
 from dettoolkit.demo import ort_web
 from dettoolkit.drawing.boxes import class_color
-from dettoolkit.formats import read_manifest
 from dettoolkit.inference.inputs import read_upright, sources_of
+from dettoolkit.loading import read_manifest
 from dettoolkit.manifest import Manifest
+from dettoolkit.tasks import spec_for
 from dettoolkit.training.run_folder import check_free
 
 LARGEST_SIDE = 2048
-"""Pixels of a picture's longer side; the page scales larger ones down before the model sees them."""
+"""Pixels of an image's longer side; the page scales larger ones down before the model sees them."""
 SAMPLE_QUALITY = 92
-TITLES = {
-    "detection": "Object detection in your browser",
-    "segmentation": "Semantic segmentation in your browser",
-}
 
 
 def build_demo(
@@ -39,11 +36,11 @@ def build_demo(
     """Write a demo's folder, whole or not at all.
 
     Args:
-        model: an ONNX file of ours that takes one uint8 image of any size and gives final answers; its
+        model: an ONNX file of ours that takes one uint8 image of any size and gives final outputs; its
             manifest says so, and names the classes.
         out: the folder; it must not exist, or be empty.
-        samples: image files to offer, turned upright, scaled down to LARGEST_SIDE and written anew, so that
-            what cameras write beside the pixels (place, owner) does not travel along.
+        samples: image files to offer; they are turned upright, scaled down to LARGEST_SIDE and written
+            without what cameras store beside the pixels (place, owner).
         runtime: where ONNX Runtime Web is; see `ort_web.read_files`.
         title: the page's heading; None takes one by the task.
 
@@ -51,9 +48,9 @@ def build_demo(
         The model's manifest.
 
     Raises:
-        FileExistsError: `out` has something in it; nothing was done.
-        ValueError: the model is of another kind, or a sample cannot be read.
-        RuntimeFilesError: ONNX Runtime Web cannot be had.
+        FileExistsError: `out` is not empty; nothing was done.
+        ValueError: the page cannot run the model, or a sample cannot be read.
+        RuntimeFilesError: ONNX Runtime Web is not available.
     """
     check_free(out)
     manifest = read_manifest(model)
@@ -86,17 +83,24 @@ def check_model(model: Path, manifest: Manifest) -> None:
     facts = manifest.export
     if facts is None or facts.format != "onnx" or not (facts.preprocessing and facts.postprocessing):
         raise ValueError(
-            f"{model}: the page runs ONNX files that take a picture and give final answers: give the run, or "
+            f"{model}: the page runs ONNX files that take an image and give final outputs: give the run, or "
             "export it with --format onnx --preprocessing --postprocessing"
         )
     if facts.batch not in (1, None):
         raise ValueError(
             f"{model} takes {facts.batch} images at once, and the page has one: export with --batch 1"
         )
+    if not files("dettoolkit.demo").joinpath("page", _script(manifest)).is_file():
+        raise ValueError(f"{model}: the page has no {_script(manifest)}, which would show {manifest.task}")
+
+
+def _script(manifest: Manifest) -> str:
+    """Return the page's script for the model's task; see page/app.js."""
+    return f"{manifest.task}.js"
 
 
 def choose_samples(images: Path, count: int) -> list[Path]:
-    """Choose `count` figures at most, spread evenly over a folder, a pattern or a file.
+    """Choose `count` images at most, spread evenly over a folder, a pattern or a file.
 
     Raises:
         FileNotFoundError: there is no such file or folder.
@@ -111,15 +115,16 @@ def choose_samples(images: Path, count: int) -> list[Path]:
 def describe(
     manifest: Manifest, folder: Path, *, samples: Sequence[dict[str, Any]], title: str | None
 ) -> dict[str, Any]:
-    """Describe in plain data what the page shows: it knows nothing of its model but this."""
-    colors = manifest.segmentation.colors if manifest.segmentation is not None else None
-    chosen = [None] * len(manifest.class_names) if colors is None else list(colors)
-    description: dict[str, Any] = {
-        "title": title or TITLES[manifest.task],
+    """Return what the page must know of its model, as plain data."""
+    spec = spec_for(manifest)
+    colors = spec.colors(manifest.section) or (None,) * len(manifest.class_names)
+    return {
+        "title": title or f"{spec.title} in your browser",
         "task": manifest.task,
+        "script": _script(manifest),
         "classes": [
             {"name": name, "color": list(class_color(label) if color is None else color)}
-            for label, (name, color) in enumerate(zip(manifest.class_names, chosen, strict=True))
+            for label, (name, color) in enumerate(zip(manifest.class_names, colors, strict=True))
         ],
         "largest_side": LARGEST_SIDE,
         "model": {"file": "model.onnx", "bytes": (folder / "model.onnx").stat().st_size},
@@ -133,15 +138,12 @@ def describe(
         },
         "samples": list(samples),
         "facts": _facts(manifest, (folder / "model.onnx").stat().st_size),
+        **spec.page(manifest.section),
     }
-    if manifest.detection is not None:
-        description["lowest_score"] = manifest.detection.score_threshold
-        description["shown_score"] = manifest.detection.threshold
-    return description
 
 
 def _facts(manifest: Manifest, size: int) -> list[tuple[str, str]]:
-    """List what the page says about its model: term and fact."""
+    """Return what the page says about its model: pairs of term and fact."""
     facts = [
         ("Recipe", manifest.name),
         ("Classes", str(len(manifest.class_names))),
@@ -151,10 +153,10 @@ def _facts(manifest: Manifest, size: int) -> list[tuple[str, str]]:
     if manifest.input_hw is not None:
         height, width = manifest.input_hw
         facts.insert(2, ("Network's input", f"{width} × {height}"))
-    measured = manifest.export.parity.get("figures", {}) if manifest.export else {}
-    for what in ("pixels", "detections"):  # the share that differs; see export.gate
-        if isinstance(measured.get(what), float):
-            facts.append(("As in PyTorch", f"{1 - measured[what]:.2%} of {what}"))
+    measured = manifest.export.parity.get("errors", {}) if manifest.export else {}
+    error = measured.get(next(iter(spec_for(manifest).errors), ""))  # the fraction that differs
+    if isinstance(error, float):
+        facts.append(("Agreement with PyTorch", f"{1 - error:.2%}"))
     return facts
 
 

@@ -1,6 +1,6 @@
 """ONNX Runtime Web, the page's runtime: one version, from npm's package, every file checked.
 
-A page carries its own copy, so that it asks no other server for anything.
+A page carries its own copy, so that it makes no external requests.
 """
 
 from __future__ import annotations
@@ -62,11 +62,11 @@ SOFTWARE.
 
 
 class RuntimeFilesError(RuntimeError):
-    """The runtime's files cannot be had, or are others than those that this was tried with."""
+    """The runtime's files are not available, or are not those that this was tested with."""
 
 
 def read_files(source: Path | None) -> Mapping[str, bytes]:
-    """Give the runtime's files by name, checked.
+    """Return the runtime's files by name, checked.
 
     Args:
         source: the package's archive (.tgz), or a folder that holds it unpacked or installed; None has npm
@@ -87,7 +87,7 @@ def read_files(source: Path | None) -> Mapping[str, bytes]:
 
 
 def cache_folder() -> Path:
-    """Give the folder where the archive is kept, by the XDG convention."""
+    """Return the folder where the archive is kept, by the XDG convention."""
     root = os.environ.get("XDG_CACHE_HOME")
     return (Path(root) if root else Path.home() / ".cache") / "dettoolkit"
 
@@ -159,7 +159,7 @@ def _from_folder(folder: Path) -> Mapping[str, bytes]:
         files[name] = (place / name).read_bytes()
         if hashlib.sha256(files[name]).hexdigest() != digest:
             raise RuntimeFilesError(
-                f"{place / name} is not that of {PACKAGE} {VERSION} (its sha256 differs): the page was tried "
-                "with that version only"
+                f"{place / name} is not that of {PACKAGE} {VERSION} (its sha256 differs): the page was "
+                "tested with that version only"
             )
     return files

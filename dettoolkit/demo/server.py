@@ -15,7 +15,7 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-HOST = "127.0.0.1"  # nobody else sees it
+HOST = "127.0.0.1"  # reachable from this computer only
 PORTS = range(65536)
 SECONDS = 60.0
 """From a connection to its end; a page is loaded within one or two."""
@@ -30,7 +30,7 @@ HEADERS = {
 }
 
 
-# Said here, since what the system's tables say differs and browsers refuse scripts of other types.
+# The system's own tables differ, and browsers refuse scripts of other types.
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -45,7 +45,7 @@ TYPES = {
 
 
 class _Server(ThreadingHTTPServer):
-    """Return each connection a thread, and end those that last longer than SECONDS."""
+    """Give each connection a thread, and end those that last longer than SECONDS."""
 
     def __init__(self, port: int, folder: Path) -> None:
         self.begun: dict[Any, float] = {}  # connections
@@ -67,7 +67,7 @@ class _Server(ThreadingHTTPServer):
                     request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
-        """Tell defects only, and not of clients that have gone."""
+        """Log defects only, not clients that have gone."""
         if not isinstance(sys.exception(), OSError):
             logger.exception("the request of %s was not answered", client_address)
 
@@ -91,7 +91,7 @@ class _Handler(SimpleHTTPRequestHandler):
 
 
 def make_server(folder: Path, port: int) -> ThreadingHTTPServer:
-    """Make a server of a demo's folder on this computer only; `serve_forever` runs it.
+    """Build a server of a demo's folder for this computer only; `serve_forever` runs it.
 
     Args:
         folder: as `export-demo` wrote it.

@@ -1,12 +1,22 @@
-// Puts the parts together: which picture is shown, what runs on it, what is told of it.
+// Puts the parts together: which picture is shown, what runs on it, what is said about it.
+//
+// demo.json names the module of the model's task, which exports
+//   read(outputs)  returns {fields, transfer} of the runtime's outputs: a result's fields, in the worker
+//   Layer          shows results on the page; made of demo.json's content, it has
+//     slider       {label, min, max, value}, whose changes go to slide(value); or null
+//     pointable    whether at({x, y}, picture) returns {key, color, text} or null of a place, in the picture's
+//                  pixels, and choose(key) highlights a row's part of the result; null highlights none
+//     show(result), or null; paint(context, picture, width, height, ratio) over the picture
+//     describe(live)  returns {rows: [{key, label, fraction}], summary, spoken, absent: [name]}
 
 import { Camera, CameraError } from "./camera.js";
 import { $, complain, hideProblem, hideTip, say, setBackend, showProgress, showTip } from "./messages.js";
 import { pictureFromBlob, PictureError } from "./picture.js";
-import { describeDetection, describeSegmentation, describeTiming, Readout } from "./readout.js";
+import { Readout } from "./readout.js";
 import { hasWebGpu, Runner } from "./runner.js";
 import { download, fillPage, markSample, takeFiles } from "./setup.js";
-import { percent, View } from "./view.js";
+import { View } from "./view.js";
+import { describeTiming, percent } from "./words.js";
 
 const NAMES = { webgpu: "WebGPU", wasm: "WebAssembly" };
 const SMOOTHING = 0.85; // of the frame rate, per frame
@@ -16,19 +26,17 @@ class App {
   runner = null;
   picture = null;
   result = null;
-  shown = []; // detections above the score
   live = false;
   turn = 0; // of what is shown: whatever belongs to an earlier one is dropped
   name = "";
   late = 0; // a timer
 
-  constructor(demo) {
-    this.demo = demo;
-    this.segments = demo.task === "segmentation";
-    this.view = new View($("stage"), $("canvas"), demo.classes, (...seen) => this.tellProbe(...seen));
-    this.readout = new Readout($("readout"), demo.classes, (key) => this.view.choose(key));
+  constructor(demo, layer) {
+    Object.assign(this, { demo, layer });
+    this.view = new View($("stage"), $("canvas"), layer, (...seen) => this.showProbe(...seen));
+    this.readout = new Readout($("readout"), demo.classes, layer.pointable && ((key) => this.view.choose(key)));
     this.camera = new Camera(() => this.stopCamera("The camera was unplugged or taken away."));
-    fillPage(demo, this.view.opacity, (sample) => this.openSample(sample));
+    fillPage(demo, layer, (sample) => this.openSample(sample));
     this.listen();
   }
 
@@ -130,8 +138,8 @@ class App {
       const result = await this.runner.run(this.picture);
       if (!result || turn !== this.turn) return;
       this.setPicture(this.picture, result);
-      this.tellTiming();
-      say(`${this.describe().spoken}. ${Math.round(result.milliseconds)} milliseconds.`);
+      this.showTiming();
+      say(`${this.layer.describe(this.live).spoken}. ${Math.round(result.milliseconds)} milliseconds.`);
     } catch (error) {
       if (turn === this.turn) this.failedRun(error);
     } finally {
@@ -142,7 +150,8 @@ class App {
   setPicture(picture, result) {
     this.picture = picture;
     this.result = result;
-    this.view.show(picture, result);
+    this.layer.show(result);
+    this.view.show(picture);
     this.refresh();
   }
 
@@ -189,7 +198,7 @@ class App {
     if (!was) return;
     this.turn++;
     say(why);
-    if (this.result) this.refresh(); // the last frame stays, its classes by share
+    if (this.result) this.refresh(); // the last frame stays, its classes by size
   }
 
   /** Run on one frame after another, as fast as it goes; each is shown with its own answer. */
@@ -208,7 +217,7 @@ class App {
         const now = performance.now();
         rate = rate ? SMOOTHING * rate + (1 - SMOOTHING) * (1000 / (now - last)) : 1000 / (now - last);
         last = now;
-        this.tellTiming(rate);
+        this.showTiming(rate);
       } catch (error) {
         if (turn !== this.turn) return;
         if (this.runner?.provider !== "webgpu") this.stopCamera();
@@ -230,12 +239,7 @@ class App {
     if (!this.live) $("camera-choice").hidden = true;
   }
 
-  // ---- what is told of it
-
-  describe() {
-    if (this.segments) return describeSegmentation(this.result, this.demo.classes, this.live);
-    return describeDetection(this.shown, this.demo.classes);
-  }
+  // ---- what is said about it
 
   refresh() {
     $("save").disabled = !this.result;
@@ -248,12 +252,7 @@ class App {
       $("absent").hidden = true;
       return this.readout.show([]);
     }
-    if (!this.segments) {
-      const lowest = $("slider").valueAsNumber;
-      this.shown = this.result.found.filter(({ score }) => score >= lowest);
-      this.view.setShown(this.shown);
-    }
-    const { rows, summary, absent } = this.describe();
+    const { rows, summary, absent } = this.layer.describe(this.live);
     this.readout.show(rows);
     $("summary").textContent = summary;
     $("absent").hidden = absent.length === 0;
@@ -263,21 +262,19 @@ class App {
   slide() {
     const value = $("slider").valueAsNumber;
     $("slider-value").textContent = percent(value);
-    if (this.segments) {
-      this.view.opacity = value;
-      this.view.draw();
-    } else if (this.result) this.refresh();
+    this.layer.slide(value);
+    this.view.draw();
+    if (this.result) this.refresh();
   }
 
-  tellTiming(rate) {
+  showTiming(rate) {
     $("timing").textContent = describeTiming(this.result.milliseconds, this.picture, rate);
   }
 
-  tellProbe(seen, probe, byKeyboard) {
-    const text = seen && (seen.score === undefined ? seen.name : `${seen.name}, ${percent(seen.score)}`);
-    this.readout.mark(seen ? (seen.index ?? seen.label) : null);
-    if (byKeyboard) say(text ?? "nothing");
-    if (seen) showTip(seen.color, text, probe.x / this.picture.width, probe.y / this.picture.height);
+  showProbe(seen, probe, byKeyboard) {
+    this.readout.mark(seen ? seen.key : null);
+    if (byKeyboard) say(seen?.text ?? "nothing");
+    if (seen) showTip(seen.color, seen.text, probe.x / this.picture.width, probe.y / this.picture.height);
     else hideTip();
   }
 }
@@ -294,7 +291,8 @@ async function main() {
   }
   $("unstarted").hidden = true;
   $("demo").hidden = false;
-  await new App(demo).start();
+  const { Layer } = await import(`./${demo.script}`);
+  await new App(demo, new Layer(demo)).start();
 }
 
 main();

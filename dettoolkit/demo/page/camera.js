@@ -5,7 +5,7 @@ import { pictureFrom } from "./picture.js";
 const REASONS = {
   NotAllowedError: "The camera was not allowed. Allow it for this page beside the address, then try again.",
   NotFoundError: "This device has no camera that the browser can find.",
-  OverconstrainedError: "That camera is not there any more.",
+  OverconstrainedError: "That camera is no longer there.",
   NotReadableError: "The camera is busy: another program may be using it.",
   AbortError: "The camera stopped before it gave a picture.",
 };
@@ -24,7 +24,7 @@ export class Camera {
     this.#video.playsInline = true; // or phones show it full screen
   }
 
-  /** Say why there can be no camera at all; null when it is worth asking. */
+  /** Return why there can be no camera at all; null when it is worth asking. */
   static missing() {
     if (navigator.mediaDevices?.getUserMedia) return null;
     return isSecureContext
@@ -33,7 +33,7 @@ export class Camera {
   }
 
   /**
-   * Start, with a camera of `list()` or the one that looks away from the user. Gives false when `stop` or
+   * Start, with a camera of `list()` or the one that looks away from the user. Returns false when `stop` or
    * another `start` came first: the user may take long to allow it.
    */
   async start(deviceId) {
@@ -68,7 +68,7 @@ export class Camera {
     this.#video.srcObject = null;
   }
 
-  /** Give the present picture; null while there is none. */
+  /** Return the present picture; null while there is none. */
   frame(largestSide) {
     const { videoWidth, videoHeight } = this.#video;
     if (!this.#stream || !videoWidth) return null;

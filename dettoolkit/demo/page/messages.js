@@ -38,7 +38,7 @@ export function showProgress(loaded, total) {
     loaded < total ? `Loading the model, ${mega(loaded)} of ${mega(total)} MB` : "Preparing the model";
 }
 
-/** Show what is under the pointer or the cross, at (x, y) in shares of the stage. */
+/** Show what is under the pointer or the cross, at (x, y) in fractions of the stage. */
 export function showTip(color, text, x, y) {
   const tip = $("tip");
   tip.hidden = false;

@@ -2,7 +2,7 @@
 
 import { pixelsOf } from "./picture.js";
 
-const MOST_THREADS = 4; // more bring little to networks of this size, and heat phones
+const MAX_THREADS = 4; // more bring little to networks of this size, and heat phones
 
 export class Runner {
   #worker;
@@ -42,7 +42,7 @@ export class Runner {
     });
   }
 
-  /** Run on a picture. Gives null when a later picture took its turn. */
+  /** Run on a picture. Resolves to null when a later picture took its turn. */
   run(picture) {
     return new Promise((resolve, reject) => {
       if (this.#closed) return reject(new Error("the model was stopped"));
@@ -75,7 +75,7 @@ export class Runner {
     this.#next();
   }
 
-  /** End it; runs that were under way give null. */
+  /** End it; runs under way resolve to null. */
   close() {
     this.#closed = true;
     this.#worker?.terminate();
@@ -85,12 +85,12 @@ export class Runner {
   }
 }
 
-/** Count the threads that WebAssembly may use: one, unless the page is cross-origin isolated. */
+/** Return the number of threads that WebAssembly may use: one, unless the page is cross-origin isolated. */
 export function threadsHere() {
-  return self.crossOriginIsolated ? Math.min(MOST_THREADS, navigator.hardwareConcurrency || 1) : 1;
+  return self.crossOriginIsolated ? Math.min(MAX_THREADS, navigator.hardwareConcurrency || 1) : 1;
 }
 
-/** Tell whether there is a GPU to run on: the interface alone says nothing. */
+/** Return whether there is a GPU to run on: the interface alone says nothing. */
 export async function hasWebGpu() {
   try {
     return Boolean(await navigator.gpu?.requestAdapter());

@@ -2,16 +2,20 @@
 
 import { $ } from "./messages.js";
 
-/** Write all that follows from demo.json alone. `onSample` is called with a sample that the user picks. */
-export function fillPage(demo, opacity, onSample) {
+/** Write all that follows from demo.json and the task's layer. `onSample` is called with a sample picked. */
+export function fillPage(demo, { slider, pointable }, onSample) {
   document.title = $("title").textContent = demo.title;
-  const slider = $("slider");
-  if (demo.task === "segmentation") {
-    $("slider-label").textContent = "Opacity of the overlay";
-    Object.assign(slider, { min: 0, max: 1, step: 0.01, value: opacity });
-  } else {
-    $("slider-label").textContent = "Lowest score shown";
-    Object.assign(slider, { min: demo.lowest_score, max: 1, step: 0.01, value: demo.shown_score });
+  $("slider-control").hidden = !slider;
+  if (slider) {
+    const { label, min, max, value } = slider;
+    $("slider-label").textContent = label;
+    Object.assign($("slider"), { min, max, step: 0.01, value });
+  }
+  if (!pointable) {
+    $("canvas").removeAttribute("tabindex");
+    $("canvas").removeAttribute("aria-describedby");
+    $("canvas").setAttribute("role", "img");
+    $("canvas").classList.add("still");
   }
   $("facts").replaceChildren(
     ...demo.facts.flatMap(([term, fact]) => {

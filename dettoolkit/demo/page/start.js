@@ -17,7 +17,7 @@
     document.documentElement.setAttribute("data-refused", "");
     show(
       "This browser has no WebAssembly, which the model runs on. It may be switched off, as some browsers' " +
-        "strictest settings do: allow it for this page, or take another browser.",
+        "strictest settings do: allow it for this page, or use another browser.",
       false
     );
   }

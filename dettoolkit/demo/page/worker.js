@@ -3,13 +3,13 @@
 // In:  {type: "open", demo, provider: "webgpu" | "wasm", threads}
 //      {type: "run", id, width, height, pixels: RGBA buffer}
 // Out: {type: "progress", loaded, total}, {type: "ready"}, {type: "failed", message},
-//      {type: "result", id, milliseconds, ...answers} or {type: "result", id, error}
+//      {type: "result", id, milliseconds, ...fields} or {type: "result", id, error}
 
 const WARM_UP_SIDE = 64;
 
 let ort = null;
 let session = null;
-let demo = null;
+let task = null; // its module; see app.js
 
 self.onmessage = async ({ data }) => {
   if (data.type === "open") {
@@ -21,16 +21,16 @@ self.onmessage = async ({ data }) => {
     }
   } else if (data.type === "run") {
     try {
-      const { answer, transfer } = await run(data);
-      self.postMessage({ type: "result", id: data.id, ...answer }, transfer);
+      const { result, transfer } = await run(data);
+      self.postMessage({ type: "result", id: data.id, ...result }, transfer);
     } catch (error) {
       self.postMessage({ type: "result", id: data.id, error: String(error?.message ?? error) });
     }
   }
 };
 
-async function open({ demo: description, provider, threads }) {
-  demo = description;
+async function open({ demo, provider, threads }) {
+  task = await import(new URL(demo.script, self.location.href));
   const runtime = demo.runtime[provider];
   const loaded = [0, 0];
   const total = runtime.bytes + demo.model.bytes;
@@ -77,12 +77,12 @@ async function run({ width, height, pixels }) {
   const feeds = { [session.inputNames[0]]: new ort.Tensor("uint8", rgb, [1, height, width, 3]) };
   const outputs = await session.run(feeds);
   const milliseconds = performance.now() - started;
-  const answer = demo.task === "segmentation" ? segmentation(outputs) : detection(outputs);
+  const { fields, transfer } = task.read(outputs);
   for (const output of Object.values(outputs)) output.dispose();
-  return { answer: { milliseconds, ...answer.fields }, transfer: answer.transfer };
+  return { result: { milliseconds, ...fields }, transfer };
 }
 
-/** uint8 RGBA to RGB. */
+/** Return uint8 RGBA as RGB. */
 function withoutAlpha(rgba) {
   const rgb = new Uint8Array((rgba.length / 4) * 3);
   for (let from = 0, to = 0; from < rgba.length; from += 4, to += 3) {
@@ -91,29 +91,4 @@ function withoutAlpha(rgba) {
     rgb[to + 2] = rgba[from + 2];
   }
   return rgb;
-}
-
-/** labels uint8 (1, H, W) to a map that is the page's own, and the pixels of each class. */
-function segmentation(outputs) {
-  const labels = new Uint8Array(outputs.labels.data); // a copy: the runtime keeps its own
-  const [, height, width] = outputs.labels.dims;
-  const pixels = new Uint32Array(256);
-  for (let index = 0; index < labels.length; index++) pixels[labels[index]]++;
-  return { fields: { labels, width, height, pixels }, transfer: [labels.buffer, pixels.buffer] };
-}
-
-/** Padded boxes to a list, best first; boxes in pixels of the picture. */
-function detection(outputs) {
-  const count = Number(outputs.counts.data[0]);
-  const boxes = outputs.boxes_xyxy.data;
-  const found = [];
-  for (let index = 0; index < count; index++) {
-    found.push({
-      label: Number(outputs.labels.data[index]),
-      score: outputs.scores.data[index],
-      box: Array.from(boxes.slice(4 * index, 4 * index + 4)),
-    });
-  }
-  found.sort((one, other) => other.score - one.score);
-  return { fields: { found }, transfer: [] };
 }
