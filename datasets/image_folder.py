@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Protocol, TypedDict
+from typing import Any, Literal, Protocol, TypedDict
 
 import numpy as np
 import torch
@@ -15,13 +15,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dettoolkit.datasets.data_report import BadImageError, Problem
+from dettoolkit.datasets.data_report import BadImageError
 from dettoolkit.datasets.image_folder_files import ImageFolderFiles
 from dettoolkit.datasets.images import read_image
 from dettoolkit.datasets.samplers import SampleKey
-from dettoolkit.datasets.samples import BadImagePolicy, SkippedImage, sample_key, sample_seed
+from dettoolkit.datasets.samples import (
+    BadImagePolicy,
+    SkippedImage,
+    collate_images,
+    sample_key,
+    sample_seed,
+)
 
-__all__ = ["Batch", "ImageFolder", "ImageFolderFiles", "Sample", "Transform", "check_root", "collate"]
+__all__ = ["ImageFolder", "ImageFolderFiles", "Sample", "Transform", "check_root", "collate"]
 
 
 class Transform(Protocol):
@@ -43,18 +49,6 @@ class Sample(TypedDict):
     image_id: int  # index in the data set
     file: str
     original_hw: tuple[int, int]
-
-
-class Batch(TypedDict):
-    """Samples, stacked. N may be 0, when every image of the batch was skipped."""
-
-    images: Tensor  # uint8 (N, 3, h, w) RGB
-    class_labels: Tensor  # int64 (N,) 0-based
-    image_ids: Tensor  # int64 (N,) index in the data set
-    files: list[str]  # path of each image
-    original_hw: Tensor  # int64 (N, 2)
-    bad_images: list[str]  # "path: reason" of each skipped image; record them in a BadImages
-    problems: list[Problem]  # none: a class has no more to be wrong once its image can be read
 
 
 class ImageFolder(Dataset[Sample | SkippedImage]):
@@ -110,29 +104,11 @@ class ImageFolder(Dataset[Sample | SkippedImage]):
         }
 
 
-def collate(samples: Sequence[Sample | SkippedImage]) -> Batch:
-    """Stack samples into a batch; skipped images are left out and listed in bad_images.
-
-    When every image was skipped the batch has N = 0 and is to be passed over.
-
-    Raises:
-        ValueError: no sample at all.
-    """
-    if not samples:
-        raise ValueError("collate needs at least one sample, got none: check the sampler")
-    good = [each for each in samples if not isinstance(each, SkippedImage)]
-    skipped = [each for each in samples if isinstance(each, SkippedImage)]
-    return {
-        "images": torch.stack([each["image"] for each in good])
-        if good
-        else torch.zeros(0, 3, *skipped[0].input_hw, dtype=torch.uint8),
-        "class_labels": torch.tensor([each["label"] for each in good], dtype=torch.int64),
-        "image_ids": torch.tensor([each["image_id"] for each in good], dtype=torch.int64),
-        "files": [each["file"] for each in good],
-        "original_hw": torch.tensor([each["original_hw"] for each in good], dtype=torch.int64).reshape(-1, 2),
-        "bad_images": [each.reason for each in skipped],
-        "problems": [],
-    }
+def collate(samples: Sequence[Sample | SkippedImage]) -> dict[str, Any]:
+    """Stack samples into a batch: what every task's has, and class_labels, int64 (N,) 0-based."""
+    good, batch = collate_images(samples)
+    labels = torch.tensor([each["label"] for each in good], dtype=torch.int64)
+    return {**batch, "class_labels": labels}
 
 
 def check_root(root: Path, *, expected: Sequence[str]) -> None:

@@ -171,4 +171,3 @@ def _report(walk: Walk, folder: Path, files: Sequence[str], *, empty: Sequence[s
         report.add(kind, image_ids=np.full(len(paths), NO_ID), template="{}", values=values)
     report.record(walk.left_out.values())
     return report
-

@@ -1,34 +1,21 @@
-"""Figures of a classification run: what the network is shown, and what it answers."""
+"""Figures of a classification run: predictions on images as the network gets them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from dettoolkit.datasets.image_folder import ImageFolder, collate
 from dettoolkit.datasets.samplers import SampleKey
-from dettoolkit.drawing.classification_grids import (
-    ClassificationItem,
-    classification_batch_picture,
-    classification_picture,
-)
-from dettoolkit.drawing.grids import save_figure
+from dettoolkit.drawing.boxes import Picture
+from dettoolkit.drawing.classification_grids import ClassificationItem, classification_figure
+from dettoolkit.drawing.grids import save_pages
 from dettoolkit.evaluation.top_k import ClassificationArrays
 
-PER_PICTURE = 16  # images, so that the picture still fits a screen
-
-
-def draw_training_batch(train: ImageFolder, class_names: Sequence[str], folder: Path, count: int) -> None:
-    """Draw the classes of some images as the network will see them, after augmentation."""
-    if count == 0 or len(train) == 0:
-        return
-    rows = np.random.default_rng(0).permutation(len(train))[:count]
-    batch = collate([train[SampleKey(int(row), 0)] for row in rows])
-    if len(batch["images"]):
-        picture = classification_batch_picture(batch, class_names, count)
-        save_figure(folder / "training_batch.jpg", picture)
+PER_FIGURE = 16  # images, so that the figure still fits a screen
 
 
 def draw_predictions(
@@ -50,10 +37,18 @@ def draw_predictions(
         ("predictions", "Predictions", spread),
         ("wrong", "Wrong predictions, the most confident first", surest),
     ):
-        for page, start in enumerate(range(0, len(rows), PER_PICTURE), start=1):
-            items = [_item(val, predictions, int(row)) for row in rows[start : start + PER_PICTURE]]
-            picture = classification_picture(items, class_names, title=title)
-            save_figure(folder / f"{name}_{page}.jpg", picture)
+        draw = partial(_figure, val, predictions, class_names, title)
+        save_pages(folder, name, rows.tolist(), per_page=PER_FIGURE, draw=draw)
+
+
+def _figure(
+    val: ImageFolder,
+    predictions: ClassificationArrays,
+    class_names: Sequence[str],
+    title: str,
+    rows: Sequence[int],
+) -> Picture:
+    return classification_figure([_item(val, predictions, row) for row in rows], class_names, title=title)
 
 
 def _item(val: ImageFolder, predictions: ClassificationArrays, row: int) -> ClassificationItem:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dettoolkit.classification.build import build_classifier, hidden_channels
-from dettoolkit.classification.figures import draw_predictions, draw_training_batch
+from dettoolkit.classification.figures import draw_predictions
 from dettoolkit.classification.losses import build_loss, build_mix
 from dettoolkit.classification.result import ClassificationResult
 from dettoolkit.classification.spec import scored_hw
@@ -28,6 +29,7 @@ from dettoolkit.datasets.classification_augment import (
 )
 from dettoolkit.datasets.data_report import BadImages
 from dettoolkit.datasets.image_folder import ImageFolder, ImageFolderFiles, check_root, collate
+from dettoolkit.drawing.classification_grids import classification_batch_figure
 from dettoolkit.evaluation.top_k import TOP, ClassificationArrays
 from dettoolkit.network import Network
 from dettoolkit.run import Batch, Classes, ImageFile, Run, Split
@@ -66,9 +68,9 @@ class ClassificationRun(Run):
             f"outputs   logits {tuple(outputs.shape)}",
         ]
 
-    def draw_training_batch(self, folder: Path) -> None:
-        """Draw the first images as the network will see them."""
-        draw_training_batch(self.train, self.classes.names, folder, self.recipe.evaluation.figures)
+    def batch_figure(self, batch: Batch) -> NDArray[np.uint8]:
+        """Draw the classes of a batch's images."""
+        return classification_batch_figure(batch, self.classes.names)
 
     def write_predictions(self, predictions: Sequence[Any], out: Path) -> None:
         """Write each image's best classes, and figures."""

@@ -39,7 +39,7 @@ class ClassificationItem:
     score: float
 
 
-def classification_picture(
+def classification_figure(
     items: Sequence[ClassificationItem], class_names: Sequence[str], *, title: str
 ) -> Picture:
     """Draw images in frames that tell right from wrong, with their predictions below; uint8 (H, W, 3)."""
@@ -59,18 +59,15 @@ def classification_picture(
     )
 
 
-def classification_batch_picture(
-    batch: Mapping[str, Any], class_names: Sequence[str], max_images: int
-) -> Picture:
-    """Draw the first images of a training batch as the model gets them, with their classes; uint8 (H, W, 3).
+def classification_batch_figure(batch: Mapping[str, Any], class_names: Sequence[str]) -> Picture:
+    """Draw the images of a training batch as the model gets them, with their classes; uint8 (H, W, 3).
 
     Args:
         batch: on the CPU, images uint8 (N, 3, H, W) RGB, class_labels (N,).
         class_names: name of each class.
-        max_images: images drawn at most.
     """
     cells = []
-    for image, label in zip(batch["images"][:max_images], batch["class_labels"][:max_images], strict=True):
+    for image, label in zip(batch["images"], batch["class_labels"], strict=True):
         _, fitted = fit_to_cell(np.ascontiguousarray(np.asarray(image).transpose(1, 2, 0)))
         cells.append(Cell(fitted, class_name(int(label), class_names)))
     return grid(
