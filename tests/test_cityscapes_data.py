@@ -18,24 +18,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dettoolkit.cli import failures as errors
-from dettoolkit.datasets.cityscapes import (
-    BadImageError,
-    BadImages,
-    BatchError,
-    DataReport,
-    LabelClasses,
-    LabelError,
-    Problem,
-    SegmentationDataset,
-    SegmentationFiles,
-    collate,
-)
-from dettoolkit.datasets.data_report import NO_ID
-from dettoolkit.datasets.label_classes import UNKNOWN
+from dettoolkit.datasets.cityscapes import BatchError, SegmentationDataset, collate
+from dettoolkit.datasets.data_report import NO_ID, BadImageError, BadImages, DataReport, Problem
+from dettoolkit.datasets.label_classes import UNKNOWN, LabelClasses, LabelError
 from dettoolkit.datasets.label_files import read_instances, read_labels, read_values
 from dettoolkit.datasets.samplers import EpochSampler, ResumableLoader, SampleKey, worker_init
 from dettoolkit.datasets.scenes.folder import write_scenes
 from dettoolkit.datasets.segmentation_augment import CenterCrop, EvalTransform, SegmentationTransform
+from dettoolkit.datasets.segmentation_files import SegmentationFiles
 from dettoolkit.datasets.segmentation_root import check_cityscapes_root
 
 HW = (24, 40)
@@ -216,7 +206,6 @@ class TestFiles:
         assert files.path == root / "gtFine/train"
         assert files.classes.same_as(LabelClasses.cityscapes())
         assert files.problems.counts == {}
-        assert "3 images with labels (1 with instances), 19 classes" in files.summary()
 
     @pytest.mark.parametrize("ending", [".jpg", ".jpeg", ".JPG", ".PNG"])
     def test_endings_of_images(self, tmp_path, ending):
@@ -246,7 +235,7 @@ class TestFiles:
         ]
         assert both.path == root
         assert both.problems.counts == {"label without image": 1}
-        assert len(collate([dataset(both)[index] for index in range(4)])["labels"]) == 4
+        assert len(collate([dataset(both)[index] for index in range(4)])["label_map"]) == 4
         assert SegmentationFiles.join([coarse]).path == coarse.path
 
     def test_sets_of_different_classes_do_not_join(self, root):
@@ -265,7 +254,7 @@ class TestFiles:
         files = load(root)
         assert len(files) == 1
         assert files.problems.counts == {"image without label": 1, "label without image": 1}
-        summary = files.summary()
+        summary = files.problems.summary()
         assert "2 problems (nothing on disk is changed)" in summary
         assert f"image without label: 1 (left out)\n    {root}/leftImg8bit/train/{NAMES[0]}_left" in summary
         assert f"label without image: 1 (left out)\n    {root}/gtFine/train/{NAMES[2]}_gtFine" in summary
@@ -372,7 +361,7 @@ class TestFiles:
             assert files.instance_paths == [None] * count
         data = dataset(files, whole(), with_instances=True)
         batch = collate([data[index] for index in range(0, 233, 30)])
-        assert set(batch["labels"].unique().tolist()) == {*range(11), 255}
+        assert set(batch["label_map"].unique().tolist()) == {*range(11), 255}
         assert (batch["instances"] == -1).all()
 
     def test_generated_scenes(self, tmp_path):
@@ -501,21 +490,22 @@ class TestSamples:
         assert len(data) == 3
         batch = collate([data[index] for index in (2, 0)])
         assert set(batch) == {
-            "images", "labels", "label_hw", "image_ids", "files", "original_hw", "bad_images", "problems",
+            "images", "label_map", "label_map_hw", "image_ids", "files", "original_hw", "bad_images",
+            "problems",
         }  # fmt: skip
         assert (batch["images"].shape, batch["images"].dtype) == ((2, 3, *CROP_HW), torch.uint8)
-        assert (batch["labels"].shape, batch["labels"].dtype) == ((2, *CROP_HW), torch.uint8)
-        assert batch["label_hw"].tolist() == [[*CROP_HW]] * 2
+        assert (batch["label_map"].shape, batch["label_map"].dtype) == ((2, *CROP_HW), torch.uint8)
+        assert batch["label_map_hw"].tolist() == [[*CROP_HW]] * 2
         assert batch["image_ids"].tolist() == [2, 0]
         assert batch["original_hw"].tolist() == [[*HW]] * 2
         assert batch["bad_images"] == batch["problems"] == []
-        assert all(batch[name].dtype == torch.int64 for name in ("label_hw", "image_ids", "original_hw"))
+        assert all(batch[name].dtype == torch.int64 for name in ("label_map_hw", "image_ids", "original_hw"))
 
     def test_labels_are_what_the_official_table_makes_of_the_file(self, root):
         official = official_labels()
         train_ids = np.array([official.id2label[value].trainId for value in range(34)])
         for seed, sample in enumerate(dataset(load(root), whole())[index] for index in range(3)):
-            np.testing.assert_array_equal(sample["labels"].numpy(), train_ids[pixels(seed=seed)])
+            np.testing.assert_array_equal(sample["label_map"].numpy(), train_ids[pixels(seed=seed)])
             np.testing.assert_array_equal(sample["image"][0].numpy(), pixels(most=255))
         for name in NAMES:  # the same again as the official script would have written it
             path = root / f"gtFine/train/{name}_gtFine_labelIds.png"
@@ -526,18 +516,18 @@ class TestSamples:
             path.unlink()
         again = collate([dataset(load(root), whole())[index] for index in range(3)])
         wanted = np.stack([train_ids[pixels(seed=seed)] for seed in range(3)])
-        np.testing.assert_array_equal(again["labels"].numpy(), wanted)
+        np.testing.assert_array_equal(again["label_map"].numpy(), wanted)
 
     def test_validation_batch_keeps_labels_at_their_size(self, root):
         save_pair(root, "bonn/tall", hw=(50, 30), labels=np.full((50, 30), 7, np.uint8))
         files = load(root)
         batch = collate([dataset(files, whole((32, 48)), with_instances=True)[index] for index in (2, 3)])
         assert batch["images"].shape == (2, 3, 32, 48)
-        assert batch["labels"].shape == batch["instances"].shape == (2, 50, 40)
-        assert batch["label_hw"].tolist() == batch["original_hw"].tolist() == [[*HW], [50, 30]]
-        assert (batch["labels"][0, HW[0] :] == 255).all()
-        assert (batch["labels"][1, :, :30] == 0).all()
-        assert (batch["labels"][1, :, 30:] == 255).all()
+        assert batch["label_map"].shape == batch["instances"].shape == (2, 50, 40)
+        assert batch["label_map_hw"].tolist() == batch["original_hw"].tolist() == [[*HW], [50, 30]]
+        assert (batch["label_map"][0, HW[0] :] == 255).all()
+        assert (batch["label_map"][1, :, :30] == 0).all()
+        assert (batch["label_map"][1, :, 30:] == 255).all()
         assert batch["instances"].dtype == torch.int32
         assert (batch["instances"][1, :50, :30] == -1).all()
         values = pixels(seed=2).astype(np.int32)
@@ -569,7 +559,7 @@ class TestSamples:
         for transform in (augmented(), whole()):
             data = dataset(files, transform)
             batch = collate([data[index] for index in range(3)])
-            assert (batch["labels"][1] == 255).all()
+            assert (batch["label_map"][1] == 255).all()
             files.problems.record(batch["problems"])  # again in the next epoch
         assert files.problems.counts == {"nothing but void": 1}
         assert f"image id 1: {files.label_paths[1]}" in files.problems.summary()
@@ -584,7 +574,7 @@ class TestSamples:
         files = load(root)
         batch = collate([dataset(files, whole())[index] for index in range(3)])
         files.problems.record(batch["problems"])
-        assert batch["label_hw"].tolist() == [[*HW], [12, 20], [*HW]]
+        assert batch["label_map_hw"].tolist() == [[*HW], [12, 20], [*HW]]
         assert "label of another size: 1 (scored at the label's size)" in files.problems.summary()
         assert f"image id 1: {message}" in files.problems.summary()
 
@@ -630,10 +620,10 @@ class TestSamples:
             name: tuple(value.shape) for name, value in batch.items() if isinstance(value, torch.Tensor)
         }
         assert shapes == {
-            "images": (0, 3, *hw), "labels": (0, *hw), "label_hw": (0, 2), "image_ids": (0,),
+            "images": (0, 3, *hw), "label_map": (0, *hw), "label_map_hw": (0, 2), "image_ids": (0,),
             "original_hw": (0, 2),
         }  # fmt: skip
-        assert batch["images"].dtype == batch["labels"].dtype == torch.uint8
+        assert batch["images"].dtype == batch["label_map"].dtype == torch.uint8
         bad = BadImages(1)
         with pytest.raises(BadImageError, match=r"2 images cannot be read, more than data.max_bad_images=1"):
             bad.record(batch["bad_images"])
@@ -675,14 +665,14 @@ class TestSamples:
         for ours, theirs in zip(batches(0), batches(2), strict=True):
             assert ours["image_ids"].tolist() == theirs["image_ids"].tolist()
             assert torch.equal(ours["images"], theirs["images"])
-            assert torch.equal(ours["labels"], theirs["labels"])
+            assert torch.equal(ours["label_map"], theirs["label_map"])
 
     def test_epoch_and_index_decide_and_pickling_changes_nothing(self, root):
         data = dataset(load(root), augmented())
         first = data[SampleKey(1, 3)]
         copy = pickle.loads(pickle.dumps(data))
         assert torch.equal(copy[SampleKey(1, 3)]["image"], first["image"])
-        assert torch.equal(copy[SampleKey(1, 3)]["labels"], first["labels"])
+        assert torch.equal(copy[SampleKey(1, 3)]["label_map"], first["label_map"])
         assert not torch.equal(data[SampleKey(1, 4)]["image"], first["image"])
         assert torch.equal(data[1]["image"], data[SampleKey(1, 0)]["image"])
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from functools import partial
 
 import cv2
 import pytest
@@ -11,20 +12,22 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models.segmentation import lraspp_mobilenet_v3_large
 
+from dettoolkit.backbones.initialize import initialize
 from dettoolkit.backbones.mobilenet import MobileNet
 from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.heads.lraspp import LRASPPHead
 from dettoolkit.heads.raspp import RASPPHead
-from dettoolkit.segmentation.model import Segmenter
-from dettoolkit.weights.pretrained import load_segmenter
-from dettoolkit.weights.translate import translate_lraspp
+from dettoolkit.network import Network
+from dettoolkit.weights.load import load_network
+from dettoolkit.weights.translate import translate_network
 
 LARGE, SMALL = "mobilenet_v3_large", "mobilenet_v3_small"
 PAPER = {"pool": "fixed", "gate": "hard_sigmoid", "gate_bias": True, "align_corners": False}
+INIT = partial(initialize, init="truncated_normal", std=0.09)
 TORCHVISION = {"pool": "global", "gate": "sigmoid", "gate_bias": False, "align_corners": False}
 
 
-def backbone_of(network=SMALL, *, tail="segmentation", output_stride=16, dilate_c4=False, width=1.0):
+def backbone_of(network=SMALL, *, tail="reduced_c4", output_stride=16, dilate_c4=False, width=1.0):
     return MobileNet(
         network=network,
         width=width,
@@ -40,15 +43,23 @@ def backbone_of(network=SMALL, *, tail="segmentation", output_stride=16, dilate_
 
 def lraspp_of(backbone, *, low="low_depthwise", filters=128, num_classes=19, norm=(1e-3, 0.01), **changes):
     head = LRASPPHead(
-        in_channels=(backbone.channels[low], backbone.channels["c5"]),
+        in_channels={name: backbone.channels[name] for name in (low, "c5")},
         filters=filters,
         num_classes=num_classes,
         in_stride=backbone.strides["c5"],
-        norm_eps=norm[0],
-        norm_momentum=norm[1],
+        norm=norm_of(*norm),
+        init=INIT,
         **(PAPER | changes),
     )
-    return Segmenter(backbone=backbone, head=head, low=low).eval()
+    return Network(backbone=backbone, heads={"segmentation": head}).eval()
+
+
+def norm_of(eps, momentum):
+    return partial(nn.BatchNorm2d, eps=eps, momentum=momentum)
+
+
+def head_in(segmenter):
+    return segmenter.heads["segmentation"]
 
 
 def raspp_of(backbone, *, filters=256, num_classes=19):
@@ -56,16 +67,20 @@ def raspp_of(backbone, *, filters=256, num_classes=19):
         in_channels=backbone.channels["c5"],
         filters=filters,
         num_classes=num_classes,
-        norm_eps=1e-3,
-        norm_momentum=0.01,
+        norm=norm_of(1e-3, 0.01),
+        init=INIT,
     )
-    return Segmenter(backbone=backbone, head=head, low=None).eval()
+    return Network(backbone=backbone, heads={"segmentation": head}).eval()
 
 
 def torchvisions_variant(num_classes):
     """Build what torchvision's weights fit; its head has PyTorch's default BN, other than its backbone."""
     backbone = backbone_of(LARGE, tail="full", dilate_c4=True)
     return lraspp_of(backbone, low="low_first", num_classes=num_classes, norm=(1e-5, 0.1), **TORCHVISION)
+
+
+def load(segmenter, path):
+    return load_network(segmenter, str(path), torchvision_model="lraspp_mobilenet_v3_large")
 
 
 def uniform(*shape, seed=1):
@@ -85,7 +100,7 @@ def ours(theirs, tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "lraspp.pth"
     torch.save(theirs.state_dict(), path)
     segmenter = torchvisions_variant(21)
-    load_segmenter(segmenter, segmenter.backbone, str(path))
+    load(segmenter, path)
     return segmenter
 
 
@@ -109,16 +124,15 @@ def test_training_mode_equals_torchvisions_too():
     reference = lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=5)
     randomize(reference).train()
     segmenter = torchvisions_variant(5).train()
-    backbone = segmenter.backbone
-    segmenter.load_state_dict(translate_lraspp(reference.state_dict(), backbone))
+    segmenter.load_state_dict(translate_network(reference.state_dict(), segmenter))
     images = uniform(4, 3, 96, 65)
     reference(images)["out"].square().mean().backward()
     F.interpolate(segmenter(images), (96, 65), mode="bilinear").square().mean().backward()
     gradients = {name: parameter.grad for name, parameter in reference.named_parameters()}
-    for name, gradient in translate_lraspp(gradients, backbone).items():
+    for name, gradient in translate_network(gradients, segmenter).items():
         ours = segmenter.get_parameter(name).grad
         torch.testing.assert_close(ours, gradient, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
-    averages = translate_lraspp(dict(reference.named_buffers()), backbone)
+    averages = translate_network(dict(reference.named_buffers()), segmenter)
     for name, average in averages.items():
         torch.testing.assert_close(segmenter.get_buffer(name), average, rtol=1e-5, atol=1e-6)
 
@@ -140,7 +154,7 @@ def test_real_weights_decide_as_torchvisions_on_real_images(shared_data, shared_
     reference = lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=2).eval()
     reference.load_state_dict(torch.load(path, weights_only=True))
     segmenter = torchvisions_variant(2)
-    report = load_segmenter(segmenter, segmenter.backbone, str(path))
+    report = load(segmenter, path)
     assert (report.missing, report.surplus, report.replaced) == ([], [], [])
     found = set()
     for name, image in photos(shared_data):
@@ -263,12 +277,12 @@ def expected_lraspp(head, low, c5, *, kernel_hw, stride_hw, gate, align_corners)
 
 def head_of(in_stride, **changes):
     head = LRASPPHead(
-        in_channels=(5, 7),
+        in_channels={"low": 5, "c5": 7},
         filters=6,
         num_classes=3,
         in_stride=in_stride,
-        norm_eps=0.01,
-        norm_momentum=0.01,
+        norm=norm_of(0.01, 0.01),
+        init=INIT,
         **(PAPER | changes),
     )
     return randomize(head, seed=4)
@@ -324,7 +338,7 @@ def test_the_same_weights_serve_both_poolings(in_stride, size):
 
 
 def test_raspp_is_the_paper_written_out():
-    head = RASPPHead(in_channels=7, filters=6, num_classes=3, norm_eps=0.01, norm_momentum=0.01)
+    head = RASPPHead(in_channels=7, filters=6, num_classes=3, norm=norm_of(0.01, 0.01), init=INIT)
     randomize(head, seed=5)
     c5 = 4 * uniform(2, 7, 5, 9)
     with torch.no_grad():
@@ -356,9 +370,9 @@ def norm_settings(module):
 
 def test_norm_settings_of_a_head_are_its_own():
     segmenter = torchvisions_variant(2)
-    assert norm_settings(segmenter.head) == {(1e-5, 0.1)}
+    assert norm_settings(head_in(segmenter)) == {(1e-5, 0.1)}
     assert norm_settings(segmenter.backbone) == {(1e-3, 0.01)}
-    assert norm_settings(raspp_of(backbone_of()).head) == {(1e-3, 0.01)}
+    assert norm_settings(head_in(raspp_of(backbone_of()))) == {(1e-3, 0.01)}
 
 
 @pytest.mark.parametrize(
@@ -389,7 +403,7 @@ SEGMENTERS = {
 @pytest.mark.parametrize(("kind", "output_stride"), itertools.product(SEGMENTERS, [16, 32]))
 def test_any_input_size_has_logits_at_the_heads_stride(kind, output_stride):
     segmenter = randomize(SEGMENTERS[kind](output_stride))
-    assert segmenter.num_classes == 4
+    assert head_in(segmenter).num_classes == 4
     stride = output_stride if kind == "raspp" else 8
     for height, width in [(1, 1), (7, 300), (64, 64), (65, 97), (250, 33)]:
         with torch.no_grad():
@@ -449,12 +463,21 @@ def test_every_parameter_gets_a_gradient(kind):
     assert all(each.grad.isfinite().all() for each in segmenter.parameters())
 
 
-def test_a_head_gets_the_features_it_is_made_for():
+def test_a_head_names_the_features_that_it_takes():
     backbone = backbone_of()
-    lraspp, raspp = lraspp_of(backbone).head, raspp_of(backbone).head
-    known = r"one of \['low_first', 'low_depthwise', 'low'\]"
-    for low in (None, "c4", "output"):
-        with pytest.raises(ValueError, match=rf"stride 8 for the LR-ASPP head, {known}; got {low!r}"):
-            Segmenter(backbone=backbone, head=lraspp, low=low)
-    with pytest.raises(ValueError, match=r"R-ASPP head takes no low-level feature, got low='low'; give None"):
-        Segmenter(backbone=backbone, head=raspp, low="low")
+    assert head_in(lraspp_of(backbone, low="low_first")).features == ("low_first", "c5")
+    assert head_in(raspp_of(backbone)).features == ("c5",)
+
+
+@pytest.mark.parametrize("kind", ["fixed", "raspp"])
+def test_a_head_initializes_its_own_layers_and_no_others(kind):
+    segmenter = SEGMENTERS[kind](16)
+    before = {name: value.clone() for name, value in segmenter.state_dict().items()}
+    torch.manual_seed(0)
+    head_in(segmenter).initialize()
+    biases = ("classifier.bias", "gate.bias")
+    for name, value in segmenter.state_dict().items():
+        drawn = name.startswith("heads.") and (value.dim() == 4 or name.endswith(biases))
+        assert torch.equal(value, before[name]) != drawn, name
+        if drawn:
+            assert value.abs().max() <= (0.0 if name.endswith(biases) else 2 * 0.09)

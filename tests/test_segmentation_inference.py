@@ -6,27 +6,34 @@ import torch.nn.functional as F
 from torch import nn
 
 from dettoolkit.segmentation import predict as inference
-from dettoolkit.segmentation.predict import InferenceOptions, predict_labels
+from dettoolkit.segmentation.spec import SegmentationSection
 
 CLASSES = 7
 SIZES = [(32, 48), (33, 47), (17, 90), (8, 8), (3, 5), (1, 1)]
+
+
+def predict_labels(forward, images, *, out_hw, options):
+    """Return the labels of images, (N, H, W), all of one size."""
+    found = inference.predict_labels(forward, images, sizes_hw=[out_hw] * len(images), options=options)
+    return torch.stack(found) if found else torch.zeros(0, *out_hw, dtype=torch.uint8)
 
 
 @torch.no_grad()
 def full_logits(forward, images, *, out_hw, options):
     """Return what predict_labels takes the argmax of, (N, K, H, W): logits, or log mean probabilities."""
     found = []
-    for image in images.unsqueeze(1):
+    for logits in inference._logits(forward, images, options):
         if len(options.scales) == 1 and not options.flip:
-            (logits,) = inference._answers(forward, image, options)
-            found.append(inference._upsampled(logits, out_hw, options))
+            found.append(inference._upsampled(*logits, out_hw, options))
         else:
-            found.append(inference._mean_probabilities(forward, image, out_hw, options).log())
+            found.append(inference._mean_probabilities(logits, out_hw, options).log())
     return torch.cat(found)
 
 
 def options(**changes):
     settings = {
+        "class_names": ("a", "b"),
+        "class_ids": (0, 1),
         "mode": "whole",
         "window_hw": (16, 24),
         "stride_hw": (9, 13),
@@ -34,7 +41,7 @@ def options(**changes):
         "flip": False,
         "align_corners": False,
     }
-    return InferenceOptions(**{**settings, **changes})
+    return SegmentationSection(**{**settings, **changes})
 
 
 def images_of(size_hw, count=2, seed=0):
@@ -55,9 +62,7 @@ def upsampled(logits, size_hw, *, align_corners=False):
 @pytest.mark.parametrize("out_hw", [(32, 48), (33, 49), (64, 96), (4, 6), (11, 150)])
 def test_whole_is_exactly_the_argmax_of_upsampled_logits(out_hw, align_corners):
     images, net = images_of((32, 48)), network(stride=8, kernel=3)
-    # One image at a time: convolutions round differently in batches of another size.
-    logits = torch.cat([net(image) for image in images.split(1)])
-    wanted = upsampled(logits, out_hw, align_corners=align_corners)
+    wanted = upsampled(net(images), out_hw, align_corners=align_corners)
     for memory_format in (torch.contiguous_format, torch.channels_last):
 
         def forward(image, memory_format=memory_format):
@@ -71,9 +76,11 @@ def test_whole_is_exactly_the_argmax_of_upsampled_logits(out_hw, align_corners):
 
 
 def test_equal_logits_give_the_first_class():
-    logits = torch.tensor([1.0, 3.0, 3.0, 2.0, 3.0]).view(1, 5, 1, 1).expand(1, 5, 2, 2)
+    logits = torch.tensor([1.0, 3.0, 3.0, 2.0, 3.0]).view(1, 5, 1, 1).expand(2, 5, 2, 2)
     for chosen in (options(), options(flip=True), options(mode="slide")):
-        labels = predict_labels(lambda _: logits, images_of((16, 24)), out_hw=(16, 24), options=chosen)
+        labels = predict_labels(
+            lambda x: logits[: len(x)], images_of((16, 24)), out_hw=(16, 24), options=chosen
+        )
         assert labels.eq(1).all()
 
 
@@ -197,11 +204,33 @@ def test_a_network_that_says_one_thing_everywhere(changes):
     scores = torch.randn(CLASSES, generator=torch.Generator().manual_seed(0))
 
     def forward(image):
-        return scores.view(1, -1, 1, 1).expand(1, CLASSES, -(-image.shape[2] // 8), -(-image.shape[3] // 8))
+        return scores.view(1, -1, 1, 1).expand(
+            len(image), CLASSES, -(-image.shape[2] // 8), -(-image.shape[3] // 8)
+        )
 
     for size_hw in SIZES:
         labels = predict_labels(forward, images_of(size_hw), out_hw=(9, 11), options=options(**changes))
         assert labels.eq(scores.argmax()).all()
+
+
+def test_whole_images_enter_the_network_together_and_windows_one_by_one():
+    seen, net = [], network(stride=4)
+
+    def forward(images):
+        seen.append(len(images))
+        return net(images)
+
+    images = images_of((16, 30), count=3)
+    for changes, wanted in (
+        ({}, [3]),
+        ({"flip": True, "scales": (0.5, 1.0)}, [3] * 4),
+        ({"mode": "slide"}, [1] * 6),
+    ):
+        seen.clear()
+        inference.predict_labels(
+            forward, images, sizes_hw=[(16, 30), (8, 9), (33, 31)], options=options(**changes)
+        )
+        assert seen == wanted
 
 
 @pytest.mark.parametrize("changes", [{}, {"mode": "slide"}, {"flip": True}, {"scales": (0.5, 1.25)}])
@@ -237,10 +266,12 @@ def test_half_precision_and_gradients_stay_outside():
 def test_too_many_classes_for_bytes():
     with pytest.raises(ValueError, match="at most 255 classes"):
         predict_labels(
-            lambda _: torch.zeros(1, 256, 2, 2), images_of((4, 4)), out_hw=(4, 4), options=options()
+            lambda x: torch.zeros(len(x), 256, 2, 2), images_of((4, 4)), out_hw=(4, 4), options=options()
         )
     logits = torch.arange(255.0).view(1, 255, 1, 1)
-    labels = predict_labels(lambda _: logits, images_of((4, 4)), out_hw=(4, 4), options=options())
+    labels = predict_labels(
+        lambda x: logits.expand(len(x), -1, -1, -1), images_of((4, 4)), out_hw=(4, 4), options=options()
+    )
     assert labels.eq(254).all()
 
 
@@ -249,9 +280,8 @@ def test_too_many_classes_for_bytes():
     [
         ({"mode": "slide", "stride_hw": (17, 9)}, r"at most window_hw \(16, 24\), got \(17, 9\).*two thirds"),
         ({"mode": "slide", "stride_hw": (9, 0)}, r"at least 1 .*got \(9, 0\)"),
-        ({"mode": "tiles"}, "'whole' or 'slide', got 'tiles'"),
-        ({"scales": ()}, r"got \(\); take \(1.0,\)"),
-        ({"scales": (1.0, -0.5)}, r"above 0, got \(1.0, -0.5\)"),
+        ({"mode": "slide", "window_hw": None}, "at most window_hw None"),
+        ({"colors": (None,)}, "2 class names and 1 colors"),
     ],
 )
 def test_wrong_options(changes, message):

@@ -66,8 +66,8 @@ def batch(seed: int = 0) -> dict[str, Any]:
     instances[1] = -1
     return {
         "images": torch.from_numpy(rng.integers(0, 256, (2, 3, *SIZES[0]), np.uint8)),
-        "labels": torch.from_numpy(labels),
-        "label_hw": torch.tensor(SIZES),
+        "label_map": torch.from_numpy(labels),
+        "label_map_hw": torch.tensor(SIZES),
         "instances": torch.from_numpy(instances),
         "image_ids": torch.tensor([7, 2]),
     }
@@ -94,7 +94,7 @@ def test_counts_are_those_of_the_predicted_labels(tiny_segmentation: Any, overri
     parts = []
     for row, labels in enumerate(predicted):
         height, width = SIZES[row]
-        truth = content["labels"][row, :height, :width].numpy()
+        truth = content["label_map"][row, :height, :width].numpy()
         instances = content["instances"][row, :height, :width].numpy()
         parts.append(
             count_image(
@@ -115,7 +115,7 @@ def test_counts_are_those_of_the_predicted_labels(tiny_segmentation: Any, overri
     np.testing.assert_array_equal(found.instances, wanted.instances)
     assert found.instances[:, :3].tolist() == [[7, PERSON, 15], [7, CAR, 90]]
     assert found.without_instances == wanted.without_instances == 1
-    assert found.matrix.sum() == (content["labels"] != VOID).sum()
+    assert found.matrix.sum() == (content["label_map"] != VOID).sum()
 
 
 def test_predictions_are_the_argmax_at_the_labels_size(task: SegmentationTask) -> None:
@@ -128,7 +128,7 @@ def test_predictions_are_the_argmax_at_the_labels_size(task: SegmentationTask) -
 
 def test_perfect_answers_score_one_and_void_does_not_matter(task: SegmentationTask) -> None:
     content = first(batch(), 1)
-    labels = content["labels"].long()
+    labels = content["label_map"].long()
     instances = torch.zeros(1, *SIZES[0], dtype=torch.int32)
     for label, instance in ((PERSON, 24000), (CAR, 26000)):
         instances[labels == label] = instance
@@ -199,7 +199,7 @@ def test_loss_is_torchs_at_the_labels_size(task: SegmentationTask) -> None:
     logits = torch.randn(2, 19, 5, 8)
     (loss,) = task.losses(logits, content).values()
     upsampled = F.interpolate(logits, SIZES[0], mode="bilinear", align_corners=False)
-    wanted = F.cross_entropy(upsampled, content["labels"].long(), ignore_index=VOID)
+    wanted = F.cross_entropy(upsampled, content["label_map"].long(), ignore_index=VOID)
     torch.testing.assert_close(loss, wanted)
 
 
@@ -208,7 +208,7 @@ def test_loss_is_torchs_at_the_labels_size(task: SegmentationTask) -> None:
 def test_every_parameter_gets_a_finite_gradient(tiny_segmentation: Any, model: str, all_void: bool) -> None:
     task, content = task_of(tiny_segmentation, f"model.type={model}"), batch()
     if all_void:
-        content["labels"].fill_(VOID)
+        content["label_map"].fill_(VOID)
     parts = task.losses(task.network.train()(task.images(content)), content)
     sum(parts.values(), torch.zeros(())).backward()
     gradients = [parameter.grad for parameter in task.network.parameters()]
@@ -249,7 +249,7 @@ def test_run_has_the_data_as_the_recipe_says(tiny_segmentation: Any, tmp_path: P
     assert not torch.equal(sample["image"], run.train[SampleKey(0, 1)]["image"])  # an epoch later
     sample = run.val[SampleKey(1, 0)]
     assert sample["image"].shape == (3, 32, 48)
-    assert sample["labels"].shape == sample["instances"].shape == (45, 61)
+    assert sample["label_map"].shape == sample["instances"].shape == (45, 61)
 
 
 def test_network_keeps_its_order_of_classes(tiny_segmentation: Any, tmp_path: Path) -> None:
@@ -258,8 +258,8 @@ def test_network_keeps_its_order_of_classes(tiny_segmentation: Any, tmp_path: Pa
     run = evaluation_run("x", recipe, own=Classes(names, [1, 2, 3]), what="weights")
     assert run.classes.names == run.task.classes.names == names
     assert run.classes.ids == [26, 7, 23]  # the data set's, not the checkpoint's
-    found = run.val[SampleKey(0, 0)]["labels"]
-    before = training_run("x", recipe, pretrained=False).val[SampleKey(0, 0)]["labels"]
+    found = run.val[SampleKey(0, 0)]["label_map"]
+    before = training_run("x", recipe, pretrained=False).val[SampleKey(0, 0)]["label_map"]
     for label, name in enumerate(["ground", "sky", "thing"]):
         assert torch.equal(found == names.index(name), before == label)
     assert torch.equal(found == VOID, before == VOID)
@@ -292,9 +292,9 @@ def test_weights_of_another_number_of_classes(
         assert torch.equal(same.state_dict()[name], tensor)
     caplog.clear()
     fresh = build_segmenter(model, num_classes=3, pretrained=True)
-    assert "head.classifier.weight (4, 32, 1, 1) -> (3, 32, 1, 1)" in caplog.text
+    assert "heads.segmentation.classifier.weight (4, 32, 1, 1) -> (3, 32, 1, 1)" in caplog.text
     assert torch.equal(fresh.backbone.stem[0].weight, trained.backbone.stem[0].weight)
-    assert fresh.num_classes == 3
+    assert fresh.heads["segmentation"].num_classes == 3
 
 
 def test_class_weights_need_a_class(tiny_segmentation: Any, tmp_path: Path) -> None:

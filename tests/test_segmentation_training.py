@@ -299,7 +299,7 @@ def test_loss_that_is_not_finite_names_the_images(
     error = capsys.readouterr().err
     assert "step 1: the loss is not finite (pixel nan). The batch is saved in " in error
     batch = torch.load(the_run(tmp_path) / "bad_batch_step1_rank0.pt", weights_only=True)
-    assert batch["labels"].shape == (4, 64, 64)
+    assert batch["label_map"].shape == (4, 64, 64)
     for file, image_id in zip(batch["files"], batch["image_ids"].tolist(), strict=True):
         assert Path(file).is_file()
         assert f"\n  {file} (id {image_id})" in error

@@ -20,7 +20,13 @@ from dettoolkit.datasets.cityscapes_labels import CLASSES, VOID
 from dettoolkit.datasets.data_report import BadImages
 from dettoolkit.datasets.label_classes import LabelClasses
 from dettoolkit.datasets.scenes.folder import check_scenes, write_scenes
-from dettoolkit.datasets.segmentation_augment import CenterCrop, EvalTransform, SegmentationTransform
+from dettoolkit.datasets.segmentation_augment import (
+    CenterCrop,
+    EvalTransform,
+    SegmentationTransform,
+    scaled_labels,
+    window_at,
+)
 from dettoolkit.datasets.segmentation_files import Layout, SegmentationFiles
 from dettoolkit.datasets.segmentation_root import check_cityscapes_root
 from dettoolkit.drawing.segmentation_grids import segmentation_batch_figure
@@ -29,7 +35,6 @@ from dettoolkit.evaluation.segmentation_counts import SegmentationCounts
 from dettoolkit.network import Network
 from dettoolkit.run import Batch, Classes, ImageFile, Run, Split
 from dettoolkit.segmentation.build import build_loss, build_segmenter, section_of
-from dettoolkit.segmentation.decode import resize_labels
 from dettoolkit.segmentation.figures import draw_predictions
 from dettoolkit.segmentation.result import SegmentationResult
 from dettoolkit.segmentation.task import SegmentationTask
@@ -69,7 +74,8 @@ class SegmentationRun(Run):
         if maps is None:
             return None
         labels, instances = maps
-        predicted = resize_labels(result.labels, (labels.shape[0], labels.shape[1]))
+        hw = labels.shape[0], labels.shape[1]  # the image's too, but for a few data sets
+        predicted = scaled_labels(result.labels, hw, window_at((0, 0), hw, hw))
         return self.task.count(
             row,
             torch.from_numpy(predicted),
