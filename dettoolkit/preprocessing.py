@@ -76,3 +76,10 @@ def normalize_on_cpu(
     result -= offset
     result /= scale
     return result
+
+
+def network_input(image: NDArray[np.uint8], manifest: Manifest) -> Tensor:
+    """Return what a model takes of an image (H, W, 3): a batch of one, uint8 or fitted and normalized."""
+    if manifest.takes_images:
+        return torch.from_numpy(image)[None]
+    return torch.from_numpy(normalize_on_cpu([fit_image(image, manifest)], manifest.mean, manifest.std))

@@ -16,7 +16,7 @@ from dettoolkit.datasets.label_classes import LabelClasses
 from dettoolkit.datasets.segmentation_files import SegmentationFiles
 from dettoolkit.datasets.walk import Walk, natural
 from dettoolkit.demo.builder import choose_samples
-from dettoolkit.export.sample_images import own_sources
+from dettoolkit.export.sample_images import own_images
 from dettoolkit.inference.inputs import sources_of
 from dettoolkit.inference.jobs.sources import Sources
 
@@ -266,4 +266,4 @@ def test_labels_are_listed_once(tmp_path):
 
 def test_demo_and_export_list_each_image_once(looped):
     assert len(choose_samples(looped, 100)) == 8
-    assert len(own_sources(looped)) == 8
+    assert len(own_images(looped)) == 8

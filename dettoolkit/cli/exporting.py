@@ -11,13 +11,13 @@ from typing import Any
 from dettoolkit.cli.evaluating import HERE
 from dettoolkit.cli.failures import guarded, quiet
 from dettoolkit.cli.training import OVERRIDES
+from dettoolkit.formats import DEFAULT, NAMES
 
-FORMATS = ("onnx", "openvino", "executorch", "litert", "pt2")
 DESCRIPTION = """Export a trained model, and write the file only if it does what the model does.
 
-The file is opened again in its own runtime and compared with PyTorch on real images: raw outputs, boxes or
-label maps, with --metric mAP or mIoU too. What was measured is printed, kept in the file and written to
-<file>.report.json. A file that fails is not written, and the exit status is not 0."""
+The file is opened again in its own runtime and compared with PyTorch on real images: raw outputs and results,
+with --metric the score on the validation set too. What was measured is printed, kept in the file and written
+to <file>.report.json. A file that fails is not written, and the exit status is not 0."""
 EXAMPLES = """examples:
   dettoolkit export runs/ssdlite_scenes/2026-01-31_12-00-00
   dettoolkit export last.ckpt --preprocessing --postprocessing --out detector.onnx
@@ -33,7 +33,7 @@ def export(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    # What is not given is left out, so that the defaults stay where they are: in export.request.
+    # What is not given is left out, so that the defaults stand in one place: export.request.
     parser = argparse.ArgumentParser(
         prog="dettoolkit export",
         usage="%(prog)s RUN | CHECKPOINT [key=value ...] [options]",
@@ -43,22 +43,27 @@ def _parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
     )
     add = parser.add_argument
-    add("source", help="a run's folder, whose best checkpoint is taken, or a checkpoint")
+    add("source", help="a run's folder, of which the best checkpoint is exported, or a checkpoint")
     add("extras", nargs="*", help=OVERRIDES)
-    add("--format", choices=FORMATS, help="kind of file (default: onnx)")
-    add("--out", type=Path, metavar="FILE", help="the file (default: model.onnx and the like, in the run)")
+    add("--format", choices=NAMES, help=f"kind of file (default: {DEFAULT})")
+    add(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help=f"the file (default: model{NAMES[DEFAULT].ending} and the like, in the run)",
+    )
     add("--batch", type=_batch, metavar="N", help="images at once; 'dynamic' for any number (default: 1)")
     add(
         "--preprocessing",
         action="store_true",
         help="take uint8 images of any size; resize and normalize inside",
     )
-    add("--postprocessing", action="store_true", help="give final boxes or label maps")
+    add("--postprocessing", action="store_true", help="return final results: boxes, label maps, best classes")
     add("--size", nargs=2, type=int, metavar=("H", "W"), dest="input_hw", help=SIZE_HELP)
     add("--score-threshold", type=float, metavar="S", help=THRESHOLD_HELP)
     add("--int8", action="store_const", const="int8", dest="precision", help=INT8_HELP)
-    add("--images", type=Path, metavar="DIR", help="images to try the file on (default: the validation set)")
-    add("--limit", type=int, metavar="N", help="how many images to try it on at most (default: 32)")
+    add("--images", type=Path, metavar="DIR", help="images to compare on (default: the validation set)")
+    add("--limit", type=int, metavar="N", help="most images to compare on (default: 32)")
     add("--metric", action=argparse.BooleanOptionalAction, help=METRIC_HELP)
     add(
         "--tolerance",
@@ -66,24 +71,32 @@ def _parser() -> argparse.ArgumentParser:
         type=_tolerance,
         metavar="NAME=X",
         dest="tolerances",
-        help=TOLERANCE_HELP,
+        help=f"largest value of an error: {', '.join(_errors())}",
     )
     add("--traceback", action="store_true", default=False, help="show where an error arose")
     return parser
 
 
-SIZE_HELP = (
-    "the network's input, of a segmenter that keeps its images' size\n(default: that of the first image)"
-)
+SIZE_HELP = "the network's input, where images keep their own size\n(default: that of the first image)"
 THRESHOLD_HELP = (
-    "detections have scores above it (default: the recipe's evaluation.score_threshold;\n"
+    "results have scores above it (default: the recipe's evaluation.score_threshold;\n"
     "0.05 with --postprocessing)"
 )
-INT8_HELP = "8-bit weights and activations, calibrated on training images; ONNX only"
-METRIC_HELP = (
-    "compare mAP or mIoU on the whole validation set too (default: with --int8,\nunless --images are given)"
+INT8_HELP = (
+    "8-bit weights and activations, calibrated on training images; "
+    f"{', '.join(each.name for each in NAMES.values() if each.int8)} only"
 )
-TOLERANCE_HELP = "most of an error: raw, detections, shown_detections, pixels, worst_class, metric"
+METRIC_HELP = (
+    "compare scores on the whole validation set too (default: with --int8,\nunless --images are given)"
+)
+
+
+def _errors() -> list[str]:
+    """List the errors that files of any task are judged by."""
+    from dettoolkit.export.tolerances import error_kinds
+    from dettoolkit.tasks import TASKS
+
+    return list(dict.fromkeys(name for spec in TASKS for name in error_kinds(spec)))
 
 
 def _batch(text: str) -> int | None:
@@ -104,7 +117,7 @@ def _export(options: argparse.Namespace) -> int:
     if "tolerances" in given:
         given["tolerances"] = dict(given["tolerances"])
     quiet()
-    for name in ("onnx_ir", "onnxscript", "torch.onnx"):  # they tell every step
+    for name in ("onnx_ir", "onnxscript", "torch.onnx"):  # they log every step
         logging.getLogger(name).setLevel(logging.WARNING)
     from dettoolkit.config import load_recipe
     from dettoolkit.export.command import export as run

@@ -1,6 +1,6 @@
-"""Run two models on the same images, and say how far their raw outputs and their answers are apart.
+"""Run two models on the same images, and measure how far their raw outputs and their results are apart.
 
-N: images, (H, W) an image's size, (h, w) the input's.
+N: images.
 """
 
 from __future__ import annotations
@@ -8,58 +8,43 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from itertools import cycle
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from dettoolkit.datasets.images import resize_image
-from dettoolkit.export.agreement import Matching, Parity, compare_detections, compare_labels
+from dettoolkit.export.tolerances import RAW, strictness
 from dettoolkit.inference.predictor import Predictor
-from dettoolkit.manifest import Manifest
-from dettoolkit.preprocessing import normalize
-
-Image = NDArray[np.uint8]
+from dettoolkit.preprocessing import network_input
+from dettoolkit.results import Image, Result
+from dettoolkit.spec import Comparison
 
 GROUPS = (1, 2, 3)
 """Images put at once into a file that takes any number, in turn."""
 
 
-def compare(
-    reference: Predictor, candidate: Predictor, images: Sequence[Image], *, matching: Matching | None
-) -> Parity:
-    """Compare two models on images: the reference answers one at a time, the candidate as many as it takes.
+def compare(reference: Predictor, candidate: Predictor, images: Sequence[Image]) -> Comparison:
+    """Compare two models on images: the reference takes one at a time, the candidate as many as it can.
 
     Args:
         reference: without anything inside.
-        candidate: of the same input size and thresholds.
+        candidate: an exported file of the same input size and section.
         images: uint8 (H, W, 3) RGB, of any sizes.
-        matching: of detectors; None of segmenters.
     """
-    figures: dict[str, float] = {}
-    details: dict[str, Any] = {}
-    doubts: list[str] = []
+    manifest = candidate.manifest
+    pairs = zip(results(reference, images), results(candidate, images), strict=True)
+    found = candidate.spec.compare(pairs, manifest.section, strictness(manifest))
+    raw = Comparison(errors={})
+    if not manifest.final:
+        raw = compare_raw(raw_outputs(reference, images), raw_outputs(candidate, images))
+    doubts = (*raw.doubts, *found.doubts)
     if len({hashlib.sha256(image.tobytes()).digest() for image in images}) < min(len(images), 2):
-        doubts.append("all images are the same one")
-    if not _final(candidate.manifest):
-        _add_raw(raw_outputs(reference, images), raw_outputs(candidate, images), figures, details, doubts)
-    pairs = zip(answers(reference, images), answers(candidate, images), strict=True)
-    if matching is not None:
-        tally = compare_detections(pairs, matching)
-    else:
-        tally = compare_labels(pairs, candidate.manifest.class_names)
-    return Parity(
-        images=len(images),
-        figures={**figures, **tally.figures},
-        details={**details, **tally.details},
-        doubts=(*doubts, *tally.doubts) if images else ("there are no images",),
+        doubts = ("all images are the same one", *doubts)
+    return Comparison(
+        errors={**raw.errors, **found.errors},
+        details={**raw.details, **found.details},
+        doubts=doubts if images else ("there are no images",),
     )
-
-
-def _final(manifest: Manifest) -> bool:
-    return manifest.export is not None and manifest.export.postprocessing
 
 
 def groups(predictor: Predictor, count: int) -> Iterator[slice]:
@@ -73,21 +58,21 @@ def groups(predictor: Predictor, count: int) -> Iterator[slice]:
         start += size
 
 
-def answers(predictor: Predictor, images: Sequence[Image]) -> list[Any]:
-    """Answer images, a DetectionAnswer or a SegmentationAnswer each, with all that the thresholds let by."""
+def results(predictor: Predictor, images: Sequence[Image]) -> list[Result]:
+    """Return the result of each image, with everything that the model's own thresholds let through."""
     return [
-        answer
+        result
         for rows in groups(predictor, len(images))
-        for answer in predictor.predict_batch(images[rows], threshold=0.0)
+        for result in predictor.predict_batch(images[rows], threshold=0.0)
     ]
 
 
 def raw_outputs(predictor: Predictor, images: Sequence[Image]) -> list[tuple[Tensor, ...]]:
-    """Run the network itself and give all its outputs for each image, without the batch's dimension."""
+    """Run the network itself and return all its outputs for each image, without the batch's dimension."""
     manifest, export = predictor.manifest, predictor.manifest.export
     found: list[tuple[Tensor, ...]] = []
     for rows in groups(predictor, len(images)):
-        inputs = [network_input(manifest, image) for image in images[rows]]
+        inputs = [network_input(image, manifest) for image in images[rows]]
         together = len({each.shape for each in inputs}) == 1
         for part in [inputs] if together else [[each] for each in inputs]:
             fill = [part[-1]] * ((export.batch or 0) - len(part) if export is not None else 0)
@@ -96,31 +81,18 @@ def raw_outputs(predictor: Predictor, images: Sequence[Image]) -> list[tuple[Ten
     return found
 
 
-def network_input(manifest: Manifest, image: Image) -> Tensor:
-    """Make what a model's network takes of an image (H, W, 3): a batch of one, uint8 or normalized."""
-    if manifest.export is not None and manifest.export.preprocessing:
-        return torch.from_numpy(image)[None]
-    fitted = image if manifest.input_hw is None else resize_image(image, manifest.input_hw)
-    pixels = torch.from_numpy(np.ascontiguousarray(fitted.transpose(2, 0, 1)))
-    return normalize(pixels[None], manifest.mean, manifest.std)
-
-
-def _add_raw(
-    reference: Sequence[tuple[Tensor, ...]],
-    candidate: Sequence[tuple[Tensor, ...]],
-    figures: dict[str, float],
-    details: dict[str, Any],
-    doubts: list[str],
-) -> None:
+def compare_raw(
+    reference: Sequence[tuple[Tensor, ...]], candidate: Sequence[tuple[Tensor, ...]]
+) -> Comparison:
     """Compare raw outputs of the same images, one by one."""
     shapes = [
         [[tuple(each.shape) for each in outputs] for outputs in side] for side in (reference, candidate)
     ]
     if shapes[0] != shapes[1]:
         different = next((a, b) for a, b in zip(*shapes, strict=True) if a != b)
-        doubts.append(f"raw outputs should have the shapes {different[0]}, but have {different[1]}")
-        return
-    errors, largest, total, values = [0.0], [0.0], 0.0, 0
+        doubt = f"raw outputs should have the shapes {different[0]}, but have {different[1]}"
+        return Comparison(errors={}, doubts=(doubt,))
+    doubts, errors, largest, total, values = [], [0.0], [0.0], 0.0, 0
     for output, ours in enumerate(zip(*reference, strict=True)):
         theirs = [outputs[output] for outputs in candidate]
         top = torch.stack([each.abs().max() for each in ours]).max()
@@ -133,5 +105,8 @@ def _add_raw(
         errors.append(largest[-1] / float(top) if top > 0 else np.nan)
         total += float(sum(each.sum() for each in gaps))
         values += sum(each.numel() for each in gaps)
-    figures["raw"] = float(np.max(errors))
-    details |= {"raw_largest": float(np.max(largest)), "raw_mean": total / max(values, 1)}
+    return Comparison(
+        errors={RAW: float(np.max(errors))},
+        details={"raw_largest": float(np.max(largest)), "raw_mean": total / max(values, 1)},
+        doubts=tuple(doubts),
+    )

@@ -1,4 +1,4 @@
-"""From a folder beside it to its place: an exported file is there with its report, or not at all."""
+"""Move an exported file and its report from a folder beside it to its place: both, or neither."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 
 from dettoolkit.export.report import GateError, Report
+from dettoolkit.formats import Format
 
 
-def files_of(converter: ModuleType, path: Path) -> list[Path]:
-    """List the files that a format writes, and refuse further ones, which nobody would move along.
+def written_files(kind: Format, path: Path) -> list[Path]:
+    """List the files that a format has written, alone in a folder, and refuse any that would not be moved.
 
     Raises:
         GateError: files are missing, or too many.
     """
-    files: list[Path] = converter.files_of(path) if hasattr(converter, "files_of") else [path]
+    files = kind.files_of(path)
     there = set(path.parent.iterdir())
     if there != set(files):
         odd = ", ".join(sorted(each.name for each in there ^ set(files)))
@@ -35,7 +35,7 @@ def report_path(out: Path) -> Path:
 
 
 def publish(files: Sequence[Path], out: Path, report: Report) -> None:
-    """Move the files, which lie in a folder beside `out`, and their report to their place; all or nothing."""
+    """Move the files, which are in a folder beside `out`, and their report to their place; all or nothing."""
     digests = {each.name: hashlib.sha256(each.read_bytes()).hexdigest() for each in files}
     content = {"file": out.name, "sha256": digests, **report.to_dict()}
     written = files[0].with_name(report_path(out).name)
@@ -57,11 +57,9 @@ def _move(file: Path, place: Path) -> None:
     """Move a file within a disk, never over another one."""
     try:
         os.link(file, place)  # unlike renaming, this refuses a place that is taken
-    except FileExistsError:
-        raise FileExistsError(f"{place} has come to exist meanwhile: remove it, and export again") from None
-    except OSError:  # a disk without links
+    except OSError:
         if place.exists():
             raise FileExistsError(
-                f"{place} has come to exist meanwhile: remove it, and export again"
+                f"{place} was written by something else meanwhile: remove it, and export again"
             ) from None
-        file.rename(place)
+        file.rename(place)  # on a disk without links

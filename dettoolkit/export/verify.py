@@ -1,4 +1,4 @@
-"""Try a file: open it in its own runtime, run it on real images, and measure it against PyTorch."""
+"""Verify a file: open it in its own runtime, run it on real images, and measure it against PyTorch."""
 
 from __future__ import annotations
 
@@ -7,45 +7,27 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from dettoolkit.export.agreement import Parity
-from dettoolkit.export.comparison import Image, compare
+from dettoolkit.export.comparison import compare
 from dettoolkit.export.metric import score
-from dettoolkit.export.report import GateError, Report, matching_of
+from dettoolkit.export.report import GateError, Report
 from dettoolkit.formats.pytorch import PytorchEngine
 from dettoolkit.inference.predictor import Predictor
 from dettoolkit.loading import load
 from dettoolkit.manifest import Manifest
-
-if TYPE_CHECKING:
-    from dettoolkit.build import Run
+from dettoolkit.results import Image
+from dettoolkit.run import Run
 
 WARM_UP, TIMES = 3, 20
 SECONDS = 4.0  # after which timing ends, for large images
 
 
-class ReferenceEngine:
-    """Run a network on the CPU as it is."""
-
-    device = torch.device("cpu")
-
-    def __init__(self, network: nn.Module) -> None:
-        self.network = network.eval()
-
-    @torch.inference_mode()
-    def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Map normalized images (N, 3, H, W) to the network's raw outputs."""
-        outputs = self.network(images)
-        return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """What every file of an export is tried with.
+    """What every file of an export is measured with.
 
     Attributes:
         reference: the model in PyTorch as it was trained, with the input size and the thresholds of the file.
@@ -54,7 +36,7 @@ class Verification:
         reference_score: its score on `run`, by name; None without.
         images: uint8 (H, W, 3) RGB, of any sizes.
         run: whose validation set both are scored on; None leaves scoring out.
-        tolerances: the most of each figure.
+        tolerances: the largest value of each error.
         weights_bytes: of the network in PyTorch.
         notes: for the reports.
     """
@@ -81,7 +63,7 @@ class Verification:
         """
         candidate = _open(path, manifest)
         try:
-            parity = self._parity(candidate)
+            comparison = compare(self.reference, candidate, self.images)
             milliseconds = _milliseconds([self.fast, candidate], self.images[0])
             scores = self._scores(candidate)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
@@ -92,7 +74,8 @@ class Verification:
             raise
         return Report(
             manifest=manifest,
-            parity=parity,
+            images=len(self.images),
+            comparison=comparison,
             tolerances=self.tolerances,
             monitor=self.reference_score[0] if self.reference_score is not None else "",
             scores=scores,
@@ -107,18 +90,15 @@ class Verification:
         Raises:
             GateError: it does not do the same.
         """
-        again = self._parity(_open(path, manifest))
-        before = report.parity.figures
-        if again.doubts != report.parity.doubts or any(
-            not abs(value - before[name]) <= 1e-6 for name, value in again.figures.items()
+        again = compare(self.reference, _open(path, manifest), self.images)
+        before = report.comparison
+        if again.doubts != before.doubts or any(
+            not abs(value - before.errors[name]) <= 1e-6 for name, value in again.errors.items()
         ):
             raise GateError(
-                f"{path.name} answers otherwise after its description was put in ({again.figures}, before "
-                f"{before}): this is a defect of the format's writer; nothing was written"
+                f"{path.name} gives other results after its description was put in ({again.errors}, before "
+                f"{before.errors}): this is a defect of the format's writer; nothing was written"
             )
-
-    def _parity(self, candidate: Predictor) -> Parity:
-        return compare(self.reference, candidate, self.images, matching=matching_of(candidate.manifest))
 
     def _scores(self, candidate: Predictor) -> tuple[float, float] | None:
         if self.run is None or self.reference_score is None:
@@ -137,11 +117,13 @@ def build_verification(
 ) -> Verification:
     """Set up the reference: a network that no converter has touched, with the file's size and thresholds."""
     described = replace(manifest, export=None)
-    reference = Predictor(described, ReferenceEngine(network), source="PyTorch")
+    cpu = torch.device("cpu")
+    fast = Predictor(described, PytorchEngine(network, cpu), source="PyTorch")
+    reference = Predictor(described, PytorchEngine(network, cpu, fast=False), source="PyTorch")
     tensors = (*network.parameters(), *network.buffers())
     return Verification(
         reference=reference,
-        fast=Predictor(described, PytorchEngine(network, torch.device("cpu")), source="PyTorch"),
+        fast=fast,
         reference_score=score(reference, run) if run is not None else None,
         images=images,
         run=run,
@@ -161,7 +143,7 @@ def _open(path: Path, manifest: Manifest) -> Predictor:
         raise _broken(path, error) from error
     if candidate.manifest.to_json() != manifest.to_json():
         raise GateError(
-            f"{path.name} describes itself otherwise than it should: its manifest was not written, or not in "
+            f"{path.name} does not describe itself as it should: its manifest was not written, or not as a "
             "whole; this is a defect of the format's writer; nothing was written"
         )
     return candidate
@@ -172,7 +154,7 @@ def _broken(path: Path, error: Exception) -> GateError:
 
 
 def _milliseconds(models: Sequence[Predictor], image: Image) -> tuple[float, float]:
-    """Take the median time of each of two models from an image in memory to its final answer, in turn."""
+    """Take the median time of each of two models from an image in memory to its result, in turn."""
     for _ in range(WARM_UP):
         for model in models:
             model.predict_batch([image])

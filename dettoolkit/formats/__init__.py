@@ -1,32 +1,82 @@
-"""Runtimes: each opens a model file and runs it, and knows nothing of what the answers mean.
+"""Formats of exported files: each opens its files, runs them and writes them, and knows no task.
 
-A module for each format, with `open_engine(path, threads=...)` and `read_manifest(path)`. Libraries are
-imported when a file of their format is opened, so that each is needed by those only who use it.
+A folder for each format, with `open.py` (`open_engine`, `read_text`) and `convert.py` (`convert`, `stamp`).
+Libraries are imported when a file of their format is opened or written; only who uses them needs them.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import torch
-from torch import Tensor
+from dettoolkit.manifest import ManifestError
 
-from dettoolkit.manifest import Manifest
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
-# Endings of the files that can be opened, the module of each, and the format's name and extra.
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """A kind of exported file.
+
+    Attributes:
+        name: of the format, of its folder here and of its extra.
+        ending: of its files.
+        libraries: needed besides PyTorch to write a file and to run it.
+        beside: endings of further files that belong to it.
+        flexible: whether files may take any number of images, and have resizing and post-processing inside.
+        int8: whether there are 8-bit files.
+        runs_code: whether a file can run code when it is opened; see docs/security.md.
+    """
+
+    name: str
+    ending: str
+    libraries: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+    flexible: bool = False
+    int8: bool = False
+    runs_code: bool = False
+
+    def module(self, name: str) -> ModuleType:
+        """Import a module of the format's folder."""
+        return import_module(f"dettoolkit.formats.{self.name}.{name}")
+
+    def files_of(self, path: Path) -> list[Path]:
+        """List the files that belong together: the file itself, and those beside it."""
+        return [path, *(path.with_suffix(ending) for ending in self.beside)]
+
+
 FORMATS = {
-    ".onnx": "onnx",
-    ".xml": "openvino",
-    ".pte": "executorch",
-    ".tflite": "litert",
-    ".pt2": "pt2",
+    each.ending: each
+    for each in (
+        Format(
+            name="onnx",
+            ending=".onnx",
+            libraries=("onnx", "onnxscript", "onnxruntime"),
+            flexible=True,
+            int8=True,
+        ),
+        Format(
+            name="openvino",
+            ending=".xml",
+            libraries=("openvino", "onnx", "onnxscript"),
+            beside=(".bin",),
+            flexible=True,
+        ),
+        Format(name="executorch", ending=".pte", libraries=("executorch",)),
+        Format(name="litert", ending=".tflite", libraries=("litert_torch", "ai_edge_litert")),
+        Format(name="pt2", ending=".pt2", runs_code=True),
+    )
 }
-RUNS_CODE = (".pt2",)
-"""Endings of files that can run code when they are opened; see docs/security.md."""
+"""By the ending of their files; the first is the default."""
+NAMES = {each.name: each for each in FORMATS.values()}
+DEFAULT = next(iter(NAMES))
 
 MAX_THREADS = max(64, os.cpu_count() or 1)
 
@@ -40,31 +90,34 @@ class Engine(Protocol):
     device: torch.device
 
     def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Run on images, of the kind and size that the model's manifest says, and give all outputs."""
+        """Run on images, of the kind and size that the model's manifest says, and return all outputs."""
         ...
 
 
-def open_engine(path: Path, *, threads: int | None = None, trust: bool = False) -> Engine:
+def open_engine(
+    path: Path, *, outputs: Sequence[str], threads: int | None = None, trust: bool = False
+) -> Engine:
     """Open an exported file in its own runtime.
 
     Args:
         path: the file; its ending says the format.
+        outputs: their names, in the order in which the engine returns them; see `ExportFacts`.
         threads: that the runtime may use; None leaves it to the runtime.
-        trust: open a file of RUNS_CODE too.
+        trust: also open files that can run code.
 
     Raises:
         ModuleNotFoundError: the runtime is not installed; the message says how to get it.
-        ValueError: the file cannot be opened, not with so many threads, or is of RUNS_CODE and not trusted.
+        ValueError: the file cannot be opened, not with so many threads, or can run code and is not trusted.
     """
     if threads is not None:
         check_threads(threads)
-    if path.suffix.lower() in RUNS_CODE and not trust:
+    if path.suffix.lower() in FORMATS and FORMATS[path.suffix.lower()].runs_code and not trust:
         raise ValueError(
             f"{path} can run code on this machine when it is opened: PyTorch unpickles objects in "
             "such a file and evaluates expressions in it. If you trust who made it, open it with trust=True "
-            "(on the command line --trust); an ONNX file of the same model runs no code"
+            f"(on the command line --trust); a file of the same model of the format {DEFAULT} runs no code"
         )
-    engine: Engine = module_of(path).open_engine(path, threads=threads)
+    engine: Engine = module_of(path).open_engine(path, outputs=outputs, threads=threads)
     return engine
 
 
@@ -82,18 +135,18 @@ def check_threads(count: int, name: str = "threads") -> int:
     return count
 
 
-def read_manifest(path: Path) -> Manifest:
-    """Read an exported file's description of itself, without its network.
+def read_text(path: Path) -> str | bytes:
+    """Read an exported file's description of itself as it is stored, the JSON of a manifest.
 
     Raises:
         ManifestError: there is none; other tools' files have none.
     """
-    manifest: Manifest = module_of(path).read_manifest(path)
-    return manifest
+    text: str | bytes = module_of(path).read_text(path)
+    return text
 
 
 def module_of(path: Path) -> ModuleType:
-    """Return the module of a file's format.
+    """Return the module that opens a file of this ending.
 
     Raises:
         ValueError: no format has this ending.
@@ -103,13 +156,21 @@ def module_of(path: Path) -> ModuleType:
             f"{path}: files that end in '{path.suffix}' are of no format that dettoolkit exports "
             f"({', '.join(FORMATS)}): give a run's folder, a checkpoint or an exported file"
         )
-    return import_module(f"dettoolkit.formats.{FORMATS[path.suffix.lower()]}.open")
+    return FORMATS[path.suffix.lower()].module("open")
 
 
 def missing(extra: str, error: ModuleNotFoundError) -> ModuleNotFoundError:
-    """Return which extra brings a module that is not there."""
+    """Return the error that says which extra brings a module that is not installed."""
     return ModuleNotFoundError(
         f"this needs the Python package '{error.name}', which is not installed: "
         f"pip install 'dettoolkit[{extra}]'",
         name=error.name,
+    )
+
+
+def no_manifest(path: Path, why: str = "") -> ManifestError:
+    """Return the error that a file does not describe itself, as those of other tools."""
+    return ManifestError(
+        f"{path} holds no description by dettoolkit: it was exported by something else{why}; "
+        "export the run with 'dettoolkit export'"
     )

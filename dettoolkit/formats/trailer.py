@@ -10,13 +10,14 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from dettoolkit.manifest import LARGEST, Manifest, ManifestError, from_json
+from dettoolkit.formats import no_manifest
+from dettoolkit.manifest import MAX_BYTES, Manifest, ManifestError
 
 ENTRY = "dettoolkit.json"
 
 
-def read_manifest(path: Path) -> Manifest:
-    """Read the manifest behind a model file.
+def read_text(path: Path) -> bytes:
+    """Read the JSON of the manifest behind a model file.
 
     Raises:
         ManifestError: there is none; other tools' files have none.
@@ -24,8 +25,8 @@ def read_manifest(path: Path) -> Manifest:
     return read_entry(path, lambda name: name == ENTRY)
 
 
-def read_entry(path: Path, is_manifest: Callable[[str], bool]) -> Manifest:
-    """Read the manifest in a zip archive, whose name there `is_manifest` knows.
+def read_entry(path: Path, is_manifest: Callable[[str], bool]) -> bytes:
+    """Read the manifest's JSON in a zip archive; `is_manifest` knows its name there.
 
     Raises:
         ManifestError: there is none, or none that can be read.
@@ -33,26 +34,22 @@ def read_entry(path: Path, is_manifest: Callable[[str], bool]) -> Manifest:
     try:
         with zipfile.ZipFile(path) as archive:
             entry = next(each for each in archive.infolist() if is_manifest(each.filename))
-            if entry.file_size > LARGEST:  # unpacking stops there, whatever else is packed
+            if entry.file_size > MAX_BYTES:  # unpacking stops there, whatever else is packed
                 raise ManifestError(
                     f"{path} holds a description of {entry.file_size} bytes, where one of dettoolkit has at "
-                    f"most {LARGEST}: export it again"
+                    f"most {MAX_BYTES}: export it again"
                 )
-            text = archive.read(entry)
+            return archive.read(entry)
     except ManifestError:
         raise
     except Exception as error:  # other bytes than a whole archive's make zipfile raise nearly anything
         if isinstance(error, OSError) and error.filename is not None:
             raise  # the system's own words, with the path
-        raise ManifestError(
-            f"{path} holds no description by dettoolkit: it was exported by something else, or it was cut "
-            f"short ({type(error).__name__}); export the run with 'dettoolkit export'"
-        ) from None
-    return from_json(text, source=str(path))
+        raise no_manifest(path, f", or it was cut short ({type(error).__name__})") from None
 
 
-def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Put a manifest behind a model file, in the place of the one that is there."""
+def stamp(path: Path, manifest: Manifest) -> None:
+    """Write a manifest behind a model file, in place of one that is there."""
     end = _end_of_model(path)
     if end is not None:
         with path.open("r+b") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dettoolkit.formats import missing
-from dettoolkit.formats.trailer import read_manifest as read_manifest
+from dettoolkit.formats.trailer import read_text as read_text
 
 METHOD = "forward"
 
@@ -46,17 +47,19 @@ class ExecutorchEngine:
         return tuple(self.method.execute([images.contiguous()]))
 
 
-def open_engine(path: Path, *, threads: int | None) -> ExecutorchEngine:
+def open_engine(path: Path, *, outputs: Sequence[str], threads: int | None) -> ExecutorchEngine:
     """Open a .pte file.
 
     Args:
         path: the file.
+        outputs: ignored: they have no names in the file.
         threads: for all that ExecuTorch runs in this process; it has one pool of threads.
 
     Raises:
         ModuleNotFoundError: executorch is not installed.
         ValueError: ExecuTorch cannot open it, or other files run on another number of threads.
     """
+    del outputs
     try:
         from executorch.runtime import Runtime, Verification
     except ModuleNotFoundError as error:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
 from dettoolkit.formats import missing
-from dettoolkit.formats.graph import example_images, freeze_for_export, output_names
+from dettoolkit.formats.graph import example_images, facts, freeze_for_export
 from dettoolkit.formats.static_shapes import refuse_flexible
-from dettoolkit.formats.trailer import write_manifest
+from dettoolkit.formats.trailer import stamp
 from dettoolkit.manifest import INPUT, Manifest
+
+if TYPE_CHECKING:
+    from dettoolkit.spec import TaskSpec
 
 
 class NamedOutputs(nn.Module):
@@ -30,30 +34,26 @@ class NamedOutputs(nn.Module):
         return dict(zip(self.names, outputs, strict=True))
 
 
-def convert(network: nn.Module, manifest: Manifest, path: Path) -> None:
+def convert(network: nn.Module, manifest: Manifest, path: Path, spec: TaskSpec) -> None:
     """Write a network for LiteRT, with its manifest.
 
     Args:
-        network: a detector or segmenter; left as it is.
+        network: left as it is.
         manifest: `export` and `input_hw` say what the file is to take and to give.
         path: a file that does not exist.
+        spec: the model's task.
 
     Raises:
         ModuleNotFoundError: litert-torch is not installed.
         ValueError: what the manifest asks for cannot be in a file.
     """
-    refuse_flexible(manifest, path, runtime="LiteRT")
+    refuse_flexible(manifest, path, spec, runtime="LiteRT")
     try:
         import litert_torch
     except ModuleNotFoundError as error:
         raise missing("litert", error) from None
     litert_torch.config.show_progress = False  # it prints
-    named = NamedOutputs(freeze_for_export(network), output_names(manifest)).eval()
+    named = NamedOutputs(freeze_for_export(network), facts(manifest).outputs).eval()
     model = litert_torch.convert(named, sample_kwargs={INPUT: example_images(manifest)})
     model.export(str(path))
     stamp(path, manifest)
-
-
-def stamp(path: Path, manifest: Manifest) -> None:
-    """Replace the manifest of a .tflite file; all else stays."""
-    write_manifest(path, manifest)

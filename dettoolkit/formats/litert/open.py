@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from dettoolkit.formats import missing
-from dettoolkit.formats.trailer import read_manifest as read_manifest
-from dettoolkit.manifest import INPUT, RAW
+from dettoolkit.formats.trailer import read_text as read_text
+from dettoolkit.manifest import INPUT
 
 
 class LitertEngine:
@@ -19,7 +19,7 @@ class LitertEngine:
 
     Args:
         interpreter: from `ai_edge_litert`, of a file with one signature.
-        output_names: outputs in the order in which they are given; the file has them in its own.
+        output_names: outputs in the order in which they are returned; the file has them in its own.
 
     Raises:
         ValueError: the file has other outputs, or an input of another name.
@@ -49,22 +49,20 @@ class LitertEngine:
         return tuple(torch.from_numpy(outputs[name]) for name in self.output_names)
 
 
-def open_engine(path: Path, *, threads: int | None) -> LitertEngine:
+def open_engine(path: Path, *, outputs: Sequence[str], threads: int | None) -> LitertEngine:
     """Open a .tflite file.
 
     Raises:
         ModuleNotFoundError: ai-edge-litert is not installed.
-        ManifestError: the file was exported by something else.
-        ValueError: LiteRT cannot open it.
+        ValueError: LiteRT cannot open it, or it has other outputs.
     """
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ModuleNotFoundError as error:
         raise missing("litert", error) from None
-    task = read_manifest(path).task
     try:
         interpreter = Interpreter(model_path=str(path), num_threads=threads)
         interpreter.allocate_tensors()
-        return LitertEngine(interpreter, RAW[task])
+        return LitertEngine(interpreter, outputs)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"LiteRT cannot open {path}: {error}") from error

@@ -1,48 +1,63 @@
 """A network as an ONNX file, with as much of what is around it inside as is wanted.
 
-N: images, (h, w): `Manifest.input_hw`.
+N: images, (H, W): the size of what is put in.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 import torch
 from torch import nn
 
-from dettoolkit.formats.graph import capture, facts, input_hw, output_names
-from dettoolkit.formats.onnx.detections import detections, scaled
-from dettoolkit.formats.onnx.label_map import label_map
+from dettoolkit.formats.graph import capture, facts
 from dettoolkit.formats.onnx.nodes import Nodes
 from dettoolkit.formats.onnx.open import METADATA_KEY
-from dettoolkit.manifest import INPUT, RAW, Manifest
+from dettoolkit.manifest import INPUT, Manifest
+
+if TYPE_CHECKING:
+    from dettoolkit.spec import TaskSpec
 
 OPSET = 20
 
 
-def convert(network: nn.Module, manifest: Manifest, path: Path) -> None:
+def convert(network: nn.Module, manifest: Manifest, path: Path, spec: TaskSpec) -> None:
     """Write a network as ONNX, with its manifest.
 
     Args:
-        network: a detector or segmenter; left as it is.
+        network: left as it is.
         manifest: `export` and `input_hw` say what the file is to take and to give.
         path: a file that does not exist.
+        spec: the model's task.
 
     Raises:
         ValueError: what the manifest asks for cannot be in a file.
     """
-    export = facts(manifest)
-    model = _network(network, manifest)
-    image_hw = _take_images(model.graph, manifest) if export.preprocessing else None
-    if export.postprocessing:
-        _answer(model.graph, manifest, image_hw)
+    spec.check_export(manifest)
+    program = torch.onnx.export(
+        capture(network, manifest),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=[INPUT],
+        output_names=list(spec.raw_outputs),
+        verbose=False,
+    )
+    if program is None:
+        raise RuntimeError("torch.onnx.export gave no program, which it does for files only")
+    model = program.model
+    _name_nodes(model)
+    if facts(manifest).preprocessing:
+        model.graph.inputs[0].shape = ir.Shape([_batch(model.graph), "H", "W", 3])
+    if facts(manifest).postprocessing:
+        _answer(model.graph, manifest, spec)
     proto = ir.to_proto(model)
     _describe(proto, manifest)
     onnx.checker.check_model(proto, full_check=True)
-    _write(proto, path)
+    with path.open("xb") as file:
+        file.write(proto.SerializeToString())
 
 
 def stamp(path: Path, manifest: Manifest) -> None:
@@ -52,98 +67,26 @@ def stamp(path: Path, manifest: Manifest) -> None:
     path.write_bytes(proto.SerializeToString())
 
 
-def _write(proto: onnx.ModelProto, path: Path) -> None:
-    with path.open("xb") as file:
-        file.write(proto.SerializeToString())
+def _batch(graph: ir.Graph) -> int | ir.SymbolicDim | None:
+    """Return the number of images that a graph takes, or its symbol."""
+    shape = graph.inputs[0].shape
+    return None if shape is None else shape[0]
 
 
-def _network(network: nn.Module, manifest: Manifest) -> ir.Model:
-    """Translate the network itself: normalized images to raw outputs."""
-    program = torch.onnx.export(
-        capture(network, manifest),
-        dynamo=True,
-        opset_version=OPSET,
-        input_names=[INPUT],
-        output_names=list(RAW[manifest.task]),
-        verbose=False,
-    )
-    if program is None:
-        raise RuntimeError("torch.onnx.export gave no program, which it does for files only")
-    _name_nodes(program.model)
-    return program.model
-
-
-def _take_images(graph: ir.Graph, manifest: Manifest) -> tuple[ir.Value, ir.Value]:
-    """Let a network take uint8 images (N, H, W, 3) of any size; give H and W, int64 (1,) each."""
-    g = Nodes("preprocess")
-    network_input = graph.inputs[0]
-    batch = network_input.shape[0] if network_input.shape is not None else None
-    images = ir.Value(name=INPUT, shape=ir.Shape([batch, "H", "W", 3]), type=ir.TensorType(ir.DataType.UINT8))
-    network_input.name = "normalized"
-    planes = g.cast(g.op("Transpose", images, perm=[0, 3, 1, 2]), ir.DataType.FLOAT)
-    resized = g.op(
-        "Resize",
-        planes,
-        None,
-        None,
-        # All four sizes: ONNX Runtime 1.31 moves transposes through a Resize with axes, and then fails on it.
-        g.op("Concat", g.size(images, 0), g.integers(3, *input_hw(manifest)), axis=0),
-        mode="linear",
-        coordinate_transformation_mode="half_pixel",
-    )
-    # Back to whole numbers, halves upwards, as images are resized where the network is trained.
-    whole = g.op("Floor", g.op("Add", resized, g.number(0.5)))
-    offset, scale = (
-        g.constant(np.asarray(each, np.float32).reshape(1, 3, 1, 1) * np.float32(255))
-        for each in (manifest.mean, manifest.std)
-    )
-    normalized = g.op("Div", g.op("Sub", whole, offset), scale)
-    image_hw = (g.size(images, 1), g.size(images, 2))
-    ir.convenience.replace_all_uses_with(network_input, normalized)
-    graph.inputs[0] = images
-    _insert(graph, g, first=True)
-    return image_hw
-
-
-def _answer(graph: ir.Graph, manifest: Manifest, image_hw: tuple[ir.Value, ir.Value] | None) -> None:
-    """Let a network end with final answers.
-
-    Args:
-        graph: gives raw outputs.
-        manifest: says how they become answers.
-        image_hw: size of what was put in, where that is not the network's input.
-    """
+def _answer(graph: ir.Graph, manifest: Manifest, spec: TaskSpec) -> None:
+    """Let a graph that gives raw outputs end with final ones."""
     g = Nodes("postprocess")
-    raw = tuple(graph.outputs)
-    answers: tuple[ir.Value, ...]
-    if manifest.detection is not None:
-        answers = detections(g, raw[0], raw[1], facts=manifest.detection, input_hw=input_hw(manifest))
-        if image_hw is not None:
-            answers = (scaled(g, answers[0], image_hw, input_hw=input_hw(manifest)), *answers[1:])
-        most = manifest.detection.max_detections
-        shapes: list[list[int | str]] = [[most, 4], [most], [most], []]
-        kinds = [ir.DataType.FLOAT, ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.INT64]
-    elif manifest.segmentation is not None:
-        height, width = input_hw(manifest)
-        out_hw = image_hw or (g.integers(height), g.integers(width))
-        answers = (label_map(g, raw[0], out_hw, align_corners=manifest.segmentation.align_corners),)
-        shapes, kinds = [["H", "W"] if image_hw else [height, width]], [ir.DataType.UINT8]
-    batch = raw[0].shape[0] if raw[0].shape is not None else None
-    _insert(graph, g, first=False)
-    graph.outputs.clear()
-    for answer, name, shape, kind in zip(answers, output_names(manifest), shapes, kinds, strict=True):
-        answer.name, answer.shape, answer.type = name, ir.Shape([batch, *shape]), ir.TensorType(kind)
-        graph.outputs.append(answer)
-
-
-def _insert(graph: ir.Graph, g: Nodes, *, first: bool) -> None:
-    """Put nodes before or after those that a graph has."""
+    images = graph.inputs[0]
+    image_hw = (g.size(images, 1), g.size(images, 2)) if manifest.takes_images else None
+    answers = spec.onnx_answers(g, tuple(graph.outputs), manifest, image_hw)
     for constant in g.constants:
         graph.register_initializer(constant)
-    if first and len(graph):
-        graph.insert_before(graph[0], g.nodes)
-    else:
-        graph.extend(g.nodes)
+    graph.extend(g.nodes)
+    graph.outputs.clear()
+    for (answer, shape, kind), name in zip(answers, facts(manifest).outputs, strict=True):
+        answer.name, answer.type = name, ir.TensorType(kind)
+        answer.shape = ir.Shape([_batch(graph), *shape])
+        graph.outputs.append(answer)
 
 
 def _name_nodes(model: ir.Model) -> None:
@@ -156,7 +99,8 @@ def _name_nodes(model: ir.Model) -> None:
         scope = modules[-2] if len(modules) > 1 else "network"
         if node.op_type == "Conv" and len(weights) > 0 and weights[0] is not None:
             scope = weights[0].removesuffix(".weight")
-        name = base = f"{scope}/{node.op_type}"
+        # With preprocessing inside the network is a part of `graph.Whole`.
+        name = base = f"{scope.removeprefix('network.')}/{node.op_type}"
         number = 1
         while name in taken:
             number += 1
@@ -177,7 +121,7 @@ def _describe(proto: onnx.ModelProto, manifest: Manifest) -> None:
         METADATA_KEY: manifest.to_json(),
         "task": manifest.task,
         "class_names": ", ".join(manifest.class_names),
-        "outputs": ", ".join(output_names(manifest)),
+        "outputs": ", ".join(export.outputs),
         "precision": export.precision,
     }
     proto.producer_name = "dettoolkit"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dettoolkit.formats import missing
-from dettoolkit.manifest import Manifest, ManifestError, from_json
+from dettoolkit.formats import missing, no_manifest
 
 METADATA_KEY = "dettoolkit"
 PROVIDERS = ["CPUExecutionProvider"]
@@ -20,45 +20,44 @@ class OnnxEngine:
 
     Args:
         session: of onnxruntime, with one input.
+        outputs: names of the outputs, in the order in which they are returned.
     """
 
     device = torch.device("cpu")
 
-    def __init__(self, session: Any) -> None:
-        self.session = session
+    def __init__(self, session: Any, outputs: Sequence[str]) -> None:
+        self.session, self.outputs = session, list(outputs)
         self.input_name: str = session.get_inputs()[0].name
 
     def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Map images, of the kind that the file takes, to all outputs in the file's order."""
-        outputs = self.session.run(None, {self.input_name: images.contiguous().numpy()})
+        """Map images, of the kind that the file takes, to all outputs."""
+        outputs = self.session.run(self.outputs, {self.input_name: images.contiguous().numpy()})
         return tuple(torch.from_numpy(output) for output in outputs)
 
 
-def open_engine(path: Path, *, threads: int | None) -> OnnxEngine:
+def open_engine(path: Path, *, outputs: Sequence[str], threads: int | None) -> OnnxEngine:
     """Open an ONNX file.
 
     Raises:
         ModuleNotFoundError: onnxruntime is not installed.
         ValueError: ONNX Runtime cannot open it.
     """
-    return OnnxEngine(_session(path, threads=threads, optimize=True))
+    return OnnxEngine(_session(path, threads=threads, optimize=True), outputs)
 
 
-def read_manifest(path: Path) -> Manifest:
-    """Read what an ONNX file says of itself.
+def read_text(path: Path) -> str:
+    """Read the JSON of an ONNX file's manifest.
 
     Raises:
         ModuleNotFoundError: onnxruntime is not installed.
-        ManifestError: nothing, as files of other tools.
+        ManifestError: there is none; other tools' files have none.
         ValueError: ONNX Runtime cannot open it.
     """
     properties = _session(path, threads=1, optimize=False).get_modelmeta().custom_metadata_map
     if METADATA_KEY not in properties:
-        raise ManifestError(
-            f"{path} holds no description by dettoolkit: it was exported by something else; "
-            "export the run with 'dettoolkit export'"
-        )
-    return from_json(properties[METADATA_KEY], source=str(path))
+        raise no_manifest(path)
+    text: str = properties[METADATA_KEY]
+    return text
 
 
 def _session(path: Path, *, threads: int | None, optimize: bool) -> Any:

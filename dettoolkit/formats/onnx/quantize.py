@@ -22,9 +22,11 @@ from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from dettoolkit.export.comparison import Image, network_input
 from dettoolkit.formats.onnx.calibrate import Feed, find_ranges, open_session
-from dettoolkit.manifest import INPUT, RAW, Manifest
+from dettoolkit.manifest import INPUT, Manifest
+from dettoolkit.preprocessing import network_input
+
+Image = NDArray[np.uint8]
 
 CALIBRATION_IMAGES = 64
 
@@ -44,12 +46,15 @@ class Quantizer:
     Args:
         model: the float32 file's bytes.
         manifest: the file's.
-        images: uint8 (H, W, 3) RGB, of which the ranges of activations are learnt.
+        outputs: names of the network's raw outputs.
+        images: uint8 (H, W, 3) RGB, on which the ranges of activations are found.
     """
 
-    def __init__(self, model: bytes, manifest: Manifest, images: Sequence[Image]) -> None:
+    def __init__(
+        self, model: bytes, manifest: Manifest, images: Sequence[Image], *, outputs: Sequence[str]
+    ) -> None:
         self.model = model
-        self.network = _network(model, RAW[manifest.task])
+        self.network = _network(model, outputs)
         self.feeds = [_feed(manifest, image) for image in images]
         graph = onnx.load_from_string(self.network).graph
         nodes = [
@@ -157,13 +162,14 @@ def layer_of(node: str) -> str:
     Its operators go together, since what is between two of them would have to be rounded anyway.
     """
     numbered = re.match(r"[\w.]*?(blocks|extras|predictors)\.\d+", node)
-    return numbered.group() if numbered is not None else ".".join(re.split(r"[./]", node)[:2])
+    depth = 3 if node.startswith("heads.") else 2  # behind heads stands the head's name
+    return numbered.group() if numbered is not None else ".".join(re.split(r"[./]", node)[:depth])
 
 
 def _feed(manifest: Manifest, image: Image) -> Feed:
-    """Make the file's input of an image, as many times as the file takes images."""
+    """Make the file's input of an image, repeated as many times as the file takes images."""
     batch = manifest.export.batch if manifest.export is not None else None
-    return {INPUT: network_input(manifest, image).repeat_interleave(batch or 1, dim=0).numpy()}
+    return {INPUT: network_input(image, manifest).repeat_interleave(batch or 1, dim=0).numpy()}
 
 
 def _network(model: bytes, outputs: Sequence[str]) -> bytes:
@@ -180,7 +186,7 @@ def _run(model: bytes, feeds: Sequence[Feed]) -> list[list[NDArray[Any]]]:
 
 
 def _distance(exact: Sequence[Sequence[NDArray[Any]]], other: Sequence[Sequence[NDArray[Any]]]) -> float:
-    """Average, over outputs and inputs, the error's root mean square as a share of the values' spread."""
+    """Average, over outputs and inputs, the error's root mean square as a fraction of the values' spread."""
     return float(
         np.mean(
             [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,8 +12,8 @@ from xml.etree.ElementTree import Element, ElementTree, ParseError
 import torch
 from torch import Tensor
 
-from dettoolkit.formats import missing
-from dettoolkit.manifest import Manifest, ManifestError, from_json
+from dettoolkit.formats import missing, no_manifest
+from dettoolkit.manifest import ManifestError
 
 KEY = "dettoolkit"
 
@@ -54,13 +55,14 @@ def library() -> ModuleType:
     return module
 
 
-def open_engine(path: Path, *, threads: int | None) -> OpenvinoEngine:
+def open_engine(path: Path, *, outputs: Sequence[str], threads: int | None) -> OpenvinoEngine:
     """Open an .xml file, with the .bin of the same name beside it.
 
     Raises:
         ModuleNotFoundError: openvino is not installed.
         ValueError: OpenVINO cannot open it.
     """
+    del outputs  # they are in the file's order
     openvino = library()
     settings: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
@@ -80,20 +82,17 @@ def open_engine(path: Path, *, threads: int | None) -> OpenvinoEngine:
         raise ValueError(f"OpenVINO cannot open {path}: {error}") from error
 
 
-def read_manifest(path: Path) -> Manifest:
-    """Read what an .xml file says of itself. Needs no OpenVINO.
+def read_text(path: Path) -> str:
+    """Read the JSON of an .xml file's manifest. Needs no OpenVINO.
 
     Raises:
         ModuleNotFoundError: defusedxml is not installed.
-        ManifestError: nothing, as files of other tools, or it is no XML.
+        ManifestError: there is none; other tools' files have none; or it is no XML.
     """
     entry = parse(path).find(f"rt_info/{KEY}")
     if entry is None:
-        raise ManifestError(
-            f"{path} holds no description by dettoolkit: it was exported by something else; "
-            "export the run with 'dettoolkit export'"
-        )
-    return from_json(entry.get("value", ""), source=str(path))
+        raise no_manifest(path)
+    return entry.get("value", "")
 
 
 def parse(path: Path) -> ElementTree[Element]:

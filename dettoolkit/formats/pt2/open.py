@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from dettoolkit.formats.trailer import read_entry
-from dettoolkit.manifest import Manifest
 
 MANIFEST_FILE = "dettoolkit.json"
 """Among the extra files of the program's archive."""
@@ -54,12 +53,13 @@ def _threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def open_engine(path: Path, *, threads: int | None) -> Pt2Engine:
+def open_engine(path: Path, *, outputs: Sequence[str], threads: int | None) -> Pt2Engine:
     """Open a program of torch.export.
 
     Raises:
         ValueError: PyTorch cannot open it.
     """
+    del outputs  # they have no names in the file
     _require_archive(path)
     try:
         program = torch.export.load(path).module()
@@ -68,11 +68,11 @@ def open_engine(path: Path, *, threads: int | None) -> Pt2Engine:
     return Pt2Engine(program, threads)
 
 
-def read_manifest(path: Path) -> Manifest:
-    """Read what a program of torch.export says of itself.
+def read_text(path: Path) -> bytes:
+    """Read the JSON of a program's manifest.
 
     Raises:
-        ManifestError: nothing, as files of other tools.
+        ManifestError: there is none; other tools' files have none.
         ValueError: no archive.
     """
     _require_archive(path)
