@@ -9,7 +9,7 @@ from dettoolkit.backbones.mobilenet import MobileNet
 from dettoolkit.backbones.scaling import reduce_tail, scale_width
 from dettoolkit.backbones.tables import TABLES
 from dettoolkit.complexity import count_madds, count_parameters
-from dettoolkit.weights.pretrained import load_backbone
+from dettoolkit.weights.load import load_backbone
 
 THEIRS = [
     ("mobilenet_v2", 1.0, lambda: models.mobilenet_v2()),

@@ -20,8 +20,9 @@ from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
 from dettoolkit.backbones.mobilenet import MobileNet
 from dettoolkit.config import load_recipe
-from dettoolkit.detection.build import build_detector
-from dettoolkit.weights.pretrained import load_backbone, load_checkpoint, load_ssdlite, read_weights
+from dettoolkit.tasks import spec_of
+from dettoolkit.weights.load import load_backbone, load_network, load_pretrained
+from dettoolkit.weights.read import load_checkpoint, read_weights
 
 BUILDERS = {"mobilenet_v3_large": mobilenet_v3_large, "mobilenet_v3_small": mobilenet_v3_small}
 NETWORKS = tuple(BUILDERS)
@@ -63,8 +64,12 @@ def small_file(classifiers, tmp_path_factory):
 
 
 def detector_of(recipe, num_classes=90, overrides=()):
-    model = load_recipe(recipe, overrides).recipe.model
-    return build_detector(model, num_classes=num_classes, pretrained=False).eval()
+    recipe = load_recipe(recipe, overrides).recipe
+    return spec_of(recipe).build_network(recipe, num_classes=num_classes).eval()
+
+
+def start(detector, path):
+    return load_network(detector, path, torchvision_model="ssdlite320_mobilenet_v3_large")
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +117,7 @@ def test_classification_weights_give_torchvisions_features(network, reduced, ima
     theirs = randomize(BUILDERS[network](weights=None, num_classes=7, reduced_tail=reduced), seed=2)
     path = tmp_path / "weights.pth"
     torch.save(theirs.state_dict(), path)
-    backbone = build(network, tail="detection" if reduced else "full")
+    backbone = build(network, tail="reduced" if reduced else "full")
     report = load_backbone(backbone, str(path), network=network)
     assert_features_equal(backbone, network, theirs.features, images)
     surplus = ["classifier.0.weight", "classifier.0.bias", "classifier.3.weight", "classifier.3.bias"]
@@ -146,7 +151,7 @@ def test_real_weights_give_torchvisions_features(network, file, surplus, images,
 
 def test_a_reduced_tail_starts_fresh_from_a_full_one(classifiers, small_file, images, caplog):
     network = "mobilenet_v3_small"
-    backbone = build(network, tail="detection")
+    backbone = build(network, tail="reduced")
     before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
     report = load_backbone(backbone, small_file, network=network)
     # Of rows 9 to 11 and C5, all that changes size with the outputs of those rows, by torchvision's shapes.
@@ -254,18 +259,18 @@ def test_torchvisions_detector_fits_with_nothing_left(torchvision_detector_file,
     # That its numbers come out is in test_ssdlite.
     _, path = torchvision_detector_file
     detector = detector_of("ssdlite_mnv3_large_torchvision")
-    report = load_ssdlite(detector, detector.backbone, path)
+    report = start(detector, path)
     assert (report.missing, report.surplus, report.replaced) == ([], [], [])
     assert caplog.text == ""
 
 
 def test_a_backbone_can_come_from_torchvisions_detector(torchvision_detector_file, images):
     theirs, path = torchvision_detector_file
-    backbone = build("mobilenet_v3_large", tail="detection")
+    backbone = build("mobilenet_v3_large", tail="reduced")
     report = load_backbone(backbone, path, network="mobilenet_v3_large")
     assert (report.missing, report.replaced) == ([], [])
     assert report.surplus
-    assert all(key.startswith("head.") for key in report.surplus)
+    assert all(key.startswith(("extra.", "head.")) for key in report.surplus)
     with torch.no_grad():
         ours, features = backbone(images), theirs.backbone(images)
     torch.testing.assert_close(ours["c4"], features["0"], rtol=0, atol=1e-5)
@@ -275,22 +280,26 @@ def test_a_backbone_can_come_from_torchvisions_detector(torchvision_detector_fil
 def test_a_class_head_of_another_size_is_replaced_with_a_message(torchvision_detector_file, caplog):
     theirs, path = torchvision_detector_file
     detector = detector_of("ssdlite_mnv3_large_torchvision", num_classes=2)
-    fresh = [predictor[1].weight.clone() for predictor in detector.head.class_predictors]
-    report = load_ssdlite(detector, detector.backbone, path)
-    names = [f"head.class_predictors.{level}.1.{kind}" for level in range(6) for kind in ("weight", "bias")]
+    fresh = [predictor[1].weight.clone() for predictor in detector.heads.detection.class_predictors]
+    report = start(detector, path)
+    names = [
+        f"heads.detection.class_predictors.{level}.1.{kind}"
+        for level in range(6)
+        for kind in ("weight", "bias")
+    ]
     assert report.replaced == names
     assert (report.missing, report.surplus) == ([], [])
     assert "12 tensors have another size in the file and start fresh: " in caplog.text
-    assert "head.class_predictors.0.1.weight (546, 672, 1, 1) -> (18, 672, 1, 1)" in caplog.text
+    assert "heads.detection.class_predictors.0.1.weight (546, 672, 1, 1) -> (18, 672, 1, 1)" in caplog.text
     assert all(record.levelno == logging.WARNING for record in caplog.records)
     their_heads = theirs.head
-    for level, predictor in enumerate(detector.head.class_predictors):
+    for level, predictor in enumerate(detector.heads.detection.class_predictors):
         assert torch.equal(predictor[1].weight, fresh[level])
         # The rest of the head, the predictor's depthwise part included, is theirs.
         depthwise = their_heads.classification_head.module_list[level][0]
         assert torch.equal(predictor[0][0].weight, depthwise[0].weight)
         assert torch.equal(
-            detector.head.box_predictors[level][1].weight,
+            detector.heads.detection.box_predictors[level][1].weight,
             their_heads.regression_head.module_list[level][1].weight,
         )
 
@@ -298,42 +307,50 @@ def test_a_class_head_of_another_size_is_replaced_with_a_message(torchvision_det
 def test_a_checkpoint_of_ours_starts_a_detector(trained, tmp_path, images, caplog):
     path = checkpoint(trained, tmp_path / "best.ckpt", dettoolkit={"class_names": ["a", "b", "c", "d"]})
     detector = detector_of("ssdlite_mnv3_small", 4)
-    report = load_ssdlite(detector, detector.backbone, path)
+    report = start(detector, path)
     assert (report.missing, report.surplus, report.replaced) == ([], [], [])
     with torch.no_grad():
         for ours, expected in zip(detector(images), trained(images), strict=True):
             assert torch.equal(ours, expected)
     assert caplog.text == ""
     other = detector_of("ssdlite_mnv3_small", 9)
-    report = load_ssdlite(other, other.backbone, path)
+    report = start(other, path)
     assert len(report.replaced) == 12
-    assert "head.class_predictors.5.1.bias (30,) -> (60,)" in caplog.text
+    assert "heads.detection.class_predictors.5.1.bias (30,) -> (60,)" in caplog.text
 
 
 def test_a_checkpoint_of_ours_starts_a_backbone(trained, tmp_path, images):
-    backbone = build("mobilenet_v3_small", tail="detection")
+    backbone = build("mobilenet_v3_small", tail="reduced")
     path = checkpoint(trained, tmp_path / "best.ckpt")
     report = load_backbone(backbone, path, network="mobilenet_v3_small")
     assert (report.missing, report.replaced) == ([], [])
-    assert all(key.startswith("head.") for key in report.surplus)
+    assert all(key.startswith("heads.") for key in report.surplus)
     with torch.no_grad():
         for name, feature in backbone(images).items():
             assert torch.equal(feature, trained.backbone(images)[name])
 
 
 def test_the_recipes_weights_are_loaded(small_file, trained, tmp_path):
-    def model_of(*overrides):
-        return load_recipe("ssdlite_mnv3_small", overrides).recipe.model
+    def started(*overrides, num_classes=4, exact=None):
+        recipe = load_recipe("ssdlite_mnv3_small", overrides).recipe
+        network = spec_of(recipe).build_network(recipe, num_classes=num_classes)
+        load_pretrained(network, recipe.model, torchvision_model="ssdlite320_mobilenet_v3_large", exact=exact)
+        return network
 
     state = torch.load(small_file, weights_only=True)
-    model = model_of("model.backbone.reduced_tail=false", f"model.backbone.weights={small_file}")
-    detector = build_detector(model, num_classes=4, pretrained=True)
+    full = "model.backbone.tail=full"
+    detector = started(full, f"model.backbone.weights={small_file}")
     assert torch.equal(detector.backbone.stem[0].weight, state["features.0.0.weight"])
-    untouched = build_detector(model, num_classes=4, pretrained=False)
-    assert not torch.equal(untouched.backbone.stem[0].weight, state["features.0.0.weight"])
-    path = checkpoint(trained, tmp_path / "best.ckpt")
-    detector = build_detector(model_of(f"model.weights={path}"), num_classes=4, pretrained=True)
-    assert torch.equal(detector.head.extras[0][0][0].weight, trained.head.extras[0][0][0].weight)
+    assert not torch.equal(started(full).backbone.stem[0].weight, state["features.0.0.weight"])
+    own = f"model.weights={checkpoint(trained, tmp_path / 'best.ckpt')}"
+    detector = started(own, exact="take others")
+    kernel = "heads.detection.extras.0.0.0.weight"
+    assert torch.equal(detector.state_dict()[kernel], trained.state_dict()[kernel])
+    started(own, num_classes=5)
+    with pytest.raises(
+        ValueError, match=r"another number of classes than the 5 .* \(12 tensors .*take others"
+    ):
+        started(own, num_classes=5, exact="take others")
 
 
 # what does not fit
@@ -405,15 +422,15 @@ def test_other_default_boxes_are_refused(torchvision_detector_file):
     """The paper has three boxes a cell on the first level, torchvision six: its box predictors do not fit."""
     _, path = torchvision_detector_file
     detector = detector_of("ssdlite_mnv3_large")
-    message = r"head\.box_predictors\.0\.1\.weight is \(24, .*\(12, (.|\n)*model\.anchors"
+    message = r"heads\.detection\.box_predictors\.0\.1\.weight is \(24, .*\(12, (.|\n)*anchors"
     with pytest.raises(ValueError, match=message):
-        load_ssdlite(detector, detector.backbone, path)
+        start(detector, path)
 
 
 def test_weights_of_a_backbone_are_no_detector(small_file):
     detector = detector_of("ssdlite_mnv3_small", 4)
     with pytest.raises(ValueError, match=r"weights of a backbone alone go to model\.backbone\.weights"):
-        load_ssdlite(detector, detector.backbone, small_file)
+        start(detector, small_file)
 
 
 # files that are none

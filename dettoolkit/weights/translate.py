@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import cast
+from typing import TypeVar, cast
 
 from torch import Tensor
 
@@ -13,6 +13,7 @@ from dettoolkit.network import Network
 
 StateDict = dict[str, Tensor]
 Renames = Iterable[tuple[str, str]]
+Value = TypeVar("Value")
 
 
 def translate_network(state: StateDict, network: Network) -> StateDict:
@@ -31,12 +32,12 @@ def translate_state(
     layers = {key: name for key in state if (name := _plain_name(key, backbone.c4_row)) is not None}
     if not layers:
         return state
-    own = translate_backbone({layers[key]: state[key] for key in layers}, backbone)
-    result = {f"backbone.{key}": value for key, value in own.items()}
-    for key, value in state.items():
-        if key not in layers:
-            result[_head_name(key, heads or {})] = value
-    return result
+    renamed = translate_backbone({name: name for name in layers.values()}, backbone)
+    own = {plain: name for name, plain in renamed.items()}
+    return {
+        f"backbone.{own.get(layers[key], key)}" if key in layers else _head_name(key, heads or {}): value
+        for key, value in state.items()
+    }
 
 
 def _head_name(key: str, heads: Mapping[str, Renames]) -> str:
@@ -67,7 +68,7 @@ def _plain_name(key: str, c4: int) -> str | None:
     return f"features.{c4}.block.{rest}" if layer == 0 else f"features.{c4 + layer}.{rest}"
 
 
-def translate_backbone(state: StateDict, backbone: MobileNet) -> StateDict:
+def translate_backbone(state: dict[str, Value], backbone: MobileNet) -> dict[str, Value]:
     """Rename torchvision's classification networks to this backbone's names; leave other keys.
 
     MobileNetV3 and V2 call their layers `features.<n>`, MnasNet `layers.<n>`.
@@ -87,7 +88,7 @@ def translate_backbone(state: StateDict, backbone: MobileNet) -> StateDict:
     return {re.sub(r"^features\.(\d+)\.(.+)$", rename, key): value for key, value in state.items()}
 
 
-def _name_as_mobilenet_v2(state: StateDict) -> StateDict:
+def _name_as_mobilenet_v2(state: dict[str, Value]) -> dict[str, Value]:
     """Rename torchvision's MnasNet to the names that its MobileNetV2 has.
 
     Its first layers are the stem and the first block, written out one by one; then come stacks of blocks, and
