@@ -9,28 +9,28 @@ from torchvision.models.detection import SSDLite320_MobileNet_V3_Large_Weights
 from dettoolkit.backbones.mobilenet import MobileNet
 from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.config import load_recipe
-from dettoolkit.detection.build import build_detector
+from dettoolkit.tasks import spec_of
 
 # Table 6 of the paper: recipe, overrides, parameters in millions as printed, MAdds in billions.
 TABLE_6 = [
     pytest.param("ssdlite_mnv3_large_full", [], "4.97", 0.62, id="V3"),
     pytest.param("ssdlite_mnv3_large", [], "3.22", 0.51, id="V3-dagger"),
-    pytest.param("ssdlite_mnv3_small", ["model.backbone.reduced_tail=false"], "2.49", 0.21, id="V3-Small"),
+    pytest.param("ssdlite_mnv3_small", ["model.backbone.tail=full"], "2.49", 0.21, id="V3-Small"),
     pytest.param("ssdlite_mnv3_small", [], "1.77", 0.16, id="V3-Small-dagger"),
 ]
 
 
 def detector_of(recipe, overrides=()):
     """Build a shipped recipe's detector for the 91 class slots of COCO's ids, which Table 6 counts with."""
-    model = load_recipe(recipe, overrides).recipe.model
-    return build_detector(model, num_classes=90, pretrained=False), model
+    recipe = load_recipe(recipe, overrides).recipe
+    return spec_of(recipe).build_network(recipe, num_classes=90), recipe.model
 
 
 @pytest.mark.parametrize(("recipe", "overrides", "parameters", "madds"), TABLE_6)
 def test_recipes_have_the_size_of_table_6(recipe, overrides, parameters, madds):
     detector, model = detector_of(recipe, overrides)
     assert model.input_hw == (320, 320)
-    assert detector.anchors_xyxy.shape == (2034, 4)
+    assert detector.heads.detection.anchors_xyxy.shape == (2034, 4)
     assert f"{count_parameters(detector, norm_affine=False) / 1e6:.2f}" == parameters
     assert count_madds(detector, model.input_hw) / 1e9 == pytest.approx(madds, rel=0.02)
 
@@ -51,7 +51,7 @@ def test_segmentations_tail_has_the_size_of_table_7(network, printed):
     backbone = MobileNet(
         network=network,
         width=1.0,
-        tail="segmentation",
+        tail="reduced_c4",
         output_stride=16,
         last_conv="keep",
         rounding="torchvision",

@@ -50,7 +50,7 @@ ZOO_HELP = (
 def _print(options: argparse.Namespace) -> int:
     from dettoolkit.paper.counts import Count, count, timed
     from dettoolkit.paper.published import published_rows
-    from dettoolkit.paper.render import render
+    from dettoolkit.paper.printing import render
 
     rows = published_rows(options.tables or TABLES)
     lines = [count(row) if row.recipe is not None else row for row in rows]
