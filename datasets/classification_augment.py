@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms import v2
 
+from dettoolkit.datasets.images import MAX_ASPECT
+
 Image = NDArray[np.uint8]
 Policy = Literal["none", "randaugment", "autoaugment"]
 
@@ -23,7 +25,6 @@ Policy = Literal["none", "randaugment", "autoaugment"]
 BRIGHTNESS = (0.875, 1.125)
 SATURATION = (0.5, 1.5)
 BILINEAR = v2.InterpolationMode.BILINEAR
-MAX_ASPECT = 8  # of an image that is resized whole before its center is cropped
 
 
 class TrainTransform:

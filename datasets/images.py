@@ -28,6 +28,10 @@ MAX_MEGAPIXELS = 100.0
 MEGAPIXELS_LIMIT = 1000.0
 """What that may be raised to; OpenCV decodes no more than 2^30 pixels."""
 
+MAX_ASPECT = 8
+"""Of an image that is resized by its shorter side to have its center cropped; the ends of longer ones are cut
+off before, since they could become larger than memory."""
+
 _FORMATS = (
     "JPEG",
     "PNG",

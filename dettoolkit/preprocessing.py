@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from dettoolkit.datasets.images import resize_image
+from dettoolkit.datasets.images import MAX_ASPECT, resize_image
 from dettoolkit.manifest import Manifest
 
 
@@ -31,24 +31,32 @@ def fit_image(image: NDArray[np.uint8], manifest: Manifest) -> NDArray[np.uint8]
 
 
 def fit_planes(planes: Tensor, manifest: Manifest) -> Tensor:
-    """Fit float images (N, 3, H, W) in [0, 255] as `fit_image` does, by operators that torch.export takes."""
+    """Fit images (N, 3, H, W) in [0, 255] as `fit_image` does, by operators that torch.export takes."""
     hw = manifest.input_hw
     if hw is None:
-        return planes
-    if manifest.fit == "stretch":
-        resized = F.interpolate(planes, hw, mode="bilinear", align_corners=False)
-    else:
-        height, width = planes.shape[2:]
-        short = torch.sym_min(height, width)
-        size: Any = [manifest.short_side * side // short for side in (height, width)]  # SymInt in a trace
-        resized = F.interpolate(
-            planes, size, mode="bilinear", align_corners=False, antialias=manifest.antialias
-        )
-        for axis, (have, want) in enumerate(zip(size, hw, strict=True), start=2):
-            half = (have - want) // 2
-            start = half + (have - want) % 2 * (half % 2)  # halves are rounded to even numbers
-            resized = resized.index_select(axis, torch.arange(want, device=planes.device) + start)
-    return (resized + 0.5).floor()  # whole numbers, as images are resized where the network is trained
+        return planes.float()
+    size: Any = hw
+    if manifest.fit == "crop":
+        longest = MAX_ASPECT * torch.sym_min(*planes.shape[2:])
+        size = [torch.sym_min(side, longest) for side in planes.shape[2:]]  # SymInt in a trace
+        planes = _centers(planes, size)
+        short = torch.sym_min(*size)
+        size = [manifest.short_side * side // short for side in size]
+    antialias = manifest.fit == "crop" and manifest.antialias
+    resized = F.interpolate(planes.float(), size, mode="bilinear", align_corners=False, antialias=antialias)
+    whole = (resized + 0.5).floor()  # as images are resized where the network is trained
+    return _centers(whole, hw) if manifest.fit == "crop" else whole
+
+
+def _centers(planes: Tensor, hw: Sequence[Any]) -> Tensor:
+    """Crop the center (h, w) of planes (N, 3, H, W), placed as torchvision's center_crop places it."""
+    for axis, want in enumerate(hw, start=2):
+        surplus = planes.shape[axis] - want
+        half = surplus // 2
+        start = half + surplus % 2 * (half % 2)  # the exact half, rounded to an even number
+        # Not a slice, whose bounds torch.export would have to prove.
+        planes = planes.index_select(axis, torch.arange(want, device=planes.device) + start)
+    return planes
 
 
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
