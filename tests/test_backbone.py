@@ -14,11 +14,12 @@ from dettoolkit.backbones.blocks import InvertedResidual
 from dettoolkit.backbones.mobilenet import MobileNet
 from dettoolkit.backbones.scaling import make_divisible
 from dettoolkit.backbones.tables import TABLES
-from dettoolkit.weights.pretrained import load_weights, translate_backbone
+from dettoolkit.weights.load import load_weights
+from dettoolkit.weights.translate import translate_backbone
 
 NETWORKS = ("mobilenet_v3_large", "mobilenet_v3_small")
 BUILDERS = {"mobilenet_v3_large": mobilenet_v3_large, "mobilenet_v3_small": mobilenet_v3_small}
-TAILS = ("full", "detection", "segmentation")
+TAILS = ("full", "reduced", "reduced_c4")
 WIDTHS = (0.35, 0.75, 1.0, 1.25)
 # Where torchvision's `features` hold what heads tap: the row of C4, and the first and last row at stride 8.
 C4_ROW = {"mobilenet_v3_large": 13, "mobilenet_v3_small": 9}
@@ -123,7 +124,7 @@ def test_an_empty_batch_passes():
 def test_channels_equal_torchvisions_at_any_width(network, reduced):
     for width in (0.2, *WIDTHS, 1.5):
         rows, _ = _mobilenet_v3_conf(network, width_mult=width, reduced_tail=reduced)
-        backbone = build(network, width=width, tail="detection" if reduced else "full")
+        backbone = build(network, width=width, tail="reduced" if reduced else "full")
         ours = [(b.depthwise[0].in_channels, b.project[0].out_channels) for b in backbone.blocks]
         assert ours == [(row.expanded_channels, row.out_channels) for row in rows]
         assert backbone.stem[0].out_channels == rows[0].input_channels
@@ -145,13 +146,13 @@ def test_tails_halve_what_the_paper_and_tensorflow_halve():
     assert numbers("mobilenet_v3_large", "full") == (large, 960)
     # Table 6, dagger: TensorFlow's V3_LARGE_DETECTION halves outputs, and expansions follow their inputs.
     reduced = [(672, 112), (672, 80), (480, 80), (480, 80)]
-    assert numbers("mobilenet_v3_large", "detection") == (reduced, 480)
+    assert numbers("mobilenet_v3_large", "reduced") == (reduced, 480)
     # Table 7, RF2: DeepLab's mobilenet_v3_large_seg has 336, 480, 480.
-    assert numbers("mobilenet_v3_large", "segmentation") == ([reduced[0], (336, 80), *reduced[2:]], 480)
+    assert numbers("mobilenet_v3_large", "reduced_c4") == ([reduced[0], (336, 80), *reduced[2:]], 480)
     small = [(144, 48), (288, 48), (288, 48), (288, 48)]
-    assert numbers("mobilenet_v3_small", "detection") == (small, 288)
+    assert numbers("mobilenet_v3_small", "reduced") == (small, 288)
     # mobilenet_v3_small_seg: 144, 288, 288.
-    assert numbers("mobilenet_v3_small", "segmentation") == ([small[0], (144, 48), *small[2:]], 288)
+    assert numbers("mobilenet_v3_small", "reduced_c4") == ([small[0], (144, 48), *small[2:]], 288)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -179,7 +180,7 @@ def test_make_divisible_keeps_nine_tenths():
     ("wrong", "message"),
     [
         ({"network": "mobilenet_v9"}, "network must be one of 'mobilenet_v3_large', .*got 'mobilenet_v9'"),
-        ({"tail": "reduced"}, "tail must be one of 'full', 'detection', 'segmentation', got 'reduced'"),
+        ({"tail": "short"}, "tail must be one of 'full', 'reduced', 'reduced_c4', got 'short'"),
         ({"output_stride": 8}, "output_stride must be one of 16, 32, got 8"),
         ({"width": 0.0}, r"width must be positive .*got 0\.0"),
     ],
@@ -208,12 +209,12 @@ def test_features_equal_torchvisions(network, reduced, dilated, width):
     backbone = build(
         network,
         width=width,
-        tail="detection" if reduced else "full",
+        tail="reduced" if reduced else "full",
         output_stride=16 if dilated else 32,
         dilate_c4=True,  # which does nothing at an output stride of 32
     )
     state = translate_backbone(reference.state_dict(), backbone)
-    report = load_weights(backbone, state, source="random", replaceable="nothing", remedy="")
+    report = load_weights(backbone, state, source="random", remedy="")
     assert (report.missing, report.replaced) == ([], [])
     assert all(key.startswith("classifier.") for key in report.surplus)
     images = random_images(2, 3, 97, 130)
@@ -229,7 +230,7 @@ def test_training_mode_equals_torchvisions_too(network):
     reference = randomize(BUILDERS[network](weights=None, num_classes=2, norm_layer=norm)).train()
     backbone = build(network).train()
     state = translate_backbone(reference.state_dict(), backbone)
-    load_weights(backbone, state, source="random", replaceable="nothing", remedy="")
+    load_weights(backbone, state, source="random", remedy="")
     images = random_images(4, 3, 64, 64)
     reference.features(images).square().mean().backward()
     backbone(images)["c5"].square().mean().backward()
@@ -311,7 +312,7 @@ def test_a_block_names_its_parts_as_torchvision_numbers_them():
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_every_parameter_gets_a_gradient(network):
-    backbone = randomize(build(network, tail="detection")).train()
+    backbone = randomize(build(network, tail="reduced")).train()
     features = backbone(random_images(2, 3, 64, 64))
     features["c5"].square().mean().backward()
     without = [name for name, parameter in backbone.named_parameters() if parameter.grad is None]

@@ -21,7 +21,7 @@ from dettoolkit.datasets.segmentation_augment import (
     EvalTransform,
     SegmentationTransform,
     Span,
-    largest_share,
+    largest_fraction,
     pad,
     scaled_image,
     scaled_labels,
@@ -167,7 +167,7 @@ def test_one_class_gets_at_most_its_share_where_that_can_be() -> None:
     limited, free = (
         draws(transform(scale=(1.0, 1.0), max_class_fraction=m), labels, 200) for m in (0.75, 1.0)
     )
-    over = [sum(largest_share(each["labels"]) > 0.75 for each in drawn) for drawn in (limited, free)]
+    over = [sum(largest_fraction(each["labels"]) > 0.75 for each in drawn) for drawn in (limited, free)]
     # 65 of the 273 places along a row have at most 0.75 of one class: 0.76 of 200 crops, 0.76 ** 10 of them
     assert over[0] < 35
     assert over[1] > 130
@@ -175,7 +175,7 @@ def test_one_class_gets_at_most_its_share_where_that_can_be() -> None:
 
 def test_an_unattainable_share_ends_after_ten_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr(segmentation_augment, "largest_share", lambda labels: asked.append(labels) or 1.0)
+    monkeypatch.setattr(segmentation_augment, "largest_fraction", lambda labels: asked.append(labels) or 1.0)
     made = transform(scale=(1.0, 1.0))
     drawn = draws(made, blocks(300, 400), 1)[0]
     assert len(asked) == 10
@@ -185,9 +185,9 @@ def test_an_unattainable_share_ends_after_ten_tries(monkeypatch: pytest.MonkeyPa
 
 
 def test_share_is_of_the_pixels_that_are_not_void() -> None:
-    assert largest_share(np.array([[1, 1, 2, 255], [255, 255, 1, 0]], np.uint8)) == pytest.approx(3 / 5)
-    assert largest_share(np.full((2, 2), 3, np.uint8)) == 1
-    assert largest_share(np.full((2, 2), 255, np.uint8)) == 1
+    assert largest_fraction(np.array([[1, 1, 2, 255], [255, 255, 1, 0]], np.uint8)) == pytest.approx(3 / 5)
+    assert largest_fraction(np.full((2, 2), 3, np.uint8)) == 1
+    assert largest_fraction(np.full((2, 2), 255, np.uint8)) == 1
 
 
 @pytest.mark.parametrize("hw", [(40, 50), (200, 50), (40, 300), (1, 1)])

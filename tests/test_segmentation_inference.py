@@ -87,7 +87,7 @@ def test_equal_logits_give_the_first_class():
 @pytest.mark.parametrize("kernel", [1, 3])
 @pytest.mark.parametrize("size_hw", SIZES)
 def test_one_window_over_everything_is_the_whole(size_hw, kernel):
-    images, net = images_of(size_hw), network(stride=2, kernel=kernel)
+    images, net = images_of(size_hw, count=1), network(stride=2, kernel=kernel)
     slide = options(mode="slide", window_hw=size_hw, stride_hw=size_hw)
     whole = full_logits(net, images, out_hw=size_hw, options=options())
     assert torch.equal(full_logits(net, images, out_hw=size_hw, options=slide), whole)

@@ -17,7 +17,7 @@ TABLE_7 = [
     ("lraspp_mnv3_large", ("model.type=raspp", "model.head.filters=256"), "1.76", 11.24),
     (
         "lraspp_mnv3_large",
-        ("model.type=raspp", "model.head.filters=256", "model.backbone.reduced_tail=false"),
+        ("model.type=raspp", "model.head.filters=256", "model.backbone.tail=full"),
         "3.60",
         18.43,
     ),
@@ -103,7 +103,7 @@ def test_the_models_type_decides_the_task():
             "data.classes=[{name: road}]",
             "data.classes[0].ids: missing; it is needed: Values in the label files",
         ),
-        ("data.classes=[{name: road, ids: [1], color: [1, 2, 3]}]", "did you mean 'color'?"),
+        ("data.classes=[{name: road, ids: [1], colour: [1, 2, 3]}]", "did you mean 'color'?"),
         ("model.loss.ohem.threshold=1.5", "model.loss.ohem.threshold: must be at most 1, got 1.5"),
         ("model.backbone.output_stride=8", "expected 16 or 32, got 8"),
     ],
