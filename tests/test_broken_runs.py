@@ -19,7 +19,7 @@ from training_runs import Killed, checkpoint, column, differences, kill, rows_of
 from dettoolkit.cli import train as cli_train
 from dettoolkit.training.checkpoints import Checkpoint
 from dettoolkit.training.run_folder import locked
-from dettoolkit.weights.pretrained import load_checkpoint
+from dettoolkit.weights.read import load_checkpoint
 
 pytestmark = pytest.mark.usefixtures("alone")
 

@@ -143,7 +143,7 @@ def test_check_tries_everything_and_trains_nothing(
     assert "data      8 images to train on, 5 to validate on" in shown
     assert "batch     images (4, 3, 64, 64), 8 boxes" in shown
     assert "outputs   class logits (4, 84, 3), box deltas (4, 84, 4)" in shown
-    assert shown.endswith("the check passed; nothing was trained\n")
+    assert shown.endswith("Dry run OK: nothing was trained\n")
     assert not (tmp_path / "runs").exists()
 
 
@@ -355,7 +355,7 @@ def test_nothing_in_the_given_folder_is_overwritten(
     else:
         out.mkdir()
         (out / name).write_text("mine")
-    monkeypatch.setattr(commands.build, "evaluation_run", work)
+    monkeypatch.setattr(commands, "spec_of", work)
     error = evaluate_error(tiny_run, "--out", out)
     assert f"{out} is there already" in error
     assert "another folder with --out" in error
@@ -370,7 +370,10 @@ def test_training_says_that_a_class_head_of_another_size_starts_fresh(
         edited(data, split, lambda content: content["categories"].append({"id": 9, "name": "ball"}))
     weights = f"model.weights={tiny_run / 'checkpoints' / 'best.ckpt'}"
     assert cli.train([str(tiny.recipe), weights, f"data.root={data}", "--check"]) == 0
-    assert "tensors have another size in the file and start fresh: head.class_predictors.0.1." in caplog.text
+    assert (
+        "tensors have another size in the file and start fresh: heads.detection.class_predictors.0.1."
+        in caplog.text
+    )
 
 
 def test_what_is_no_source_is_refused(
@@ -429,7 +432,7 @@ def test_defects_keep_their_traceback(tiny: Any, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(AttributeError):
         errors.guarded(lambda: commands.new_run_dir(Path("x"), "y"), False)  # type: ignore[arg-type, return-value]
     monkeypatch.setattr("dettoolkit.training.resume.LENGTHS", ())
-    assert errors.sentence(raised_in(lambda: commands._load(None, Path("nowhere.ckpt")))) is not None  # type: ignore[arg-type]
+    assert errors.sentence(raised_in(lambda: commands.read_checkpoint(Path("nowhere.ckpt")))) is not None
     assert errors.sentence(raised_in(lambda: commands.keep_config(Path("nowhere"), ""))) == (
         "nowhere: No such file or directory"
     )

@@ -9,12 +9,11 @@ from dettoolkit.classification import run as classification
 from dettoolkit.config import ClassificationRecipe, DetectionRecipe, load_recipe
 from dettoolkit.config.layers import shipped_folder
 from dettoolkit.datasets.label_classes import LabelClasses
-from dettoolkit.deploy import build_network
 from dettoolkit.detection import run as detection
 from dettoolkit.paper.published import TABLES, published_rows
 from dettoolkit.paper.zoo import measured_scores
-from dettoolkit.run import Classes
 from dettoolkit.segmentation import run as segmentation
+from dettoolkit.tasks import spec_of
 from dettoolkit.training.schedules import build_optimizer, scaled_rate
 
 SHIPPED = sorted(shipped_folder().glob("*.yaml"))
@@ -29,10 +28,10 @@ for row in published_rows(list(TABLES)):
 
 def task_of(recipe):
     """Build a recipe's task for three classes, from random weights."""
-    network = build_network(recipe, num_classes=len(NAMES))
+    spec = spec_of(recipe)
+    network = spec.build_network(recipe, num_classes=len(NAMES))
     if isinstance(recipe, DetectionRecipe):
-        classes = Classes(NAMES, [1, 2, 3])
-        return detection.build_task(recipe, network, classes=classes, ground_truth={})
+        return detection.build_task(spec, recipe, network, category_ids=[1, 2, 3], ground_truth=None)
     if isinstance(recipe, ClassificationRecipe):
         return classification.build_task(recipe, network, NAMES)
     table = [(name, [number], None) for number, name in enumerate(NAMES)]
@@ -42,17 +41,17 @@ def task_of(recipe):
 def batch_of(recipe):
     """Make two images, as small as the network allows, with their labels."""
     random = torch.Generator().manual_seed(0)
-    if isinstance(recipe, DetectionRecipe):
-        size, labels = recipe.model.input_hw, torch.tensor([[0, 2], [1, -1]])
-    elif isinstance(recipe, ClassificationRecipe):
-        size, labels = (64, 64), torch.tensor([0, 2])
-    else:
-        size, labels = (65, 97), torch.randint(0, 3, (2, 65, 97), generator=random, dtype=torch.uint8)
+    size = recipe.model.input_hw if isinstance(recipe, DetectionRecipe) else (65, 97)
     boxes = torch.tensor(
         [[[40.0, 30.0, 150.0, 120.0], [0.0, 8.0, 60.0, 90.0]], [[8.0, 8.0, 120.0, 88.0], [0.0] * 4]]
     )
-    images = torch.randint(0, 256, (2, 3, *size), generator=random, dtype=torch.uint8)
-    return {"images": images, "labels": labels, "boxes_xyxy": boxes}
+    return {
+        "images": torch.randint(0, 256, (2, 3, *size), generator=random, dtype=torch.uint8),
+        "boxes_xyxy": boxes,
+        "box_labels": torch.tensor([[0, 2], [1, -1]]),
+        "label_map": torch.randint(0, 3, (2, *size), generator=random, dtype=torch.uint8),
+        "class_labels": torch.tensor([0, 2]),
+    }
 
 
 @each_recipe
@@ -64,7 +63,8 @@ def test_a_recipe_is_built_and_takes_a_step(path):
     rate = scaled_rate(recipe.optim, len(batch["images"]))
     optimizer = build_optimizer(network, recipe.optim, lr=rate)
     before = [parameter.detach().clone() for parameter in network.parameters()]
-    loss = sum(task.losses(network(task.images(batch)), batch).values())
+    images, targets = task.training_inputs(batch)
+    loss = sum(task.losses(network(images), targets).values())
     assert torch.isfinite(loss)
     loss.backward()
     assert all(each.grad is not None and torch.isfinite(each.grad).all() for each in network.parameters())

@@ -12,7 +12,7 @@ import torch.distributed
 
 from dettoolkit.cli.failures import sentence
 from dettoolkit.config import load_recipe
-from dettoolkit.deploy import build_network
+from dettoolkit.tasks import spec_of
 from dettoolkit.training import commands
 from dettoolkit.training.memory import bytes_per_image, memory_of
 
@@ -75,7 +75,8 @@ def test_a_step_beyond_memory_is_refused_before_it_is_allocated(
 
 @pytest.mark.parametrize("name", ["ssdlite_scenes", "lraspp_mnv3_large", "raspp_mnv2", "imagenet_mnv3_small"])
 def test_what_a_step_keeps_is_estimated_within_a_tenth(name: str) -> None:
-    network = build_network(load_recipe(name).recipe, num_classes=3).train()
+    recipe = load_recipe(name).recipe
+    network = spec_of(recipe).build_network(recipe, num_classes=3).train()
     before = {key: value.clone() for key, value in network.state_dict().items()}
     drawn = torch.get_rng_state()
     estimate = bytes_per_image(network, (256, 320))

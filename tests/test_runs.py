@@ -108,7 +108,7 @@ def test_checkpoint_describes_itself(tiny_run: Path, tiny: Any) -> None:
     assert content["dettoolkit"] == description
     assert description["name"] == "tiny"
     assert description["class_names"] == ["box", "bar"]
-    assert description["category_ids"] == [3, 7]
+    assert description["class_ids"] == [3, 7]
     assert description["images_per_step"] == 4
     assert description["versions"]["torch"] == torch.__version__
     assert description["versions"].keys() == {"dettoolkit", "torch", "torchvision", "lightning", "python"}
@@ -138,7 +138,7 @@ def test_what_is_no_checkpoint_of_ours_is_refused(tmp_path: Path) -> None:
     [
         ({"recipe": ...}, "recipe"),
         ({"class_names": ...}, "class_names"),
-        ({"category_ids": ...}, "category_ids"),
+        ({"class_ids": ...}, "class_ids"),
         ({"name": ...}, "name"),
         ({"versions": ...}, "versions"),
         ({"recipe": "ssdlite"}, "recipe"),
@@ -147,8 +147,8 @@ def test_what_is_no_checkpoint_of_ours_is_refused(tmp_path: Path) -> None:
         ({"class_names": []}, "class_names"),
         ({"class_names": "box"}, "class_names"),
         ({"class_names": ["box", 5]}, r"class_names\[1\]"),
-        ({"category_ids": [3]}, "2 class names and 1"),
-        ({"category_ids": [3, "7"]}, r"category_ids\[1\]"),
+        ({"class_ids": [3]}, "2 class names and 1"),
+        ({"class_ids": [3, "7"]}, r"category_ids\[1\]"),
         ({"name": 5}, "name"),
         ({"name": "../../elsewhere"}, "name"),
         ({"name": "/elsewhere"}, "name"),

@@ -11,7 +11,7 @@ from torch import nn
 
 from dettoolkit.config import load_recipe
 from dettoolkit.config.sections import Optim, Schedule
-from dettoolkit.detection.build import build_detector
+from dettoolkit.tasks import spec_of
 from dettoolkit.training.optimizers import RMSpropTF
 from dettoolkit.training.schedules import (
     build_optimizer,
@@ -171,7 +171,7 @@ def test_schedule_of_another_length_holds_from_the_first_step() -> None:
 
 def test_only_convolution_kernels_decay_and_every_parameter_is_trained_once() -> None:
     recipe = load_recipe("ssdlite_mnv3_large").recipe
-    network = build_detector(recipe.model, num_classes=3, pretrained=False)
+    network = spec_of(recipe).build_network(recipe, num_classes=3)
     kernels = {id(layer.weight) for layer in network.modules() if isinstance(layer, nn.Conv2d)}
     decaying, others = parameter_groups(network, recipe.optim)
     assert decaying["weight_decay"] == 4e-5

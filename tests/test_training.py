@@ -485,7 +485,7 @@ def test_loss_that_is_not_finite_stops_the_run(
         assert Path(file).is_file()
         assert f"\n  {file} (id {image_id})" in error
     assert batch["images"].shape == (4, 3, 64, 64)
-    assert batch["labels"].shape == batch["boxes_xyxy"].shape[:2]
+    assert batch["box_labels"].shape == batch["boxes_xyxy"].shape[:2]
 
 
 def test_batch_with_problems_is_saved_as_plain_data(tiny: Any, tmp_path: Path) -> None:

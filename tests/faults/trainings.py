@@ -31,7 +31,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import conftest
 from training_runs import differences, the_run
 
-from dettoolkit import cli, commands  # noqa: F401  commands brings the libraries
+from dettoolkit import cli
+from dettoolkit.training import commands  # noqa: F401  it brings the libraries
 
 TASKS = {
     "detection": (conftest.TINY_RECIPE, conftest.Tiny, 14),
