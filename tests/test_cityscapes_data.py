@@ -688,7 +688,6 @@ class TestSamples:
         files = load(root)
         collate([dataset(files, augmented())[index] for index in range(3)])
         collate([dataset(files, whole(), with_instances=True)[index] for index in range(3)])
-        files.summary()
         assert state() == before
 
 
