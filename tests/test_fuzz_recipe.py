@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from dettoolkit.config import RecipeError, load_recipe
 from dettoolkit.config.layers import shipped_folder
+from dettoolkit.config.recipe import any_recipe
 from dettoolkit.config.schema import key_paths
 
 SHIPPED = {path.stem: path.read_bytes() for path in sorted(shipped_folder().rglob("*.yaml"))}
-PATHS = sorted({path for paths in key_paths().values() for path in paths})
+PATHS = sorted({path for paths in key_paths(any_recipe()).values() for path in paths})
 TOKENS = [
     *(
         b": ",
@@ -37,7 +38,7 @@ TOKENS = [
     *(b"? ", b"|\n", b">", b"%YAML 1.1\n", b"---\n", b"...\n", b"<<: ", b"#", b"~", b"1e400", b"-1", b"\x00"),
     *(b"\xef\xbb\xbf", b"\xff\xfe", b"\xed\xa0\x80", "\u2028".encode(), b"9" * 400, b"[" * 60, b"{a: " * 60),
 ]
-MOST = 100_000 * (1024 if sys.platform == "darwin" else 1)  # ru_maxrss is in KB, on macOS in bytes
+MAX_MEMORY = 100_000 * (1024 if sys.platform == "darwin" else 1)  # ru_maxrss is in KB, on macOS in bytes
 fuzzed = settings(
     max_examples=120,
     deadline=None,
@@ -67,12 +68,12 @@ def mutated(draw: st.DrawFn) -> bytes:
 
 
 def read(path: Path, content: bytes, extras: list[str]) -> None:
-    """Read a file and lay overrides over it, within the bound of memory."""
+    """Read a file and merge overrides over it, within the bound of memory."""
     path.write_bytes(content)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with contextlib.suppress(RecipeError):
         load_recipe(str(path), extras)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MOST, len(content)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MAX_MEMORY, len(content)
 
 
 @given(content=st.binary(max_size=200) | st.lists(st.sampled_from(TOKENS), max_size=30).map(b"".join))

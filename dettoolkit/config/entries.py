@@ -32,16 +32,18 @@ class Entry:
         return self.value
 
 
+def below(path: str, key: str) -> str:
+    """Return the dotted path of a key in the mapping at `path`."""
+    return f"{path}.{key}" if path else key
+
+
 def entry_from(value: object, origin: Origin, path: str, problems: list[Problem]) -> Entry:
-    """Turn plain values into entries; anything else is a problem."""
+    """Build entries from plain values; a value of another type is a problem."""
     if isinstance(value, Mapping):
-        above = f"{path}." if path else ""
-        return Entry(
-            {str(k): entry_from(v, origin, f"{above}{k}", problems) for k, v in value.items()}, origin
-        )
-    if isinstance(value, list | tuple):
-        items = [entry_from(item, origin, f"{path}[{i}]", problems) for i, item in enumerate(value)]
+        items = {str(k): entry_from(v, origin, below(path, str(k)), problems) for k, v in value.items()}
         return Entry(items, origin)
+    if isinstance(value, list | tuple):
+        return Entry([entry_from(v, origin, f"{path}[{i}]", problems) for i, v in enumerate(value)], origin)
     huge = isinstance(value, int) and value.bit_length() > 4000  # Python writes none of over 4300 digits
     if value is None or (isinstance(value, str | int | float | bool) and not huge):
         return Entry(value, origin)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from types import MappingProxyType
 from typing import Any
 
-from dettoolkit.config.entries import Entry, entry_from
+from dettoolkit.config.entries import Entry, below, entry_from
 from dettoolkit.config.errors import Origin, Problem, RecipeError
 from dettoolkit.config.layers import merge, read_layers
 from dettoolkit.config.messages import validate
@@ -42,7 +43,7 @@ class ResolvedRecipe:
 
 
 def load_recipe(recipe: str, extras: Sequence[str] = ()) -> ResolvedRecipe:
-    """Read a recipe and lay overlays and overrides over it.
+    """Load a recipe and merge overlays and overrides over it.
 
     Args:
         recipe: a file, or the name of a shipped recipe with or without ``.yaml``.
@@ -54,17 +55,11 @@ def load_recipe(recipe: str, extras: Sequence[str] = ()) -> ResolvedRecipe:
         RecipeError: with every mistake at once, as ``file:line: key.path: what is wrong``.
     """
     path, layers, problems = read_layers(recipe, extras)
-    usable = [layer for layer in layers if layer is not None]
     if layers[0] is None:
         raise RecipeError(problems)
-    root = usable[0]
-    for layer in usable[1:]:
-        root = merge(root, layer)
-    result, unset = _resolve(root, problems, complete=len(usable) == len(layers))
-    origins = _origins(root, {key: f"default (unset by {origin.text})" for key, origin in unset.items()})
-    keys = [key for _, key in write_lines(recipe_to_dict(result)) if key]
-    provenance = {key: _nearest(key, origins, unset) for key in keys}
-    return ResolvedRecipe(path.stem, result, MappingProxyType(provenance))
+    root = reduce(merge, (layer for layer in layers if layer is not None))
+    result, unset = _resolve(root, problems, complete=None not in layers)
+    return ResolvedRecipe(path.stem, result, MappingProxyType(_provenance(result, root, unset)))
 
 
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
@@ -73,7 +68,7 @@ def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
 
 
 def recipe_from_dict(values: Mapping[str, Any], *, source: str = "recipe") -> Recipe:
-    """Check a recipe given as dictionaries; `source` names it in the errors.
+    """Build a recipe from dictionaries; `source` names it in the errors.
 
     Raises:
         RecipeError: with every mistake at once, as ``source: key.path: what is wrong``.
@@ -89,10 +84,8 @@ def json_schema() -> str:
     return json.dumps(schema, indent=2) + "\n"
 
 
-def _resolve(
-    root: Entry, problems: Sequence[Problem], *, complete: bool
-) -> tuple[Recipe, Mapping[str, Origin]]:
-    """Check a merged recipe; without all its layers, only for what they cannot have put right."""
+def _resolve(root: Entry, problems: Sequence[Problem], *, complete: bool) -> tuple[Recipe, dict[str, Origin]]:
+    """Build a recipe from merged layers; without all of them, report only what is wrong in any case."""
     keys = KeyCheck()
     cleaned = keys.clean(root)
     result, found = validate(cleaned, keys.unset, complete=complete, kind=keys.recipe)
@@ -102,24 +95,21 @@ def _resolve(
     return result, keys.unset
 
 
-def _origins(entry: Entry, known: Mapping[str, str], path: str = "") -> dict[str, str]:
-    """Map the dotted key of every value to its origin's text."""
-    if path in known:
-        return {path: known[path]}
-    if not isinstance(entry.value, dict) or not entry.value:
-        return {path: entry.origin.text}
-    origins: dict[str, str] = {}
-    for key, child in entry.value.items():
-        origins |= _origins(child, known, f"{path}.{key}" if path else key)
-    return origins
+def _provenance(recipe: Recipe, root: Entry, unset: Mapping[str, Origin]) -> dict[str, str]:
+    """Return the text of the origin of every dotted key that holds a value."""
+    nulls = {key: f"default (unset by {origin.text})" for key, origin in unset.items()}
+    origins = dict(_origins(root, "")) | nulls
+
+    def origin_of(key: str) -> str:
+        sections_around = (key[:dot] for dot, letter in enumerate(key) if letter == ".")
+        return origins.get(key) or next((nulls[s] for s in sections_around if s in nulls), "default")
+
+    return {key: origin_of(key) for _, key in write_lines(recipe_to_dict(recipe)) if key}
 
 
-def _nearest(key: str, origins: Mapping[str, str], unset: Mapping[str, Origin]) -> str:
-    """Find the origin of a key: its own, or that of the null that unset a section around it."""
-    if key in origins:
-        return origins[key]
-    above = key
-    while above := above.rpartition(".")[0]:
-        if above in unset:
-            return origins[above]
-    return "default"
+def _origins(entry: Entry, path: str) -> Iterator[tuple[str, str]]:
+    if isinstance(entry.value, dict) and entry.value:
+        for key, child in entry.value.items():
+            yield from _origins(child, below(path, key))
+    else:
+        yield path, entry.origin.text

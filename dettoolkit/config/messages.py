@@ -1,4 +1,4 @@
-"""Pydantic's verdict on a recipe, said in plain words at the line where the value was written."""
+"""Pydantic's errors about a recipe, in plain words and at the line where the value was written."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from dettoolkit.config.bounds import PATTERNS
-from dettoolkit.config.entries import Entry
+from dettoolkit.config.entries import Entry, below
 from dettoolkit.config.errors import (
     Origin,
     Problem,
@@ -22,14 +22,13 @@ from dettoolkit.config.errors import (
     did_you_mean,
     join_words,
     not_a_choice,
-    show_got,
     show_value,
 )
 from dettoolkit.config.recipe import Recipe, recipe_kinds
 from dettoolkit.config.schema import members, sections, type_names
-from dettoolkit.config.sections import Section
 from dettoolkit.config.yaml12 import scalar_value
 
+_MAPPING = "a mapping (key: value lines)"
 _WANTED = {
     "int_type": "an integer",
     "int_parsing_size": "a smaller integer",
@@ -38,9 +37,9 @@ _WANTED = {
     "string_type": "text",
     "list_type": "a list",
     "tuple_type": "a list",
-    "dict_type": "a mapping (key: value lines)",
-    "model_type": "a mapping (key: value lines)",
-    "model_attributes_type": "a mapping (key: value lines)",
+    "dict_type": _MAPPING,
+    "model_type": _MAPPING,
+    "model_attributes_type": _MAPPING,
     "finite_number": "a finite number",
 }
 _BOUNDS = {
@@ -53,84 +52,72 @@ _LENGTHS = {"too_short": "at least ", "too_long": "at most "}
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where an error of pydantic's lies in the recipe."""
+class _Error:
+    """One of pydantic's errors, and where it lies in the recipe."""
 
+    kind: str
+    context: Mapping[str, Any]
+    message: str
     path: str
-    entry: Entry | None  # None where the value is missing
-    above: Entry  # the entry that holds it, or should
+    keys: tuple[str, ...]  # path of the innermost mapping's key
+    entry: Entry  # where the value is missing: what should hold it
+    missing: bool
     field: FieldInfo | None
+    names: Sequence[str]  # the keys that the section around it has
     union: str  # path of the union of plain types that the value may be, '' outside one
     depth: int  # parts of the path below that union
-    names: tuple[str, ...]  # the keys that the section around it has
-    keys: tuple[str, ...]  # path of the innermost mapping's key
-
-
-# what a layer that could not be read may have put right
-_INCOMPLETE = frozenset({"missing", "union_tag_not_found", "value_error"})
 
 
 def validate(
     root: Entry, unset: Mapping[str, Origin], *, complete: bool, kind: type[Recipe]
 ) -> tuple[Recipe | None, list[Problem]]:
-    """Make a Recipe from a cleaned tree, or say everything that is wrong with it.
+    """Build a Recipe from a cleaned tree, or return everything that is wrong with it.
 
     `unset` tells which override or overlay took away a key that is now missing; when the tree is not
-    `complete`, nothing is said about missing keys and contradictions. `kind` is the task's kind of recipe;
-    `any_recipe()` where the task is not known: then little can be said of the data.
+    `complete`, missing keys and contradictions are not reported. `kind` is the task's kind of recipe;
+    `any_recipe()` where the task is not known: then few mistakes in the data can be.
     """
-    recipe, errors = _errors(root, kind)
+    recipe, errors = _validate(root, kind)
     if kind not in recipe_kinds():
         known = ("model", "optim", "trainer")
-        errors = [(p, d) for p, d in errors if d["loc"] == ("data",) or d["loc"][0] in known]
-    if not complete:
-        errors = [(place, detail) for place, detail in errors if detail["type"] not in _INCOMPLETE]
-    problems: list[Problem] = []
-    unions: dict[str, list[tuple[_Place, ErrorDetails]]] = {}
-    for place, detail in errors:
-        if place.entry is not None and place.entry.guessed:
-            continue
-        if place.union:
-            unions.setdefault(place.union, []).append((place, detail))
-        else:
-            problems.append(_problem(place, detail, unset))
-    for group in unions.values():
-        problems += _union_problems(group, unset)
-    if complete:
-        problems += _hidden_contradictions(
-            root, kind, [place for place, detail in errors if detail["type"] != "value_error"], unset
-        )
+        errors = [error for error in errors if error.path == "data" or error.keys[0] in known]
+    if not complete:  # a layer that could not be read may have put these right
+        put_right = ("missing", "union_tag_not_found", "value_error")
+        errors = [error for error in errors if error.kind not in put_right]
+    told = [error for error in errors if error.missing or not error.entry.guessed]
+    problems = [_problem(error, unset) for error in told if not error.union]
+    for union in dict.fromkeys(error.union for error in told if error.union):
+        problems += _union_problems([error for error in told if error.union == union], unset)
+    wrong = [error for error in errors if error.kind != "value_error"]
+    if complete and wrong:
+        problems += _hidden_contradictions(root, kind, wrong, unset)
     return recipe, problems
 
 
-def _errors(root: Entry, kind: type[Recipe]) -> tuple[Recipe | None, list[tuple[_Place, ErrorDetails]]]:
+def _validate(root: Entry, kind: type[Recipe]) -> tuple[Recipe | None, list[_Error]]:
     try:
         return kind.model_validate(root.plain()), []
     except ValidationError as error:
-        details = error.errors(include_url=False)
-        return None, [(_locate(root, kind, detail["loc"]), detail) for detail in details]
+        return None, [_locate(root, kind, detail) for detail in error.errors(include_url=False)]
 
 
 def _hidden_contradictions(
-    root: Entry, kind: type[Recipe], wrong: list[_Place], unset: Mapping[str, Origin]
+    root: Entry, kind: type[Recipe], wrong: Sequence[_Error], unset: Mapping[str, Origin]
 ) -> list[Problem]:
-    """Find contradictions that pydantic does not look for in a section as long as a value in it is wrong.
+    """Return the contradictions that pydantic does not look for where a value of the section is wrong.
 
     They are looked for without the wrong values; one that names such a key waits until its value is right.
     """
-    if not wrong:
-        return []
-    for place in wrong:
-        if place.entry is not None and place.keys:
-            root = _without(root, place.keys)
-    names = {place.keys[-1] for place in wrong if place.keys}
-    contradictions = [_problem(p, d, unset) for p, d in _errors(root, kind)[1] if d["type"] == "value_error"]
-    return [c for c in contradictions if not names & set(re.findall(r"\w+", c.text))]
+    for error in wrong:
+        root = _without(root, error.keys)
+    names = {error.keys[-1] for error in wrong if error.keys}
+    contradictions = [_problem(e, unset) for e in _validate(root, kind)[1] if e.kind == "value_error"]
+    return [each for each in contradictions if not names & set(re.findall(r"\w+", each.text))]
 
 
 def _without(entry: Entry, keys: Sequence[str]) -> Entry:
-    """Leave the value at this path out."""
-    if not isinstance(entry.value, dict) or keys[0] not in entry.value:
+    """Return the entry without the value at this path."""
+    if not keys or not isinstance(entry.value, dict) or keys[0] not in entry.value:
         return entry
     rest = {key: child for key, child in entry.value.items() if key != keys[0]}
     if len(keys) > 1:
@@ -138,160 +125,125 @@ def _without(entry: Entry, keys: Sequence[str]) -> Entry:
     return replace(entry, value=rest)
 
 
-def _locate(root: Entry, kind: type[Recipe], loc: Sequence[int | str]) -> _Place:
-    """Follow pydantic's location, which also names the member of a union that was tried."""
+def _locate(root: Entry, kind: type[Recipe], detail: ErrorDetails) -> _Error:
+    """Return an error with its place; pydantic's location also names the member of a union that was tried."""
     annotation: Any = kind
     entry: Entry | None = root
-    above, path, union, depth = root, "", "", 0
-    field: FieldInfo | None = None
-    names: tuple[str, ...] = ()
+    holder, path, union, depth = root, "", "", 0
     keys: tuple[str, ...] = ()
-    for part in loc:
+    fields: Mapping[str, FieldInfo] = {}
+    for part in detail["loc"]:
         options = [member for member in members(annotation) if member is not NoneType]
         if len(options) > 1:
-            chosen = [
-                o for o in options if inspect.isclass(o) and issubclass(o, Section) and part in type_names(o)
-            ]
+            chosen = [section for section in sections(annotation) if part in type_names(section)]
             annotation = chosen[0] if chosen else None
             union = union if chosen else path
             continue
-        above, entry = entry or above, _child(entry, part)
+        holder, entry = entry or holder, _child(entry, part)
         depth += bool(union)
+        path = f"{path}[{part}]" if isinstance(part, int) else below(path, part)
         keys += (part,) if isinstance(part, str) else ()
-        path = f"{path}[{part}]" if isinstance(part, int) else f"{path}.{part}" if path else part
-        only = options[0] if options else None
-        if inspect.isclass(only) and issubclass(only, Section):
-            field, names = only.model_fields.get(str(part)), tuple(only.model_fields)
-            annotation = field.annotation if field else None
+        if nested := sections(annotation):
+            fields = nested[0].model_fields
+            annotation = fields[str(part)].annotation if part in fields else None
         else:
-            arguments = get_args(only)
-            annotation = arguments[-1] if arguments and get_origin(only) in (list, dict) else None
-    return _Place(path, entry, above, field, union, depth, names, keys)
+            only = options[0] if options else None
+            annotation = get_args(only)[-1] if get_origin(only) in (list, dict) else None
+    field = fields.get(keys[-1]) if keys else None
+    error = (detail["type"], detail.get("ctx", {}), detail["msg"])
+    return _Error(*error, path, keys, entry or holder, entry is None, field, list(fields), union, depth)
 
 
 def _child(entry: Entry | None, part: int | str) -> Entry | None:
     value = entry.value if entry is not None else None
     if isinstance(value, dict):
         return value.get(str(part))
-    if isinstance(value, list) and isinstance(part, int) and part < len(value):
-        return value[part]
-    return None
+    return value[part] if isinstance(value, list) and isinstance(part, int) and part < len(value) else None
 
 
-def _problem(place: _Place, detail: ErrorDetails, unset: Mapping[str, Origin]) -> Problem:
-    """Describe one error in plain words."""
-    kind, context = detail["type"], detail.get("ctx", {})
-    entry, path = place.entry or place.above, place.path
-    origin = entry.origin
-    if kind == "missing" and isinstance(detail["loc"][-1], int):  # a list that is too short for a tuple
-        path = path.rpartition("[")[0]
-        text = f"expected {_tuple_length(place.field)} values, got {_length(place.above)}"
+def _problem(error: _Error, unset: Mapping[str, Origin]) -> Problem:
+    """Return one error in plain words."""
+    kind, entry, path, field = error.kind, error.entry, error.path, error.field
+    origin, value = entry.origin, entry.plain()
+    if kind == "missing" and path.endswith("]"):  # a list that is too short for a tuple
+        wanted = len(get_args(members(field.annotation)[0])) if field else 0
+        path, text = path.rpartition("[")[0], f"expected {wanted} values, got {_length(entry)}"
     elif kind == "missing":
         origin = unset.get(path, origin)
-        text = "cannot be unset: it has no default" if path in unset else f"missing{_purpose(place.field)}"
-    elif kind == "union_tag_not_found":
-        path = f"{path}.type" if isinstance(entry.value, dict) else path
-        text = (
-            f"missing; choose {join_words([repr(c) for c in _choices(place.field)])}"
-            if path.endswith(".type")
-            else _expected(detail, entry)
-        )
+        text = "cannot be unset: it has no default" if path in unset else f"missing{_purpose(field)}"
+    elif kind == "union_tag_not_found" and isinstance(value, dict):
+        path = f"{path}.type"
+        text = f"missing; choose {join_words([repr(choice) for choice in _choices(field)])}"
     elif kind == "union_tag_invalid":
         chosen = _child(entry, "type") or entry
-        origin, path = chosen.origin, f"{path}.type"
-        text = not_a_choice(chosen.plain(), _choices(place.field))
+        origin, path, text = chosen.origin, f"{path}.type", not_a_choice(chosen.plain(), _choices(field))
     elif kind == "literal_error":
-        text = not_a_choice(entry.plain(), _choices(place.field))
+        text = not_a_choice(value, _choices(field))
     elif kind == "value_error":
-        text = str(context["error"])
-        path = path or "recipe"
+        path, text = path or "recipe", str(error.context["error"])
     elif kind == "extra_forbidden":
-        text = f"unknown key{did_you_mean(closest(str(detail['loc'][-1]), place.names))}"
+        text = f"unknown key{did_you_mean(closest(error.keys[-1], error.names))}"
     else:
-        text = _expected(detail, entry)
+        text = _expected(error)
     return Problem(origin, path, text)
 
 
-def _expected(detail: ErrorDetails, entry: Entry) -> str:
+def _expected(error: _Error) -> str:
     """Return what was wanted and what came, for wrong types, bounds and lengths."""
-    kind, context, value = detail["type"], detail.get("ctx", {}), entry.plain()
+    kind, context, value = error.kind, error.context, error.entry.plain()
     if kind in _WANTED:
-        return f"expected {_WANTED[kind]}, got {show_got(value)}{_hint(kind, value)}"
+        return f"expected {_WANTED[kind]}, got {show_value(value)}{_hint(kind, value)}"
     if kind in _BOUNDS:
         word, key = _BOUNDS[kind]
-        return f"must be {word} {_number(context[key])}, got {show_value(value)}"
+        bound = f"{context[key]:g}" if isinstance(context[key], float) else context[key]
+        return f"must be {word} {bound}, got {show_value(value)}"
     if kind == "string_pattern_mismatch":
         return f"expected {PATTERNS[context['pattern']]}, got {show_value(value)}"
     if kind in _LENGTHS:
         bound = context.get("min_length", context.get("max_length"))
         word = "" if context.get("field_type") == "Tuple" else _LENGTHS[kind]
-        return f"expected {word}{bound} value{'s' if bound != 1 else ''}, got {_length(entry)}"
-    message = detail["msg"]
-    return f"{message[:1].lower()}{message[1:]}, got {show_got(value)}"
+        return f"expected {word}{bound} value{'s' if bound != 1 else ''}, got {_length(error.entry)}"
+    return f"{error.message[:1].lower()}{error.message[1:]}, got {show_value(value)}"
 
 
 def _hint(kind: str, value: object) -> str:
-    """Explain text that looks like another type."""
+    """Return the explanation of text that looks like another type."""
     if not isinstance(value, str):
         return ""
     if kind == "bool_type" and value.lower() in ("yes", "no", "on", "off", "y", "n"):
         return " (YAML 1.2 has only true and false)"
-    if kind in ("int_type", "float_type", "bool_type") and not isinstance(scalar_value(value), str | None):
-        return " (remove the quotes)"
-    return ""
-
-
-def _number(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    scalar = kind in ("int_type", "float_type", "bool_type")
+    return " (remove the quotes)" if scalar and not isinstance(scalar_value(value), str | None) else ""
 
 
 def _length(entry: Entry) -> int:
     return len(entry.value) if isinstance(entry.value, list | dict) else 1
 
 
-def _tuple_length(field: FieldInfo | None) -> int:
-    return len(get_args(members(field.annotation)[0])) if field else 0
-
-
 def _purpose(field: FieldInfo | None) -> str:
-    """Return what a missing key is for, by the schema's own words."""
+    """Return what a missing key is for, in the schema's own words."""
     if field is None:
         return ""
-    if field.description:
-        return f"; it is needed: {field.description.rstrip('.')}"
-    docs = [
-        inspect.getdoc(s) or ""
-        for s in members(field.annotation)
-        if inspect.isclass(s) and issubclass(s, Section)
-    ]
-    return (
-        f"; it is needed: {docs[0].splitlines()[0].rstrip('.')}"
-        if len(docs) == 1 and docs[0]
-        else "; it is needed"
-    )
+    kinds = sections(field.annotation)
+    words = field.description or (inspect.getdoc(kinds[0]) if len(kinds) == 1 else None)
+    return f"; it is needed: {words.splitlines()[0].rstrip('.')}" if words else "; it is needed"
 
 
-def _choices(field: FieldInfo | None) -> list[str | int]:
-    """List the values of a Literal, or the types of the sections that a field may be."""
+def _choices(field: FieldInfo | None) -> Sequence[str | int]:
+    """Return the values of a Literal, or the types of the sections that a field may be."""
     options = members(field.annotation) if field else []
     literals = [value for option in options if get_origin(option) is Literal for value in get_args(option)]
-    return literals or [
-        name for each in sections(field.annotation if field else None) for name in type_names(each)
-    ]
+    return literals or [name for option in options for name in type_names(*sections(option))]
 
 
-def _union_problems(group: list[tuple[_Place, ErrorDetails]], unset: Mapping[str, Origin]) -> list[Problem]:
-    """Describe one thing where pydantic says why each member of a union of plain types does not fit."""
-    deepest = max(place.depth for place, _ in group)
+def _union_problems(group: Sequence[_Error], unset: Mapping[str, Origin]) -> list[Problem]:
+    """Return one problem where pydantic says why each member of a union of plain types does not fit."""
+    deepest = max(error.depth for error in group)
     if deepest > 0:  # a list was meant: only what is wrong inside it matters
-        return [_problem(place, detail, unset) for place, detail in group if place.depth == deepest]
-    bounds = [pair for pair in group if pair[1]["type"] in (*_BOUNDS, *_LENGTHS)]
-    if bounds:  # the type is right
-        return [_problem(*bounds[0], unset)]
-    place, entry = group[0][0], group[0][0].entry or group[0][0].above
-    wanted = [
-        _WANTED.get(d["type"]) or str(d.get("ctx", {}).get("expected", "another value")) for _, d in group
-    ]
-    return [
-        Problem(entry.origin, place.path, f"expected {join_words(wanted)}, got {show_got(entry.plain())}")
-    ]
+        return [_problem(error, unset) for error in group if error.depth == deepest]
+    for error in group:
+        if error.kind in (*_BOUNDS, *_LENGTHS):  # the type is right
+            return [_problem(error, unset)]
+    wanted = [_WANTED.get(e.kind) or str(e.context.get("expected", "another value")) for e in group]
+    text = f"expected {join_words(wanted)}, got {show_value(group[0].entry.plain())}"
+    return [Problem(group[0].entry.origin, group[0].path, text)]

@@ -1,8 +1,8 @@
 """The recipe's keys, checked against the schema before pydantic sees any value.
 
 Pydantic could refuse unknown keys too, but here they are met while it is known which layer they come from and
-which variant of a section (a loss, a model) is meant. A misspelt key is taken for the one it resembles, so
-the checks that follow see what lies below it and nothing is called missing that is only misspelt.
+which variant of a section (a loss, a model) is meant. A misspelled key is taken for the one it resembles, so
+the checks that follow see what lies below it and no key is called missing that is only misspelled.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from dettoolkit.config.entries import Entry, entry_from
+from dettoolkit.config.entries import Entry, below, entry_from
 from dettoolkit.config.errors import (
     Origin,
     Problem,
     closest,
     did_you_mean,
-    edit_distance,
     join_words,
     not_a_choice,
+    one_edit,
 )
 from dettoolkit.config.recipe import Recipe, any_recipe, recipe_kinds
 from dettoolkit.config.sections import Section, Trainer, TrainerExtra
@@ -33,7 +33,7 @@ Sections = Sequence[type[Section]]
 
 
 def members(annotation: Any) -> list[Any]:
-    """List what a type allows: the members of a union, without their metadata."""
+    """Return what a type allows: the members of a union, without their metadata."""
     if get_origin(annotation) is Annotated:
         return members(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
@@ -42,21 +42,22 @@ def members(annotation: Any) -> list[Any]:
 
 
 def sections(annotation: Any) -> list[type[Section]]:
-    """List the sections that a type allows."""
+    """Return the sections that a type allows."""
     return [
         member for member in members(annotation) if isinstance(member, type) and issubclass(member, Section)
     ]
 
 
-def type_names(section: type[Section]) -> tuple[str, ...]:
-    """List the values of `type` that choose this section; empty when it has no such key."""
-    field = section.model_fields.get("type")
-    return get_args(field.annotation) if field and get_origin(field.annotation) is Literal else ()
+def type_names(*classes: type[Section]) -> list[str]:
+    """Return the values of `type` that choose one of these sections; those without such a key have none."""
+    fields = [section.model_fields["type"] for section in classes if "type" in section.model_fields]
+    kinds = [field.annotation for field in fields if get_origin(field.annotation) is Literal]
+    return [name for kind in kinds for name in get_args(kind)]
 
 
 @cache
 def key_paths(recipe: type[Recipe]) -> dict[str, list[str]]:
-    """Map every key of a schema to the dotted paths at which it exists."""
+    """Return every key of a schema with the dotted paths at which it exists."""
     paths: dict[str, list[str]] = {}
 
     def walk(section: type[Section], above: str) -> None:
@@ -86,14 +87,20 @@ class KeyCheck:
 
     def clean(self, root: Entry) -> Entry:
         """Return the recipe without unknown keys, leftovers of another variant and keys that are unset."""
-        model = root.value.get("model") if isinstance(root.value, dict) else None
-        tag = _tag(model.value) if model is not None and isinstance(model.value, dict) else None
         kinds = recipe_kinds()
-        chosen = [recipe for recipe in kinds if tag and tag.value in _model_types(recipe)]
+        tag = None
+        if isinstance(root.value, dict) and "model" in root.value:
+            model = root.value["model"]
+            if isinstance(model.value, dict):
+                classes = sections(any_recipe().model_fields["model"].annotation)
+                entries = self._right_type(model.value, "model", classes)
+                root = replace(root, value={**root.value, "model": replace(model, value=entries)})
+                tag = entries.get(_type_key(entries, classes))
+        chosen = [kind for kind in kinds if tag and tag.value in _model_types(kind)]
         if not chosen or tag is None:
             return self._section(root, "", kinds, [], None)
         self.recipe = chosen[0]
-        others = [recipe for recipe in kinds if recipe not in chosen]
+        others = [kind for kind in kinds if kind not in chosen]
         return self._section(root, "", chosen, others, tag.switched)
 
     def _section(
@@ -112,29 +119,22 @@ class KeyCheck:
         if len(chosen) < len(classes):
             others = [*others, *(c for c in classes if c not in chosen)]
             switched = tag.switched if tag and tag.switched is not None else switched
-        mapping = self._known(entries, path, chosen, others, switched)
         cleaned: dict[str, Entry] = {}
-        for key, child in mapping.items():
-            here = f"{path}.{key}" if path else key
-            fields = _fields(chosen, key)
+        for key, child in self._known(entries, path, chosen, others, switched).items():
+            here, fields = below(path, key), _fields(chosen, key)
             null = child.value is None and not child.guessed
             if null and child.origin.layer > 0 and not any(map(_allows_null, fields)):
                 self.unset[here] = child.origin
                 continue
-            nested = [s for field in fields for s in sections(field.annotation)]
-            if nested:
-                rest = [
-                    s for field in _fields(others, key) for s in sections(field.annotation) if s not in nested
-                ]
-                cleaned[key] = _with_default(self._section(child, here, nested, rest, switched), fields)
-            else:
-                cleaned[key] = child
+            if nested := _nested(chosen, key):
+                rest = [section for section in _nested(others, key) if section not in nested]
+                child = _with_default(self._section(child, here, nested, rest, switched), fields)
+            cleaned[key] = child
         return replace(entry, value=cleaned)
 
     def _right_type(self, mapping: dict[str, Entry], path: str, classes: Sections) -> dict[str, Entry]:
-        """Report a misspelt type and put it right, so that the keys of the variant meant are checked."""
-        key = _type_key(mapping, classes)
-        names = [name for section in classes for name in type_names(section)]
+        """Return the mapping with a misspelled type put right and reported, so that its keys are checked."""
+        key, names = _type_key(mapping, classes), type_names(*classes)
         value = mapping[key].value if key in mapping else None
         near = closest(value, names) if isinstance(value, str) and value not in names else []
         if len(near) != 1:
@@ -145,42 +145,31 @@ class KeyCheck:
     def _known(
         self, mapping: dict[str, Entry], path: str, chosen: Sections, others: Sections, switched: int | None
     ) -> dict[str, Entry]:
-        """Keep the keys that the chosen sections have; report the rest, putting misspelt ones right."""
+        """Return the keys that the chosen sections have; report the rest, with misspelled ones put right."""
         known: dict[str, Entry] = {}
-        names = [name for section in chosen for name in section.model_fields]
         for key, child in mapping.items():
-            if key in names:
+            if _fields(chosen, key):
                 known[key] = child
                 continue
             if switched is not None and _fields(others, key) and _latest(child) < switched:
                 continue  # it belongs to the variant that an earlier layer had chosen
             near, text = _explain(key, path, chosen, others)
-            self.problems.append(Problem(child.origin, f"{path}.{key}" if path else key, text))
+            self.problems.append(Problem(child.origin, below(path, key), text))
             if len(near) == 1 and near[0] not in mapping and near[0] not in known and child.value is not None:
-                known[near[0]] = replace(child, guessed=child.guessed or edit_distance(key, near[0]) > 1)
+                known[near[0]] = replace(child, guessed=child.guessed or not one_edit(key, near[0]))
         return known
 
 
 def _model_types(recipe: type[Recipe]) -> list[str]:
-    """List the model types of a task."""
-    return [
-        name for section in sections(recipe.model_fields["model"].annotation) for name in type_names(section)
-    ]
-
-
-def _tag(model: dict[str, Entry]) -> Entry | None:
-    """Return the entry of the model's type, put right where it is misspelt."""
-    classes = sections(any_recipe().model_fields["model"].annotation)
-    entry = model.get(_type_key(model, classes))
-    if entry is None or not isinstance(entry.value, str):
-        return None
-    names = [name for section in classes for name in type_names(section)]
-    near = [entry.value] if entry.value in names else closest(entry.value, names)
-    return replace(entry, value=near[0]) if len(near) == 1 else None
+    return type_names(*sections(recipe.model_fields["model"].annotation))
 
 
 def _fields(classes: Sections, key: str) -> list[FieldInfo]:
     return [section.model_fields[key] for section in classes if key in section.model_fields]
+
+
+def _nested(classes: Sections, key: str) -> list[type[Section]]:
+    return [section for field in _fields(classes, key) for section in sections(field.annotation)]
 
 
 def _allows_null(field: FieldInfo) -> bool:
@@ -188,14 +177,12 @@ def _allows_null(field: FieldInfo) -> bool:
 
 
 def _with_default(entry: Entry, fields: list[FieldInfo]) -> Entry:
-    """Complete a section from the schema's default for it, where the schema has one of this section's own."""
+    """Return a section completed from the schema's default for it, where that is of this section's own."""
     default = fields[0].default
     if not isinstance(default, Section) or not isinstance(entry.value, dict):
         return entry
-    whole = {
-        key: entry_from(value, entry.origin, key, [])
-        for key, value in default.model_dump(mode="json").items()
-    }
+    values = default.model_dump(mode="json")
+    whole = {key: entry_from(value, entry.origin, key, []) for key, value in values.items()}
     return replace(entry, value=whole | entry.value)
 
 
@@ -206,30 +193,26 @@ def _latest(entry: Entry) -> int:
 
 
 def _type_key(mapping: dict[str, Entry], classes: Sections) -> str:
-    """Find the key that chooses among several sections: `type`, also misspelt; '' when there is none."""
+    """Return the key that chooses among several sections: `type`, also misspelled; '' when there is none."""
     if len(classes) < 2 or "type" in mapping:
         return "type" if len(classes) > 1 else ""
-    names = {name for section in classes for name in section.model_fields}
-    return next((key for key in mapping if key not in names and edit_distance(key, "type") <= 1), "")
+    return next((key for key in mapping if not _fields(classes, key) and one_edit(key, "type")), "")
 
 
 def _explain(key: str, path: str, chosen: Sections, others: Sections) -> tuple[list[str], str]:
-    """Return the keys meant, and what to say about an unknown one."""
+    """Return the keys that an unknown one may stand for, and what to say about it."""
     if TrainerExtra in chosen and key in OWNED:
         return [], f"not to be set here: {OWNED[key]}"
-    names = list(dict.fromkeys(name for section in chosen for name in section.model_fields))
     having = [section for section in others if key in section.model_fields]
-    owners = [name for section in having for name in type_names(section)]
-    mine = [name for section in chosen for name in type_names(section)]
+    owners, mine = type_names(*having), type_names(*chosen)
     if having and (not owners or set(owners) & set(mine)):
         return [], "not a key with this model.type; with another it is"
     if owners and mine:
-        types = join_words([repr(name) for name in owners])
-        return [], f"a key of type {types}, not of {join_words([repr(name) for name in mine])}"
+        types, own = (join_words([repr(name) for name in names]) for names in (owners, mine))
+        return [], f"a key of type {types}, not of {own}"
+    names = list(dict.fromkeys(name for section in chosen for name in section.model_fields))
     near = closest(key, names)
-    slip = bool(near) and edit_distance(key, near[0]) <= 1
-    elsewhere = [] if slip else _elsewhere(key, chosen)
-    if elsewhere:
+    if not (near and one_edit(key, near[0])) and (elsewhere := _elsewhere(key, chosen)):
         return [], f"unknown key here{did_you_mean(elsewhere)}"
     if near:
         return near, f"unknown key{did_you_mean(near)}"
@@ -237,7 +220,7 @@ def _explain(key: str, path: str, chosen: Sections, others: Sections) -> tuple[l
 
 
 def _elsewhere(key: str, chosen: Sections) -> list[str]:
-    """Find the key in other sections, or as the Trainer's name of one of ours."""
+    """Return the paths of the key in other sections, or of what the Trainer calls by this name."""
     if Trainer in chosen and key in OWNED:
         return [word for word in OWNED[key].split() if word.startswith("trainer.")]
     paths = key_paths(any_recipe()).get(key, [])
