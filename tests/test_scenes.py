@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
 from dettoolkit.datasets.scenes.folder import write_scenes
-from dettoolkit.datasets.scenes.render import CATEGORIES, LEAST_VISIBLE_PIXELS, Scene, draw_scene
+from dettoolkit.datasets.scenes.render import CATEGORIES, MIN_VISIBLE_PIXELS, Scene, draw_scene
 
 SMALL: dict[str, Any] = {"train_images": 4, "val_images": 3, "image_hw": (96, 192), "seed": 0}
 # labelId: (name, has instances), from cityscapesScripts' helpers/labels.py
@@ -100,7 +100,7 @@ def test_pycocotools_reads_the_json(root: Path) -> None:
             assert min(x, y) >= 0
             assert x + width <= 192
             assert y + height <= 96
-            assert LEAST_VISIBLE_PIXELS <= annotation["area"] <= width * height
+            assert MIN_VISIBLE_PIXELS <= annotation["area"] <= width * height
 
 
 def test_boxes_are_tight_around_visible_instances(many: list[Scene]) -> None:

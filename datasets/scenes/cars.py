@@ -1,244 +1,163 @@
 """Cars of a generated scene: a side profile drawn out to the car's width, seen in perspective."""
 
-from __future__ import annotations
-
-import math
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dettoolkit.datasets.scenes.drawing import CIRCLE, Color, Points, rgb
-from dettoolkit.datasets.scenes.stage import Stage
+from dettoolkit.datasets.scenes.drawing import CIRCLE, Color, Points, points
+from dettoolkit.datasets.scenes.sprite import Sprite
+from dettoolkit.datasets.scenes.stage import Shade, Stage
 
 _PAINTS = "c93c3c 2f6fb0 f2efe8 e0a52b 3c8d7a 39414d 9fb4c3 d96f3a 6d4b86 b8bcc0 7fa35b 24456b"
 
-# Side profiles in meters, (along, up), from the rear's lower edge over the roof to the front's lower edge.
-# Each has the same ten corners: strip 1 is always the rear panel, 3 the rear window, 5 the windscreen, 7 the
-# front. Proportions are drawn by eye after common cars.
-_PROFILES: dict[str, tuple[tuple[float, float], ...]] = {
-    "saloon": (
-        (0.08, 0.28), (0.0, 0.58), (0.08, 0.98), (0.62, 1.02), (1.25, 1.44),
-        (2.45, 1.46), (3.15, 1.0), (4.2, 0.84), (4.35, 0.58), (4.28, 0.26),
-    ),
-    "hatchback": (
-        (0.06, 0.28), (0.0, 0.55), (0.06, 0.95), (0.12, 1.02), (0.5, 1.46),
-        (2.05, 1.5), (2.85, 1.02), (3.75, 0.86), (3.9, 0.58), (3.84, 0.26),
-    ),
-    "suv": (
-        (0.06, 0.36), (0.0, 0.66), (0.05, 1.08), (0.1, 1.16), (0.38, 1.68),
-        (2.3, 1.72), (3.05, 1.16), (4.2, 1.04), (4.38, 0.72), (4.32, 0.34),
-    ),
-    "van": (
-        (0.04, 0.3), (0.0, 0.6), (0.02, 1.05), (0.03, 1.15), (0.12, 1.9),
-        (3.15, 1.92), (3.95, 1.12), (4.45, 0.95), (4.6, 0.6), (4.54, 0.28),
-    ),
-}  # fmt: skip
-_REAR, _REAR_WINDOW, _ROOF, _WINDSCREEN, _FRONT = 1, 3, 4, 5, 7
-_HALF_WIDTH = 0.9
+# Side profiles in centimeters, (along, up), from the rear's lower edge over the roof to the front's lower
+# edge. Each has the same ten corners, so strip 3 between corners 3 and 4 is always the rear window.
+# Proportions are drawn by eye after common cars.
+_PROFILES = {
+    "sedan": "8,28 0,58 8,98 62,102 125,144 245,146 315,100 420,84 435,58 428,26",
+    "hatchback": "6,28 0,55 6,95 12,102 50,146 205,150 285,102 375,86 390,58 384,26",
+    "suv": "6,36 0,66 5,108 10,116 38,168 230,172 305,116 420,104 438,72 432,34",
+    "van": "4,30 0,60 2,105 3,115 12,190 315,192 395,112 445,95 460,60 454,28",
+}
+CAR_KINDS = tuple(_PROFILES)
+_REAR, _REAR_WINDOW, _WINDSHIELD, _FRONT = 1, 3, 5, 7
+_FROM_BOTH_ENDS = (2, 4, 6)  # trunk lid, roof and hood
 _SHADES = (0.62, 0.9, 1.08, 0.95, 1.16, 1.0, 1.12, 0.95, 0.62)
+_HALF_WIDTH = 0.9
+_DARK, _PLATE = "2c2f35", "f3efe0"
+
+# What is on a strip: left and right (-1 to 1), low and high (0 to 1), color, and color of a lamp that is lit
+_DETAILS: dict[int, tuple[tuple[float, float, float, float, str, str], ...]] = {
+    0: ((-1, 1, 0.0, 0.45, _DARK, ""),),
+    _REAR: (
+        (-0.97, -0.66, 0.45, 0.9, "c22f2f", "ff4b3e"), (-0.97, -0.8, 0.32, 0.45, "f0b056", ""),
+        (0.97, 0.66, 0.45, 0.9, "c22f2f", "ff4b3e"), (0.97, 0.8, 0.32, 0.45, "f0b056", ""),
+        (-0.3, 0.3, 0.3, 0.62, _PLATE, ""),
+    ),
+    _FRONT: (
+        (-0.97, -0.58, 0.25, 0.75, "e9eef0", "fff6d8"), (0.97, 0.58, 0.25, 0.75, "e9eef0", "fff6d8"),
+        (-0.5, 0.5, 0.3, 0.9, "2b2f36", ""),
+    ),
+    8: ((-1, 1, 0.55, 1.0, _DARK, ""), (-0.28, 0.28, 0.1, 0.5, _PLATE, "")),
+}  # fmt: skip
+_GLOWS = {_REAR: (0.65, "ff4030", 0.4), _FRONT: (0.5, "fff0c0", 0.8)}  # height on the strip, color, strength
+# From the outside in: size, lowest point in meters, color
+_WHEEL = (
+    (1.18, 0.3, "1d1e22"), (1.0, 0, "26282d"), (0.62, 0, "aeb6bd"), (0.46, 0, "7d868e"), (0.14, 0, "d5dade")
+)  # fmt: skip
 
 
-@dataclass(frozen=True)
-class CarPose:
-    """Where a car stands: the middle of its footprint in meters, its heading in radians from z to x."""
+class Car:
+    """A car: the middle of its footprint in meters, its heading in radians from z to x, and its kind."""
 
-    x: float
-    z: float
-    heading: float
-    kind: str
+    def __init__(self, stage: Stage, x: float, z: float, heading: float, kind: str) -> None:
+        self.stage, self.x, self.z = stage, x, z
+        self.profile = points(_PROFILES[kind])
+        self.length = float(self.profile[8, 0])
+        self.is_van = kind == "van"
+        self.sin, self.cos = np.sin(heading), np.cos(heading)
+        ahead = -x * self.sin - z * self.cos  # how far the camera is ahead of the car
+        self.visible_side = 1.0 if z * self.sin - x * self.cos > 0 else -1.0
+        self.sees_rear = bool(ahead < 0)
+        self.is_edge_on = abs(ahead) < 0.3 * np.hypot(x, z)  # neither end is worth seeing
 
-    @property
-    def length(self) -> float:
-        """Meters from bumper to bumper."""
-        return _PROFILES[self.kind][8][0]
+    def footprint(self, grow: float) -> NDArray[np.float64]:
+        """Return the 4 corners of the car's footprint on the ground, `grow` meters larger on each side."""
+        along = np.array([-grow, self.length + grow])[[0, 1, 1, 0]]
+        return self._world(along, (_HALF_WIDTH + grow) * np.array([-1, -1, 1, 1]), 0.0)
 
-    def world(self, along: ArrayLike, across: ArrayLike, up: ArrayLike) -> NDArray[np.float64]:
-        """Turn the car's own meters (from its rear, from its middle, from the ground) into the street's."""
+    def draw(self, place: Sprite) -> None:
+        """Draw the tires, the visible strips from far to near, the visible side and its wheels."""
+        number, paint = place.number, self.stage.pick(_PAINTS)
+        axles = np.array([0.75, self.length - 0.8])
+        if not self.is_edge_on:
+            ends = np.array([0.3, 0.3, self.length - 0.3, self.length - 0.3])
+            self._fill(self._project(ends, [-0.8, 0.8, 0.8, -0.8], 0.3), "1d1e22", 1.0, number)
+            for u in axles[::-1] - 0.3 if self.sees_rear else axles + 0.3:
+                for side in (-1, 1):
+                    across = side * np.array([0.62, 0.86, 0.86, 0.62])
+                    self._fill(self._project([u] * 4, across, [0.0, 0.0, 0.5, 0.5]), "24262b", 1.0, number)
+        for strip in range(8, -1, -1) if self.sees_rear else range(9):
+            if strip in _FROM_BOTH_ENDS or (strip <= _REAR_WINDOW) == self.sees_rear:
+                self._fill(self._on_strip(strip, -1, 1, 0, 1), paint, _SHADES[strip], number)
+                self._details(strip)
+        self._side(paint, number)
+        for along in axles:
+            for size, low, color in _WHEEL:
+                ring = CIRCLE * 0.34 * size + (along, 0.34)
+                ring[:, 1] = np.maximum(ring[:, 1], low)
+                self._fill(self._on_side(ring), color, 1.0, number)
+
+    def _world(self, along: ArrayLike, across: ArrayLike, up: ArrayLike) -> NDArray[np.float64]:
+        """Return the car's own meters (from its rear, its middle and the ground) as the street's."""
         u, v = np.asarray(along, dtype=np.float64) - self.length / 2, np.asarray(across, dtype=np.float64)
-        sin, cos = math.sin(self.heading), math.cos(self.heading)
-        x = self.x + u * sin + v * cos
-        points = np.empty((*x.shape, 3))
-        points[..., 0], points[..., 1], points[..., 2] = x, up, self.z + u * cos - v * sin
-        return points
+        x, z = self.x + u * self.sin + v * self.cos, self.z + u * self.cos - v * self.sin
+        return np.stack([x, np.broadcast_to(up, x.shape), z], axis=-1)
 
-    def footprint(self, grow: float = 0.0) -> NDArray[np.float64]:
-        """Return the 4 corners of the car's footprint on the ground."""
-        u = np.array([-grow, self.length + grow])[[0, 1, 1, 0]]
-        v = (_HALF_WIDTH + grow) * np.array([-1, -1, 1, 1])
-        return self.world(u, v, 0.0)
+    def _project(self, along: ArrayLike, across: ArrayLike, up: ArrayLike) -> Points:
+        return self.stage.project(self._world(along, across, up))
 
-
-class _Car:
-    """One car being drawn."""
-
-    def __init__(self, stage: Stage, pose: CarPose, number: int) -> None:
-        self.stage, self.pose, self.number = stage, pose, number
-        self.profile = np.array(_PROFILES[pose.kind])
-        self.paint = stage.pick(_PAINTS)
-        toward = np.array([-pose.x, -pose.z])
-        right = np.array([np.cos(pose.heading), -np.sin(pose.heading)])
-        ahead = np.array([np.sin(pose.heading), np.cos(pose.heading)])
-        self.visible_side = 1.0 if toward @ right > 0 else -1.0
-        self.sees_rear = bool(toward @ ahead < 0)
-        self.edge_on = abs(toward @ ahead) < 0.3 * np.hypot(*toward)  # neither end is worth seeing
-        lit = stage.light.sun * np.cos(pose.heading) * self.visible_side
-        self.side_shade = 0.98 if lit > 0 else 0.84
-
-    def color(self, color: Color, shade: float) -> Color:
-        return self.stage.light.on(color, shade, self.pose.z)
-
-    def project(self, along: ArrayLike, across: ArrayLike, up: ArrayLike) -> Points:
-        return self.stage.camera.project(self.pose.world(along, across, up))
-
-    def half_width(self, up: ArrayLike) -> NDArray[np.float64]:
+    def _half_width(self, up: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return half the car's width at this height: it narrows above the belt line."""
-        belt = self.profile[3, 1]
-        lean = 0.2 if self.pose.kind == "van" else 0.42
-        narrower: NDArray[np.float64] = np.maximum(0.0, np.asarray(up, dtype=np.float64) - belt) * lean
-        return _HALF_WIDTH - narrower
+        narrower: NDArray[np.float64] = np.maximum(0.0, up - self.profile[3, 1])
+        return _HALF_WIDTH - narrower * (0.2 if self.is_van else 0.42)
 
-    def on_strip(self, strip: int, left: float, right: float, low: float, high: float) -> Points:
+    def _on_strip(self, strip: int, left: float, right: float, low: float, high: float) -> Points:
         """Return a rectangle on a strip: left and right -1 to 1 across it, low and high 0 to 1 along it."""
         (u0, y0), (u1, y1) = self.profile[strip], self.profile[strip + 1]
         t = np.array([low, low, high, high])
-        u, y = u0 + (u1 - u0) * t, y0 + (y1 - y0) * t
-        return self.project(u, np.array([left, right, right, left]) * self.half_width(y), y)
+        y = y0 + (y1 - y0) * t
+        across = np.array([left, right, right, left]) * self._half_width(y)
+        return self._project(u0 + (u1 - u0) * t, across, y)
 
-    def on_side(self, points: ArrayLike) -> Points:
-        """Project (along, up) points on the visible side."""
-        u, y = np.asarray(points, dtype=np.float64).T
-        return self.project(u, self.visible_side * (self.half_width(y) + 0.005), y)
+    def _on_side(self, outline: ArrayLike) -> Points:
+        """Return (along, up) points on the visible side in pixels."""
+        u, y = np.asarray(outline, dtype=np.float64).T
+        return self._project(u, self.visible_side * (self._half_width(y) + 0.005), y)
 
-    def draw(self) -> None:
-        """Draw the visible strips from far to near, then the visible side."""
-        self.tyres()
-        order = range(8, -1, -1) if self.sees_rear else range(9)
-        for strip in order:
-            is_rear = strip <= _REAR_WINDOW
-            if strip != _ROOF and strip not in (2, 6) and is_rear != self.sees_rear:
-                continue
-            shade = _SHADES[strip]
-            self.stage.canvas.fill(
-                self.on_strip(strip, -1, 1, 0, 1), self.color(self.paint, shade), self.number
-            )
-            self.details(strip)
-        self.side()
+    def _tone(self, color: Color, shade: Shade = 1.0) -> Color:
+        return self.stage.tone(color, shade, self.z)
 
-    def tyres(self) -> None:
-        """Draw the tyres and the dark below the car as seen from its end."""
-        canvas, dark = self.stage.canvas, self.color(rgb("24262b"), 1.0)
-        if self.edge_on:
-            return
-        axles = (0.75, self.pose.length - 0.8)
-        below = self.project(
-            np.array([0.3, 0.3, self.pose.length - 0.3, self.pose.length - 0.3]),
-            np.array([-0.8, 0.8, 0.8, -0.8]),
-            0.3,
-        )
-        canvas.fill(below, self.color(rgb("1d1e22"), 1.0), self.number)
-        for axle in axles if not self.sees_rear else axles[::-1]:
-            for side in (-1, 1):
-                v = side * np.array([0.62, 0.86, 0.86, 0.62])
-                u = axle + (-0.3 if self.sees_rear else 0.3)
-                canvas.fill(self.project(u, v, np.array([0.0, 0.0, 0.5, 0.5])), dark, self.number)
+    def _fill(self, pixels: Points, color: Color, shade: Shade = 1.0, number: int | None = None) -> None:
+        self.stage.canvas.fill(pixels, self._tone(color, shade), number)
 
-    def details(self, strip: int) -> None:
-        """Draw glass, lamps and plates on one end of the car."""
-        fill, tone = self.stage.canvas.fill, self.color
-        if strip in (_REAR_WINDOW, _WINDSCREEN):
-            glass = self.on_strip(strip, -0.88, 0.88, 0.1, 0.9)
-            self.stage.canvas.gradient(glass, tone(rgb("8fb0c4"), 1.0), tone(rgb("3d5163"), 1.0))
-            low = 0.1 if strip == _WINDSCREEN else 0.12
-            shine = self.on_strip(strip, -0.5, -0.15, low, 0.88)
+    def _details(self, strip: int) -> None:
+        """Draw glass, lamps and plates on a strip."""
+        canvas, dark = self.stage.canvas, self.stage.lamps
+        if strip in (_REAR_WINDOW, _WINDSHIELD):
+            glass = self._on_strip(strip, -0.88, 0.88, 0.1, 0.9)
+            canvas.gradient(glass, self._tone("8fb0c4"), self._tone("3d5163"))
+            shine = self._on_strip(strip, -0.5, -0.15, 0.1 if strip == _WINDSHIELD else 0.12, 0.88)
             shine[[0, 1]] += (shine[1] - shine[0]) * 0.6
-            fill(shine, tone(rgb("a9c6d6"), 1.0))
-        elif strip == _REAR:
-            lamp = rgb("ff4b3e") if self.stage.light.lamps else tone(rgb("c22f2f"), 1.0)
-            for side in (-1, 1):
-                fill(self.on_strip(strip, side * 0.97, side * 0.66, 0.45, 0.9), lamp)
-                fill(self.on_strip(strip, side * 0.97, side * 0.8, 0.32, 0.45), tone(rgb("f0b056"), 1.0))
-            fill(self.on_strip(strip, -0.3, 0.3, 0.3, 0.62), tone(rgb("f3efe0"), 1.0))
-            self.glow(strip, 0.65, rgb("ff4030"), 0.4)
-        elif strip == _FRONT:
-            lamp = rgb("fff6d8") if self.stage.light.lamps else tone(rgb("e9eef0"), 1.0)
-            for side in (-1, 1):
-                fill(self.on_strip(strip, side * 0.97, side * 0.58, 0.25, 0.75), lamp)
-            fill(self.on_strip(strip, -0.5, 0.5, 0.3, 0.9), tone(rgb("2b2f36"), 1.0))
-            self.glow(strip, 0.5, rgb("fff0c0"), 0.8)
-        elif strip in (0, 8):
-            plain = self.on_strip(strip, -1, 1, 0.0 if strip == 0 else 0.55, 0.45 if strip == 0 else 1.0)
-            fill(plain, tone(rgb("2c2f35"), 1.0))
-            if strip == 8:
-                fill(self.on_strip(strip, -0.28, 0.28, 0.1, 0.5), tone(rgb("f3efe0"), 1.0))
+            self._fill(shine, "a9c6d6")
+        for left, right, low, high, color, lit in _DETAILS.get(strip, ()):
+            patch = self._on_strip(strip, left, right, low, high)
+            self._fill(patch, *((lit, None) if lit and dark else (color, 1.0)))
+        if dark and strip in _GLOWS:
+            height, color, strength = _GLOWS[strip]
+            radius = 0.6 * self.stage.pixels_per_meter(self.z)
+            for side in (-0.8, 0.8):
+                canvas.glow(self._on_strip(strip, side, side, height, height)[0], radius, color, strength)
 
-    def glow(self, strip: int, height: float, color: Color, strength: float) -> None:
-        """Let the lamps shine when it is dark."""
-        if not self.stage.light.lamps:
-            return
-        radius = 0.6 * self.stage.camera.pixels_per_meter(self.pose.z)
-        for side in (-0.8, 0.8):
-            center = self.on_strip(strip, side, side, height, height)[0]
-            self.stage.canvas.glow((float(center[0]), float(center[1])), radius, color, strength)
-
-    def side(self) -> None:
-        """Draw the visible side: body, windows, door lines and wheels."""
-        canvas, tone, shade = self.stage.canvas, self.color, self.side_shade
-        p = self.profile
-        canvas.fill(self.on_side(p[[3, 4, 5, 6]]), tone(self.paint, shade * 0.97), self.number)
-        body = self.on_side(p[[0, 1, 2, 3, 6, 7, 8, 9]])
-        canvas.gradient(body, tone(self.paint, shade * 1.08), tone(self.paint, shade * 0.86), self.number)
-        sill = [tuple(p[0]), (p[0, 0], p[0, 1] + 0.1), (p[9, 0], p[9, 1] + 0.12), tuple(p[9])]
-        canvas.fill(self.on_side(sill), tone(rgb("2c2f35"), 1.0))
-        self.side_windows()
-        scale = self.stage.camera.pixels_per_meter(self.pose.z)
-        belt = p[3, 1] - 0.04
-        middle = (p[4, 0] + p[6, 0]) / 2
+    def _side(self, paint: Color, number: int | None) -> None:
+        """Draw the visible side without the wheels: body, windows and door lines."""
+        canvas, p = self.stage.canvas, self.profile
+        belt, middle = p[3, 1] - 0.04, (p[4, 0] + p[6, 0]) / 2
+        low, top = (p[3, 1] + p[6, 1]) / 2 + 0.05, p[4, 1] - 0.1
+        pillar = 2.0 if self.is_van else middle
+        left, right, back = pillar - 0.06, pillar + 0.06, p[3, 0] + (p[4, 0] - p[3, 0]) * 0.2 + 0.14
+        shade = 0.98 if self.stage.sun * self.cos * self.visible_side > 0 else 0.84
+        self._fill(self._on_side(p[3:7]), paint, shade * 0.97, number)
+        body = self._on_side(p[[0, 1, 2, 3, 6, 7, 8, 9]])
+        canvas.gradient(body, self._tone(paint, shade * 1.08), self._tone(paint, shade * 0.86), number)
+        self._fill(self._on_side([p[0], p[0] + (0, 0.1), p[9] + (0, 0.12), p[9]]), _DARK)
+        windows = [[(right, low), (p[6, 0] - 0.22, low), (p[5, 0] - 0.02, top), (right, top)]]
+        if not self.is_van:  # a van has no windows at the back
+            windows.insert(0, [(back, low), (left, low), (left, top), (p[4, 0] + 0.12, top)])
+        for window in windows:
+            canvas.gradient(self._on_side(window), self._tone("6f8ea3"), self._tone("34475a"))
+        scale = self.stage.pixels_per_meter(self.z)
         for u in (middle - 0.95, middle, middle + 0.85):
-            canvas.line(self.on_side([(u, 0.42), (u, belt)]), 0.02 * scale, tone(self.paint, shade * 0.72))
+            canvas.line(self._on_side([(u, 0.42), (u, belt)]), 0.02 * scale, self._tone(paint, shade * 0.72))
         for u in (middle - 0.3, middle + 0.6):
-            canvas.line(
-                self.on_side([(u, belt - 0.12), (u + 0.15, belt - 0.12)]), 0.04 * scale, tone(self.paint, 0.6)
-            )
-        for u in (0.75, self.pose.length - 0.8):
-            self.wheel(u)
-
-    def side_windows(self) -> None:
-        """Draw the side windows, one pillar between them."""
-        p = self.profile
-        low = p[[3, 6]].mean(axis=0)[1] + 0.05
-        top = p[4, 1] - 0.1
-        back = p[3] + (p[4] - p[3]) * 0.2 + (0.14, 0)
-        front = p[6] - (0.22, 0)
-        pillar = (p[4, 0] + p[6, 0]) / 2
-        rear_top, front_top = p[4, 0] + 0.12, p[5, 0] - 0.02
-        dark, pale = self.color(rgb("34475a"), 1.0), self.color(rgb("6f8ea3"), 1.0)
-        if self.pose.kind == "van":
-            back, rear_top, pillar = np.array([2.1, low]), 2.1, 2.0
-        else:
-            rear = self.on_side([(back[0], low), (pillar - 0.06, low), (pillar - 0.06, top), (rear_top, top)])
-            self.stage.canvas.gradient(rear, pale, dark)
-        ahead = self.on_side([(pillar + 0.06, low), (front[0], low), (front_top, top), (pillar + 0.06, top)])
-        self.stage.canvas.gradient(ahead, pale, dark)
-
-    def wheel(self, along: float) -> None:
-        """Draw one wheel on the visible side."""
-        circle = CIRCLE * 0.34 + (along, 0.34)
-        for size, code in (
-            (1.18, "1d1e22"),
-            (1.0, "26282d"),
-            (0.62, "aeb6bd"),
-            (0.46, "7d868e"),
-            (0.14, "d5dade"),
-        ):
-            ring = (circle - (along, 0.34)) * size + (along, 0.34)
-            ring[:, 1] = np.maximum(ring[:, 1], 0.0) if size <= 1 else np.maximum(ring[:, 1], 0.3)
-            self.stage.canvas.fill(self.on_side(ring), self.color(rgb(code), 1.0), self.number)
-
-
-def draw_car(stage: Stage, number: int, pose: CarPose) -> None:
-    """Draw a car; `number` is its object's."""
-    _Car(stage, pose, number).draw()
-
-
-CAR_KINDS = tuple(_PROFILES)
+            handle = self._on_side([(u, belt - 0.12), (u + 0.15, belt - 0.12)])
+            canvas.line(handle, 0.04 * scale, self._tone(paint, 0.6))

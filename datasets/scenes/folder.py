@@ -1,10 +1,8 @@
 """Generated street scenes, the data that the toolkit brings along, as a COCO and a Cityscapes data set.
 
-Both data sets hold the same figures, so one folder tries out detection and segmentation. They are read
-by the same loaders as real data.
+Both data sets hold the same images, so one folder tries out detection and segmentation. They are read by the
+same loaders as real data.
 """
-
-from __future__ import annotations
 
 import json
 import logging
@@ -16,14 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
-from numpy.typing import NDArray
 
 from dettoolkit.datasets.scenes.render import CATEGORIES, SPLITS, Scene, Split, draw_scene
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1  # rises when the same parameters give other figures, so that old folders are not mistaken for new
+VERSION = 1  # rises when the same parameters give other images, so that old folders are not mistaken for new
 MANIFEST = "scenes.json"  # written last: a folder with it is complete
 MARKER = "scenes.partial"  # written first and removed at the end
 CITIES: dict[Split, tuple[str, ...]] = {
@@ -31,31 +27,27 @@ CITIES: dict[Split, tuple[str, ...]] = {
     "val": ("arvenholm", "sandhaven"),
 }
 _FOLDERS = ("annotations", "gtFine", "leftImg8bit", "train2017", "val2017")
-_MOST_IMAGES = 1_000_000  # per split: image ids and sequence numbers have room for this many
+_MAX_IMAGES = 999_999  # per split: image ids and sequence numbers have room for this many
 _ABANDONED_AFTER_S = 600.0  # a writer touches its marker for every scene, which takes milliseconds
 _JPEG = (cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
 _PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE)
+_INFO = {"description": "Generated street scenes", "version": str(VERSION), "contributor": "dettoolkit"}
+_CATEGORIES = [{"id": key, "name": name, "supercategory": "street"} for key, name in CATEGORIES.items()]
+_LICENSE = {"id": 1, "name": "Apache License 2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"}
 
 
 def write_scenes(
     root: Path, *, train_images: int, val_images: int, image_hw: tuple[int, int], seed: int
 ) -> None:
-    """Write street scenes below `root`, or return at once when they are there already.
+    """Write street scenes of `image_hw` pixels below `root`, or return at once when they are there already.
 
     The files are `train2017/`, `val2017/` and `annotations/instances_{train,val}2017.json` as COCO has them,
     and `leftImg8bit/<split>/<city>/` and `gtFine/<split>/<city>/` as Cityscapes has them. A scene depends on
     the seed, its split, its index and the size only. Several processes may call this at once: each writes
-    into a folder beside `root`, the first to finish moves it into place.
-
-    Args:
-        root: folder to write; its parents are made.
-        train_images: scenes to train on.
-        val_images: held-out scenes.
-        image_hw: height and width of each picture, at least 32.
-        seed: of the random generator, not negative.
+    into a folder beside `root`, and the first to finish moves it into place.
 
     Raises:
-        ValueError: an argument is out of range.
+        ValueError: an image is lower or narrower than 32 pixels, or another argument is out of range.
         FileExistsError: `root` holds something else, or scenes of other parameters. Nothing in it is changed.
     """
     wanted = _manifest(train_images, val_images, image_hw, seed)
@@ -93,23 +85,16 @@ def check_scenes(
 
 def _manifest(train_images: int, val_images: int, image_hw: tuple[int, int], seed: int) -> dict[str, Any]:
     """Check the parameters and return what `scenes.json` says."""
-    for name, count in (("train_images", train_images), ("val_images", val_images)):
-        if not 1 <= count < _MOST_IMAGES:
-            raise ValueError(
-                f"{name} is {count}, wanted 1 to {_MOST_IMAGES - 1}; choose another number of scenes"
-            )
+    counts = {"train_images": int(train_images), "val_images": int(val_images)}
+    for name, count in counts.items():
+        if not 1 <= count <= _MAX_IMAGES:
+            raise ValueError(f"{name} is {count}, wanted 1 to {_MAX_IMAGES}; choose another number of scenes")
     if len(image_hw) != 2 or min(image_hw) < 32:
         raise ValueError(f"image_hw is {tuple(image_hw)}, wanted (height, width) of at least 32 pixels each")
     if seed < 0:
         raise ValueError(f"seed is {seed}, wanted 0 or more; choose another seed")
-    return {
-        "generator": "dettoolkit.datasets.scenes.folder",
-        "version": VERSION,
-        "train_images": int(train_images),
-        "val_images": int(val_images),
-        "image_hw": [int(side) for side in image_hw],
-        "seed": int(seed),
-    }
+    size = [int(side) for side in image_hw]
+    return {"generator": __name__, "version": VERSION, **counts, "image_hw": size, "seed": int(seed)}
 
 
 def _is_finished(root: Path, wanted: dict[str, Any]) -> bool:
@@ -118,47 +103,48 @@ def _is_finished(root: Path, wanted: dict[str, Any]) -> bool:
     Raises:
         FileExistsError: `root` holds anything else.
     """
-    advice = "choose another data.root, or delete it to have scenes generated there"
     # In this order: another process may give the folder its name between the two looks.
     if not root.exists():
         return False
     if not root.is_dir():
-        raise FileExistsError(f"{root} should become a folder of generated scenes, but is a file: {advice}")
-    names = {path.name for path in root.iterdir()}
-    if MANIFEST not in names:
-        foreign = sorted(names - {MARKER, *_FOLDERS}) if MARKER in names else sorted(names)
-        if foreign:
-            listing = ", ".join(foreign[:5]) + (", …" if len(foreign) > 5 else "")
-            raise FileExistsError(f"{root} holds files that are not generated scenes ({listing}): {advice}")
-        return False
-    try:
-        found = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise FileExistsError(f"{root / MANIFEST} is unreadable, so {root} may hold anything: {advice}")
-    if found != wanted:
+        problem = f"{root} should become a folder of generated scenes, but is a file"
+    elif MANIFEST not in (names := {path.name for path in root.iterdir()}):
+        foreign = sorted(names - {MARKER, *_FOLDERS} if MARKER in names else names)
+        if not foreign:
+            return False
+        listing = ", ".join(foreign[:5]) + (", …" if len(foreign) > 5 else "")
+        problem = f"{root} holds files that are not generated scenes ({listing})"
+    elif not isinstance(found := _read_json(root / MANIFEST), dict):
+        problem = f"{root / MANIFEST} is unreadable, so {root} may hold anything"
+    elif found != wanted:
         differing = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
         changes = "; ".join(f"{key} is {found.get(key)}, wanted {wanted.get(key)}" for key in differing)
-        raise FileExistsError(f"{root} holds generated scenes of other parameters ({changes}): {advice}")
-    missing = sorted(set(_FOLDERS) - names)
-    if missing:
-        raise FileExistsError(f"{root} holds generated scenes, but {', '.join(missing)} is gone: {advice}")
-    return True
+        problem = f"{root} holds generated scenes of other parameters ({changes})"
+    elif missing := sorted(set(_FOLDERS) - names):
+        problem = f"{root} holds generated scenes, but {', '.join(missing)} is gone"
+    else:
+        return True
+    raise FileExistsError(f"{problem}: choose another data.root, or delete it to have scenes generated there")
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
 
 
 def _remove_abandoned(root: Path) -> None:
     """Delete what writers left beside `root` when they were killed."""
     for folder in root.parent.iterdir():
-        if not (folder.name.startswith(f".{root.name}.") and folder.name.endswith(".partial")):
-            continue
-        marker = folder / MARKER
-        try:
-            touched = (marker if marker.exists() else folder).stat().st_mtime
-        except OSError:
-            continue  # its writer has just finished
-        if time.time() - touched > _ABANDONED_AFTER_S:
-            shutil.rmtree(folder, ignore_errors=True)
+        if folder.name.startswith(f".{root.name}.") and folder.name.endswith(".partial"):
+            marker = folder / MARKER
+            try:
+                touched = (marker if marker.exists() else folder).stat().st_mtime
+            except OSError:
+                continue  # its writer has just finished
+            if time.time() - touched > _ABANDONED_AFTER_S:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _move_into_place(folder: Path, root: Path, wanted: dict[str, Any]) -> None:
@@ -179,97 +165,53 @@ def _move_into_place(folder: Path, root: Path, wanted: dict[str, Any]) -> None:
 def _write_all(folder: Path, wanted: dict[str, Any]) -> None:
     """Write both data sets into an empty folder, the manifest last."""
     marker = folder / MARKER
-    marker.write_text(
-        "scenes are being generated; without scenes.json they are incomplete\n", encoding="utf-8"
-    )
+    marker.write_text("scenes are being generated; they are incomplete without scenes.json\n", "utf-8")
     for name in _FOLDERS:
         (folder / name).mkdir()
-    height, width = wanted["image_hw"]
     for split in SPLITS:
-        for kind in ("leftImg8bit", "gtFine"):
-            for city in CITIES[split]:
-                (folder / kind / split / city).mkdir(parents=True)
-        coco = _empty_coco(wanted)
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
         for index in range(wanted[f"{split}_images"]):
-            scene = draw_scene(seed=wanted["seed"], split=split, index=index, image_hw=(height, width))
-            name = _write_scene(folder, scene, split, index)
-            _append(coco, scene, _image_id(split, index), name)
+            scene = draw_scene(seed=wanted["seed"], split=split, index=index, image_hw=wanted["image_hw"])
+            image_id = SPLITS.index(split) * (_MAX_IMAGES + 1) + index + 1  # differs between the splits
+            name, (height, width) = f"{image_id:012d}.jpg", scene.label_ids.shape
+            images.append({
+                "id": image_id, "width": width, "height": height, "file_name": name, "license": _LICENSE["id"]
+            })  # fmt: skip
+            annotations += [{
+                "id": len(annotations) + number, "image_id": image_id, "category_id": item.label_id,
+                "bbox": item.bbox_xywh, "area": item.area, "iscrowd": int(item.crowd), "segmentation": [],
+            } for number, item in enumerate(scene.objects, start=1)]  # fmt: skip
+            _write_scene(folder, scene, split, index, name)
             os.utime(marker)
-        annotations = folder / "annotations" / f"instances_{split}2017.json"
-        annotations.write_text(json.dumps(coco, separators=(",", ":")) + "\n", encoding="utf-8")
-    _write_manifest(folder, wanted)
-    marker.unlink()
-
-
-def _write_manifest(folder: Path, wanted: dict[str, Any]) -> None:
+        info = _INFO | {"seed": wanted["seed"]}
+        coco = {"info": info, "licenses": [_LICENSE], "images": images, "annotations": annotations}
+        text = json.dumps(coco | {"categories": _CATEGORIES}, separators=(",", ":"))
+        (folder / "annotations" / f"instances_{split}2017.json").write_text(text + "\n", encoding="utf-8")
     unfinished = folder / f"{MANIFEST}.new"
     unfinished.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
     os.replace(unfinished, folder / MANIFEST)
+    marker.unlink()
 
 
-def _image_id(split: Split, index: int) -> int:
-    """Return an id that no scene of the other split has, whatever the number of scenes."""
-    return SPLITS.index(split) * _MOST_IMAGES + index + 1
-
-
-def _write_scene(folder: Path, scene: Scene, split: Split, index: int) -> str:
-    """Write one scene's picture and label maps; return the picture's COCO file name."""
-    city = CITIES[split][index % len(CITIES[split])]
-    stem = f"{city}_{index // len(CITIES[split]):06d}_000019"  # Cityscapes labels every 20th frame
-    picture = folder / "leftImg8bit" / split / city / f"{stem}_leftImg8bit.jpg"
-    _write_image(picture, cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR), _JPEG)
-    labels = folder / "gtFine" / split / city
-    _write_image(labels / f"{stem}_gtFine_labelIds.png", scene.label_ids, _PNG)
-    _write_image(labels / f"{stem}_gtFine_instanceIds.png", scene.instance_ids, _PNG)
-    coco_picture = folder / f"{split}2017" / f"{_image_id(split, index):012d}.jpg"
+def _write_scene(folder: Path, scene: Scene, split: Split, index: int, name: str) -> None:
+    """Write one scene's image and label maps for Cityscapes, and the image again as `name` for COCO."""
+    frame, number = divmod(index, len(CITIES[split]))
+    city = CITIES[split][number]
+    stem = f"{city}_{frame:06d}_000019"  # Cityscapes labels every 20th frame
+    bgr = cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR)
+    for kind, ending, image, settings in (
+        ("gtFine", "gtFine_labelIds.png", scene.label_ids, _PNG),
+        ("gtFine", "gtFine_instanceIds.png", scene.instance_ids, _PNG),
+        ("leftImg8bit", "leftImg8bit.jpg", bgr, _JPEG),
+    ):
+        path = folder / kind / split / city / f"{stem}_{ending}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        done, encoded = cv2.imencode(path.suffix, image, settings)
+        if not done:
+            raise OSError(f"OpenCV could not encode {path}; check its installation")
+        path.write_bytes(encoded.tobytes())
     try:
-        os.link(picture, coco_picture)
+        os.link(path, folder / f"{split}2017" / name)
     except OSError:  # a file system without hard links
-        shutil.copyfile(picture, coco_picture)
-    return coco_picture.name
-
-
-def _write_image(path: Path, image: NDArray[Any], settings: tuple[int, ...]) -> None:
-    done, encoded = cv2.imencode(path.suffix, image, settings)
-    if not done:
-        raise OSError(f"OpenCV could not encode {path}; check its installation")
-    path.write_bytes(np.asarray(encoded).tobytes())
-
-
-def _empty_coco(wanted: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "info": {
-            "description": "Generated street scenes",
-            "version": str(VERSION),
-            "contributor": "dettoolkit",
-            "seed": wanted["seed"],
-        },
-        "licenses": [
-            {"id": 1, "name": "Apache License 2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"}
-        ],
-        "images": [],
-        "annotations": [],
-        "categories": [
-            {"id": label_id, "name": name, "supercategory": "street"} for label_id, name in CATEGORIES.items()
-        ],
-    }
-
-
-def _append(coco: dict[str, Any], scene: Scene, image_id: int, file_name: str) -> None:
-    """Add one scene to a COCO json; boxes are tight around visible pixels, segmentations are left empty."""
-    height, width = scene.label_ids.shape
-    coco["images"].append(
-        {"id": image_id, "width": width, "height": height, "file_name": file_name, "license": 1}
-    )
-    for item in scene.objects:
-        coco["annotations"].append(
-            {
-                "id": len(coco["annotations"]) + 1,
-                "image_id": image_id,
-                "category_id": item.label_id,
-                "bbox": list(item.bbox_xywh),
-                "area": item.area,
-                "iscrowd": int(item.crowd),
-                "segmentation": [],
-            }
-        )
+        shutil.copyfile(path, folder / f"{split}2017" / name)

@@ -1,131 +1,123 @@
 """What all parts of a generated scene share: the stage, its street and light, and the labelIds used."""
 
-from __future__ import annotations
+import math
+from dataclasses import dataclass
 
-from dataclasses import dataclass, field
-
+import numpy as np
 from numpy.random import Generator
+from numpy.typing import ArrayLike
 
-from dettoolkit.datasets.scenes.drawing import FIRST_OBJECT, Camera, Canvas, Color, Light, mix, rgb
+from dettoolkit.datasets.scenes.drawing import Canvas, Color, Points, mix, rgb
+
+Shade = float | None  # how light a color appears; None for what shines by itself
 
 # labelIds of Cityscapes (cityscapesScripts, helpers/labels.py)
 ROAD, SIDEWALK, BUILDING, POLE, TRAFFIC_LIGHT, TRAFFIC_SIGN = 7, 8, 11, 17, 19, 20
 VEGETATION, SKY, PERSON, RIDER, CAR, BICYCLE = 21, 23, 24, 25, 26, 33
+# Classes of which Cityscapes separates instances; its instanceIds are labelId * 1000 + k for these.
+_INSTANCES = (PERSON, RIDER, CAR, BICYCLE)
+_FIRST_OBJECT = 64  # object numbers start here; a smaller number on the canvas is a labelId itself
 
-# name: (sky at zenith, half way, horizon, ambient light, haze, shadow strength, lamps)
-_LIGHTS: dict[str, tuple[str, str, str, str, str, float, bool]] = {
-    "day": ("4f9bd9", "93c8ec", "e3f1f6", "ffffff", "d5e7ef", 0.40, False),
-    "morning": ("7fb4dc", "c3dbe6", "fdeccb", "fff4dd", "f3e3c8", 0.36, False),
-    "overcast": ("9fb0bd", "bccad3", "e2e7e8", "e2e7ea", "d0d8dc", 0.16, False),
-    "dusk": ("3d3f77", "b1658e", "fdbb74", "c4a8bc", "dd9a86", 0.26, True),
-}
-
-
-@dataclass(frozen=True)
-class Street:
-    """The plan of a street, in meters; the camera stands at x = 0, z = 0 and looks along z."""
-
-    left_curb: float
-    right_curb: float
-    left_wall: float
-    right_wall: float
-    crossing: tuple[float, float] | None  # near and far edge of a street across
-    zebra: float | None  # near edge of a pedestrian crossing
-
-    @property
-    def middle(self) -> float:
-        """The line between the two directions."""
-        return (self.left_curb + self.right_curb) / 2
+# probability, colors (sky at zenith, halfway and horizon, ambient light, haze), shadow strength, lamps
+_LIGHTS = (
+    (0.4, "4f9bd9 93c8ec e3f1f6 ffffff d5e7ef", 0.40, False),  # day
+    (0.2, "7fb4dc c3dbe6 fdeccb fff4dd f3e3c8", 0.36, False),  # morning
+    (0.2, "9fb0bd bccad3 e2e7e8 e2e7ea d0d8dc", 0.16, False),  # overcast
+    (0.2, "3d3f77 b1658e fdbb74 c4a8bc dd9a86", 0.26, True),  # dusk
+)
 
 
 @dataclass(frozen=True)
 class SceneObject:
-    """An object: its number on the canvas, its labelId and its size in pixels before others hid it."""
+    """An object that was drawn."""
 
-    number: int
+    number: int  # on the canvas
     label_id: int
+    instance_id: int
     crowd: bool
-    full_area: int
+    full_area: int  # pixels before others hid it
 
 
-@dataclass
 class Stage:
-    """Where a scene is drawn."""
+    """What a scene of this size in pixels is drawn with: its canvas, and its random camera, street and light.
 
-    canvas: Canvas
-    camera: Camera
-    light: Light
-    street: Street
-    rng: Generator
-    autumn: bool  # the trees' color
-    objects: list[SceneObject] = field(default_factory=list)
+    Lengths are meters: X to the right, Y up from the ground, Z ahead of the camera, which stands at X = Z = 0
+    and is level.
+    """
+
+    def __init__(self, rng: Generator, height: int, width: int) -> None:
+        self.rng = rng
+        self.canvas = Canvas(height, width)
+        self.objects: list[SceneObject] = []
+        self.horizon = height * self.between(0.40, 0.48)  # pixels
+        self.focal = height * self.between(1.5, 1.8)  # pixels
+        self.eye_level = self.between(1.55, 2.1)
+        self.vanishing_x = width * self.between(0.36, 0.64)  # pixels, on the horizon
+
+        right = self.between(2.3, 4.2)
+        left = right - self.between(6.5, 9.5)
+        self.curbs, self.middle = (left, right), (left + right) / 2  # middle: between the two directions
+        self.crosswalk = self.between(8.5, 13) if self.chance(0.45) else None  # its near edge
+        self.crossing: tuple[float, float] | None = None  # near and far edge of a cross street
+        if self.chance(0.4):
+            near = self.between(11.5, 15) if self.crosswalk is None else self.crosswalk + 4.0
+            self.crossing = (near, near + self.between(6, 8))
+        self.walls = (left - self.between(2.8, 4.8), right + self.between(2.8, 4.8))  # of the houses
+
+        kind = int(self.rng.choice(len(_LIGHTS), p=[light[0] for light in _LIGHTS]))
+        _, codes, self.shadow, self.lamps = _LIGHTS[kind]
+        zenith, halfway, horizon, ambient, self.haze = codes.split()
+        warm, dim = self.between(0, 0.25), self.between(0.93, 1.0)
+        self.sky = (mix(zenith, halfway, warm), halfway, horizon)
+        self.ambient = tuple(channel * dim for channel in rgb(mix(ambient, "ffe2b8", warm)))
+        self.sun = float(self.rng.choice((-1.0, 1.0))) * self.between(0.4, 1.0)  # -1 left, 1 right
+        self.autumn = self.chance(0.2)  # the trees' color
 
     def next_number(self) -> int:
         """Return the number that the next registered object will have."""
-        return FIRST_OBJECT + len(self.objects)
+        return _FIRST_OBJECT + len(self.objects)
 
-    def register(self, label_id: int, *, crowd: bool = False) -> None:
-        """Record the object that was just drawn with `next_number`."""
-        number = self.next_number()
-        full_area = self.canvas.count(number)
-        self.objects.append(SceneObject(number, label_id, crowd, full_area))
+    def register(self, label_id: int, *, crowd: bool) -> None:
+        """Write down the object that was just drawn with `next_number`."""
+        number, instance_id = self.next_number(), label_id
+        if label_id in _INSTANCES and not crowd:
+            before = sum(item.label_id == label_id and not item.crowd for item in self.objects)
+            instance_id = label_id * 1000 + before
+        self.objects.append(SceneObject(number, label_id, instance_id, crowd, self.canvas.count(number)))
 
     def pick(self, codes: str) -> Color:
-        """Pick one of the colors written in `codes`, as 'e9d8b6 d08a5b'."""
+        """Return a random one of the colors in `codes`, such as 'e9d8b6 d08a5b'."""
         choices = codes.split()
-        return rgb(choices[int(self.rng.integers(len(choices)))])
+        return choices[int(self.rng.integers(len(choices)))]
 
     def between(self, low: float, high: float) -> float:
-        """Draw a number between two."""
+        """Return a random number between two."""
         return float(self.rng.uniform(low, high))
 
     def chance(self, probability: float) -> bool:
-        """Draw yes or no."""
+        """Return True with this probability."""
         return bool(self.rng.random() < probability)
 
+    def project(self, xyz: ArrayLike) -> Points:
+        """Return `(..., 3)` meters as `(..., 2)` pixels; points behind the camera are moved before it."""
+        x, y, z = np.moveaxis(np.asarray(xyz, dtype=np.float64), -1, 0)
+        scale = self.focal / np.maximum(z, 0.5)
+        return np.stack([self.vanishing_x + x * scale, self.horizon + (self.eye_level - y) * scale], axis=-1)
 
-def make_stage(rng: Generator, height: int, width: int) -> Stage:
-    """Choose camera, light and street of a scene of this size in pixels."""
-    horizon = height * rng.uniform(0.40, 0.48)
-    camera = Camera(
-        focal=height * float(rng.uniform(1.5, 1.8)),
-        height=float(rng.uniform(1.55, 2.1)),
-        vanishing_xy=(width * float(rng.uniform(0.36, 0.64)), horizon),
-    )
-    right_curb = float(rng.uniform(2.3, 4.2))
-    left_curb = right_curb - float(rng.uniform(6.5, 9.5))
-    crossing = None
-    zebra = float(rng.uniform(8.5, 13)) if rng.random() < 0.45 else None
-    if rng.random() < 0.4:
-        near = float(rng.uniform(11.5, 15)) if zebra is None else zebra + 4.0
-        crossing = (near, near + float(rng.uniform(6, 8)))
-    street = Street(
-        left_curb=left_curb,
-        right_curb=right_curb,
-        left_wall=left_curb - float(rng.uniform(2.8, 4.8)),
-        right_wall=right_curb + float(rng.uniform(2.8, 4.8)),
-        crossing=crossing,
-        zebra=zebra,
-    )
-    return Stage(
-        Canvas(height, width), camera, _make_light(rng), street, rng, autumn=bool(rng.random() < 0.2)
-    )
+    def pixels_per_meter(self, z: float) -> float:
+        """Return the size of a meter at distance `z`."""
+        return self.focal / max(z, 0.5)
 
+    def tone(self, color: Color, shade: Shade = 1.0, z: float = 0.0) -> Color:
+        """Return a color as it appears at distance `z`, fading to the haze."""
+        if shade is None:
+            return color
+        clear = math.exp(-z / 110.0)
+        channels = zip(rgb(color), self.ambient, rgb(self.haze), strict=True)
+        return tuple(
+            min(c * shade, 255.0) * lit / 255.0 * clear + haze * (1 - clear) for c, lit, haze in channels
+        )
 
-def _make_light(rng: Generator) -> Light:
-    """Choose one of the kinds of light, varied a little."""
-    names = list(_LIGHTS)
-    zenith, half_way, horizon, ambient, haze, shadow, lamps = _LIGHTS[
-        names[int(rng.choice(4, p=(0.4, 0.2, 0.2, 0.2)))]
-    ]
-    warm = float(rng.uniform(0, 0.25))
-    dim = float(rng.uniform(0.93, 1.0))
-    red, green, blue = mix(rgb(ambient), rgb("ffe2b8"), warm)
-    return Light(
-        sky=(mix(rgb(zenith), rgb(half_way), warm), rgb(half_way), rgb(horizon)),
-        ambient=(red * dim, green * dim, blue * dim),
-        haze=rgb(haze),
-        sun=float(rng.choice((-1.0, 1.0)) * rng.uniform(0.4, 1.0)),
-        shadow=shadow,
-        lamps=lamps,
-    )
+    def fill(self, xyz: ArrayLike, color: Color, shade: Shade, z: float, number: int | None = None) -> None:
+        """Draw one polygon `(P, 3)` or many `(N, P, 3)` in meters, with their color at distance `z`."""
+        self.canvas.fill(self.project(xyz), self.tone(color, shade, z), number)
