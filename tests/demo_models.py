@@ -1,22 +1,24 @@
-"""Models for the demo's page, written by hand: what they answer is known without running them."""
+"""Models for the demo's page, written by hand: their results are known without running them."""
 
 from pathlib import Path
 
 import numpy as np
 
-from dettoolkit.manifest import Anchors, DetectionSection, ExportFacts, Manifest, SegmentationSection
+from dettoolkit.classification.spec import ClassificationSection
+from dettoolkit.detection.spec import DetectionSection, Level
+from dettoolkit.manifest import ExportFacts, Manifest
+from dettoolkit.segmentation.spec import SegmentationSection
+from dettoolkit.tasks import spec_named
 
-ANCHORS: Anchors = {
-    "grids_hw": ((1, 2),),
-    "min_scale": 0.5,
-    "max_scale": 0.9,
-    "aspect_ratios": (),
-    "reduce_first_level": False,
-    "clip": True,
-}
 COLORS = ((200, 40, 30), (20, 160, 60), (40, 70, 210))
 SEGMENTER_CLASSES = ("reddish", "greenish", "bluish")
 DETECTOR_CLASSES = ("cup", "traffic light")
+CLASSIFIER_CLASSES = (
+    "reddish",
+    "greenish",
+    "bluish",
+    "a name that is much too long for a phone's narrow screen",
+)
 # In fractions of width and height, best first; and one that pads.
 BOXES = np.array(
     [[0.5, 0.25, 0.9, 0.75], [0.1, 0.1, 0.3, 0.9], [0.6, 0.8, 0.7, 0.95], [0, 0, 0, 0]], np.float32
@@ -25,36 +27,49 @@ SCORES = np.array([0.9, 0.6, 0.3, 0], np.float32)
 LABELS = np.array([1, 0, 1, -1], np.int64)
 
 
-def manifest_of(task: str, **export) -> Manifest:
-    facts = {"format": "onnx", "batch": 1, "preprocessing": True, "postprocessing": True} | export
-    detection = DetectionSection(
+def section_of(task: str):
+    """Return a section of a manifest."""
+    if task == "segmentation":
+        names = SEGMENTER_CLASSES
+        ids = tuple(range(len(names)))
+        return SegmentationSection(class_names=names, class_ids=ids, align_corners=False, colors=COLORS)
+    if task == "classification":
+        ids = tuple(range(len(CLASSIFIER_CLASSES)))
+        return ClassificationSection(class_names=CLASSIFIER_CLASSES, class_ids=ids)
+    return DetectionSection(
+        class_names=DETECTOR_CLASSES,
+        class_ids=(0, 1),
         activation="sigmoid",
+        background=True,
+        coder="deltas",
         score_threshold=0.05,
         nms_iou=0.6,
         candidates_per_class=100,
         max_detections=100,
         threshold=0.4,
-        anchors=ANCHORS,
+        levels=(Level(grid_hw=(1, 2), sizes=((0.5, 0.5), (0.9, 0.9))),),
     )
-    segments = task == "segmentation"
-    names = SEGMENTER_CLASSES if segments else DETECTOR_CLASSES
+
+
+def manifest_of(task: str, **export) -> Manifest:
+    """Return the manifest of an exported file; `export` changes what it says of the file."""
+    facts = {"format": "onnx", "batch": 1, "preprocessing": True, "postprocessing": True} | export
+    spec = spec_named(task)
+    outputs = spec.final_outputs if facts["postprocessing"] else spec.raw_outputs
     return Manifest(
         name=f"handmade_{task}",
-        class_names=names,
-        class_ids=tuple(range(len(names))),
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
         input_hw=(64, 96),
         recipe={"data": {"root": "nowhere", "val": {"images": "val"}}},
         versions={},
-        detection=None if segments else detection,
-        segmentation=SegmentationSection(align_corners=False, colors=COLORS) if segments else None,
-        export=ExportFacts(**facts),
+        tasks={task: section_of(task)},
+        export=ExportFacts(**{"outputs": outputs} | facts),
     )
 
 
 def write_segmenter(path: Path, **export) -> Path:
-    """Write a model that names each pixel after its strongest channel, the first of equals."""
+    """Write a model that labels each pixel by its strongest channel, the first of equals."""
     from onnx import TensorProto, helper
 
     nodes = [
@@ -92,6 +107,32 @@ def write_detector(path: Path, **export) -> Path:
     ]
     weights = [numpy_helper.from_array(value, name) for name, value in constants.items()]
     return _write(path, nodes, outputs, weights, manifest_of("detection", **export))
+
+
+def write_classifier(path: Path, **export) -> Path:
+    """Write a model that scores the first classes by the channels' means, over 32, by softmax."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    constants = {
+        "axes": np.array([1, 2], np.int64),
+        "scale": np.array(32, np.float32),
+        "none": np.full((1, 1), -1, np.float32),
+        "top": np.array([4], np.int64),
+    }
+    nodes = [
+        helper.make_node("Cast", ["images"], ["numbers"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["numbers", "axes"], ["means"], keepdims=0),
+        helper.make_node("Div", ["means", "scale"], ["scaled"]),
+        helper.make_node("Concat", ["scaled", "none"], ["logits"], axis=1),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+        helper.make_node("TopK", ["probabilities", "top"], ["scores", "labels"], axis=1),
+    ]
+    outputs = [
+        helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 4]),
+        helper.make_tensor_value_info("labels", TensorProto.INT64, [1, 4]),
+    ]
+    weights = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    return _write(path, nodes, outputs, weights, manifest_of("classification", **export))
 
 
 def _write(path, nodes, outputs, weights, manifest) -> Path:

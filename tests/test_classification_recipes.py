@@ -75,10 +75,11 @@ def test_every_recipe_takes_a_step(name, overlay):
     image = torch.randint(0, 256, (80, 90, 3), dtype=torch.uint8).numpy()
     batch = {
         "images": torch.stack([transform(image, seed)[:, ::4, ::4] for seed in range(2)]),
-        "labels": torch.tensor([0, 3]),
+        "class_labels": torch.tensor([0, 3]),
     }
     optimizer = build_optimizer(network, recipe.optim, lr=recipe.optim.lr)
-    (loss,) = task.losses(network.train()(task.images(batch)), batch).values()
+    images, targets = task.training_inputs(batch)
+    (loss,) = task.losses(network.train()(images), targets).values()
     assert torch.isfinite(loss)
     loss.backward()
     optimizer.step()

@@ -13,11 +13,9 @@ from torch import Tensor
 
 from dettoolkit.classification.build import build_classifier
 from dettoolkit.classification.losses import build_mix, cross_entropy
-from dettoolkit.classification.model import Classifier
 from dettoolkit.classification.run import build_task, evaluation_run, training_run
-from dettoolkit.classification.task import MIXED, ClassificationTask
+from dettoolkit.classification.task import ClassificationTask
 from dettoolkit.datasets.samplers import SampleKey
-from dettoolkit.deploy import build_network, manifest_of
 from dettoolkit.run import Classes
 
 NAMES = ["bar", "box", "disc"]
@@ -33,7 +31,7 @@ def batch(count: int = 4) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
     return {
         "images": torch.randint(0, 256, (count, 3, 64, 64), generator=generator, dtype=torch.uint8),
-        "labels": torch.arange(count) % 3,
+        "class_labels": torch.arange(count) % 3,
         "image_ids": torch.arange(count),
     }
 
@@ -102,31 +100,32 @@ def test_with_both_a_batch_takes_one_of_them() -> None:
 
 def test_only_training_mixes(tiny_classification: Any) -> None:
     task, content = task_of(tiny_classification, "model.loss={mixup: 0.4, label_smoothing: 0.1}"), batch()
-    plain = content["images"].float() / 127.5 - 1
-    task.network.eval()
+    labels, plain = content["class_labels"], content["images"].float() / 127.5 - 1
     torch.testing.assert_close(task.images(content), plain)
-    assert MIXED not in content
-    task.network.train()
-    images = task.images(content)
+    images, targets = task.training_inputs(content)
     assert not torch.allclose(images, plain)
-    outputs = task.network(images)
-    (loss,) = task.losses(outputs, content).values()
-    wanted = F.cross_entropy(outputs, content[MIXED], label_smoothing=0.1)
+    assert content["class_labels"] is labels  # the batch itself stays as it is
+    assert targets["image_ids"] is content["image_ids"]
+    outputs = task.network.train()(images)
+    (loss,) = task.losses(outputs, targets).values()
+    wanted = F.cross_entropy(outputs, targets["class_labels"], label_smoothing=0.1)
     torch.testing.assert_close(loss, wanted)
-    task.predict(task.network.eval(), fresh := batch())
-    assert MIXED not in fresh
+    found = task.predict(task.network.eval(), content)
+    assert found.labels.tolist() == labels.tolist()
 
 
 def test_without_mixing_the_labels_count(tiny_classification: Any) -> None:
     task, content = task_of(tiny_classification), batch()
-    outputs = task.network.train()(task.images(content))
-    (loss,) = task.losses(outputs, content).values()
-    torch.testing.assert_close(loss, F.cross_entropy(outputs, content["labels"]))
+    images, targets = task.training_inputs(content)
+    outputs = task.network.train()(images)
+    (loss,) = task.losses(outputs, targets).values()
+    torch.testing.assert_close(loss, F.cross_entropy(outputs, content["class_labels"]))
 
 
 def test_every_parameter_gets_a_finite_gradient(tiny_classification: Any) -> None:
     task, content = task_of(tiny_classification, "model.loss={mixup: 0.2, cutmix: 1.0}"), batch()
-    (loss,) = task.losses(task.network.train()(task.images(content)), content).values()
+    images, targets = task.training_inputs(content)
+    (loss,) = task.losses(task.network.train()(images), targets).values()
     loss.backward()
     gradients = [parameter.grad for parameter in task.network.parameters()]
     assert all(each is not None and torch.isfinite(each).all() for each in gradients)
@@ -172,7 +171,7 @@ def test_network_keeps_its_order_of_classes(tiny_classification: Any, tmp_path: 
     names = ["disc", "cone", "box", "bar"]
     run = evaluation_run("x", recipe, own=Classes(names, [0, 1, 2, 3]), what="weights")
     assert run.classes.names == run.task.class_names == names
-    assert run.task.network.num_classes == 4
+    assert run.task.network.heads["classification"].num_classes == 4
     assert [run.val[SampleKey(index, 0)]["label"] for index in (0, 3, 6)] == [3, 2, 0]
     with pytest.raises(
         ValueError, match=r"weights has 1 classes \(box\), but .*/val has folders of others: bar, d"
@@ -185,17 +184,5 @@ def test_one_class_cannot_be_learnt(tiny_classification: Any, tmp_path: Path) ->
     for kind in ("bar", "box"):
         (data / "train" / kind).rename(data / kind)
     recipe = tiny_classification.load(tmp_path, f"data.root={data}").recipe
-    with pytest.raises(
-        ValueError, match=r"/train has one class only, disc: a classifier needs two to tell apart"
-    ):
+    with pytest.raises(ValueError, match=r"/train has one class only, disc: a classifier needs at least two"):
         training_run("x", recipe, pretrained=False)
-
-
-def test_a_classifier_is_built_anew_and_has_no_manifest(tiny_classification: Any, tmp_path: Path) -> None:
-    recipe = tiny_classification.load(tmp_path).recipe
-    network = build_network(recipe, num_classes=3)
-    assert isinstance(network, Classifier)
-    with pytest.raises(
-        ValueError, match=r"^tiny is a classifier, and only detectors and segmenters are run on"
-    ):
-        manifest_of(recipe, network, {"name": "tiny", "class_names": NAMES, "category_ids": [0, 1, 2]})

@@ -99,7 +99,7 @@ def test_folder_holds_what_the_architecture_says(tiny_classification_run: Path) 
     content = checkpoint(run)
     assert content["global_step"] == 60
     assert content["dettoolkit"]["class_names"] == ["bar", "box", "disc"]
-    assert content["dettoolkit"]["category_ids"] == [0, 1, 2]
+    assert content["dettoolkit"]["class_ids"] == [0, 1, 2]
     assert content["dettoolkit"]["recipe"]["model"]["type"] == "classifier"
     with stored_recipe(run) as carried:
         assert load_recipe(str(carried)).recipe == load_recipe(str(run / "config.yaml")).recipe
@@ -362,7 +362,7 @@ def test_loss_that_is_not_finite_names_the_images(
     error = train_error("model.loss.mixup=0.2")
     assert "step 1: the loss is not finite (class nan). The batch is saved in " in error
     batch = torch.load(the_run(tmp_path / "runs") / "bad_batch_step1_rank0.pt", weights_only=True)
-    assert batch["labels"].shape == (6,)
+    assert batch["class_labels"].shape == (6,)
     for file, image_id in zip(batch["files"], batch["image_ids"].tolist(), strict=True):
         assert f"\n  {file} (id {image_id})" in error
 
@@ -402,4 +402,4 @@ def test_a_run_starts_a_detector_through_its_recipe(
     commands.check("tiny", resolved.recipe)
     assert f"{best}: " in caplog.text
     assert "tensors have another size in the file and start fresh: blocks." in caplog.text
-    assert "head.classifier.weight" in caplog.text  # is not in the network
+    assert "heads.classification.classifier.weight" in caplog.text  # is not in the network

@@ -15,7 +15,7 @@ from dettoolkit.config.classification import ClassifierModel
 from dettoolkit.detection.build import build_detector
 from dettoolkit.heads.classifier import ClassifierHead
 from dettoolkit.segmentation.build import build_segmenter
-from dettoolkit.weights.pretrained import load_classifier
+from dettoolkit.weights.load import load_network
 
 
 def model_of(network="mobilenet_v3_small", head=None, weights=None, **backbone):
@@ -89,19 +89,28 @@ def test_class_layers_of_another_size_start_fresh_or_are_refused(tmp_path, caplo
     torch.save(trained.state_dict(), source)
     model = model_of(weights=str(source))
     fresh = build_classifier(model, num_classes=3, pretrained=True)
-    assert "head.classifier.weight (4, 1024) -> (3, 1024)" in caplog.text
-    assert torch.equal(fresh.head.hidden[0].weight, trained.head.hidden[0].weight)
+    assert "heads.classification.classifier.weight (4, 1024) -> (3, 1024)" in caplog.text
+    assert torch.equal(
+        fresh.heads["classification"].hidden[0].weight, trained.heads["classification"].hidden[0].weight
+    )
     with pytest.raises(
         ValueError, match=r"predicts another number of classes than the 3 of the data set \(2 t"
     ):
         build_classifier(model, num_classes=3, pretrained=True, exact=True)
-    with pytest.raises(ValueError, match=r"check model.backbone \(type, width\) and model.head.scale_hidden"):
-        load_classifier(classifier("mobilenet_v3_large"), None, str(source), network="mobilenet_v3_large")
+    large = classifier("mobilenet_v3_large")
+    with pytest.raises(ValueError, match=r"check the recipe's model against the network of that file"):
+        load_network(large, str(source), torchvision_model="mobilenet_v3_large")
 
 
 def test_the_head_alone_by_hand():
     head = ClassifierHead(
-        in_channels=2, hidden_channels=None, activation=nn.ReLU, num_classes=2, dropout=0.5
+        in_channels=2,
+        hidden_channels=None,
+        activation=nn.ReLU,
+        num_classes=2,
+        dropout=0.5,
+        init="kaiming",
+        init_std=0.09,
     ).eval()
     head.classifier.weight.data = torch.tensor([[1.0, 0.0], [1.0, -1.0]])
     head.classifier.bias.data = torch.tensor([0.5, 0.0])
@@ -123,10 +132,10 @@ def test_hidden_layers_are_those_of_the_tables():
     }
     with torch.device("meta"):
         for network, (channels, activation) in hidden.items():
-            linear, after = classifier(network).head.hidden
+            linear, after = classifier(network).heads["classification"].hidden
             assert (linear.out_features, type(after)) == (channels, activation)
         for network in ("mobilenet_v1", "mobilenet_v2", "mnasnet_a1", "mnasnet_b1"):
-            assert isinstance(classifier(network).head.hidden, nn.Identity)
+            assert isinstance(classifier(network).heads["classification"].hidden, nn.Identity)
 
 
 @pytest.mark.parametrize("padding", ["symmetric", "same"])
@@ -142,16 +151,16 @@ def test_strict_export_takes_any_number_of_images(padding):
 def test_initial_weights_are_tensorflows_or_torchvisions():
     torch.manual_seed(0)
     ours = classifier("mobilenet_v3_large")
-    weight = ours.head.hidden[0].weight
+    weight = ours.heads["classification"].hidden[0].weight
     assert weight.std().item() == pytest.approx(
         0.88 * 0.09, rel=0.01
     )  # of a normal cut off at two deviations
     assert weight.abs().max() <= 0.18
-    assert not ours.head.classifier.bias.any()
+    assert not ours.heads["classification"].classifier.bias.any()
     theirs = classifier("mobilenet_v3_large", head={"init": "kaiming"})
     reference = torchvision.models.mobilenet_v3_large()
     for mine, other in (
-        (theirs.head.hidden[0], reference.classifier[0]),
+        (theirs.heads["classification"].hidden[0], reference.classifier[0]),
         (theirs.backbone.last[0], reference.features[16][0]),
         (theirs.backbone.stem[0], reference.features[0][0]),
     ):
@@ -224,7 +233,9 @@ def test_a_classifiers_checkpoint_starts_a_detector_and_a_segmenter(checkpoint, 
         backbone = build(model, num_classes=2, pretrained=True).backbone
     ours, theirs = backbone.state_dict(), trained.backbone.state_dict()
     assert ours.keys() == theirs.keys()
-    assert "4 tensors of the file are not in the network: head.hidden.0.weight, " in caplog.text
+    assert (
+        "4 tensors of the file are not in the network: heads.classification.hidden.0.weight, " in caplog.text
+    )
     tail = [key for key in ours if ours[key].shape != theirs[key].shape]
     assert bool(tail) == reduced
     assert all(key.startswith(("last.", *(f"blocks.{row}." for row in (8, 9, 10)))) for key in tail)
@@ -238,8 +249,10 @@ def test_a_classifiers_checkpoint_starts_a_classifier_of_other_classes(checkpoin
     path, trained = checkpoint
     model = model_of(width=0.35, weights=str(path))
     fresh = build_classifier(model, num_classes=7, pretrained=True)
-    assert torch.equal(fresh.head.hidden[0].weight, trained.head.hidden[0].weight)
-    assert fresh.head.classifier.weight.shape == (7, 1024)
+    assert torch.equal(
+        fresh.heads["classification"].hidden[0].weight, trained.heads["classification"].hidden[0].weight
+    )
+    assert fresh.heads["classification"].classifier.weight.shape == (7, 1024)
     same = build_classifier(model, num_classes=3, pretrained=True, exact=True).eval()
     x = images(1, 3, 64, 64)
     assert torch.equal(same(x), trained.eval()(x))

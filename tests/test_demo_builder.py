@@ -17,15 +17,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from demo_models import COLORS, SEGMENTER_CLASSES, write_detector, write_segmenter
+from demo_models import (
+    CLASSIFIER_CLASSES,
+    COLORS,
+    SEGMENTER_CLASSES,
+    write_classifier,
+    write_detector,
+    write_segmenter,
+)
 from PIL import Image
 
 from dettoolkit.cli.demo import export_demo
-from dettoolkit.demo import ort_web
+from dettoolkit.demo import builder, ort_web
 from dettoolkit.demo import server as server_module
 from dettoolkit.demo.builder import LARGEST_SIDE, build_demo, choose_samples
 from dettoolkit.demo.server import address, make_server
 from dettoolkit.drawing.boxes import class_color
+from dettoolkit.tasks import TASKS
 
 PAGE = Path(ort_web.__file__).parent / "page"
 
@@ -74,7 +82,7 @@ def test_a_demo_holds_the_page_the_model_and_its_description(tmp_path, model, ru
     assert (out / "model.onnx").read_bytes() == model.read_bytes()
     demo = json.loads((out / "demo.json").read_text(encoding="utf-8"))
     assert demo["title"] == "Colors & <b>more</b>"
-    assert demo["task"] == "segmentation"
+    assert (demo["task"], demo["script"]) == ("segmentation", "segmentation.js")
     assert demo["classes"] == [
         {"name": name, "color": list(color)} for name, color in zip(SEGMENTER_CLASSES, COLORS, strict=True)
     ]
@@ -97,16 +105,29 @@ def test_a_detector_brings_its_scores_and_the_colors_of_all_our_pictures(tmp_pat
     assert [tuple(each["color"]) for each in demo["classes"]] == [class_color(0), class_color(1)]
 
 
+def test_a_classifier_has_its_own_script(tmp_path, model, runtime):
+    build(write_classifier(tmp_path / "classifier.onnx"), tmp_path / "demo", runtime)
+    demo = json.loads((tmp_path / "demo" / "demo.json").read_text())
+    assert (demo["title"], demo["script"]) == ("Image classification in your browser", "classification.js")
+    assert tuple(each["name"] for each in demo["classes"]) == CLASSIFIER_CLASSES
+    assert (tmp_path / "demo" / demo["script"]).is_file()
+
+
 @pytest.mark.parametrize(
-    ("figures", "fact"),
+    ("write", "errors", "fact"),
     [
-        ({"pixels": 0.0123, "worst_class": 0.5}, ["As in PyTorch", "98.77% of pixels"]),
-        ({"detections": 0.0, "shown_detections": None}, ["As in PyTorch", "100.00% of detections"]),
-        ({"detections": None}, ["Runtime", "ONNX Runtime Web 1.30.0"]),  # nothing to compare
+        (write_segmenter, {"pixels": 0.0123, "worst_class": 0.5}, ["Agreement with PyTorch", "98.77%"]),
+        (
+            write_detector,
+            {"detections": 0.0, "shown_detections": None},
+            ["Agreement with PyTorch", "100.00%"],
+        ),
+        (write_classifier, {"top1": 0.25}, ["Agreement with PyTorch", "75.00%"]),
+        (write_detector, {"detections": None}, ["Runtime", "ONNX Runtime Web 1.30.0"]),  # nothing to compare
     ],
 )
-def test_the_page_tells_what_the_export_measured(tmp_path, model, runtime, figures, fact):
-    other = write_segmenter(tmp_path / "other.onnx", parity={"figures": figures})
+def test_the_page_says_what_the_export_measured(tmp_path, model, runtime, write, errors, fact):
+    other = write(tmp_path / "other.onnx", parity={"errors": errors})
     build(other, tmp_path / "demo", runtime)
     assert json.loads((tmp_path / "demo" / "demo.json").read_text())["facts"][-1] == fact
 
@@ -159,6 +180,12 @@ def test_a_model_that_the_page_cannot_run_is_refused(tmp_path, model, runtime, f
     assert not (tmp_path / "demo").exists()
 
 
+def test_a_task_without_a_script_on_the_page_is_refused(tmp_path, model, runtime, monkeypatch):
+    monkeypatch.setattr(builder, "_script", lambda manifest: "counting.js")
+    with pytest.raises(ValueError, match=r"segmenter\.onnx: the page has no counting\.js"):
+        build(model, tmp_path / "demo", runtime)
+
+
 def test_samples_are_spread_evenly(tmp_path):
     folder = tmp_path / "figures"
     (folder / "sub").mkdir(parents=True)
@@ -173,7 +200,7 @@ def test_samples_are_spread_evenly(tmp_path):
         choose_samples(tmp_path / "empty", 3)
 
 
-def test_the_page_asks_no_other_server_and_lacks_no_file():
+def test_the_page_makes_no_external_requests_and_lacks_no_file():
     texts = {path.name: path.read_text(encoding="utf-8") for path in PAGE.iterdir()}
     allowed = {"http://localhost:8000", "http://www.w3.org/2000/svg"}  # a hint for people, and a name space
     for name, text in texts.items():
@@ -184,6 +211,7 @@ def test_the_page_asks_no_other_server_and_lacks_no_file():
     for name, text in texts.items():
         if name.endswith(".js"):
             named |= set(re.findall(r'(?:from |URL\()"(?:\./)?([\w.]+)"', text))
+    named |= {f"{spec.name}.js" for spec in TASKS}  # those that demo.json names
     assert named == texts.keys() - {"index.html"}
 
 

@@ -5,7 +5,6 @@ import re
 import shutil
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from demo_models import BOXES, COLORS, write_detector, write_segmenter
+from demo_models import BOXES, CLASSIFIER_CLASSES, COLORS, write_classifier, write_detector, write_segmenter
 from PIL import Image
+from tiny_exports import exporting, opened, with_section
 
 from dettoolkit.demo import ort_web
 from dettoolkit.demo.builder import build_demo
@@ -22,9 +22,8 @@ from dettoolkit.demo.server import address, make_server
 from dettoolkit.drawing.boxes import class_color
 from dettoolkit.export.command import export
 from dettoolkit.export.request import Request
-from dettoolkit.formats import open_engine, read_manifest
-from dettoolkit.loading import open_checkpoint
-from dettoolkit.manifest import ExportFacts
+from dettoolkit.loading import load, open_checkpoint, read_manifest
+from dettoolkit.tasks import spec_for
 
 pytest.importorskip("onnx", reason="the models of these tests are written with onnx")
 pytest.importorskip("onnxruntime", reason="the page is compared with onnxruntime")
@@ -105,6 +104,14 @@ def detector(tmp_path_factory, runtime) -> Iterator[Site]:
     site.server.shutdown()
 
 
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory, runtime) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("classifier")
+    samples = [patches(folder / f"{seed}.jpg", seed) for seed in (1, 2, 3)]
+    yield (site := Site(folder / "demo", write_classifier(folder / "model.onnx"), samples, runtime))
+    site.server.shutdown()
+
+
 @pytest.fixture
 def visit(browser) -> Iterator:
     """Open a demo in a fresh browser profile; at the end nothing may have been asked of another server.
@@ -173,7 +180,7 @@ def rows(page) -> list[tuple[str, str]]:
 # ---- the same answers
 
 
-def test_every_pixel_is_named_as_numpy_names_it(visit, segmenter, tmp_path):
+def test_every_pixel_is_labeled_as_numpy_labels_it(visit, segmenter, tmp_path):
     page = visit(segmenter.address)
     assert "milliseconds" in page.inner_text("#announcement")
     assert page.inner_text("#backend-text").startswith("WebAssembly, ")
@@ -201,8 +208,8 @@ def test_a_trained_segmenter_answers_as_in_python(visit, tiny_segmentation_run, 
     site = Site(tmp_path / "demo", model, [image], runtime)
     page = visit(site.address)
     slide(page, 1)
-    shown = labels_of(saved(page, tmp_path), read_manifest(model).segmentation.colors)
-    (wanted,) = open_engine(model, threads=1)(torch.from_numpy(site.sample(1).copy())[None])
+    shown = labels_of(saved(page, tmp_path), read_manifest(model).section.colors)
+    (wanted,) = opened(model, threads=1)(torch.from_numpy(site.sample(1).copy())[None])
     assert len(wanted.unique()) > 1
     assert (shown == wanted[0].numpy()).mean() >= 0.995
     site.server.shutdown()
@@ -213,17 +220,20 @@ def test_a_real_detector_answers_as_in_python(visit, tiny, tiny_run, tmp_path, r
 
     manifest, network = open_checkpoint(tiny_run)
     for name, parameter in network.named_parameters():
-        if name.startswith("head.class_predictors") and name.endswith(".1.bias") and ".0.1." not in name:
+        if (
+            name.startswith("heads.detection.class_predictors")
+            and name.endswith(".1.bias")
+            and ".0.1." not in name
+        ):
             parameter.data += 4.0  # it has hardly learnt anything, and is to find something
-    facts = ExportFacts(format="onnx", batch=1, preprocessing=True, postprocessing=True)
-    detection = replace(manifest.detection, score_threshold=0.05)
     model = tmp_path / "model.onnx"
-    convert(network, replace(manifest, export=facts, detection=detection), model)
+    manifest = exporting(manifest, batch=1, preprocessing=True, postprocessing=True)
+    convert(network, with_section(manifest, score_threshold=0.05), model, spec_for(manifest))
     site = Site(tmp_path / "demo", model, [tiny.data / "val" / "1.png"], runtime)
     page = visit(site.address)
     slide(page, 0.05)
     image = torch.from_numpy(site.sample(1).copy())[None]
-    _, scores, labels, counts = (output[0] for output in open_engine(model, threads=1)(image))
+    _, scores, labels, counts = (output[0] for output in opened(model, threads=1)(image))
     assert counts > 3
     shown = rows(page)
     values = [int(value.removesuffix(" %")) for _, value in shown]
@@ -251,6 +261,66 @@ def test_boxes_are_where_the_model_says(visit, detector, tmp_path):
     slide(page, 1)
     assert rows(page) == []
     assert page.inner_text("#summary") == "Nothing above this score."
+
+
+def scores_of(image: np.ndarray) -> list[tuple[str, str]]:
+    """Return the rows of the handmade classifier's page."""
+    logits = np.append(image.reshape(-1, 3).mean(axis=0) / 32, -1)
+    scores = np.exp(logits) / np.exp(logits).sum()
+    shown = [f"{100 * score:.0f} %" if score >= 0.01 else "<1 %" for score in scores]
+    return [(CLASSIFIER_CLASSES[label], shown[label]) for label in np.argsort(-scores, kind="stable")]
+
+
+def test_a_classifiers_best_classes_have_bars(visit, classifier, tmp_path):
+    page = visit(classifier.address)
+    wanted = scores_of(classifier.sample(1))
+    assert rows(page) == wanted
+    assert page.inner_text("#summary") == f"Most likely: {wanted[0][0]}"
+    assert page.inner_text("#announcement").startswith(f"Most likely {wanted[0][0]} {wanted[0][1]}, ")
+    bars = [each.bounding_box()["width"] for each in page.locator(".row-bar").all()]
+    assert bars == sorted(bars, reverse=True)
+    assert page.is_hidden("#slider-control")
+    assert saved(page, tmp_path).shape == classifier.sample(1).shape
+    page.click("#samples li:nth-child(2) button")
+    page.wait_for_selector("#canvas[aria-label^='Sample 2']")
+    settled(page)
+    assert rows(page) == scores_of(classifier.sample(2))
+
+
+def test_a_classifiers_page_works_by_keyboard_and_camera(visit, classifier):
+    page = visit(classifier.address, permissions=["camera"])
+    reached = []
+    for _ in range(7):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.id || document.activeElement.tagName"))
+    assert reached == ["file", "camera", "save", "BUTTON", "BUTTON", "BUTTON", "SUMMARY"]
+    page.focus("#samples li:nth-child(3) button")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#canvas[aria-label^='Sample 3']")
+    settled(page)
+    assert rows(page) == scores_of(classifier.sample(3))
+    page.focus("#camera")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#timing:has-text('frames/s')")
+    assert len(rows(page)) == 4
+    page.keyboard.press("Enter")
+    assert page.get_attribute("#camera", "aria-pressed") == "false"
+
+
+def test_a_trained_classifier_answers_as_in_python(visit, tiny_classification_run, tmp_path, runtime):
+    wish = Request(format="onnx", batch=1, preprocessing=True, postprocessing=True, limit=3)
+    model = export(tiny_classification_run, tmp_path / "model.onnx", wish).path
+    manifest, _ = open_checkpoint(tiny_classification_run)
+    image = Path(manifest.recipe["data"]["root"]) / "val" / "disc" / "1.png"
+    site = Site(tmp_path / "demo", model, [image], runtime)
+    page = visit(site.address)
+    for source in (model, tiny_classification_run):
+        wanted = list(load(source)(site.sample(1)))
+        found = {name: int(value.removesuffix(" %").replace("<1", "0")) for name, value in rows(page)}
+        assert found.keys() == {name for name, _ in wanted}
+        for name, score in wanted:
+            assert abs(found[name] - 100 * score) <= 1.5
+    site.server.shutdown()
 
 
 def test_the_browser_itself_refuses_other_servers(visit, segmenter):
@@ -308,16 +378,17 @@ def test_all_works_by_keyboard(visit, segmenter):
     assert page.locator(".row").first.get_attribute("aria-pressed") == "false"
 
 
-@pytest.mark.parametrize("kind", ["segmenter", "detector"])
+@pytest.mark.parametrize("kind", ["segmenter", "detector", "classifier"])
 def test_a_phone_shows_all_of_it(visit, kind, request):
     page = visit(request.getfixturevalue(kind).address, viewport=PHONE, has_touch=True, is_mobile=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
-    for name in ("#file ~ span", "#camera", "#save", "#slider", ".row"):
+    names = ["#file ~ span", "#camera", "#save", *(["#slider"] if kind != "classifier" else []), ".row"]
+    for name in names:
         box = page.locator(name).first.bounding_box()
         assert box["x"] >= 0, name
         assert box["x"] + box["width"] <= PHONE["width"], name
     page.locator("#canvas").tap()
-    assert page.is_visible("#tip") or kind == "detector"
+    assert page.is_visible("#tip") or kind != "segmenter"
 
 
 def test_pictures_of_all_kinds_are_taken_or_refused_with_a_reason(visit, segmenter, tmp_path):

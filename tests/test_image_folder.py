@@ -116,7 +116,7 @@ def test_classes_are_called_as_a_table_says(data: Path) -> None:
     assert load(data, names="names.txt").class_names == ["bar", "box", "compact disc"]
     for text, told in (
         ("box crane\nbox hoist\n", "names.txt:2: 'box' has two names: write a line for each class"),
-        ("box\n", "names.txt:1: 'box' has no name behind it: write a line for each class"),
+        ("box\n", "names.txt:1: 'box' has no name after it: write a line for each class"),
     ):
         (data / "names.txt").write_text(text, encoding="utf-8")
         with pytest.raises(ValueError, match=told):
@@ -159,7 +159,7 @@ def test_samples_make_batches(data: Path) -> None:
     batch = collate([val[index] for index in range(len(val))])
     assert batch["images"].shape == (7, 3, 32, 40)
     assert batch["images"].dtype == torch.uint8
-    assert batch["labels"].tolist() == [0, 0, 0, 1, 1, 1, 2]
+    assert batch["class_labels"].tolist() == [0, 0, 0, 1, 1, 1, 2]
     assert batch["image_ids"].tolist() == list(range(7))
     assert batch["original_hw"].tolist() == [[48, 64]] * 7
     assert batch["files"][6] == f"{data}/val/disc/1.png"
@@ -181,7 +181,7 @@ def test_unreadable_images_stop_or_are_skipped(data: Path) -> None:
     val = dataset(load(data, "val"), on_bad_image="skip", max_bad_images=2)
     batch = collate([val[3], val[6]])
     assert batch["bad_images"] == [reason]
-    assert batch["labels"].tolist() == [2]
+    assert batch["class_labels"].tolist() == [2]
     empty = collate([val[3], val[4]])
     assert empty["images"].shape == (0, 3, 32, 40)
     assert empty["original_hw"].shape == (0, 2)
