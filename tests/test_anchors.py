@@ -4,13 +4,12 @@ import math
 
 import pytest
 import torch
+from ssd_boxes import GRIDS_320, ssd_levels
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.image_list import ImageList
 
-from dettoolkit.detection.anchors import boxes_per_cell, default_boxes
-
-GRIDS_320 = [(20, 20), (10, 10), (5, 5), (3, 3), (2, 2), (1, 1)]
-PAPER = {"min_scale": 0.2, "max_scale": 0.95, "aspect_ratios": [2.0, 3.0]}
+from dettoolkit.detection.anchors import default_boxes
+from dettoolkit.detection.spec import Level
 
 
 def torchvision_boxes(input_hw, grids, clip, ratios=(2, 3)):
@@ -29,32 +28,28 @@ def torchvision_boxes(input_hw, grids, clip, ratios=(2, 3)):
     ],
 )
 def test_equal_to_torchvision(input_hw, grids, clip):
-    ours = default_boxes(input_hw=input_hw, grids_hw=grids, reduce_first_level=False, clip=clip, **PAPER)
+    ours = default_boxes(ssd_levels(grids, clip=clip), input_hw=input_hw)
     theirs = torchvision_boxes(input_hw, grids, clip)
     assert ours.dtype == torch.float32
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
+def boxes_320(**changes):
+    return default_boxes(ssd_levels(GRIDS_320, **changes), input_hw=(320, 320))
+
+
 def test_counts_at_320():
-    full = default_boxes(
-        input_hw=(320, 320), grids_hw=GRIDS_320, reduce_first_level=False, clip=True, **PAPER
-    )
-    reduced = default_boxes(
-        input_hw=(320, 320), grids_hw=GRIDS_320, reduce_first_level=True, clip=False, **PAPER
-    )
+    full = boxes_320()
+    reduced = boxes_320(reduce_first_level=True, clip=False)
     assert full.shape == (3234, 4)
     assert reduced.shape == (2034, 4)
     # Only the first level differs.
-    rest = default_boxes(
-        input_hw=(320, 320), grids_hw=GRIDS_320, reduce_first_level=False, clip=False, **PAPER
-    )
+    rest = boxes_320(clip=False)
     assert torch.equal(reduced[20 * 20 * 3 :], rest[20 * 20 * 6 :])
 
 
 def test_reduced_first_level_is_tensorflows():
-    boxes = default_boxes(
-        input_hw=(320, 320), grids_hw=GRIDS_320, reduce_first_level=True, clip=False, **PAPER
-    )
+    boxes = boxes_320(reduce_first_level=True, clip=False)
     root = math.sqrt(2.0)
     sizes = torch.tensor([[32.0, 32.0], [64 * root, 64 / root], [64 / root, 64 * root]])
     first = boxes[:3]  # cell (0, 0), center 8, 8
@@ -64,24 +59,18 @@ def test_reduced_first_level_is_tensorflows():
     torch.testing.assert_close((second[:, 2:] + second[:, :2]) / 2, torch.tensor([[24.0, 8.0]] * 3))
 
 
-def test_boxes_per_cell_agrees_with_the_boxes():
-    for reduce in (False, True):
-        for ratios in ([], [2.0], [2.0, 3.0]):
-            cells = boxes_per_cell(levels=6, aspect_ratios=ratios, reduce_first_level=reduce)
-            boxes = default_boxes(
-                input_hw=(320, 320),
-                grids_hw=GRIDS_320,
-                min_scale=0.2,
-                max_scale=0.95,
-                aspect_ratios=ratios,
-                reduce_first_level=reduce,
-                clip=False,
-            )
-            assert len(boxes) == sum(n * h * w for n, (h, w) in zip(cells, GRIDS_320, strict=True))
-    assert boxes_per_cell(levels=6, aspect_ratios=[2.0, 3.0], reduce_first_level=True) == [3, 6, 6, 6, 6, 6]
+def test_numbers_of_boxes_of_a_cell():
+    for ratios in ([], [2.0], [2.0, 3.0]):
+        whole, reduced = (
+            [len(level.sizes) for level in ssd_levels(GRIDS_320, aspect_ratios=ratios, reduce_first_level=r)]
+            for r in (False, True)
+        )
+        assert whole == [2 + 2 * len(ratios)] * 6
+        assert reduced == [3, *whole[1:]]
 
 
 @pytest.mark.parametrize("grids", [[], [(20, 20), (0, 1)]])
 def test_a_level_without_cells_is_an_error(grids):
+    levels = [Level(grid_hw=grid, sizes=((0.1, 0.1),)) for grid in grids]
     with pytest.raises(ValueError, match=r"at least one level of at least 1x1 cells, got grids .*enlarge"):
-        default_boxes(input_hw=(32, 32), grids_hw=grids, reduce_first_level=True, clip=False, **PAPER)
+        default_boxes(levels, input_hw=(32, 32))

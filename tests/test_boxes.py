@@ -5,7 +5,16 @@ import torch
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import box_iou, clip_boxes_to_image
 
-from dettoolkit.detection.boxes import MIN_SIZE, area, clip_to, decode, encode, pairwise_iou
+from dettoolkit.detection.boxes import (
+    MIN_SIZE,
+    area,
+    clip_to,
+    decode,
+    decode_distances,
+    encode,
+    encode_distances,
+    pairwise_iou,
+)
 
 CODER = BoxCoder(weights=(10.0, 10.0, 5.0, 5.0))
 
@@ -74,3 +83,15 @@ def test_clip_equals_torchvision():
 
 def test_area():
     assert area(torch.tensor([[1.0, 2.0, 4.0, 7.0], [0.0, 0.0, 0.0, 5.0]])).tolist() == [15.0, 0.0]
+
+
+def test_distances_come_back_and_negative_ones_count_as_0():
+    anchors, boxes = random_boxes(40, seed=3, low=20.0), random_boxes(5, 40, seed=4, low=20.0)
+    # A center inside its box: all four distances are positive.
+    shift = (boxes[..., :2] + boxes[..., 2:] - anchors[:, :2] - anchors[:, 2:]) / 2
+    anchors = anchors + torch.cat((shift, shift), dim=-1)
+    distances = encode_distances(boxes, anchors)
+    assert (distances > 0).all()
+    torch.testing.assert_close(decode_distances(distances, anchors), boxes, rtol=0, atol=1e-3)
+    point = decode_distances(-distances, anchors)
+    torch.testing.assert_close(point[..., :2], point[..., 2:])

@@ -1,6 +1,5 @@
 """datasets/coco.py and what it is made of: reading, cleaning, reports, samples and batches of COCO files."""
 
-import copy
 import hashlib
 import io
 import json
@@ -16,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from coco_results import detections_of
 from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import DataLoader
@@ -31,6 +31,9 @@ from dettoolkit.datasets.coco import (
 from dettoolkit.datasets.data_report import Reason, clean_boxes
 from dettoolkit.datasets.images import damage, header_hw, read_image
 from dettoolkit.datasets.labels import MOST_CLASSES
+from dettoolkit.detection.run import ground_truth_of
+from dettoolkit.evaluation.arrays import GroundTruthArrays
+from dettoolkit.evaluation.coco_ap import evaluate_coco
 
 HW = (40, 60)
 
@@ -116,12 +119,8 @@ class TestLoad:
         assert data.annotation_ids.tolist() == [1, 3, 2]
         assert data.usable.all()
         assert data.empty.tolist() == [False, False, True]
-        assert data.file_name(2) == "5.jpg"
         assert data.image_path(2) == data.images / "5.jpg"
         assert data.problems.counts == {}
-        assert "3 images, 3 annotations (0 crowd), 3 boxes to train on, 2 classes; 1 images (33.3%)" in (
-            data.summary()
-        )
 
     def test_ids_from_zero(self, load):
         categories = [{"id": 0, "name": "zero"}, {"id": 1, "name": "one"}]
@@ -139,7 +138,9 @@ class TestLoad:
         assert data.class_names[89] == "tooth brush"
         assert data.class_names.count("N/A") == 88
         assert data.labels.tolist() == [4, 89, 89]
-        assert [each["id"] for each in data.evaluation_dict()["categories"]] == [5, 90]
+        truth = ground_truth_of(data)
+        assert (truth.category_ids.tolist(), truth.names) == ([5, 90], ["aeroplane", "tooth brush"])
+        assert truth.categories.tolist() == [0, 1, 1]
 
     @pytest.mark.parametrize("label_map", ["contiguous", "ids"])
     def test_maps_coco_as_torchvision_names_it(self, shared_data, label_map):
@@ -160,8 +161,7 @@ class TestLoad:
         assert data.boxes_xywh.shape == (0, 4)
         assert data.offsets.tolist() == [0, 0, 0, 0]
         assert data.empty.all()
-        assert data.evaluation_dict()["annotations"] == []
-        assert "3 images (100.0%) without boxes" in data.summary()
+        assert ground_truth_of(data).boxes_xywh.shape == (0, 4)
 
     def test_missing_area_iscrowd_ids_and_info_are_filled_in(self, load):
         data = load(document(annotations=[{"image_id": 7, "category_id": 5, "bbox": [2, 3, 10, 20]}]))
@@ -169,17 +169,12 @@ class TestLoad:
         assert data.iscrowd.tolist() == [False]
         assert data.problems.counts == {"area missing": 1, "iscrowd missing": 1}
         assert next(data.problems.problems()).annotation_id is None
-        truth = data.evaluation_dict()
-        assert truth["annotations"][0] == {
-            "id": 1, "image_id": 7, "category_id": 5, "bbox": [2, 3, 10, 20], "area": 200, "iscrowd": 0,
-        }  # fmt: skip
-        assert truth["info"] == {}
 
     def test_duplicate_image_ids_keep_the_first(self, load):
         images = [*document()["images"], {"id": 3, "file_name": "other.jpg", "height": 9, "width": 9}]
         data = load(document(images=images))
         assert data.image_ids.tolist() == [7, 3, 5]
-        assert data.file_name(1) == "3.jpg"
+        assert data.image_path(1).name == "3.jpg"
         assert "duplicate image id: 1" in data.problems.summary()
         assert "image id 3: another image with this id, other.jpg, is left out" in data.problems.summary()
 
@@ -196,7 +191,7 @@ class TestLoad:
             data = load(one_box([1, 2, value, 4]))
             assert data.problems.counts == {"non-finite box": 1}
             assert len(data.labels) == 1
-            assert len(data.evaluation_dict()["annotations"]) == 1
+            assert len(ground_truth_of(data).boxes_xywh) == 1
         assert load(json.dumps(one_box([1, 2, 3, 4])).replace("9,", "1e999,")).areas.tolist() == [12, 25]
 
     @pytest.mark.parametrize("box", [None, [], [1, 2, 3], [1, 2, 3, 4, 5]])
@@ -243,7 +238,7 @@ class TestCleaning:
         assert data.problems.to_json()["problems"][0]["annotation_id"] == 42
         json.dumps(data.problems.to_json())
         # What pycocotools would score is untouched by the rule.
-        assert data.evaluation_dict()["annotations"][0]["bbox"] == box
+        assert ground_truth_of(data).boxes_xywh[0].tolist() == box
 
     def test_unknown_image_and_category(self, load):
         extra = [
@@ -255,7 +250,7 @@ class TestCleaning:
         summary = data.problems.summary()
         assert "image id 99, annotation id 8: no image has this id (annotations[3])" in summary
         assert "annotation id 9: category_id 91 is not in categories (annotations[4])" in summary
-        assert len(data.labels) == len(data.evaluation_dict()["annotations"]) == 3
+        assert len(data.labels) == len(ground_truth_of(data).boxes_xywh) == 3
 
     def test_a_file_without_any_usable_annotation_is_refused(self, load):
         boxes = [{**each, "image_id": each["image_id"] + 100} for each in document()["annotations"]]
@@ -277,7 +272,7 @@ class TestCleaning:
         data = load(one_box([1, 1, 5, 5], iscrowd=1))
         assert data.usable.tolist() == [False, True]
         assert data.empty.tolist() == [True, False, True]
-        assert [each["iscrowd"] for each in data.evaluation_dict()["annotations"]] == [1, 0]
+        assert ground_truth_of(data).crowds.tolist() == [True, False]
 
     def test_rule_agrees_with_torchvision_on_random_boxes(self):
         from torchvision.ops import clip_boxes_to_image, remove_small_boxes
@@ -562,7 +557,7 @@ class TestSamples:
         assert batch["boxes_xyxy"].dtype == torch.float32
         expected = [[[1, 1.5, 6, 11.5], [0.75, 1.25, 3.375, 4.25]], [[0, 0, 30, 20], [0] * 4], [[0] * 4] * 2]
         torch.testing.assert_close(batch["boxes_xyxy"], torch.tensor(expected, dtype=torch.float32))
-        assert batch["labels"].tolist() == [[0, 1], [1, -1], [-1, -1]]
+        assert batch["box_labels"].tolist() == [[0, 1], [1, -1], [-1, -1]]
         assert batch["image_ids"].tolist() == [7, 3, 5]
         assert batch["original_hw"].tolist() == [[*HW]] * 3
         assert batch["bad_images"] == batch["problems"] == []
@@ -571,25 +566,22 @@ class TestSamples:
         write_images(tmp_path / "images")
         batch = collate([detection(load(document(annotations=[])))[0]])
         assert batch["boxes_xyxy"].shape == (1, 0, 4)
-        assert batch["labels"].shape == (1, 0)
+        assert batch["box_labels"].shape == (1, 0)
         with pytest.raises(ValueError, match="collate needs at least one sample"):
             collate([])
 
     def test_unusable_boxes_and_crowds_are_not_trained_on(self, load, tmp_path):
         write_images(tmp_path / "images")
         annotations = load(one_box([5, 5, 0, 4]))
-        assert len(detection(annotations)[0]["labels"]) == 0
-        assert len(detection(load(one_box([5, 5, 4, 4], iscrowd=1)))[0]["labels"]) == 0
+        assert len(detection(annotations)[0]["box_labels"]) == 0
+        assert len(detection(load(one_box([5, 5, 4, 4], iscrowd=1)))[0]["box_labels"]) == 0
         clipped = detection(load(one_box([50, 30, 20, 20])))[0]
         assert clipped["boxes_xyxy"].tolist() == [[25, 15, 30, 20]]
 
     def test_drop_empty(self, load, tmp_path):
         annotations = load(document())
-        kept = detection(annotations)
-        assert "3 of 3 images; 1 (33.3%) without boxes, kept as negatives" in kept.summary()
-        dropped = detection(annotations, drop_empty=True)
-        assert len(dropped) == 2
-        assert "2 of 3 images; 1 (33.3%) without boxes, dropped (data.drop_empty=true)" in dropped.summary()
+        assert len(detection(annotations)) == 3
+        assert len(detection(annotations, drop_empty=True)) == 2
         with pytest.raises(
             ValueError, match=r"none of its 3 images has a usable box and data.drop_empty=true"
         ):
@@ -638,7 +630,7 @@ class TestSamples:
             name: tuple(value.shape) for name, value in empty.items() if isinstance(value, torch.Tensor)
         }
         assert shapes == {
-            "images": (0, 3, 20, 30), "boxes_xyxy": (0, 0, 4), "labels": (0, 0), "image_ids": (0,),
+            "images": (0, 3, 20, 30), "boxes_xyxy": (0, 0, 4), "box_labels": (0, 0), "image_ids": (0,),
             "original_hw": (0, 2),
         }  # fmt: skip
         assert empty["images"].dtype == torch.uint8
@@ -674,7 +666,7 @@ class TestSeeds:
     def assert_same(self, first: list[Any], second: list[Any]) -> None:
         assert len(first) == len(second) == 2
         for ours, theirs in zip(first, second, strict=True):
-            for name in ("images", "boxes_xyxy", "labels", "image_ids"):
+            for name in ("images", "boxes_xyxy", "box_labels", "image_ids"):
                 assert torch.equal(ours[name], theirs[name])
 
     def test_same_seed_same_batches_whatever_the_workers(self, load, tmp_path):
@@ -708,7 +700,7 @@ class TestSeeds:
         assert (batch["boxes_xyxy"] <= torch.tensor([128, 96, 128, 96])).all()
 
 
-class TestEvaluationDict:
+class TestGroundTruth:
     @pytest.mark.parametrize(
         "name",
         [
@@ -718,15 +710,13 @@ class TestEvaluationDict:
         ],
     )
     @pytest.mark.parametrize("label_map", ["contiguous", "ids"])
-    def test_pycocotools_scores_it_as_the_file(self, shared_data, tmp_path, name, label_map):
+    def test_it_is_scored_as_pycocotools_scores_the_file(self, shared_data, tmp_path, name, label_map):
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
 
         path = shared_data / name
         before = hashlib.sha256(path.read_bytes()).hexdigest()
-        ours = COCO()
-        ours.dataset = CocoAnnotations.load(path, images=tmp_path, label_map=label_map).evaluation_dict()
-        ours.createIndex()
+        truth = ground_truth_of(CocoAnnotations.load(path, images=tmp_path, label_map=label_map))
         file = COCO(str(path))
         rng = np.random.default_rng(0)
         detections = [
@@ -738,35 +728,26 @@ class TestEvaluationDict:
             }
             for each in file.dataset["annotations"]
         ]
-        scores = []
-        for truth in (ours, file):
-            evaluation = COCOeval(truth, truth.loadRes(copy.deepcopy(detections)), "bbox")
-            evaluation.evaluate()
-            evaluation.accumulate()
-            evaluation.summarize()
-            scores.append(evaluation.stats)
-        assert scores[0].tolist() == scores[1].tolist()
-        assert 0.05 < scores[0][0] < 1
-        assert hashlib.sha256(path.read_bytes()).hexdigest() == before
-
-    def test_annotation_ids_from_zero_or_repeated_do_not_corrupt_it(self, load):
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-
-        boxes = [{**each, "id": 0} for each in document()["annotations"]]
-        truth = COCO()
-        truth.dataset = load(document(annotations=boxes)).evaluation_dict()
-        truth.createIndex()
-        assert sorted(truth.anns) == [1, 2, 3]
-        found = [
-            {"image_id": b["image_id"], "category_id": b["category_id"], "bbox": b["bbox"], "score": 0.9}
-            for b in boxes
-        ]
-        evaluation = COCOeval(truth, truth.loadRes(found), "bbox")
+        ours = evaluate_coco(truth, detections_of(detections), max_detections=100)
+        evaluation = COCOeval(file, file.loadRes(detections), "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-        assert evaluation.stats[0] == pytest.approx(1)
+        assert list(ours.numbers.values()) == pytest.approx(evaluation.stats, rel=0, abs=1e-12)
+        assert 0.05 < ours.numbers["AP"] < 1
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == before
+
+    def test_it_is_what_evaluation_packs_of_the_file(self, load):
+        crowd = {"id": 4, "image_id": 5, "category_id": 90, "bbox": [0, 0, 9, 9], "area": 7, "iscrowd": 1}
+        content = document(annotations=[*document()["annotations"], crowd])
+        content["annotations"].sort(key=lambda each: [7, 3, 5].index(each["image_id"]))  # as they are loaded
+        ours, packed = ground_truth_of(load(content)), GroundTruthArrays.from_coco(content)
+        for field in GroundTruthArrays.__slots__:
+            one, other = getattr(ours, field), getattr(packed, field)
+            if field == "names":
+                assert one == other
+            else:
+                assert (one.dtype, one.tolist()) == (other.dtype, other.tolist())
 
 
 def test_nothing_on_disk_is_changed(load, tmp_path):
@@ -781,8 +762,7 @@ def test_nothing_on_disk_is_changed(load, tmp_path):
     annotations = CocoAnnotations.load(annotations.path, images=annotations.images, label_map="contiguous")
     data = detection(annotations)
     collate([data[index] for index in range(3)])
-    annotations.evaluation_dict()
-    annotations.summary()
+    ground_truth_of(annotations)
     assert state() == before
 
 

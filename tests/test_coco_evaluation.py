@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from coco_results import detections_of
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from dettoolkit.evaluation.coco_ap import CocoScores, DetectionArrays, evaluate_coco
+from dettoolkit.evaluation.arrays import DetectionArrays, GroundTruthArrays
+from dettoolkit.evaluation.coco_ap import CocoScores, evaluate_coco
 from dettoolkit.evaluation.worst import worst_images
 
 # As printed in cocoapi's demo; shared/data/README.md.
@@ -116,7 +118,7 @@ def reference(shared_data: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 def test_the_published_numbers(reference: tuple[dict[str, Any], list[dict[str, Any]]]) -> None:
     truth, results = reference
     untouched = copy.deepcopy(truth)
-    result = evaluate_coco(truth, DetectionArrays.from_results(results), max_detections=100)
+    result = evaluate_coco(truth, detections_of(results), max_detections=100)
     assert {name: round(value, 3) for name, value in result.numbers.items()} == REFERENCE
     assert_equal_numbers(result, numbers_of_pycocotools(truth, results))
     assert truth == untouched
@@ -125,7 +127,7 @@ def test_the_published_numbers(reference: tuple[dict[str, Any], list[dict[str, A
 
 def test_per_class_numbers(reference: tuple[dict[str, Any], list[dict[str, Any]]]) -> None:
     truth, results = reference
-    result = evaluate_coco(truth, DetectionArrays.from_results(results), max_detections=100)
+    result = evaluate_coco(truth, detections_of(results), max_detections=100)
     by_name = {entry.name: entry for entry in result.per_class}
     for name in ("person", "bird", "donut"):
         category = next(entry for entry in truth["categories"] if entry["name"] == name)
@@ -159,7 +161,7 @@ def test_crowds_of_coco(shared_data: Path, max_detections: int) -> None:
         for annotation in truth["annotations"] * 12  # over 100 of a class in the fullest images
         if rng.random() < 0.8
     ]
-    result = evaluate_coco(truth, DetectionArrays.from_results(results), max_detections=max_detections)
+    result = evaluate_coco(truth, detections_of(results), max_detections=max_detections)
     assert_equal_numbers(result, numbers_of_pycocotools(truth, results, max_detections))
 
 
@@ -169,7 +171,7 @@ def test_random_cases(seed: int, ids: str) -> None:
     truth, results = random_case(seed)
     number_annotations(truth, ids)
     untouched = copy.deepcopy(truth)
-    result = evaluate_coco(truth, DetectionArrays.from_results(results), max_detections=100)
+    result = evaluate_coco(truth, detections_of(results), max_detections=100)
     assert_equal_numbers(result, numbers_of_pycocotools(truth, results))
     assert truth == untouched
 
@@ -177,14 +179,14 @@ def test_random_cases(seed: int, ids: str) -> None:
 def test_annotation_id_0_counts_as_matched() -> None:
     box = {"image_id": 4, "category_id": 0, "bbox": [0, 0, 50, 50]}
     truth = {"images": [{"id": 4}], "categories": [{"id": 0, "name": "a"}], "annotations": [{**box, "id": 0}]}
-    result = evaluate_coco(truth, DetectionArrays.from_results([{**box, "score": 0.9}]), max_detections=100)
+    result = evaluate_coco(truth, detections_of([{**box, "score": 0.9}]), max_detections=100)
     assert result.numbers["AP"] == pytest.approx(1)  # pycocotools says 0: its match is the id
 
 
 @pytest.mark.parametrize("max_detections", [1, 5])
 def test_fewer_detections_than_coco_scores(max_detections: int) -> None:
     truth, results = random_case(0)
-    result = evaluate_coco(truth, DetectionArrays.from_results(results), max_detections=max_detections)
+    result = evaluate_coco(truth, detections_of(results), max_detections=max_detections)
     best: dict[tuple[int, int], list[dict[str, Any]]] = {}
     for entry in sorted(results, key=lambda entry: -entry["score"]):
         best.setdefault((entry["image_id"], entry["category_id"]), []).append(entry)
@@ -195,7 +197,7 @@ def test_fewer_detections_than_coco_scores(max_detections: int) -> None:
 
 def test_order_of_images_and_parts_does_not_matter() -> None:
     truth, results = random_case(1)
-    whole = DetectionArrays.from_results(results)
+    whole = detections_of(results)
     odd = np.searchsorted(np.unique(whole.image_ids), whole.image_ids) % 2 == 1
     parts = [
         DetectionArrays(whole.image_ids[m], whole.category_ids[m], whole.boxes_xywh[m], whole.scores[m])
@@ -223,9 +225,7 @@ def test_no_objects_is_undefined(annotations: Any) -> None:
     if annotations == "crowds":
         annotations = [{**annotation, "iscrowd": 1} for annotation in truth["annotations"]]
         assert set(numbers_of_pycocotools({**truth, "annotations": annotations}, results)) == {-1}
-    result = evaluate_coco(
-        {**truth, "annotations": annotations}, DetectionArrays.from_results(results), max_detections=100
-    )
+    result = evaluate_coco({**truth, "annotations": annotations}, detections_of(results), max_detections=100)
     assert all(math.isnan(value) for value in result.numbers.values())
     assert result.note is not None
     assert "has no objects" in result.note
@@ -242,7 +242,7 @@ def test_no_images_is_undefined() -> None:
 
 def test_annotations_that_cannot_be_scored_are_left_out() -> None:
     truth, results = random_case(4)
-    detections = DetectionArrays.from_results(results)
+    detections = detections_of(results)
     broken = [
         {**truth["annotations"][0], "image_id": 10_000},
         {**truth["annotations"][0], "category_id": 10_000},
@@ -258,7 +258,7 @@ def test_annotations_that_cannot_be_scored_are_left_out() -> None:
 def test_detections_of_unlisted_categories_are_left_out_and_counted() -> None:
     truth, results = random_case(5)
     gaps = [{**entry, "category_id": 500} for entry in results[:3]]
-    result = evaluate_coco(truth, DetectionArrays.from_results(results + gaps), max_detections=100)
+    result = evaluate_coco(truth, detections_of(results + gaps), max_detections=100)
     assert_equal_numbers(result, numbers_of_pycocotools(truth, results))
     assert result.note is not None
     assert "3 detections are of categories that the ground truth does not list" in result.note
@@ -266,12 +266,12 @@ def test_detections_of_unlisted_categories_are_left_out_and_counted() -> None:
 
 def test_detections_of_unknown_images_are_refused() -> None:
     truth, results = random_case(6)
-    strange = DetectionArrays.from_results([*results, {**results[0], "image_id": 999_999}])
+    strange = detections_of([*results, {**results[0], "image_id": 999_999}])
     message = "1 images that the ground truth does not list, image ids 999999; wanted ids among its 12 images"
     with pytest.raises(ValueError, match=message):
         evaluate_coco(truth, strange, max_detections=100)
     with pytest.raises(ValueError, match=message):
-        worst_images(truth, strange, score_threshold=0.5, count=3)
+        worst_images(GroundTruthArrays.from_coco(truth), strange, score_threshold=0.5, count=3)
 
 
 @pytest.mark.parametrize(
@@ -285,15 +285,13 @@ def test_detections_of_unknown_images_are_refused() -> None:
 def test_bad_detections_are_refused(change: dict[str, Any], message: str) -> None:
     entry = {"image_id": 3, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 0.5}
     with pytest.raises(ValueError, match=message):
-        DetectionArrays.from_results([entry, {**entry, **change}])
+        detections_of([entry, {**entry, **change}])
 
 
 def test_wrong_shapes_and_keys_are_refused() -> None:
     ids = np.zeros(2, np.int64)
     with pytest.raises(ValueError, match=r"boxes_xywh has the shape \(2, 5\), wanted \(2, 4\)"):
         DetectionArrays(ids, ids, np.zeros((2, 5)), np.zeros(2))
-    with pytest.raises(ValueError, match=r"entry 0 is .*'box'.*wanted image_id, category_id, bbox"):
-        DetectionArrays.from_results([{"image_id": 1, "category_id": 1, "box": [0, 0, 1, 1], "score": 1}])
     with pytest.raises(ValueError, match="no 'categories', got the keys"):
         evaluate_coco({"images": []}, DetectionArrays.empty(), max_detections=100)
     with pytest.raises(ValueError, match="max_detections is 0, wanted at least 1"):
@@ -302,15 +300,15 @@ def test_wrong_shapes_and_keys_are_refused() -> None:
 
 def test_results_json_round_trip() -> None:
     _, results = random_case(7)
-    detections = DetectionArrays.from_results(results)
+    detections = detections_of(results)
     assert json.loads(json.dumps(detections.to_results())) == results
-    assert DetectionArrays.from_results([]).to_results() == DetectionArrays.concatenate([]).to_results() == []
+    assert detections_of([]).to_results() == DetectionArrays.concatenate([]).to_results() == []
 
 
 def test_table_is_aligned() -> None:
     truth, results = random_case(0)
     truth["categories"][0]["name"] = "自転車"  # six columns wide
-    result = evaluate_coco(truth, DetectionArrays.from_results(results), max_detections=100)
+    result = evaluate_coco(truth, detections_of(results), max_detections=100)
     lines = result.table().split("\n")
     assert lines[1].startswith(f"AP      {result.numbers['AP']:.3f}  average precision, IoU 0.50 to 0.95")
     *classes, absent = lines[lines.index("") + 2 :]
@@ -343,11 +341,13 @@ def test_worst_images_by_hand() -> None:
         (7, 3, far, 0.8),  # within the crowd: does not count
         (9, 3, box, 0.9),  # nothing is there: F1 = 0
     ]
-    detections = DetectionArrays.from_results(
+    detections = detections_of(
         [dict(zip(("image_id", "category_id", "bbox", "score"), entry, strict=True)) for entry in found]
     )
-    got = worst_images(truth, detections, score_threshold=0.3, count=4)
+    packed = GroundTruthArrays.from_coco(truth)
+    got = worst_images(packed, detections, score_threshold=0.3, count=4)
     assert got == [(6, 0.0), (9, 0.0), (5, pytest.approx(2 / 3)), (7, pytest.approx(2 / 3))]
-    assert worst_images(truth, detections, score_threshold=0.3, count=9)[-1] == (8, 1.0)
-    nothing = worst_images({**truth, "annotations": []}, DetectionArrays.empty(), score_threshold=0, count=2)
+    assert worst_images(packed, detections, score_threshold=0.3, count=9)[-1] == (8, 1.0)
+    empty = GroundTruthArrays.from_coco({**truth, "annotations": []})
+    nothing = worst_images(empty, DetectionArrays.empty(), score_threshold=0, count=2)
     assert nothing == [(5, 1.0), (6, 1.0)]

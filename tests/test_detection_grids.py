@@ -13,16 +13,10 @@ import pytest
 from PIL import Image
 
 from dettoolkit.drawing import boxes as drawing
-from dettoolkit.drawing.detection_grids import (
-    Cell,
-    ComparisonItem,
-    batch_figure,
-    comparison_figure,
-    draw_boxes,
-    grid,
-    save_figure,
-)
+from dettoolkit.drawing.boxes import draw_boxes
+from dettoolkit.drawing.detection_grids import ComparisonItem, batch_figure, comparison_figure
 from dettoolkit.drawing.fonts import fit_font
+from dettoolkit.drawing.grids import Cell, grid, save_figure
 
 NAMES = ["person", "bicycle", "Fußgänger", "自転車", "an endlessly long name of a class that nobody reads"]
 GRAY = np.full((240, 320, 3), 128, np.uint8)
@@ -148,12 +142,12 @@ def make_batch(images: int, boxes: int) -> dict[str, Any]:
     batch = {
         "images": torch.full((images, 3, 64, 96), 200, dtype=torch.uint8),
         "boxes_xyxy": torch.zeros(images, boxes, 4),
-        "labels": torch.full((images, boxes), -1),
+        "box_labels": torch.full((images, boxes), -1),
         "image_ids": torch.arange(images),
     }
     if images and boxes:
         batch["boxes_xyxy"][0, 0] = torch.tensor([10.0, 10.0, 80.0, 50.0])
-        batch["labels"][0, 0] = 1
+        batch["box_labels"][0, 0] = 1
     return batch
 
 

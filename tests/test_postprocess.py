@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from ssd_boxes import ssd_levels
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.ssd import SSD
 from torchvision.ops import boxes as torchvision_boxes
@@ -13,26 +14,24 @@ from dettoolkit.detection import nms as nms_module
 from dettoolkit.detection import postprocess as module
 from dettoolkit.detection.anchors import default_boxes
 from dettoolkit.detection.boxes import clip_to, decode
-from dettoolkit.detection.postprocess import postprocess
+from dettoolkit.detection.spec import Decoding
+from dettoolkit.manifest import ManifestError
 
 INPUT_HW = (320, 288)
-ANCHORS = default_boxes(
-    input_hw=INPUT_HW,
-    grids_hw=[(10, 9), (5, 5), (3, 3), (2, 2), (1, 1)],
-    min_scale=0.2,
-    max_scale=0.95,
-    aspect_ratios=[2.0, 3.0],
-    reduce_first_level=False,
-    clip=True,
-)
+ANCHORS = default_boxes(ssd_levels([(10, 9), (5, 5), (3, 3), (2, 2), (1, 1)]), input_hw=INPUT_HW)
 SETTINGS = {
-    "input_hw": INPUT_HW,
+    "background": True,
+    "coder": "deltas",
     "activation": "softmax",
     "score_threshold": 0.001,
     "nms_iou": 0.55,
     "candidates_per_class": 300,
     "max_detections": 300,
 }
+
+
+def postprocess(logits, deltas, anchors, **settings):
+    return module.postprocess(logits, deltas, anchors, Decoding(**settings), input_hw=INPUT_HW)
 
 
 @pytest.fixture(autouse=True)
@@ -60,16 +59,14 @@ def torchvisions(logits, deltas, **settings):
         detections_per_img=settings["max_detections"],
     )
     outputs = {"cls_logits": logits, "bbox_regression": deltas}
-    return SSD.postprocess_detections(
-        model, outputs, [ANCHORS] * len(logits), [settings["input_hw"]] * len(logits)
-    )
+    return SSD.postprocess_detections(model, outputs, [ANCHORS] * len(logits), [INPUT_HW] * len(logits))
 
 
 def sigmoids(logits, deltas, **settings):
     """Do the same with sigmoid scores, the plain way: image by image and class by class."""
     found = []
     for image in range(len(logits)):
-        boxes = clip_to(decode(deltas[image], ANCHORS), image_hw=settings["input_hw"])
+        boxes = clip_to(decode(deltas[image], ANCHORS), image_hw=INPUT_HW)
         parts = []
         for slot in range(1, logits.shape[2]):
             score = logits[image, :, slot].sigmoid()
@@ -264,3 +261,24 @@ def test_shapes_that_do_not_belong_together_are_an_error():
         postprocess(logits[..., :1], deltas, ANCHORS, **SETTINGS)
     with pytest.raises(ValueError, match="'sigmoid' or 'softmax', got 'relu'"):
         postprocess(logits, deltas, ANCHORS, **SETTINGS | {"activation": "relu"})
+
+
+def test_without_a_background_every_slot_is_a_class():
+    logits, deltas = predictions(0)
+    settings = SETTINGS | {"activation": "sigmoid"}
+    with_background = postprocess(logits, deltas, ANCHORS, **settings)
+    without = postprocess(logits[..., 1:], deltas, ANCHORS, **settings | {"background": False})
+    assert with_background.counts.min() > 0
+    assert all(torch.equal(one, other) for one, other in zip(with_background, without, strict=True))
+    with pytest.raises(ValueError, match=r"\(N, A, K \+ 0\) with K >= 1"):
+        postprocess(logits[..., :0], deltas, ANCHORS, **settings | {"background": False})
+    with pytest.raises(ManifestError, match="softmax without a background"):
+        Decoding(**SETTINGS | {"background": False})
+
+
+def test_distances_become_boxes_of_no_negative_size():
+    logits, _ = predictions(0)
+    distances = torch.randn(*logits.shape[:2], 4, generator=torch.Generator().manual_seed(1))
+    found = postprocess(logits, distances, ANCHORS, **SETTINGS | {"coder": "distances"})
+    assert found.counts.min() > 0
+    assert (found.boxes_xyxy[..., 2:] >= found.boxes_xyxy[..., :2]).all()

@@ -11,12 +11,13 @@ from torchvision.models.detection.image_list import ImageList
 from dettoolkit.backbones.initialize import initialize
 from dettoolkit.config import load_recipe
 from dettoolkit.datasets.images import resize_image
-from dettoolkit.detection.build import build_detector, build_losses
-from dettoolkit.detection.matching import match, targets_of
-from dettoolkit.detection.model import level_grids
+from dettoolkit.detection.build import SSDLite, level_grids
+from dettoolkit.detection.matching import Objects, match, targets_of
 from dettoolkit.detection.postprocess import postprocess
+from dettoolkit.detection.spec import Decoding, DetectionSpec
 from dettoolkit.heads.ssdlite import SSDLiteHead
 from dettoolkit.preprocessing import normalize
+from dettoolkit.weights.load import load_pretrained
 
 RECIPES = (
     "ssdlite_mnv3_large",
@@ -32,7 +33,15 @@ def model_of(recipe, *overrides):
 
 
 def detector_of(recipe, *overrides, num_classes=90, pretrained=False):
-    return build_detector(model_of(recipe, *overrides), num_classes=num_classes, pretrained=pretrained)
+    resolved = load_recipe(recipe, overrides).recipe
+    network = DetectionSpec().build_network(resolved, num_classes=num_classes)
+    if pretrained:
+        load_pretrained(network, resolved.model, torchvision_model=SSDLite.torchvision_model, exact=None)
+    return network
+
+
+def anchors_of(detector):
+    return detector.heads["detection"].anchors_xyxy
 
 
 def random_bytes(*shape, seed=1):
@@ -44,7 +53,11 @@ def head_of(**changes):
         "in_channels": (8, 8),
         "extra_channels": [16, 8],
         "boxes_per_cell": [3, 6, 6, 6],
+        "anchors_xyxy": torch.zeros(0, 4),
         "num_classes": 2,
+        "init": "normal",
+        "init_std": 0.03,
+        "class_bias": 0.0,
         "norm_eps": 1e-3,
         "norm_momentum": 0.03,
     }
@@ -84,7 +97,7 @@ def assert_same_outputs(detector, theirs, images):
     assert their_deltas.std() > 0.1
     torch.testing.assert_close(logits, their_logits, rtol=0, atol=1e-5)
     torch.testing.assert_close(deltas, their_deltas, rtol=0, atol=1e-5)
-    torch.testing.assert_close(detector.anchors_xyxy, their_boxes, rtol=0, atol=1e-5)
+    torch.testing.assert_close(anchors_of(detector), their_boxes, rtol=0, atol=1e-5)
 
 
 def test_outputs_and_default_boxes_equal_torchvisions(ours, theirs):
@@ -92,7 +105,7 @@ def test_outputs_and_default_boxes_equal_torchvisions(ours, theirs):
     resized = torch.from_numpy(resize_image(photo, (320, 320))).permute(2, 0, 1)
     images = torch.stack([random_bytes(3, 320, 320), resized])
     assert_same_outputs(ours, theirs, normalize(images, (0.5,) * 3, (0.5,) * 3))
-    assert ours.anchors_xyxy.shape == (3234, 4)
+    assert anchors_of(ours).shape == (3234, 4)
 
 
 def test_outputs_equal_torchvisions_at_another_input_size(ours, theirs):
@@ -115,13 +128,17 @@ def test_final_detections_are_torchvisions(ours, theirs, score_threshold, monkey
     found = postprocess(
         logits,
         deltas,
-        ours.anchors_xyxy,
+        anchors_of(ours),
+        Decoding(
+            activation="softmax",
+            background=True,
+            coder="deltas",
+            score_threshold=score_threshold,
+            nms_iou=model.postprocess.nms_iou,
+            candidates_per_class=model.postprocess.candidates_per_class,
+            max_detections=300,
+        ),
         input_hw=model.input_hw,
-        activation="softmax",
-        score_threshold=score_threshold,
-        nms_iou=model.postprocess.nms_iou,
-        candidates_per_class=model.postprocess.candidates_per_class,
-        max_detections=300,
     )
     assert found.counts.tolist() == [len(each["scores"]) for each in expected]
     for image, each in enumerate(expected):
@@ -190,7 +207,10 @@ def test_outputs_belong_to_the_default_boxes_of_their_cell():
     """A single hot cell of C4 shows at the default boxes around its center and nowhere else."""
     detector = detector_of("ssdlite_mnv3_small", "model.input_hw=[160, 320]", num_classes=1).eval()
     for level in range(6):
-        for predictors in (detector.head.class_predictors, detector.head.box_predictors):
+        for predictors in (
+            detector.heads["detection"].class_predictors,
+            detector.heads["detection"].box_predictors,
+        ):
             depthwise, pointwise = predictors[level][0][0], predictors[level][1]
             depthwise.weight.data.zero_()[:, :, 1, 1] = 1
             pointwise.weight.data.fill_(1)
@@ -198,11 +218,11 @@ def test_outputs_belong_to_the_default_boxes_of_their_cell():
     c4, c5 = torch.zeros(1, 288, 10, 20), torch.zeros(1, 288, 5, 10)
     c4[:, :, 3, 7] = 1
     with torch.no_grad():
-        logits, deltas = detector.head(c4, c5)
+        logits, deltas = detector.heads["detection"](c4, c5)
     for output in (logits, deltas):
         hot = output[0].abs().sum(1).nonzero().squeeze(1)
         assert len(hot) == 3
-        boxes = detector.anchors_xyxy[hot]
+        boxes = anchors_of(detector)[hot]
         centers = (boxes[:, :2] + boxes[:, 2:]) / 2
         torch.testing.assert_close(centers, torch.tensor([[7.5 * 16, 3.5 * 16]]).expand(3, 2))
 
@@ -252,7 +272,7 @@ def test_every_input_size_has_as_many_outputs_as_default_boxes(recipe, output_st
         detector = detector_of(recipe, *overrides, "model.backbone.width=0.35", num_classes=3).eval()
         with torch.no_grad():
             logits, deltas = detector(torch.zeros(2, 3, *hw))
-        boxes = len(detector.anchors_xyxy)
+        boxes = len(anchors_of(detector))
         assert logits.shape == (2, boxes, 4)
         assert deltas.shape == (2, boxes, 4)
 
@@ -260,8 +280,8 @@ def test_every_input_size_has_as_many_outputs_as_default_boxes(recipe, output_st
 def test_default_boxes_are_no_weights():
     detector = detector_of("ssdlite_mnv3_small")
     assert not any("anchors" in name for name in detector.state_dict())
-    assert not detector.anchors_xyxy.requires_grad
-    assert detector.to(torch.device("meta")).anchors_xyxy.device.type == "meta"  # they move along
+    assert not anchors_of(detector).requires_grad
+    assert anchors_of(detector.to(torch.device("meta"))).device.type == "meta"  # they move along
 
 
 def test_forward_passes_strict_export():
@@ -278,32 +298,32 @@ def test_forward_passes_strict_export():
 
 
 @pytest.mark.parametrize("loss", ["focal", "multibox"])
-@pytest.mark.parametrize("objects", [0, 2])
-def test_every_parameter_gets_a_gradient_even_without_objects(loss, objects):
+@pytest.mark.parametrize("count", [0, 2])
+def test_every_parameter_gets_a_gradient_even_without_objects(loss, count):
     recipe = {"focal": "ssdlite_mnv3_small", "multibox": "ssdlite_mnv3_large_torchvision"}[loss]
     model = model_of(recipe, "model.input_hw=[64, 64]")
-    detector = build_detector(model, num_classes=4, pretrained=False).train()
-    boxes = torch.tensor([[[8.0, 8.0, 40.0, 40.0], [0.0, 0.0, 64.0, 30.0]]]).repeat(2, 1, 1)[:, :objects]
-    labels = torch.tensor([[0, 3]]).repeat(2, 1)[:, :objects]
-    anchors = detector.anchors_xyxy
-    matched = match(boxes, labels, anchors, iou_threshold=0.5, force_match=True)
+    detector = detector_of(recipe, "model.input_hw=[64, 64]", num_classes=4).train()
+    boxes = torch.tensor([[[8.0, 8.0, 40.0, 40.0], [0.0, 0.0, 64.0, 30.0]]]).repeat(2, 1, 1)[:, :count]
+    labels = torch.tensor([[0, 3]]).repeat(2, 1)[:, :count]
+    anchors, objects = anchors_of(detector), Objects(boxes, labels)
+    matched = match(None, anchors, objects, iou_threshold=0.5, force_match=True)
     outputs = detector(normalize(random_bytes(2, 3, 64, 64), (0.5,) * 3, (0.5,) * 3))
-    class_loss, box_loss = build_losses(model.loss)(*outputs, targets_of(matched, boxes, labels, anchors))
-    (class_loss + box_loss).backward()
-    assert class_loss.isfinite()
-    assert box_loss.isfinite()
+    losses = SSDLite().losses(model)(outputs, targets_of(matched, anchors, objects, coder="deltas"))
+    sum(losses.values()).backward()
+    assert losses.keys() == {"class", "box"}
+    assert all(loss.isfinite() for loss in losses.values())
     gradients = {name: parameter.grad for name, parameter in detector.named_parameters()}
     assert [name for name, gradient in gradients.items() if gradient is None] == []
     assert all(gradient.isfinite().all() for gradient in gradients.values())
     # Box predictors learn on the levels with matches, and only there.
     grids = level_grids(input_hw=(64, 64), strides=(16, 32), extra_levels=4)
-    cells = [predictor[1].out_channels // 4 for predictor in detector.head.box_predictors]
+    cells = [predictor[1].out_channels // 4 for predictor in detector.heads["detection"].box_predictors]
     counts = [rows * columns * boxes for (rows, columns), boxes in zip(grids, cells, strict=True)]
     for level, of_level in enumerate(matched.split(counts, dim=1)):
-        moved = gradients[f"head.box_predictors.{level}.1.weight"].any()
+        moved = gradients[f"heads.detection.box_predictors.{level}.1.weight"].any()
         assert moved == (of_level >= 0).any()
-    assert (matched >= 0).any() == (objects > 0)
-    assert gradients["head.class_predictors.0.1.weight"].any() == (loss == "focal" or objects > 0)
+    assert (matched >= 0).any() == (count > 0)
+    assert gradients["heads.detection.class_predictors.0.1.weight"].any() == (loss == "focal" or count > 0)
 
 
 # the start
@@ -316,20 +336,22 @@ def convolutions(module):
 def test_the_papers_start_is_tensorflows():
     torch.manual_seed(0)
     detector = detector_of("ssdlite_mnv3_large")
-    extractor = convolutions(detector.backbone) + convolutions(detector.head.extras)
+    extractor = convolutions(detector.backbone) + convolutions(detector.heads["detection"].extras)
     kernels = torch.cat([layer.weight.flatten() for layer in extractor])
     assert kernels.abs().max() <= 2 * 0.03
     # Cut at two standard deviations a normal keeps 0.8796 of its own (sqrt(1 - 4 phi(2) / (2 Phi(2) - 1))).
     assert kernels.std().item() == pytest.approx(0.8796 * 0.03, rel=0.01)
     assert abs(kernels.mean().item()) < 1e-4
-    predictors = convolutions(detector.head.class_predictors) + convolutions(detector.head.box_predictors)
+    predictors = convolutions(detector.heads["detection"].class_predictors) + convolutions(
+        detector.heads["detection"].box_predictors
+    )
     kernels = torch.cat([layer.weight.flatten() for layer in predictors])
     assert kernels.std().item() == pytest.approx(0.03, rel=0.01)
     assert kernels.abs().max() > 3 * 0.03
-    for predictor in detector.head.class_predictors:
+    for predictor in detector.heads["detection"].class_predictors:
         assert torch.equal(predictor[1].bias, torch.full_like(predictor[1].bias, -4.6))
     others = [layer.bias for layer in extractor if layer.bias is not None]
-    others += [predictor[1].bias for predictor in detector.head.box_predictors]
+    others += [predictor[1].bias for predictor in detector.heads["detection"].box_predictors]
     assert len(others) == 2 * 8 + 6  # two for each squeeze-and-excite of Table 1
     assert all(not bias.any() for bias in others)
     for norm in detector.modules():

@@ -1,21 +1,24 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.transforms import functional
 
 from dettoolkit.detection.boxes import encode
-from dettoolkit.detection.build import build_detector, build_losses
+from dettoolkit.detection.build import SSDLite
 from dettoolkit.detection.losses import focal_loss
-from dettoolkit.detection.matching import match, targets_of
+from dettoolkit.detection.matching import Objects, match, targets_of
 from dettoolkit.detection.postprocess import Detections, to_original
 from dettoolkit.detection.run import build_task
+from dettoolkit.detection.spec import DetectionSpec
 from dettoolkit.detection.task import DetectionTask, detection_arrays
+from dettoolkit.evaluation.arrays import GroundTruthArrays
 from dettoolkit.preprocessing import normalize
-from dettoolkit.run import Classes
 
 CATEGORY_IDS = [3, 7]  # of labels 0 and 1
 TRUTH = {
@@ -35,15 +38,16 @@ LABELS = torch.tensor([[1], [0]])
 def task(tiny: Any) -> DetectionTask:
     torch.manual_seed(0)
     recipe = tiny.load(tiny.data, "model.loss.box_weight=2.0", "evaluation.max_detections=5").recipe
-    detector = build_detector(recipe.model, num_classes=2, pretrained=False)
-    return build_task(recipe, detector, classes=Classes(["box", "bar"], CATEGORY_IDS), ground_truth=TRUTH)
+    spec, truth = DetectionSpec(), GroundTruthArrays.from_coco(TRUTH)
+    network = spec.build_network(recipe, num_classes=2)
+    return build_task(spec, recipe, network, category_ids=CATEGORY_IDS, ground_truth=truth)
 
 
 def batch(**changes: Tensor) -> dict[str, Any]:
     return {
         "images": torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8),
         "boxes_xyxy": BOXES,
-        "labels": LABELS,
+        "box_labels": LABELS,
         "image_ids": torch.tensor([70, 9]),
         "original_hw": torch.tensor([[32, 128], [64, 64]]),
     } | changes
@@ -53,10 +57,10 @@ def outputs_that_find(
     task: DetectionTask, boxes: Tensor, labels: Tensor, iou_threshold: float = 0.99
 ) -> tuple[Tensor, Tensor]:
     """Return outputs (N, A, 3), (N, A, 4) whose best default boxes predict the image's one object."""
-    anchors = task.network.anchors_xyxy
+    anchors = task.anchors_xyxy
     logits = torch.full((len(boxes), len(anchors), 3), -20.0)
     deltas = torch.zeros(len(boxes), len(anchors), 4)
-    found = match(boxes, labels, anchors, iou_threshold=iou_threshold, force_match=True)
+    found = match(None, anchors, Objects(boxes, labels), iou_threshold=iou_threshold, force_match=True)
     for image, anchor in (found >= 0).nonzero().tolist():
         logits[image, anchor, 1 + int(labels[image, 0])] = 3.0
         deltas[image, anchor] = encode(boxes[image, 0], anchors[anchor])
@@ -66,7 +70,7 @@ def outputs_that_find(
 def test_images_are_normalized_as_torchvision_does() -> None:
     images = torch.randint(0, 256, (2, 3, 5, 7), dtype=torch.uint8)
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    wanted = normalize(images / 255, list(mean), list(std))
+    wanted = functional.normalize(images / 255, list(mean), list(std))
     torch.testing.assert_close(normalize(images, mean, std), wanted, rtol=0, atol=1e-6)
     ends = normalize(torch.tensor([0, 255], dtype=torch.uint8).expand(1, 3, 1, 2), (0.5,) * 3, (0.5,) * 3)
     assert ends.flatten().tolist() == [-1, 1] * 3
@@ -126,16 +130,16 @@ def test_padding_is_no_detection() -> None:
 
 def test_losses_are_those_of_the_matched_targets(task: DetectionTask) -> None:
     torch.manual_seed(1)
-    anchors = task.network.anchors_xyxy
+    anchors = task.anchors_xyxy
     outputs = torch.randn(2, len(anchors), 3), torch.randn(2, len(anchors), 4)
     parts = task.losses(outputs, batch())
-    targets = targets_of(
-        match(BOXES, LABELS, anchors, iou_threshold=0.5, force_match=True), BOXES, LABELS, anchors
-    )
-    class_loss, box_loss = focal_loss(*outputs, targets, alpha=0.75, gamma=2.0)
+    objects = Objects(BOXES, LABELS)
+    matched = match(None, anchors, objects, iou_threshold=0.5, force_match=True)
+    targets = targets_of(matched, anchors, objects, coder="deltas")
+    wanted = focal_loss(outputs, targets, alpha=0.75, gamma=2.0, box_weight=1.0)
     assert parts.keys() == {"class", "box"}
-    assert parts["class"].item() == pytest.approx(class_loss.item())
-    assert parts["box"].item() == pytest.approx(2.0 * box_loss.item())  # model.loss.box_weight
+    assert parts["class"].item() == pytest.approx(wanted["class"].item())
+    assert parts["box"].item() == pytest.approx(2.0 * wanted["box"].item())  # model.loss.box_weight
     right = task.losses(outputs_that_find(task, BOXES, LABELS, iou_threshold=0.5), batch())
     assert right["class"] < 0.1 * parts["class"]
     assert right["box"] < 0.1 * parts["box"]
@@ -146,11 +150,11 @@ def test_losses_are_those_of_the_matched_targets(task: DetectionTask) -> None:
 def test_batch_without_boxes_trains(
     task: DetectionTask, tiny: Any, loss: str, boxes_of_the_largest_image: int
 ) -> None:
-    section = tiny.load(tiny.data, f"model.loss={{type: {loss}}}").recipe.model.loss
-    task = DetectionTask(**{**vars(task), "losses_of": build_losses(section)})
+    model = tiny.load(tiny.data, f"model.loss={{type: {loss}}}").recipe.model
+    task = replace(task, losses_of=SSDLite().losses(model))
     empty = batch(
         boxes_xyxy=torch.zeros(2, boxes_of_the_largest_image, 4),
-        labels=torch.full((2, boxes_of_the_largest_image), -1),
+        box_labels=torch.full((2, boxes_of_the_largest_image), -1),
     )
     task.network.zero_grad()
     parts = task.losses(task.network.train()(task.images(empty)), empty)
@@ -161,6 +165,23 @@ def test_batch_without_boxes_trains(
     assert all(torch.isfinite(p.grad).all() for p in task.network.parameters() if p.grad is not None)
 
 
+def test_an_assigner_sees_predictions(task: DetectionTask) -> None:
+    """The default box of the surest answer takes the image's object, wherever it is."""
+
+    def assign(outputs: tuple[Tensor, Tensor], anchors_xyxy: Tensor, objects: Objects) -> Tensor:
+        matched = torch.full(outputs[0].shape[:2], -1)
+        matched[torch.arange(2), outputs[0][..., 1:].amax(dim=2).argmax(dim=1)] = 0
+        return matched
+
+    own = replace(task, assign=assign, losses_of=lambda _, targets: dict(enumerate(targets)))
+    logits = torch.zeros(2, len(task.anchors_xyxy), 3)
+    logits[0, 5, 1], logits[1, 9, 2] = 1.0, 1.0
+    slots, boxes = own.losses((logits, torch.zeros(2, logits.shape[1], 4)), batch()).values()
+    assert slots.nonzero().tolist() == [[0, 5], [1, 9]]
+    assert (slots[0, 5], slots[1, 9]) == (2, 1)
+    torch.testing.assert_close(boxes[0, 5], encode(BOXES[0, 0], task.anchors_xyxy[5]))
+
+
 def test_predictions_of_half_precision_are_decoded_in_full(task: DetectionTask) -> None:
     outputs = outputs_that_find(task, BOXES, LABELS)
     arrays = task.predict(lambda _: (outputs[0].bfloat16(), outputs[1].bfloat16()), batch())
@@ -169,6 +190,6 @@ def test_predictions_of_half_precision_are_decoded_in_full(task: DetectionTask) 
 
 
 def test_network_has_nothing_but_its_weights_in_the_state(task: DetectionTask) -> None:
-    assert "anchors_xyxy" not in task.network.state_dict()
+    assert not any("anchors_xyxy" in name for name in task.network.state_dict())
     assert isinstance(task.network, nn.Module)
-    assert task.network.anchors_xyxy.shape[1] == 4
+    assert task.anchors_xyxy.shape[1] == 4
