@@ -49,7 +49,7 @@ def test_a_folder_by_a_detector(tiny, tiny_run, tmp_path, monkeypatch, capsys):
     assert run(tiny_run, tiny.data / "val", "--threshold", 0.01) == 0
     (out,) = Path("runs/predictions").iterdir()
     figures = [f"figures/{number}.png" for number in range(1, 6)]
-    assert files(out) == ["job.json", *figures, "results.jsonl", "summary.json"]
+    assert files(out) == [*figures, "job.json", "results.jsonl", "summary.json"]
     assert cv2.imread(str(out / "figures/1.png")).shape == (48, 64, 3)
     told = capsys.readouterr().out.splitlines()
     assert told[0].startswith("1.png: ")

@@ -9,20 +9,22 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_exports import exporting, handmade
 
 from dettoolkit import load
+from dettoolkit.classification.spec import ClassificationSection
 from dettoolkit.datasets.cityscapes_labels import CLASSES
 from dettoolkit.datasets.data_report import BadImageError
 from dettoolkit.datasets.images import read_image
 from dettoolkit.detection.result import DetectionResult
-from dettoolkit.detection.spec import Level
+from dettoolkit.detection.spec import DetectionSection, Level
 from dettoolkit.inference.predictor import Predictor
-from dettoolkit.manifest import ExportFacts, Manifest
+from dettoolkit.loading import open_checkpoint
 from dettoolkit.preprocessing import normalize
 from dettoolkit.run import Classes
-from dettoolkit.segmentation.decode import options_of
 from dettoolkit.segmentation.predict import predict_labels
 from dettoolkit.segmentation.result import SegmentationResult
+from dettoolkit.segmentation.spec import SegmentationSection
 from dettoolkit.tasks import spec_named
 from dettoolkit.training import commands
 
@@ -61,40 +63,31 @@ class FakeEngine:
         return self.answer(images)
 
 
-def fake_manifest(task, *, input_hw=(8, 16), **export):
-    """Describe a model of two classes."""
-    spec = spec_named(task)
-    facts = {
-        "detection": {
-            "activation": "sigmoid",
-            "background": True,
-            "coder": "deltas",
-            "score_threshold": 0.01,
-            "nms_iou": 0.5,
-            "candidates_per_class": 10,
-            "max_detections": 5,
-            "threshold": 0.5,
-            "levels": (Level(grid_hw=(1, 2), sizes=((0.5, 0.5), (0.7, 0.7))),),
-        },
-        "segmentation": {"align_corners": False},
-        "classification": {},
-    }
-    outputs = spec.final_outputs if export.get("postprocessing") else spec.raw_outputs
-    return Manifest(
-        name="fake",
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
-        input_hw=input_hw,
-        recipe={},
-        versions={},
-        tasks={task: spec.section(class_names=("box", "bar"), class_ids=(3, 7), **facts[task])},
-        export=ExportFacts(format="onnx", **{"outputs": outputs, **export}) if export else None,
-    )
+CLASSES_OF = {"class_names": ("box", "bar"), "class_ids": (3, 7)}
+SECTIONS = {
+    "detection": DetectionSection(
+        **CLASSES_OF,
+        activation="sigmoid",
+        background=True,
+        coder="deltas",
+        score_threshold=0.01,
+        nms_iou=0.5,
+        candidates_per_class=10,
+        max_detections=5,
+        threshold=0.5,
+        levels=(Level(grid_hw=(1, 2), sizes=((0.5, 0.5), (0.7, 0.7))),),
+    ),
+    "segmentation": SegmentationSection(**CLASSES_OF, align_corners=False),
+    "classification": ClassificationSection(**CLASSES_OF),
+}
 
 
 def fake(task, answer, **export):
-    engine = FakeEngine(answer)
-    return Predictor(fake_manifest(task, **export), engine, source="fake.onnx"), engine
+    """Return a predictor of two classes, of an input of 8 x 16, and its engine."""
+    manifest, engine = handmade(SECTIONS[task]), FakeEngine(answer)
+    return Predictor(
+        exporting(manifest, **export) if export else manifest, engine, source="fake.onnx"
+    ), engine
 
 
 def final_detections(images):
@@ -150,12 +143,10 @@ def test_best_classes_are_those_of_evaluation(tiny_classification, tiny_classifi
         own=Classes(list(classifier.class_names), list(classifier.manifest.section.class_ids)),
         what="",
     )
-    classifier.engine.network.eval()
-    run.task.network.load_state_dict(classifier.engine.network.state_dict())
-    run.task.network.eval()
+    network = open_checkpoint(tiny_classification_run)[1].eval()
     for row, file in enumerate(run.image_files()):
         with torch.inference_mode():
-            logits = run.task.network(run.task.images(run.collate([run.val[row]])))[0]
+            logits = network(run.task.images(run.collate([run.val[row]])))[0]
         result = classifier(file.read())
         scores, labels = logits.softmax(dim=0).sort(descending=True)
         assert len(result) == min(5, len(classifier.class_names))
@@ -189,8 +180,8 @@ def test_windows_scales_and_mirroring_are_those_of_the_manifest(segmenter, tiny_
         expected = predict_labels(
             lambda images: segmenter.engine(images)[0],
             normalize(pixels, manifest.mean, manifest.std),
-            out_hw=(48, 64),
-            options=options_of(section),
+            sizes_hw=[(48, 64)],
+            options=section,
         )
     np.testing.assert_array_equal(found.labels, expected[0])
     assert (found.labels != segmenter(path).labels).any()
