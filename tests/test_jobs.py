@@ -13,6 +13,7 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -254,9 +255,9 @@ def test_limit_counts_images_and_frames_before_shards(images, tmp_path):
     job = job_of(images, limit=12, every=2)
     names = [item.name for _, item in job.items(Sources(job.sources), WHOLE, set())]
     assert len(names) == 11 + 5
-    assert job.count(Sources(job.sources), WHOLE) == 16
+    assert job.count(Sources(job.sources), WHOLE, Event()) == 16
     job = replace(job, limit=3)
-    assert job.count(Sources(job.sources), WHOLE) == 3
+    assert job.count(Sources(job.sources), WHOLE, Event()) == 3
     parts = [[item.name for _, item in job.items(Sources(job.sources), Shard(n, 2), set())] for n in (1, 2)]
     assert sorted(parts[0] + parts[1]) == sorted(names[:3])
 

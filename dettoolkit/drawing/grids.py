@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from dettoolkit.drawing.boxes import INK, PAPER, Color, Picture, class_color
 from dettoolkit.drawing.fonts import fit_font
+from dettoolkit.drawing.image_files import encode_image
 
 CELL_HW = (360, 480)  # pixels that an image is fitted into, portrait or landscape
 MARGIN, GAP, CAPTION_SIZE, TITLE_SIZE = 24, 12, 13, 20  # pixels
@@ -96,9 +97,10 @@ def save_figure(path: Path, image: Picture) -> None:
         raise ValueError(f"{path}: cannot save a picture as '{path.suffix}', wanted .png, .jpg or .jpeg")
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix.lower() == ".png":
-        Image.fromarray(image).save(path)
+        data = encode_image(Image.fromarray(image), format="png")
     else:  # full chroma, so thin colored lines stay sharp
-        Image.fromarray(image).save(path, quality=90, subsampling=0)
+        data = encode_image(Image.fromarray(image), format="jpeg", quality=90, subsampling=0)
+    path.write_bytes(data)
 
 
 def save_pages(

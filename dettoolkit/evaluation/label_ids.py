@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dettoolkit.drawing.image_files import encode_image
+
 IMAGE_ENDING = "_leftImg8bit"
 PREDICTION_ENDING = (
     "_predLabelIds"  # any ending will do: cityscapesscripts looks for <city>_<seq>_<frame>*.png
@@ -60,7 +62,7 @@ def save_label_ids(path: Path, labels: NDArray[Any], label_ids: Sequence[int]) -
     ids = np.array(label_ids, np.uint8 if max(label_ids, default=0) < 256 else np.uint16)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("xb") as file:
-        Image.fromarray(ids[labels]).save(file, format="png")
+        file.write(encode_image(Image.fromarray(ids[labels]), format="png"))
 
 
 def _path(folder: Path, image: PurePath) -> Path:
