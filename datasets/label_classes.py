@@ -114,6 +114,13 @@ class LabelClasses:
         """(65536,) whether a file value has a meaning, be it a class or void."""
         return np.asarray(self.lookup != UNKNOWN)
 
+    @property
+    def categories(self) -> list[str] | None:
+        """Return the category of each class; None unless all of them are Cityscapes' own."""
+        official = {(label.name, label.id): label.category for label in CLASSES}
+        pairs = list(zip(self.names, self.label_ids, strict=True))
+        return [official[pair] for pair in pairs] if all(pair in official for pair in pairs) else None
+
     def __len__(self) -> int:
         return len(self.names)
 

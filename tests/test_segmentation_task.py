@@ -23,7 +23,6 @@ from dettoolkit.run import Classes
 from dettoolkit.segmentation.build import build_loss, build_segmenter
 from dettoolkit.segmentation.run import (
     build_task,
-    categories_of,
     evaluation_run,
     find_files,
     in_order_of,
@@ -183,12 +182,12 @@ def test_answers_of_half_precision_are_compared_in_full(task: SegmentationTask) 
 
 def test_classes_of_ones_own_have_objects_by_their_first_id_and_no_categories() -> None:
     own = LabelClasses.from_table([("thing", [26, 24], None), ("car", [7], None)], ignore=[0])
-    assert categories_of(own) is None
-    assert categories_of(LabelClasses.cityscapes()) == CATEGORIES
+    assert own.categories is None
+    assert LabelClasses.cityscapes().categories == CATEGORIES
     some = LabelClasses.from_table([("car", [26], None), ("road", [7], None)], ignore=[255])
-    assert categories_of(some) == ["vehicle", "flat"]
+    assert some.categories == ["vehicle", "flat"]
     named_only = LabelClasses.from_table([("car", [1], None)], ignore=[255])
-    assert categories_of(named_only) is None
+    assert named_only.categories is None
 
 
 # Losses

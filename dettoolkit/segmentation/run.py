@@ -16,7 +16,7 @@ from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.config import SegmentationRecipe
 from dettoolkit.config.segmentation import SegmentationData, SegmentationSplit
 from dettoolkit.datasets.cityscapes import SegmentationDataset, collate
-from dettoolkit.datasets.cityscapes_labels import CLASSES, VOID
+from dettoolkit.datasets.cityscapes_labels import VOID
 from dettoolkit.datasets.data_report import BadImages
 from dettoolkit.datasets.label_classes import LabelClasses
 from dettoolkit.datasets.scenes.folder import check_scenes, write_scenes
@@ -167,38 +167,27 @@ def layout_of(data: SegmentationData) -> Layout:
     return "folders" if data.type == "folders" else "cityscapes"
 
 
-def own_classes(data: SegmentationData) -> LabelClasses | None:
-    """Return the recipe's own table of classes; None for Cityscapes' own."""
-    if data.classes is None:
-        return None
-    entries = [(each.name, each.ids, each.color) for each in data.classes]
-    return LabelClasses.from_table(entries, ignore=[255] if data.ignore is None else data.ignore)
-
-
 def find_files(data: SegmentationData, splits: Sequence[SegmentationSplit]) -> SegmentationFiles:
     """Find the files of some splits as one set and report what is wrong with them."""
+    classes = None
+    if data.classes is not None:
+        entries = [(each.name, each.ids, each.color) for each in data.classes]
+        classes = LabelClasses.from_table(entries, ignore=[VOID] if data.ignore is None else data.ignore)
     parts = [
         SegmentationFiles.load(
             Path(data.root),
             images=split.images,
             labels=split.labels,
-            classes=own_classes(data),
+            classes=classes,
             layout=layout_of(data),
             ignore=data.ignore or [],
         )
         for split in splits
     ]
-    files = SegmentationFiles.join(parts) if len(parts) > 1 else parts[0]
+    files = SegmentationFiles.join(parts)
     if files.problems.counts:
         logger.warning("%s", files.problems.summary())
     return files
-
-
-def categories_of(classes: LabelClasses) -> list[str] | None:
-    """Return the category of each class; None unless all of them are Cityscapes' own."""
-    official = {(label.name, label.id): label.category for label in CLASSES}
-    pairs = list(zip(classes.names, classes.label_ids, strict=True))
-    return [official[pair] for pair in pairs] if all(pair in official for pair in pairs) else None
 
 
 def in_order_of(names: Sequence[str], files: SegmentationFiles, *, whose: str) -> SegmentationFiles:
@@ -307,5 +296,5 @@ def build_task(recipe: SegmentationRecipe, network: Network, classes: LabelClass
         std=recipe.data.std,
         inference=section_of(recipe, classes.names, classes.label_ids),
         classes=classes,
-        categories=categories_of(classes),
+        categories=classes.categories,
     )
