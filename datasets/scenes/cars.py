@@ -90,8 +90,10 @@ class Car:
     def _world(self, along: ArrayLike, across: ArrayLike, up: ArrayLike) -> NDArray[np.float64]:
         """Return the car's own meters (from its rear, its middle and the ground) as the street's."""
         u, v = np.asarray(along, dtype=np.float64) - self.length / 2, np.asarray(across, dtype=np.float64)
-        x, z = self.x + u * self.sin + v * self.cos, self.z + u * self.cos - v * self.sin
-        return np.stack([x, np.broadcast_to(up, x.shape), z], axis=-1)
+        xyz = np.empty((*u.shape, 3))
+        xyz[..., 0], xyz[..., 1] = self.x + u * self.sin + v * self.cos, up
+        xyz[..., 2] = self.z + u * self.cos - v * self.sin
+        return xyz
 
     def _project(self, along: ArrayLike, across: ArrayLike, up: ArrayLike) -> Points:
         return self.stage.project(self._world(along, across, up))

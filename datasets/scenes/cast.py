@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import cv2
 import numpy as np
@@ -34,7 +34,7 @@ class _Part:
     bottom: float = 0.0
     crowd: bool = False
 
-    @property
+    @cached_property
     def footprint(self) -> NDArray[np.float64]:
         """Its outline on the ground, (P, 3)."""
         if isinstance(self.ground, np.ndarray):
@@ -43,16 +43,13 @@ class _Part:
 
 
 class Cast:
-    """The parts of one scene."""
+    """The parts of one scene, chosen at random."""
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
         self.parts: list[_Part] = []
-
-    def choose(self) -> None:
-        """Build the list of parts."""
         self._add_greenery()
-        if self.stage.chance(0.02):
+        if stage.chance(0.02):
             return  # an empty street
         for propose, probabilities in (  # of none, one, two …
             (self._car, (0.08, 0.32, 0.36, 0.24)),
@@ -61,9 +58,9 @@ class Cast:
             (self._traffic_sign, (0.30, 0.45, 0.25)),
             (self._person, (0.08, 0.27, 0.30, 0.22, 0.13)),
         ):
-            for _ in range(int(self.stage.rng.choice(len(probabilities), p=probabilities))):
+            for _ in range(int(stage.rng.choice(len(probabilities), p=probabilities))):
                 self._add(propose)
-        if self.stage.chance(0.06):
+        if stage.chance(0.06):
             self._add(self._crowd)
 
     def draw(self) -> None:

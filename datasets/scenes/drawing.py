@@ -54,14 +54,15 @@ class Canvas:
 
     def fill(self, points: ArrayLike, color: Color, number: int | None = None) -> None:
         """Draw one polygon `(P, 2)` or many `(N, P, 2)`."""
+        polygons = _fixed_point(points)
         for layer, value, edge in self._layers(color, number):
-            cv2.fillPoly(layer, _fixed_point(points), value, edge, FRACTION_BITS)
+            cv2.fillPoly(layer, polygons, value, edge, FRACTION_BITS)
 
     def line(self, points: ArrayLike, width: float, color: Color, number: int | None = None) -> None:
         """Draw one polyline `(P, 2)` or many `(N, P, 2)` with round ends, `width` pixels wide."""
-        thickness = min(max(1, round(width * SUPERSAMPLING)), 2000)
+        lines, thickness = _fixed_point(points), min(max(1, round(width * SUPERSAMPLING)), 2000)
         for layer, value, edge in self._layers(color, number):
-            cv2.polylines(layer, _fixed_point(points), False, value, thickness, edge, FRACTION_BITS)
+            cv2.polylines(layer, lines, False, value, thickness, edge, FRACTION_BITS)
 
     def discs(self, centers: ArrayLike, radii: ArrayLike, color: Color, number: int | None = None) -> None:
         """Draw discs with these centers `(N, 2)` and radii `(N,)`, which may overlap."""

@@ -24,15 +24,13 @@ class Sprite:
     unit: float = 1.0
     facing: float = 1.0
 
-    @property
-    def scale(self) -> float:
-        """Pixels per unit."""
-        return self.stage.pixels_per_meter(self.z) * self.unit
+    def __post_init__(self) -> None:
+        self.foot = self.stage.project((self.x, 0.0, self.z))
+        self.scale = self.stage.pixels_per_meter(self.z) * self.unit  # pixels per unit
 
     def at(self, points: ArrayLike) -> Points:
         """Return own coordinates as pixels."""
-        foot = self.stage.project((self.x, 0.0, self.z))
-        return foot + np.asarray(points, dtype=np.float64) * (self.scale * self.facing, -self.scale)
+        return self.foot + np.asarray(points, dtype=np.float64) * (self.scale * self.facing, -self.scale)
 
     def tone(self, color: Color, shade: Shade = 1.0) -> Color:
         """Return a color as it appears from here."""

@@ -1,4 +1,4 @@
-"""What all parts of a generated scene share: the stage, its street and light, and the labelIds used."""
+"""What all parts of a generated scene need: the stage with its street and light, and the labelIds used."""
 
 import math
 from dataclasses import dataclass
@@ -100,9 +100,12 @@ class Stage:
 
     def project(self, xyz: ArrayLike) -> Points:
         """Return `(..., 3)` meters as `(..., 2)` pixels; points behind the camera are moved before it."""
-        x, y, z = np.moveaxis(np.asarray(xyz, dtype=np.float64), -1, 0)
-        scale = self.focal / np.maximum(z, 0.5)
-        return np.stack([self.vanishing_x + x * scale, self.horizon + (self.eye_level - y) * scale], axis=-1)
+        points = np.asarray(xyz, dtype=np.float64)
+        scale = self.focal / np.maximum(points[..., 2], 0.5)
+        xy = np.empty((*scale.shape, 2))
+        xy[..., 0] = self.vanishing_x + points[..., 0] * scale
+        xy[..., 1] = self.horizon + (self.eye_level - points[..., 1]) * scale
+        return xy
 
     def pixels_per_meter(self, z: float) -> float:
         """Return the size of a meter at distance `z`."""
