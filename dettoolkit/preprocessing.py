@@ -72,7 +72,7 @@ def normalize_on_cpu(
 ) -> NDArray[np.float32]:
     """Turn uint8 images (H, W, 3) of one size into what `normalize` gives, (N, 3, H, W), to the bit.
 
-    By NumPy, in one thread: PyTorch's threads go on looking for work for a while and would take the cores
+    By NumPy, in one thread: PyTorch's threads keep looking for work for a while and would take the cores
     from another runtime's, which doubled its time for a small network on two cores.
     """
     shape = (1, 3, 1, 1)

@@ -89,11 +89,11 @@ class Result(ABC):
 
     def crops(self) -> Iterator[tuple[str, Image]]:
         """Yield class name and pixels (h, w, 3) of each object, the surest first."""
-        raise ValueError(f"crops are of objects, and the model does {self.task}")
+        raise ValueError(f"there are no objects to cut out: the model does {self.task}")
 
     def to_png(self, path: str | Path, *, ids: bool = True) -> Path:  # noqa: ARG002
         """Write the label map as a gray PNG."""
-        raise ValueError(f"label maps are of segmentation, and the model does {self.task}")
+        raise ValueError(f"there is no label map: the model does {self.task}")
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from PIL import Image
 
 from dettoolkit.cli.predicting import predict
 from dettoolkit.cli.progress import Tally
-from dettoolkit.drawing.detection_grids import save_figure
+from dettoolkit.drawing.grids import save_figure
 
 
 def files(folder):

@@ -1,4 +1,4 @@
-"""What `dettoolkit predict` can be told."""
+"""The arguments of `dettoolkit predict`."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def _fleet(group: argparse._ArgumentGroup) -> None:
         "--shard",
         type=_shard,
         metavar="I/N",
-        help="only the I-th of N parts; N processes may share one folder",
+        help="only the I-th of N parts; N processes may write to one folder",
     )
     add("--merge", type=_given, metavar="DIR", help="make tables of a folder whose shards are all finished")
 

@@ -126,7 +126,7 @@ def _load(model: Path, options: argparse.Namespace) -> Predictor:
 def _job(
     options: argparse.Namespace, before: Job | None, predictor: Predictor, given: Sequence[str], shard: Shard
 ) -> Job:
-    """Put together what is to be done; what is not given is as it was before, or has its default."""
+    """Return what is to be done; what is not given is as it was before, or has its default."""
     from dettoolkit.formats import FORMATS
     from dettoolkit.inference.jobs.job import Job, fingerprint
     from dettoolkit.training.run_folder import checkpoint_of
@@ -207,10 +207,8 @@ def _finish(options: argparse.Namespace, job: Job, folder: Path, shard: Shard, t
     """Write the tables of a job without shards, and report what came of it."""
     from dettoolkit.inference.jobs.worker import write_tables
 
-    told = write_tables(folder, job, job.save) if shard.of == 1 else []
-    print("\n".join(tally.report()))
-    print("\n".join(told), end="\n" if told else "")
-    print(f"results: {folder}")
+    sentences = write_tables(folder, job, job.save) if shard.of == 1 else []
+    print(*tally.report(), *sentences, f"results: {folder}", sep="\n")
     if shard.of > 1:
         others = "both" if shard.of == 2 else f"all {shard.of}"
         print(f"when {others} shards are done: dettoolkit predict --merge {folder}")
@@ -235,10 +233,8 @@ def _merge(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         if kind not in tables:
             parser.error(f"--save {kind}: finished shards of {job.task} can be made into {', '.join(tables)}")
     with _advised(folder, f"continue with: dettoolkit predict --merge {folder}"):
-        told = write_tables(folder, job, kinds)
-    for line in told:
-        print(line)
-    print("\n".join(f"written: {folder / TABLES[kind]}" for kind in kinds))
+        sentences = write_tables(folder, job, kinds)
+    print(*sentences, *(f"written: {folder / TABLES[kind]}" for kind in kinds), sep="\n")
     return 0
 
 
@@ -251,7 +247,7 @@ def _absolute(sources: Sequence[str]) -> tuple[str, ...]:
 
 @contextmanager
 def _signals(stop: Callable[[], None] | None) -> Iterator[None]:
-    """Let a scheduler's SIGTERM end a job as Ctrl-C does; a camera, which has no end, is ended by `stop`."""
+    """End a job on a scheduler's SIGTERM as on Ctrl-C; a camera, which has no end, is ended by `stop`."""
 
     def end(_number: int, _frame: FrameType | None) -> None:
         if stop is None:

@@ -18,7 +18,7 @@ from dettoolkit.inference.inputs import as_rgb
 
 
 def check(url: str) -> None:
-    """See that an address can be read at all; nothing is listed.
+    """Check that an address can be read at all; nothing is listed.
 
     Raises:
         ModuleNotFoundError: the package for this kind of address is not installed.

@@ -188,7 +188,7 @@ def _described(source: object) -> str:
 
 
 def batches(items: Iterable[object], size: int) -> Iterator[list[object]]:
-    """Break anything into lists of `size`, the last of which may be shorter, without reading ahead."""
+    """Split anything into lists of `size`, the last of which may be shorter, without reading ahead."""
     batch = []
     for item in items:
         batch.append(item)

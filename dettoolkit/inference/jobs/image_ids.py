@@ -48,7 +48,7 @@ class ImageIds:
         return None if image is None else image.id
 
     def expect(self, item: Item, *, max_megapixels: float = MAX_MEGAPIXELS) -> Item:
-        """Let an image file be read as its annotator saw it, turned by EXIF or not, as evaluation does."""
+        """Return an item that is read as its annotator saw it, turned by EXIF or not, as evaluation does."""
         image = self._find(item.name)
         if image is None or item.path is None or item.video is not None:
             return item

@@ -1,7 +1,7 @@
 """The record of a prediction job: a line of JSON for each image, appended and never changed.
 
 What a line says is done: it is written after the image's figures, and its beginning, the name, before
-them. A process that is killed leaves at most such a torn last line, which is cut off when the job goes on and
+them. A process that is killed leaves at most such a torn last line, which is cut off when the job is resumed and
 says whose figures may be there already.
 """
 
@@ -81,7 +81,7 @@ class Journal:
         self._begun = ""
 
     def finish(self) -> None:
-        """Forget what was unfinished: everything has its record."""
+        """Delete the note of what was unfinished: everything has its record."""
         self._noted.unlink(missing_ok=True)
 
     def _append(self, text: str) -> None:
@@ -109,7 +109,7 @@ class Journal:
                 if self._file.read(1):
                     raise ValueError(
                         f"{self.path}, line {number}: this is no record, and others follow; take the line "
-                        "out and go on: its image is predicted again"
+                        "out and resume: its image is predicted again"
                     )
                 self.unfinished |= _names_begun(line)
                 break

@@ -89,7 +89,7 @@ class Files:
         self._shared, self._unfinished = _shared(names), unfinished
 
     def write(self, item: Item, name: FileName, save: Callable[[Path], object]) -> None:
-        """Let a file be written under a hidden name and give it its own when it is whole.
+        """Write a file under a hidden name, and rename it when it is whole.
 
         Raises:
             FileExistsError: there is another already.

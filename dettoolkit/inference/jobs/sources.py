@@ -191,7 +191,7 @@ def _fail(text: str) -> Pixels:
 
 
 def is_local(given: str) -> bool:
-    """Tell paths and patterns from cameras and addresses."""
+    """Return whether a source is a path or a pattern, not a camera or an address."""
     return "://" not in given and not _is_camera(given)
 
 

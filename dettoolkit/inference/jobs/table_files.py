@@ -30,7 +30,7 @@ def write_csv(path: Path, records: Iterable[Record], spec: TaskSpec) -> None:
 
 
 def _cell(value: object) -> object:
-    """Put a ' before a text that a spreadsheet would take for a formula: it is shown as text then."""
+    """Prefix a text that a spreadsheet would run as a formula with ', so that it is shown as text."""
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 

@@ -21,11 +21,13 @@ ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".w
 """Of the files that count as videos where a folder is given."""
 
 LIVE_FPS = 25.0  # of a camera or a stream that does not say
-MISSING = 0.02  # share of frames by which a whole file's header may be wrong: some containers only estimate
+MISSING = (
+    0.02  # fraction of frames by which a whole file's header may be wrong: some containers only estimate
+)
 
 
 class Frame(NamedTuple):
-    """A picture of a video."""
+    """An image of a video."""
 
     number: int  # in the video, from 0
     seconds: float  # since its start
@@ -76,7 +78,7 @@ def count_frames(video: Path, *, every: int = 1) -> int:
 
 
 def is_live(video: str | int | Path) -> bool:
-    """Tell cameras and streams, which have no end and do not wait, from files."""
+    """Return whether it is a camera or a stream, which has no end and does not wait."""
     return isinstance(video, int) or (isinstance(video, str) and "://" in video)
 
 

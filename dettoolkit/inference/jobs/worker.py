@@ -1,4 +1,4 @@
-"""A prediction job at work: it predicts what is not done yet, writes it down, and makes tables at the end."""
+"""A prediction job at work: it predicts what is not done yet, records it, and makes tables at the end."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ CODED = {"json", "coco", "parquet"}  # to be saved for records to have masks, as
 
 
 class Worker:
-    """A process's share of a job. Use it as a context: what is open is closed at its end.
+    """A process's part of a job. Use it as a context manager, which closes what is open.
 
     Args:
         job: what to do.
         folder: of the job, as `enter_folder` left it.
-        shard: the share.
+        shard: the part.
         ids: of the job's annotation file, if it has one.
         batch_size: images that go through the network at once.
 
@@ -161,7 +161,7 @@ def write_tables(folder: Path, job: Job, kinds: Sequence[str]) -> list[str]:
         raise ValueError(
             f"{folder} has no masks in its results.jsonl: predict again with --save coco, parquet or json"
         )
-    told = []
+    sentences = []
     for kind in kinds:
         if kind == "csv":
             tables.write_csv(folder / TABLES[kind], merge_records(journals), job.spec)
@@ -171,10 +171,10 @@ def write_tables(folder: Path, job: Job, kinds: Sequence[str]) -> list[str]:
             categories = dict(zip(job.class_ids, job.class_names, strict=True))
             left_out = tables.write_coco(folder / TABLES[kind], merge_records(journals), job.spec, categories)
             if left_out:
-                told.append(
+                sentences.append(
                     f"{left_out} images are not in {TABLES[kind]}: {job.annotations} does not list them"
                 )
-    return told
+    return sentences
 
 
 def _writers(job: Job, files: Files) -> list[Writer]:
@@ -187,7 +187,7 @@ def _writers(job: Job, files: Files) -> list[Writer]:
 
 
 def _record(outcome: Outcome, index: int, ids: ImageIds | None, job: Job) -> Record:
-    """Put together what is kept of an image."""
+    """Return what is kept of an image."""
     item = outcome.item
     record: Record = {"name": item.name, "index": index}
     if item.video is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Protocol
 
-from dettoolkit.drawing.detection_grids import save_figure
+from dettoolkit.drawing.grids import save_figure
 from dettoolkit.inference.jobs.names import Files, crop_name, figure_name, mask_name, video_name
 from dettoolkit.inference.jobs.sources import Item
 from dettoolkit.inference.jobs.video import VideoFile
@@ -25,7 +25,7 @@ class Writer(Protocol):
 
 
 class Figures:
-    """Draw what was found: a picture of each image, named as it is, and a video of each video.
+    """Draw what was found: a figure of each image, of the same name, and a video of each video.
 
     Args:
         files: where to.
@@ -38,7 +38,7 @@ class Figures:
         self._name: str | None = None
 
     def write(self, item: Item, result: Result) -> None:
-        """Write the picture, or append the frame to its video, which `close` finishes."""
+        """Write the figure, or append the frame to its video, which `close` finishes."""
         if item.video is None or item.frame is None:
             self.files.write(item, figure_name(item.name), result.save)
             return
