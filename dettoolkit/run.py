@@ -112,7 +112,8 @@ class Run:
         recipe: the run.
         classes: of the network, as its training data has them; checkpoints carry them.
         task: what is trained and scored.
-        train: training set, indexed by SampleKey; of an evaluation, the validation set.
+        train: training set, indexed by SampleKey; of an evaluation, the validation set. The size of its
+            images is `transform.input_hw`.
         val: validation set.
         scored_on: where the validation set's ground truth is, for people.
         problems: what was found wrong with the data of each split.
