@@ -80,7 +80,7 @@ def test_folder_holds_what_the_architecture_says(tiny_segmentation_run: Path) ->
     for name in ("best", "last"):
         content = checkpoint(run, name)
         assert content["dettoolkit"]["class_names"] == [each.name for each in CLASSES]
-        assert content["dettoolkit"]["category_ids"] == [each.id for each in CLASSES]
+        assert content["dettoolkit"]["class_ids"] == [each.id for each in CLASSES]
         assert content["dettoolkit"]["recipe"]["model"]["type"] == "lraspp"
         assert content["state_dict"].keys() == content["current_model_state"].keys()
     assert checkpoint(run)["global_step"] == 60
