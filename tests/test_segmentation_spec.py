@@ -68,14 +68,14 @@ def test_the_section_of_a_recipe_has_its_classes_in_the_networks_order(
     tiny_segmentation: Any, tmp_path: Path
 ) -> None:
     own = "data.classes=[{name: ground, ids: [7], color: [1, 2, 3]}, {name: sky, ids: [23]}]"
-    evaluation = "evaluation={mode: slide, window_hw: [32, 32], stride_hw: [20, 24], scales: [0.5, 1.0]}"
+    evaluation = "evaluation={mode: slide, window_hw: [64, 64], stride_hw: [32, 40], scales: [0.5, 1.0]}"
     recipe = tiny_segmentation.load(tmp_path, own, evaluation, "data.eval_hw=[64, 96]").recipe
     network = SPEC.build_network(recipe, num_classes=2)
     found = SPEC.describe(recipe, network, classes=Classes(["sky", "ground"], [23, 7]))
     assert found.class_names == ("sky", "ground")
     assert found.class_ids == (23, 7)
     assert found.colors == (None, (1, 2, 3))
-    assert (found.mode, found.window_hw, found.stride_hw) == ("slide", (32, 32), (20, 24))
+    assert (found.mode, found.window_hw, found.stride_hw) == ("slide", (64, 64), (32, 40))
     assert found.scales == (0.5, 1.0)
     assert SPEC.input_hw(recipe) == (64, 96)
     assert SPEC.zoo_size(recipe) == (2, (64, 96))
