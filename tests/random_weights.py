@@ -10,7 +10,7 @@ def randomize(module, seed=0):
     """Draw everything, BN statistics too, so that no two tensors of one shape could be swapped unseen."""
     generator = torch.Generator().manual_seed(seed)
     for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
+        if isinstance(layer, nn.Conv2d | nn.Linear):
             layer.weight.data.normal_(0, math.sqrt(2 / layer.weight[0].numel()), generator=generator)
             if layer.bias is not None:
                 layer.bias.data.normal_(0, 0.1, generator=generator)

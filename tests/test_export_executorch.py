@@ -1,7 +1,7 @@
 """What only files for ExecuTorch have; test_export_fixed has the rest."""
 
 import pytest
-from tiny_exports import assert_close, convert_both, normalized
+from tiny_exports import assert_close, convert_all, normalized, opened
 
 pytest.importorskip("executorch", reason="ExecuTorch is not installed: make test-exports")
 
@@ -11,21 +11,21 @@ from dettoolkit.manifest import ManifestError
 
 
 @pytest.fixture(scope="module")
-def models(tiny, tiny_segmentation, tmp_path_factory):
+def models(request, tmp_path_factory):
     """Return for each task the network, the manifest and the file."""
-    return convert_both(tiny, tiny_segmentation, tmp_path_factory, format="executorch", ending=".pte")
+    return convert_all(request, tmp_path_factory, format="executorch", ending=".pte")
 
 
 def test_threads_are_those_of_the_process(models):
     portable_lib = pytest.importorskip("executorch.extension.pybindings.portable_lib")
     path = models["detection"][2]
-    engine = open_engine(path, threads=1)
+    engine = opened(path, threads=1)
     expected = engine(normalized())
     assert portable_lib._threadpool_get_thread_count() == 1
     with pytest.raises(ValueError, match="one pool of threads in a process"):
-        open_engine(path, threads=2)
+        opened(path, threads=2)
     del engine
-    engine = open_engine(path, threads=2)
+    engine = opened(path, threads=2)
     assert portable_lib._threadpool_get_thread_count() == 2
     assert_close(engine(normalized()), expected)
 
@@ -36,4 +36,4 @@ def test_files_that_are_none_are_refused(models, tmp_path):
     with pytest.raises(ManifestError, match="no description by dettoolkit"):
         load(path)
     with pytest.raises(ValueError, match=r"ExecuTorch cannot open .*broken\.pte"):
-        open_engine(path)
+        open_engine(path, outputs=())

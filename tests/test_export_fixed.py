@@ -9,19 +9,23 @@ import torch
 from tiny_exports import (
     TASKS,
     assert_close,
-    assert_same_answer,
-    convert_both,
+    assert_same_result,
+    convert,
+    convert_all,
     normalized,
+    opened,
     picture,
     reference,
     tiny_model,
+    with_section,
 )
 
 from dettoolkit import load
 from dettoolkit.export.command import export
 from dettoolkit.export.request import Request
-from dettoolkit.formats import open_engine, read_manifest
-from dettoolkit.formats.trailer import write_manifest
+from dettoolkit.formats import open_engine
+from dettoolkit.formats.trailer import stamp
+from dettoolkit.loading import read_manifest
 
 RUNTIMES = {"executorch": "ExecuTorch", "litert": "LiteRT"}
 ENDINGS = {"executorch": ".pte", "litert": ".tflite"}
@@ -39,15 +43,15 @@ def format(request):
 
 
 @pytest.fixture(scope="module")
-def models(format, tiny, tiny_segmentation, tmp_path_factory):
+def models(format, request, tmp_path_factory):
     """Return for each task the network, the manifest and the file."""
-    return convert_both(tiny, tiny_segmentation, tmp_path_factory, format=format, ending=ENDINGS[format])
+    return convert_all(request, tmp_path_factory, format=format, ending=ENDINGS[format])
 
 
 @each_task
 def test_outputs_are_pytorchs(models, task):
     network, _, path = models[task]
-    engine = open_engine(path)
+    engine = opened(path)
     for seed in range(3):
         images = normalized(seed=seed)
         with torch.inference_mode():
@@ -57,19 +61,19 @@ def test_outputs_are_pytorchs(models, task):
         # Strides that are not those of the memory's order; the runtimes do not look at them.
         assert_close(engine(images.to(memory_format=torch.channels_last)), expected)
         engine(torch.zeros_like(images))
-        assert_close(first, expected)  # not overwritten by the next answer
+        assert_close(first, expected)  # not overwritten by the next run
 
 
 @each_task
-def test_answers_are_pytorchs(models, task):
+def test_results_are_pytorchs(models, task):
     network, manifest, path = models[task]
     expected = reference(network, manifest).predict_batch([picture()], threshold=None)
-    assert_same_answer(load(path).predict_batch([picture()], threshold=None)[0], expected[0])
+    assert_same_result(load(path).predict_batch([picture()], threshold=None)[0], expected[0])
 
 
-def test_nothing_found_is_an_answer_too(models):
-    (answer,) = load(models["detection"][2]).predict_batch([picture()], threshold=1.0)
-    assert answer.boxes_xyxy.shape == (0, 4)
+def test_nothing_found_is_a_result_too(models):
+    (result,) = load(models["detection"][2]).predict_batch([picture()], threshold=1.0)
+    assert result.boxes_xyxy.shape == (0, 4)
 
 
 @each_task
@@ -81,13 +85,13 @@ def test_the_manifest_is_replaced_and_all_else_stays(format, models, task, tmp_p
     stamped = replace(manifest, export=replace(manifest.export, parity={"share": 1.0, "note": "x" * 5000}))
     import_module(f"dettoolkit.formats.{format}.convert").stamp(path, stamped)
     assert read_manifest(path).to_json() == stamped.to_json()
-    copied, written = (open_engine(each)(normalized()) for each in (path, original))
+    copied, written = (opened(each)(normalized()) for each in (path, original))
     for ours, theirs in zip(copied, written, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
 def test_images_of_another_size_are_refused(models):
-    engine = open_engine(models["detection"][2])
+    engine = opened(models["detection"][2])
     for images in (normalized(batch=2), normalized()[..., :32]):
         with pytest.raises(ValueError, match=r"takes images \(1, 3, 64, 64\), got"):
             engine(images)
@@ -97,12 +101,13 @@ def test_a_file_that_exists_is_kept(format, models):
     network, manifest, path = models["segmentation"]
     before = path.read_bytes()
     with pytest.raises(FileExistsError):
-        import_module(f"dettoolkit.formats.{format}.convert").convert(network, manifest, path)
+        convert(network, manifest, path)
     assert path.read_bytes() == before
 
 
-def test_a_trained_run_goes_through_the_gate(format, tiny_segmentation_run, tmp_path):
-    done = export(tiny_segmentation_run, tmp_path / f"model{ENDINGS[format]}", Request(format=format))
+@pytest.mark.parametrize("run", ["tiny_segmentation_run", "tiny_classification_run"])
+def test_a_trained_run_goes_through_the_gate(format, run, request, tmp_path):
+    done = export(request.getfixturevalue(run), tmp_path / f"model{ENDINGS[format]}", Request(format=format))
     manifest = load(done.path).manifest
     assert manifest.export.format == format
     assert manifest.export.parity
@@ -113,8 +118,8 @@ def test_a_trained_run_goes_through_the_gate(format, tiny_segmentation_run, tmp_
     ("wishes", "told"),
     [
         ({"batch": None}, "takes a fixed number of images at once: give --batch a number"),
-        ({"preprocessing": True}, "cannot take images of any size: leave --preprocessing out"),
-        ({"postprocessing": True}, "gives raw outputs: leave --postprocessing out"),
+        ({"preprocessing": True}, "cannot take images of any size: omit --preprocessing"),
+        ({"postprocessing": True}, "gives raw outputs: omit --postprocessing"),
         ({"precision": "int8"}, "made in float32 only, not in int8"),
     ],
 )
@@ -122,16 +127,16 @@ def test_what_it_cannot_have_is_refused_before_any_work(tiny, format, wishes, to
     network, manifest = tiny_model(tiny, tmp_path, format=format, **wishes)
     path = tmp_path / f"model{ENDINGS[format]}"
     with pytest.raises(ValueError, match=f"{RUNTIMES[format]}.*{told}"):
-        import_module(f"dettoolkit.formats.{format}.convert").convert(network, manifest, path)
+        convert(network, manifest, path)
     assert not path.exists()
 
 
 @each_format
 def test_windows_are_refused_too(tiny_segmentation, format, tmp_path):
     network, manifest = tiny_model(tiny_segmentation, tmp_path, format=format)
-    slides = replace(manifest, segmentation=replace(manifest.segmentation, mode="slide"))
+    slides = with_section(manifest, mode="slide", window_hw=(32, 32), stride_hw=(16, 16))
     with pytest.raises(ValueError, match=r"evaluation\.mode=whole"):
-        import_module(f"dettoolkit.formats.{format}.convert").convert(network, slides, tmp_path / "model")
+        convert(network, slides, tmp_path / "model")
 
 
 @pytest.mark.parametrize(
@@ -146,7 +151,7 @@ def test_without_its_converter_the_extra_is_named(tiny, format, package, monkeyp
     monkeypatch.setitem(sys.modules, package, None)
     network, manifest = tiny_model(tiny, tmp_path, format=format)
     with pytest.raises(ModuleNotFoundError, match=rf"pip install 'dettoolkit\[{format}\]'"):
-        import_module(f"dettoolkit.formats.{format}.convert").convert(network, manifest, tmp_path / "model")
+        convert(network, manifest, tmp_path / "model")
 
 
 @pytest.mark.parametrize(
@@ -160,6 +165,6 @@ def test_without_its_runtime_the_extra_is_named(tiny, ending, package, monkeypat
     path = tmp_path / f"model{ending}"
     path.write_bytes(b"model")
     if ending != ".xml":
-        write_manifest(path, tiny_model(tiny, tmp_path, format="litert")[1])
+        stamp(path, tiny_model(tiny, tmp_path, format="litert")[1])
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'dettoolkit\["):
-        open_engine(path)
+        open_engine(path, outputs=())

@@ -2,27 +2,26 @@
 
 import pytest
 import torch
-from tiny_exports import assert_close, convert_both, normalized
+from tiny_exports import assert_close, convert_all, normalized, opened
 
 pytest.importorskip("litert_torch", reason="LiteRT is not installed: make test-exports")
 
 from dettoolkit import load
-from dettoolkit.formats import open_engine
-from dettoolkit.formats.trailer import write_manifest
+from dettoolkit.formats.trailer import stamp
 from dettoolkit.manifest import ManifestError
 
 
 @pytest.fixture(scope="module")
-def models(tiny, tiny_segmentation, tmp_path_factory):
+def models(request, tmp_path_factory):
     """Return for each task the network, the manifest and the file."""
-    return convert_both(tiny, tiny_segmentation, tmp_path_factory, format="litert", ending=".tflite")
+    return convert_all(request, tmp_path_factory, format="litert", ending=".tflite")
 
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_threads_change_no_answer(models, threads):
     network, _, path = models["segmentation"]
     with torch.inference_mode():
-        assert_close(open_engine(path, threads=threads)(normalized()), network(normalized()))
+        assert_close(opened(path, threads=threads)(normalized()), network(normalized()))
 
 
 def test_inputs_and_outputs_have_names(models):
@@ -39,6 +38,6 @@ def test_files_that_are_none_are_refused(models, tmp_path):
     path.write_bytes(b"PK nothing of the kind" * 50)
     with pytest.raises(ManifestError, match="no description by dettoolkit"):
         load(path)
-    write_manifest(path, models["detection"][1])
+    stamp(path, models["detection"][1])
     with pytest.raises(ValueError, match=r"LiteRT cannot open .*broken\.tflite"):
-        open_engine(path)
+        opened(path)

@@ -20,50 +20,62 @@ for package in ("onnx", "onnxscript", "onnxruntime"):
 import onnx
 import onnx_ir as ir
 import onnxruntime
+from tiny_exports import (
+    assert_close,
+    assert_same_result,
+    convert,
+    exporting,
+    handmade,
+    opened,
+    picture,
+    reference,
+    tiny_model,
+)
 
+from dettoolkit import load
+from dettoolkit.classification.spec import ClassificationSection
 from dettoolkit.datasets.images import resize_image
-from dettoolkit.detection.anchors import default_boxes
+from dettoolkit.detection.anchors import cell_sizes, default_boxes
+from dettoolkit.detection.onnx import detections
 from dettoolkit.detection.postprocess import postprocess
-from dettoolkit.formats import open_engine, read_manifest
-from dettoolkit.formats.graph import output_names
-from dettoolkit.formats.onnx.convert import convert, stamp
-from dettoolkit.formats.onnx.detections import detections
-from dettoolkit.formats.onnx.label_map import label_map
+from dettoolkit.detection.spec import DetectionSection, Level
+from dettoolkit.formats import open_engine
+from dettoolkit.formats.onnx import convert as converter
+from dettoolkit.formats.onnx.convert import OPSET, stamp
 from dettoolkit.formats.onnx.nodes import Nodes
-from dettoolkit.loading import open_checkpoint
-from dettoolkit.manifest import DetectionSection, ExportFacts, Manifest, ManifestError, SegmentationSection
-from dettoolkit.preprocessing import normalize
+from dettoolkit.loading import open_checkpoint, read_manifest
+from dettoolkit.manifest import ManifestError
+from dettoolkit.preprocessing import fit_image, normalize
+from dettoolkit.segmentation.onnx import label_map
+from dettoolkit.segmentation.spec import SegmentationSection
+from dettoolkit.tasks import spec_for
 
 INPUT_HW = (32, 48)
-ANCHORS = {
-    "grids_hw": ((4, 6), (2, 3)),
-    "min_scale": 0.2,
-    "max_scale": 0.9,
-    "aspect_ratios": (2.0,),
-    "reduce_first_level": False,
-    "clip": False,
-}
+GRIDS = ((4, 6), (2, 3))
+SIZES = cell_sizes(
+    levels=2, min_scale=0.2, max_scale=0.9, aspect_ratios=(2.0,), reduce_first_level=False, clip=False
+)
+LEVELS = tuple(Level(grid_hw=grid, sizes=sizes) for grid, sizes in zip(GRIDS, SIZES, strict=True))
 BOXES = 30 * 4
 CLASSES = 3
+NAMES = {"class_names": ("a", "b", "c"), "class_ids": (1, 2, 3)}
 
 
 def facts(**changes):
-    values = {"activation": "sigmoid", "score_threshold": 0.3, "nms_iou": 0.5, "candidates_per_class": 100}
-    values |= {"max_detections": 20, "threshold": 0.5, "anchors": ANCHORS}
-    return DetectionSection(**(values | changes))
+    values = {"activation": "sigmoid", "background": True, "coder": "deltas", "score_threshold": 0.3}
+    values |= {"nms_iou": 0.5, "candidates_per_class": 100, "max_detections": 20, "threshold": 0.5}
+    return DetectionSection(**(NAMES | values | {"levels": LEVELS} | changes))
 
 
-def manifest_of(task, **changes):
-    sections = {"detection": facts()} if task == "detection" else {}
-    if task == "segmentation":
-        sections = {"segmentation": SegmentationSection(align_corners=False)}
-    values = {"name": "toy", "class_names": ("a", "b", "c"), "class_ids": (1, 2, 3), "input_hw": INPUT_HW}
-    values |= {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "recipe": {}, "versions": {}}
-    return Manifest(**(values | sections | {"export": ExportFacts(format="onnx")} | changes))
-
-
-def exporting(manifest, **changes):
-    return dataclasses.replace(manifest, export=ExportFacts(format="onnx", **changes))
+def manifest_of(task, section=None, **changes):
+    if section is None:
+        section = {
+            "detection": facts(),
+            "segmentation": SegmentationSection(**NAMES, align_corners=False),
+            "classification": ClassificationSection(**NAMES),
+        }[task]
+    statistics = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    return handmade(section, **({"input_hw": INPUT_HW} | statistics | changes))
 
 
 class ToyDetector(nn.Module):
@@ -90,6 +102,16 @@ class ToySegmenter(nn.Module):
         return self.convolution(images)
 
 
+class ToyClassifier(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(7)
+        self.convolution = nn.Conv2d(3, CLASSES, 8, stride=8)
+
+    def forward(self, images):
+        return self.convolution(images).amax((2, 3))
+
+
 class Same(nn.Module):
     """Return the images, so that a test sees what a network would."""
 
@@ -97,7 +119,7 @@ class Same(nn.Module):
         return images * 1.0
 
 
-TOYS = {"detection": ToyDetector, "segmentation": ToySegmenter}
+TOYS = {"detection": ToyDetector, "segmentation": ToySegmenter, "classification": ToyClassifier}
 
 
 def run_nodes(inputs, outputs_of):
@@ -109,7 +131,7 @@ def run_nodes(inputs, outputs_of):
     g = Nodes("postprocess")
     outputs = outputs_of(g, *values)
     graph = ir.Graph(
-        values, outputs, nodes=g.nodes, initializers=g.constants, name="nodes", opset_imports={"": 20}
+        values, outputs, nodes=g.nodes, initializers=g.constants, name="nodes", opset_imports={"": OPSET}
     )
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -127,10 +149,8 @@ def run_detections(logits, deltas, how):
 
 
 def expected_detections(logits, deltas, how):
-    arguments = dataclasses.asdict(how)
-    arguments.pop("threshold")
-    anchors = default_boxes(input_hw=INPUT_HW, **arguments.pop("anchors"))
-    return postprocess(logits, deltas, anchors, input_hw=INPUT_HW, **arguments)
+    anchors = default_boxes(how.levels, input_hw=INPUT_HW)
+    return postprocess(logits, deltas, anchors, how, input_hw=INPUT_HW)
 
 
 def compare_detections(found, expected, how):
@@ -251,19 +271,20 @@ def test_a_single_class_and_a_single_logit():
     assert (run_labels(torch.tensor([1.0, 3.0, 2.0]).view(1, 3, 1, 1), (5, 7), True) == 1).all()
 
 
-@pytest.mark.parametrize("task", ["detection", "segmentation"])
+@pytest.mark.parametrize("task", TOYS)
 @pytest.mark.parametrize("batch", [None, 2])
 @pytest.mark.parametrize(("preprocessing", "postprocessing"), itertools.product([False, True], repeat=2))
 def test_a_file_takes_and_gives_what_its_manifest_says(tmp_path, task, batch, preprocessing, postprocessing):
-    manifest = manifest_of(task)
-    manifest = exporting(manifest, batch=batch, preprocessing=preprocessing, postprocessing=postprocessing)
+    manifest = exporting(
+        manifest_of(task), batch=batch, preprocessing=preprocessing, postprocessing=postprocessing
+    )
     network = TOYS[task]().eval()
     path = tmp_path / "toy.onnx"
     convert(network, manifest, path)
     assert read_manifest(path).to_json() == manifest.to_json()
-    session = open_engine(path, threads=1).session
+    session = opened(path, threads=1).session
     assert [each.name for each in session.get_inputs()] == ["images"]
-    assert tuple(each.name for each in session.get_outputs()) == output_names(manifest)
+    assert tuple(each.name for each in session.get_outputs()) == manifest.export.outputs
     assert session.get_providers() == ["CPUExecutionProvider"]
     for images in (1, 2, 5) if batch is None else (batch,):
         for hw in ((32, 48), (57, 31)) if preprocessing else (INPUT_HW,):
@@ -284,24 +305,27 @@ def _compare_file(path, network, manifest, *, images, hw):
     normalized = normalize(torch.from_numpy(inputs).permute(0, 3, 1, 2), manifest.mean, manifest.std)
     with torch.no_grad():
         raw = network(normalized)
-    outputs = open_engine(path, threads=1)(torch.from_numpy(pixels) if export.preprocessing else normalized)
+    outputs = opened(path, threads=1)(torch.from_numpy(pixels) if export.preprocessing else normalized)
     if not export.postprocessing:
-        for found, expected in zip(outputs, raw if isinstance(raw, tuple) else (raw,), strict=True):
-            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+        assert_close(outputs, raw)
     elif manifest.task == "segmentation":
         (labels,) = outputs
         out_hw = hw if export.preprocessing else INPUT_HW
         expected = F.interpolate(raw, out_hw, mode="bilinear").argmax(dim=1)
         assert labels.shape == (images, *out_hw)
         assert (labels == expected).float().mean() > 0.999
+    elif manifest.task == "classification":
+        scores, labels = raw.softmax(1).sort(dim=1, descending=True)
+        torch.testing.assert_close(outputs[0], scores, rtol=0, atol=1e-5)
+        assert torch.equal(outputs[1], labels)
     else:
-        expected = expected_detections(*raw, manifest.detection)
+        expected = expected_detections(*raw, manifest.section)
         if export.preprocessing:
             height, width = hw
             ratio = torch.tensor([width / INPUT_HW[1], height / INPUT_HW[0]]).repeat(2)
             expected = expected._replace(boxes_xyxy=expected.boxes_xyxy * ratio)
         assert expected.counts.min() > 0
-        compare_detections(outputs, expected, manifest.detection)
+        compare_detections(outputs, expected, manifest.section)
 
 
 @pytest.mark.parametrize("hw", [(64, 96), (57, 31), (32, 48), (20, 25)])
@@ -309,7 +333,7 @@ def test_images_are_resized_as_for_training(tmp_path, hw):
     manifest = exporting(manifest_of("segmentation"), preprocessing=True)
     convert(Same(), manifest, tmp_path / "same.onnx")
     image = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (*hw, 3), np.uint8), (5, 5), 0)
-    (found,) = open_engine(tmp_path / "same.onnx", threads=1)(torch.from_numpy(image[None]))
+    (found,) = opened(tmp_path / "same.onnx", threads=1)(torch.from_numpy(image[None]))
     resized = torch.from_numpy(resize_image(image, INPUT_HW)).permute(2, 0, 1)[None]
     off = (found - normalize(resized, manifest.mean, manifest.std)).abs()
     step = 1 / 255 / torch.tensor(manifest.std).view(3, 1, 1)
@@ -318,7 +342,32 @@ def test_images_are_resized_as_for_training(tmp_path, hw):
     assert (off < 0.001 * step).float().mean() > (0.999 if hw == INPUT_HW else 0.75)
 
 
-@pytest.mark.parametrize("run", ["tiny_run", "tiny_segmentation_run"])
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize("hw", [(64, 96), (57, 31), (200, 48), (20, 25)])
+def test_images_are_cropped_as_for_evaluation(tmp_path, hw, antialias):
+    how = {"fit": "crop", "crop_fraction": 0.8, "antialias": antialias, "input_hw": (32, 32)}
+    manifest = exporting(manifest_of("segmentation", **how), preprocessing=True)
+    convert(Same(), manifest, tmp_path / "same.onnx")
+    image = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (*hw, 3), np.uint8), (5, 5), 0)
+    (found,) = opened(tmp_path / "same.onnx", threads=1)(torch.from_numpy(image[None]))
+    fitted = torch.from_numpy(fit_image(image, manifest)).permute(2, 0, 1)[None]
+    off = (found - normalize(fitted, manifest.mean, manifest.std)).abs()
+    step = 1 / 255 / torch.tensor(manifest.std).view(3, 1, 1)
+    assert (off < 1.001 * step).all()  # a gray level
+    assert (off < 0.001 * step).float().mean() > 0.7
+
+
+def test_a_classifier_gives_its_best_classes(tiny_classification, tmp_path):
+    wishes = {"batch": None, "preprocessing": True, "postprocessing": True}
+    network, manifest = tiny_model(tiny_classification, tmp_path, format="onnx", **wishes)
+    convert(network, manifest, tmp_path / "model.onnx")
+    images = [picture((64, 64), seed) for seed in range(3)]
+    found = load(tmp_path / "model.onnx").predict_batch(images)
+    for ours, theirs in zip(found, reference(network, manifest).predict_batch(images), strict=True):
+        assert_same_result(ours, theirs)
+
+
+@pytest.mark.parametrize("run", ["tiny_run", "tiny_segmentation_run", "tiny_classification_run"])
 def test_a_trained_network_gives_what_it_does_in_pytorch(run, request, tmp_path):
     manifest, network = open_checkpoint(request.getfixturevalue(run))
     manifest = exporting(dataclasses.replace(manifest, input_hw=(64, 64)))
@@ -329,11 +378,9 @@ def test_a_trained_network_gives_what_it_does_in_pytorch(run, request, tmp_path)
     images = torch.randn(3, 3, 64, 64)
     with torch.no_grad():
         expected = network.eval()(images)
-    for found, wanted in zip(
-        open_engine(path)(images), expected if isinstance(expected, tuple) else (expected,), strict=True
-    ):
-        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    assert_close(opened(path)(images), expected)
     model = onnx.load(path)
+    assert [each.version for each in model.opset_import if not each.domain] == [OPSET]
     assert "BatchNormalization" not in {
         node.op_type for node in model.graph.node
     }  # it is in the convolutions
@@ -345,7 +392,7 @@ def test_a_trained_network_gives_what_it_does_in_pytorch(run, request, tmp_path)
 
 
 def test_the_manifest_is_replaced_and_nothing_else(tmp_path):
-    manifest = manifest_of("segmentation")
+    manifest = exporting(manifest_of("segmentation"))
     path = tmp_path / "toy.onnx"
     convert(ToySegmenter(), manifest, path)
     before = onnx.load(path)
@@ -362,21 +409,21 @@ def test_a_file_that_exists_is_kept(tmp_path):
     path = tmp_path / "toy.onnx"
     path.write_text("mine")
     with pytest.raises(FileExistsError):
-        convert(ToySegmenter(), manifest_of("segmentation"), path)
+        convert(ToySegmenter(), exporting(manifest_of("segmentation")), path)
     assert path.read_text() == "mine"
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"mode": "slide"}, "evaluation.mode=whole"),
+        ({"mode": "slide", "window_hw": (8, 8), "stride_hw": (8, 8)}, "evaluation.mode=whole"),
         ({"scales": (0.5, 1.0)}, r"scales \[0.5, 1.0\]"),
         ({"flip": True}, "evaluation.flip=false"),
     ],
 )
 def test_what_one_input_size_cannot_do_is_refused(tmp_path, changes, message):
-    segmentation = SegmentationSection(align_corners=False, **changes)
-    manifest = exporting(manifest_of("segmentation", segmentation=segmentation), postprocessing=True)
+    section = SegmentationSection(**NAMES, align_corners=False, **changes)
+    manifest = exporting(manifest_of("segmentation", section), postprocessing=True)
     with pytest.raises(ValueError, match=message):
         convert(ToySegmenter(), manifest, tmp_path / "toy.onnx")
     assert not list(tmp_path.iterdir())
@@ -386,16 +433,17 @@ def test_what_one_input_size_cannot_do_is_refused(tmp_path, changes, message):
     ("changes", "message"), [({"export": None}, "export section"), ({"input_hw": None}, "set input_hw")]
 )
 def test_a_manifest_must_say_what_to_export(tmp_path, changes, message):
+    manifest = dataclasses.replace(exporting(manifest_of("segmentation")), **changes)
     with pytest.raises(ValueError, match=message):
-        convert(ToySegmenter(), manifest_of("segmentation", **changes), tmp_path / "toy.onnx")
+        converter.convert(ToySegmenter(), manifest, tmp_path / "toy.onnx", spec_for(manifest))
 
 
 def test_other_files_are_told_apart(tmp_path):
     path = tmp_path / "other.onnx"
     path.write_bytes(b"no model")
     with pytest.raises(ValueError, match="ONNX Runtime cannot open"):
-        open_engine(path)
-    convert(ToySegmenter(), manifest_of("segmentation"), tmp_path / "toy.onnx")
+        open_engine(path, outputs=())
+    convert(ToySegmenter(), exporting(manifest_of("segmentation")), tmp_path / "toy.onnx")
     model = onnx.load(tmp_path / "toy.onnx")
     del model.metadata_props[:]
     path.write_bytes(model.SerializeToString())
@@ -406,4 +454,4 @@ def test_other_files_are_told_apart(tmp_path):
 def test_a_missing_runtime_names_its_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'dettoolkit\[onnx\]'"):
-        open_engine(tmp_path / "toy.onnx")
+        open_engine(tmp_path / "toy.onnx", outputs=())

@@ -10,11 +10,15 @@ import torch
 from tiny_exports import (
     TASKS,
     assert_close,
-    assert_same_answer,
+    assert_same_result,
+    convert,
+    convert_all,
     normalized,
+    opened,
     picture,
     reference,
     tiny_model,
+    with_section,
 )
 
 from dettoolkit.formats.openvino.open import library
@@ -27,27 +31,25 @@ except ModuleNotFoundError:
 from dettoolkit import load
 from dettoolkit.export.command import export
 from dettoolkit.export.request import Request
-from dettoolkit.formats import open_engine, read_manifest
+from dettoolkit.formats import NAMES, open_engine
 from dettoolkit.formats.openvino import convert as converter
+from dettoolkit.loading import read_manifest
 from dettoolkit.manifest import ManifestError
 
 each_task = pytest.mark.parametrize("task", TASKS)
 
 
 @pytest.fixture(scope="module")
-def models(tiny, tiny_segmentation, tmp_path_factory):
+def models(request, tmp_path_factory):
     """Return for each task and kind of file (raw, whole) the network, the manifest and the file.
 
-    Raw files take a normalized image; whole ones any number of images as they are, and give answers.
+    Raw files take a normalized image; whole ones any number of images as they are, and give results.
     """
     kinds = {"raw": {}, "whole": {"batch": None, "preprocessing": True, "postprocessing": True}}
     made = {}
-    for task, fixture in zip(TASKS, (tiny, tiny_segmentation), strict=True):
-        for kind, wishes in kinds.items():
-            folder = tmp_path_factory.mktemp(task)
-            network, manifest = tiny_model(fixture, folder, format="openvino", **wishes)
-            converter.convert(network, manifest, folder / "model.xml")
-            made[task, kind] = (network, manifest, folder / "model.xml")
+    for kind, wishes in kinds.items():
+        models = convert_all(request, tmp_path_factory, format="openvino", ending=".xml", **wishes)
+        made |= {(task, kind): model for task, model in models.items()}
     return made
 
 
@@ -55,7 +57,7 @@ def models(tiny, tiny_segmentation, tmp_path_factory):
 def test_outputs_are_pytorchs(models, task):
     network, _, path = models[task, "raw"]
     for threads in (None, 1, 2):
-        engine = open_engine(path, threads=threads)
+        engine = opened(path, threads=threads)
         images = normalized(seed=threads or 0)
         with torch.inference_mode():
             expected = network(images)
@@ -63,7 +65,7 @@ def test_outputs_are_pytorchs(models, task):
         assert_close(first, expected)
         assert_close(engine(images.to(memory_format=torch.channels_last)), expected)
         engine(torch.zeros_like(images))
-        assert_close(first, expected)  # not overwritten by the next answer
+        assert_close(first, expected)  # not overwritten by the next run
 
 
 def test_weights_are_not_rounded(models):
@@ -75,11 +77,11 @@ def test_weights_are_not_rounded(models):
 
 @each_task
 @pytest.mark.parametrize("kind", ["raw", "whole"])
-def test_answers_are_pytorchs(models, task, kind):
+def test_results_are_pytorchs(models, task, kind):
     network, manifest, path = models[task, kind]
     image = picture((64, 64))  # not resized, which may differ by one of 255 when it is inside
     expected = reference(network, manifest).predict_batch([image], threshold=None)
-    assert_same_answer(load(path).predict_batch([image], threshold=None)[0], expected[0])
+    assert_same_result(load(path).predict_batch([image], threshold=None)[0], expected[0])
 
 
 @pytest.mark.parametrize("hw", [(48, 80), (131, 70)])
@@ -88,20 +90,20 @@ def test_images_of_other_sizes_several_at_once(models, hw):
     network, manifest, _ = models["segmentation", "raw"]
     images = [picture(hw, seed) for seed in range(3)]
     expected = reference(network, manifest).predict_batch(images, threshold=None)
-    (labels,) = open_engine(path)(torch.from_numpy(np.stack(images)))
+    (labels,) = opened(path)(torch.from_numpy(np.stack(images)))
     assert labels.dtype == torch.uint8
     assert labels.shape == (3, *hw)
     for ours, theirs in zip(labels.numpy(), expected, strict=True):
         assert (ours == theirs.labels).mean() > 0.97  # of random weights, whose borders are everywhere
 
 
-def test_nothing_found_is_an_answer_too(tiny, models, tmp_path):
-    (answer,) = load(models["detection", "raw"][2]).predict_batch([picture()], threshold=1.0)
-    assert answer.boxes_xyxy.shape == (0, 4)
+def test_nothing_found_is_a_result_too(tiny, models, tmp_path):
+    (result,) = load(models["detection", "raw"][2]).predict_batch([picture()], threshold=1.0)
+    assert result.boxes_xyxy.shape == (0, 4)
     network, manifest = tiny_model(tiny, tmp_path, format="openvino", preprocessing=True, postprocessing=True)
-    nothing = replace(manifest, detection=replace(manifest.detection, score_threshold=1.0))
-    converter.convert(network, nothing, tmp_path / "model.xml")
-    boxes, scores, labels, counts = open_engine(tmp_path / "model.xml")(torch.from_numpy(picture())[None])
+    nothing = with_section(manifest, score_threshold=1.0)
+    convert(network, nothing, tmp_path / "model.xml")
+    boxes, scores, labels, counts = opened(tmp_path / "model.xml")(torch.from_numpy(picture())[None])
     assert counts.tolist() == [0]
     assert set(labels.flatten().tolist()) == {-1}
     assert not boxes.any()
@@ -111,8 +113,8 @@ def test_nothing_found_is_an_answer_too(tiny, models, tmp_path):
 @each_task
 def test_the_manifest_is_replaced_and_all_else_stays(models, task, tmp_path):
     _, manifest, original = models[task, "raw"]
-    path = tmp_path / "copy.xml"
-    for source, place in zip(converter.files_of(original), converter.files_of(path), strict=True):
+    path, files_of = tmp_path / "copy.xml", NAMES["openvino"].files_of
+    for source, place in zip(files_of(original), files_of(path), strict=True):
         place.write_bytes(source.read_bytes())
     assert read_manifest(path).to_json() == manifest.to_json()
     note = '<"&> ä\n\t' * 99
@@ -120,9 +122,7 @@ def test_the_manifest_is_replaced_and_all_else_stays(models, task, tmp_path):
     converter.stamp(path, stamped)
     assert read_manifest(path).to_json() == stamped.to_json()
     assert path.with_suffix(".bin").read_bytes() == original.with_suffix(".bin").read_bytes()
-    for ours, theirs in zip(
-        open_engine(path)(normalized()), open_engine(original)(normalized()), strict=True
-    ):
+    for ours, theirs in zip(opened(path)(normalized()), opened(original)(normalized()), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
@@ -135,10 +135,10 @@ def test_files_that_are_none_are_refused(models, tmp_path):
     with pytest.raises(ManifestError, match="exported by something else"):
         load(path)
     with pytest.raises(ValueError, match=r"broken\.bin, is not beside it"):
-        open_engine(path)
+        open_engine(path, outputs=())
     path.with_suffix(".bin").touch()
     with pytest.raises(ValueError, match=r"OpenVINO cannot open .*broken\.xml"):
-        open_engine(path)
+        open_engine(path, outputs=())
 
 
 def test_an_xml_that_grows_or_reads_other_files_is_refused(models, tmp_path):
@@ -164,7 +164,7 @@ def test_files_that_exist_are_kept(models, tmp_path):
     network, manifest, path = models["segmentation", "raw"]
     before = path.read_bytes()
     with pytest.raises(FileExistsError):
-        converter.convert(network, manifest, path)
+        convert(network, manifest, path)
     assert path.read_bytes() == before
 
 
@@ -172,7 +172,7 @@ def test_int8_is_refused(models, tmp_path):
     network, manifest, _ = models["segmentation", "raw"]
     wish = replace(manifest, export=replace(manifest.export, precision="int8"))
     with pytest.raises(ValueError, match="made in float32 only"):
-        converter.convert(network, wish, tmp_path / "model.xml")
+        convert(network, wish, tmp_path / "model.xml")
 
 
 def test_nothing_is_reported_to_anybody(models, tmp_path):
@@ -189,8 +189,9 @@ def test_nothing_is_reported_to_anybody(models, tmp_path):
     assert not (tmp_path / "intel").exists()  # where it keeps a number by which it knows the user
 
 
-def test_a_trained_run_goes_through_the_gate(tiny_segmentation_run, tmp_path):
-    done = export(tiny_segmentation_run, tmp_path / "model.xml", Request(format="openvino"))
+@pytest.mark.parametrize("run", ["tiny_segmentation_run", "tiny_classification_run"])
+def test_a_trained_run_goes_through_the_gate(run, request, tmp_path):
+    done = export(request.getfixturevalue(run), tmp_path / "model.xml", Request(format="openvino"))
     assert {each.name for each in tmp_path.iterdir()} == {"model.xml", "model.bin", done.report_path.name}
     manifest = load(done.path).manifest
     assert manifest.export.format == "openvino"

@@ -1,6 +1,5 @@
 """Programs of torch.export against the networks that they were made of."""
 
-import dataclasses
 from functools import partial
 
 import cv2
@@ -8,14 +7,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny_exports import assert_close, convert, exporting, handmade, opened
 from torch import nn
 
 from dettoolkit.datasets.images import resize_image
-from dettoolkit.formats import open_engine, read_manifest
-from dettoolkit.formats.pt2.convert import convert, stamp
-from dettoolkit.loading import open_checkpoint
-from dettoolkit.manifest import ExportFacts, Manifest, ManifestError, SegmentationSection
+from dettoolkit.formats import open_engine
+from dettoolkit.formats.pt2.convert import stamp
+from dettoolkit.loading import open_checkpoint, read_manifest
+from dettoolkit.manifest import ManifestError
 from dettoolkit.preprocessing import normalize
+from dettoolkit.segmentation.spec import SegmentationSection
 
 INPUT_HW = (32, 48)
 
@@ -30,34 +31,26 @@ class Toy(nn.Module):
         return self.convolution(images)
 
 
-def manifest_of(**changes):
-    return Manifest(
-        name="toy",
-        class_names=("a", "b", "c", "d"),
-        class_ids=(1, 2, 3, 4),
-        mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225),
-        input_hw=INPUT_HW,
-        recipe={},
-        versions={},
-        segmentation=SegmentationSection(align_corners=True),
-        export=ExportFacts(format="pt2", **changes),
+def manifest_of(**wishes):
+    section = SegmentationSection(
+        class_names=("a", "b", "c", "d"), class_ids=(1, 2, 3, 4), align_corners=True
     )
+    statistics = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    return exporting(handmade(section, input_hw=INPUT_HW, **statistics), format="pt2", **wishes)
 
 
 def test_an_exported_network_gives_what_it_does_in_pytorch(tiny_run, tmp_path):
     manifest, network = open_checkpoint(tiny_run)
-    manifest = dataclasses.replace(manifest, export=ExportFacts(format="pt2"))
+    manifest = exporting(manifest, format="pt2")
     path = tmp_path / "run.pt2"
     convert(network, manifest, path)
     assert read_manifest(path).to_json() == manifest.to_json()
-    engine = open_engine(path, threads=1, trust=True)
+    engine = opened(path, threads=1, trust=True)
     for batch in (1, 2, 5):
         images = torch.randn(batch, 3, 64, 64)
         with torch.no_grad():
             expected = network.eval()(images)
-        for found, wanted in zip(engine(images), expected, strict=True):
-            torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+        assert_close(engine(images), expected)
     assert b".py" not in path.read_bytes()  # no traces of the machine that exported
 
 
@@ -68,7 +61,7 @@ def test_a_file_takes_and_gives_what_its_manifest_says(tmp_path, batch, preproce
     manifest = manifest_of(batch=batch, preprocessing=preprocessing, postprocessing=postprocessing)
     network = Toy().eval()
     convert(network, manifest, tmp_path / "toy.pt2")
-    engine = open_engine(tmp_path / "toy.pt2", threads=1, trust=True)
+    engine = opened(tmp_path / "toy.pt2", threads=1, trust=True)
     for images in (1, 2, 5) if batch is None else (batch,):
         for hw in (INPUT_HW, (57, 31), (40, 40)) if preprocessing else (INPUT_HW,):
             noise = np.random.default_rng(images).integers(0, 256, (images, *hw, 3), np.uint8)
@@ -90,8 +83,8 @@ def test_a_file_takes_and_gives_what_its_manifest_says(tmp_path, batch, preproce
 
 def test_a_detectors_answers_are_refused(tiny_run, tmp_path):
     manifest, network = open_checkpoint(tiny_run)
-    manifest = dataclasses.replace(manifest, export=ExportFacts(format="pt2", postprocessing=True))
-    with pytest.raises(ValueError, match=r"leave it out, dettoolkit\.load does it, or export to ONNX"):
+    manifest = exporting(manifest, format="pt2", postprocessing=True)
+    with pytest.raises(ValueError, match=r"a detector.*omit it.*dettoolkit\.load does it"):
         convert(network, manifest, tmp_path / "run.pt2")
     assert not list(tmp_path.iterdir())
 
@@ -100,11 +93,11 @@ def test_the_manifest_is_replaced_and_nothing_else(tmp_path):
     path = tmp_path / "toy.pt2"
     convert(Toy(), manifest_of(), path)
     images = torch.randn(3, 3, *INPUT_HW)
-    before = open_engine(path, trust=True)(images)
+    before = opened(path, trust=True)(images)
     manifest = manifest_of(parity={"labels": 1.0})
     stamp(path, manifest)
     assert read_manifest(path) == manifest
-    assert torch.equal(open_engine(path, trust=True)(images)[0], before[0])
+    assert torch.equal(opened(path, trust=True)(images)[0], before[0])
 
 
 def test_a_file_that_exists_is_kept(tmp_path):
@@ -119,7 +112,7 @@ def test_threads_are_those_asked_for_while_it_runs_only(tmp_path):
     convert(Toy(), manifest_of(), tmp_path / "toy.pt2")
     before = torch.get_num_threads()
     seen = []
-    engine = open_engine(tmp_path / "toy.pt2", threads=before + 1, trust=True)
+    engine = opened(tmp_path / "toy.pt2", threads=before + 1, trust=True)
     program = engine.program
     engine.program = lambda images: (seen.append(torch.get_num_threads()), program(images))[1]
     engine(torch.randn(1, 3, *INPUT_HW))
@@ -130,7 +123,7 @@ def test_threads_are_those_asked_for_while_it_runs_only(tmp_path):
 def test_other_files_are_told_apart(tmp_path):
     path = tmp_path / "other.pt2"
     path.write_bytes(b"no program")
-    for read in (partial(open_engine, trust=True), read_manifest):
+    for read in (partial(open_engine, outputs=(), trust=True), read_manifest):
         with pytest.raises(ValueError, match="no whole archive of torch"):
             read(path)
     torch.export.save(torch.export.export(Toy(), (torch.randn(1, 3, 8, 8),)), path)
@@ -138,4 +131,4 @@ def test_other_files_are_told_apart(tmp_path):
         read_manifest(path)
     torch.save({"a": 1}, path)
     with pytest.raises(ValueError, match="cannot open"):
-        open_engine(path, trust=True)
+        open_engine(path, outputs=(), trust=True)

@@ -6,16 +6,17 @@ from random_weights import randomize
 from torch import nn
 
 from dettoolkit.config import load_recipe
-from dettoolkit.deploy import build_network
 from dettoolkit.formats.fusion import Pointwise, fused, with_products
 from dettoolkit.formats.pytorch import PytorchEngine
+from dettoolkit.tasks import spec_of
 
 RECIPES = ["ssdlite_mnv3_large", "ssdlite_mnv3_large_torchvision", "lraspp_mnv3_large", "lraspp_mnv3_small"]
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_network_gives_the_same_without_its_normalization(name):
-    network = randomize(build_network(load_recipe(name).recipe, num_classes=5))
+    recipe = load_recipe(name).recipe
+    network = randomize(spec_of(recipe).build_network(recipe, num_classes=5))
     state = {key: value.clone() for key, value in network.state_dict().items()}
     images = torch.randn(2, 3, 96, 128, generator=torch.Generator().manual_seed(1))
     engine = PytorchEngine(network, torch.device("cpu"))

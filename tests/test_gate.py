@@ -8,58 +8,38 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tiny_exports import exporting, handmade, with_section
 
-from dettoolkit.export.agreement import Parity
-from dettoolkit.export.metric import Source
-from dettoolkit.export.report import EXACT, QUANTIZED, RESIZED, GateError, Report, tolerances_of
+from dettoolkit.export.report import GateError, Report
 from dettoolkit.export.request import Request
 from dettoolkit.export.sample_images import evenly, read, views
-from dettoolkit.manifest import Anchors, DetectionSection, ExportFacts, Manifest, SegmentationSection
-
-ANCHORS: Anchors = {
-    "grids_hw": ((1, 2),),
-    "min_scale": 0.5,
-    "max_scale": 0.9,
-    "aspect_ratios": (),
-    "reduce_first_level": False,
-    "clip": True,
-}
-DETECTION = DetectionSection(
-    activation="sigmoid",
-    score_threshold=0.01,
-    nms_iou=0.5,
-    candidates_per_class=100,
-    max_detections=100,
-    threshold=0.3,
-    anchors=ANCHORS,
-)
+from dettoolkit.export.tolerances import tolerances_of
+from dettoolkit.formats import Format
+from dettoolkit.run import ImageFile
+from dettoolkit.segmentation.spec import SegmentationSection
+from dettoolkit.spec import Comparison
+from dettoolkit.tasks import spec_for
 
 
-def manifest(task="segmentation", **export):
-    return Manifest(
-        name="by hand",
-        class_names=("road", "car"),
-        class_ids=(0, 1),
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
-        input_hw=(8, 16),
-        recipe={},
-        versions={},
-        detection=DETECTION if task == "detection" else None,
-        segmentation=SegmentationSection(align_corners=False) if task == "segmentation" else None,
-        export=ExportFacts(format="onnx", **export),
-    )
+def manifest(**export):
+    section = SegmentationSection(class_names=("road", "car"), class_ids=(0, 1), align_corners=False)
+    return exporting(handmade(section), **export)
+
+
+def tolerances(described, own=()):
+    return tolerances_of(spec_for(described), described, dict(own))
 
 
 GOOD = {"raw": 1e-6, "pixels": 0.0, "worst_class": 0.0}
 
 
-def report(figures=None, *, scores=None, doubts=(), own=None, described=None):
+def report(errors=None, *, scores=None, doubts=(), own=None, described=None):
     described = manifest() if described is None else described
     return Report(
         manifest=described,
-        parity=Parity(images=4, figures=GOOD if figures is None else figures, doubts=doubts),
-        tolerances=tolerances_of(described, own or {}),
+        images=4,
+        comparison=Comparison(errors=GOOD if errors is None else errors, doubts=doubts),
+        tolerances=tolerances(described, own or {}),
         monitor="mIoU",
         scores=scores,
         milliseconds=(2.0, 1.0),
@@ -75,19 +55,19 @@ def test_agreement_passes_and_is_told():
     data = good.to_dict()
     assert json.loads(json.dumps(data, allow_nan=False)) == data
     assert data["scores"] == {"pytorch": 0.5, "exported": 0.5}
-    assert data["figures"] == {**GOOD}
+    assert data["errors"] == GOOD
 
 
 @pytest.mark.parametrize("name", ["raw", "pixels", "worst_class"])
 @pytest.mark.parametrize("value", [0.5, math.nan, math.inf])
-def test_every_figure_counts_and_nan_is_no_agreement(name, value):
+def test_every_error_counts_and_nan_is_no_agreement(name, value):
     (failure,) = report({**GOOD, name: value}).failures
     assert f"({name})" in failure
     assert "at most" in failure
 
 
 @pytest.mark.parametrize("name", list(GOOD))
-def test_a_figure_that_was_not_measured_is_no_agreement(name):
+def test_an_error_that_was_not_measured_is_no_agreement(name):
     (failure,) = report({key: value for key, value in GOOD.items() if key != name}).failures
     assert f"'{name}' could not be measured" in failure
 
@@ -122,10 +102,21 @@ def test_an_int8_file_is_judged_by_its_score_and_without_one_by_its_answers():
 
 
 def test_strictness_depends_on_the_kind_of_file():
-    assert tolerances_of(manifest(), {}) == EXACT.tolerances
-    assert tolerances_of(manifest(preprocessing=True), {}) == RESIZED.tolerances
-    assert tolerances_of(manifest(precision="int8", preprocessing=True), {}) == QUANTIZED.tolerances
-    assert tolerances_of(manifest(), {"raw": 0.5})["raw"] == 0.5
+    exact, resized, quantized = (
+        tolerances(manifest(**wishes))
+        for wishes in ({}, {"preprocessing": True}, {"preprocessing": True, "precision": "int8"})
+    )
+    assert exact.keys() == resized.keys() == {"raw", "pixels", "worst_class", "metric"}
+    assert exact["raw"] < resized["raw"]
+    assert exact["pixels"] < resized["pixels"] < quantized["pixels"]
+    assert "raw" not in quantized
+    assert tolerances(manifest(), {"raw": 0.5})["raw"] == 0.5
+
+
+def test_errors_that_no_person_may_judge_are_none_of_json():
+    told = report({**GOOD, "raw": math.nan}, scores=(math.nan, 0.5)).to_dict()
+    assert told["errors"]["raw"] is None
+    assert told["scores"] == {"pytorch": None, "exported": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -139,7 +130,7 @@ def test_strictness_depends_on_the_kind_of_file():
 )
 def test_a_tolerance_that_means_nothing_is_refused(own, sentence):
     with pytest.raises(ValueError, match=sentence):
-        tolerances_of(manifest(), own)
+        tolerances(manifest(), own)
 
 
 def test_images_are_spread_evenly():
@@ -153,7 +144,7 @@ def test_no_image_or_none_that_can_be_read_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no image can be read"):
         read([])
     with pytest.raises(ValueError, match=r"broken\.png"):
-        read([Source(tmp_path / "broken.png", None)])
+        read([ImageFile(tmp_path / "broken.png")])
 
 
 def test_resizing_inside_is_tried_with_sizes_that_are_not_the_networks():
@@ -180,11 +171,11 @@ def converted(tmp_path_factory, tiny_segmentation_run, tiny_learnt_run):
 
     made = {}
 
-    def convert(network, described, path):
+    def convert(network, described, path, spec):
         key = described.to_json()
         if key not in made:
             made[key] = tmp_path_factory.mktemp("converted") / "model.onnx"
-            converter.convert(network, described, made[key])
+            converter.convert(network, described, made[key], spec)
         path.write_bytes(made[key].read_bytes())
 
     return convert
@@ -193,18 +184,21 @@ def converted(tmp_path_factory, tiny_segmentation_run, tiny_learnt_run):
 @pytest.fixture
 def attempt(monkeypatch, converted, tmp_path):
     """Return a function that exports a run by a converter which breaks what it made."""
-    from dettoolkit.export import command
-    from dettoolkit.export import verify as trial
+    from dettoolkit.export import command, verify
     from dettoolkit.formats.onnx import convert as converter
 
+    module = Format.module
+
     def export(run, break_it=lambda network, described, path: None, stamp=converter.stamp, **wishes):
-        def convert(network, described, path):
-            converted(network, described, path)
+        def convert(network, described, path, spec):
+            converted(network, described, path, spec)
             break_it(network, described, path)
 
         fake = SimpleNamespace(convert=convert, stamp=stamp)
-        monkeypatch.setattr(command, "import_module", lambda name: fake)
-        monkeypatch.setattr(trial, "TIMES", 1)
+        monkeypatch.setattr(
+            Format, "module", lambda kind, name: fake if name == "convert" else module(kind, name)
+        )
+        monkeypatch.setattr(verify, "TIMES", 1)
         return command.export(run, tmp_path / "out" / "model.onnx", Request(**wishes))
 
     export.folder = tmp_path / "out"
@@ -264,13 +258,13 @@ def test_a_good_file_is_written_with_its_report(attempt, tiny_segmentation_run):
     files = sorted(each.name for each in attempt.folder.iterdir())
     assert files == ["model.onnx", "model.onnx.report.json"]
     assert done.report.failures == []
-    from dettoolkit.formats import read_manifest
+    from dettoolkit.loading import read_manifest
 
     described = read_manifest(done.path)
     assert described.export.parity["failures"] == []
-    assert described.export.parity["figures"].keys() == {"raw", "pixels", "worst_class"}
+    assert described.export.parity["errors"].keys() == {"raw", "pixels", "worst_class"}
     told = json.loads(done.report_path.read_text())
-    assert told["figures"] == described.export.parity["figures"]
+    assert told["errors"] == described.export.parity["errors"]
     assert told["images"] == 5
     assert any("48 x 64" in note for note in told["notes"])  # images of 45 x 61 are resized
     with pytest.raises(FileExistsError, match="exists already"):
@@ -300,9 +294,24 @@ def test_a_wrong_detector_is_not_written(attempt, tiny_learnt_run, change):
 
 
 @pytest.mark.learnt
+def test_a_good_classifier_is_written_and_a_wrong_one_is_not(attempt, tiny_classification_run):
+    for wishes in ({"metric": True}, {"preprocessing": True, "postprocessing": True, "batch": None}):
+        errors = attempt(tiny_classification_run, **wishes).report.errors
+        assert errors["top1"] == 0
+        assert ("metric" in errors) == ("metric" in wishes)
+        for path in attempt.folder.iterdir():
+            path.unlink()
+    with pytest.raises(GateError, match=r"\(raw\)"):
+        attempt(tiny_classification_run, edited(perturb))
+    with pytest.raises(ValueError, match="--score-threshold"):
+        attempt(tiny_classification_run, score_threshold=0.1)
+    assert list(attempt.folder.iterdir()) == []
+
+
+@pytest.mark.learnt
 def test_a_good_detector_is_written(attempt, tiny_learnt_run):
-    figures = attempt(tiny_learnt_run, batch=None).report.figures
-    assert figures["detections"] == 0
+    errors = attempt(tiny_learnt_run, batch=None).report.errors
+    assert errors["detections"] == 0
 
 
 def shift_the_mean(proto):
@@ -327,7 +336,7 @@ def test_another_normalization_inside_is_not_written(attempt, tiny_segmentation_
     done = attempt(tiny_segmentation_run, **inside)
     for path in attempt.folder.iterdir():
         path.unlink()
-    assert done.report.figures.keys() == {"pixels", "worst_class"}
+    assert done.report.errors.keys() == {"pixels", "worst_class"}
     with pytest.raises(GateError, match=r"\(pixels\)"):
         attempt(tiny_segmentation_run, edited(shift_the_mean), **inside)
     assert list(attempt.folder.iterdir()) == []
@@ -339,7 +348,7 @@ def test_a_converter_that_changes_the_network_itself_is_found_out(attempt, conve
     def break_it(network, described, path):
         next(network.parameters()).data.mul_(1.5)  # both the network at hand and the file
         path.unlink()
-        converter.convert(network, described, path)
+        converter.convert(network, described, path, spec_for(described))
 
     with pytest.raises(GateError, match=r"\(raw\)"):
         attempt(tiny_segmentation_run, break_it)
@@ -349,9 +358,9 @@ def test_a_file_that_describes_itself_otherwise_is_not_written(attempt, tiny_seg
     from dettoolkit.formats.onnx import convert as converter
 
     def other_classes(network, described, path):
-        converter.stamp(path, replace(described, class_names=described.class_names[::-1]))
+        converter.stamp(path, with_section(described, class_names=described.class_names[::-1]))
 
-    with pytest.raises(GateError, match="describes itself otherwise"):
+    with pytest.raises(GateError, match="does not describe itself as it should"):
         attempt(tiny_segmentation_run, other_classes)
 
     def damage(path, described):
@@ -375,7 +384,7 @@ def test_a_file_that_does_not_run_is_not_written(attempt, tiny_segmentation_run)
 
         path.unlink()
         fixed = replace(described, export=replace(described.export, batch=1))
-        converter.convert(network, fixed, path)
+        converter.convert(network, fixed, path, spec_for(fixed))
         converter.stamp(path, described)
 
     with pytest.raises(GateError, match="does not run"):
@@ -396,7 +405,7 @@ def test_what_came_to_exist_meanwhile_is_not_overwritten(attempt, tiny_segmentat
     def interfere(network, described, path):
         (attempt.folder / "model.onnx").write_text("precious")
 
-    with pytest.raises(FileExistsError, match="come to exist"):
+    with pytest.raises(FileExistsError, match="by something else meanwhile"):
         attempt(tiny_segmentation_run, interfere)
     assert [each.name for each in attempt.folder.iterdir()] == ["model.onnx"]
     assert (attempt.folder / "model.onnx").read_text() == "precious"
@@ -421,7 +430,7 @@ def test_wishes_that_cannot_be_are_refused(attempt, tiny_segmentation_run, wishe
 
 
 def test_a_detector_keeps_its_size(attempt, tiny_run):
-    with pytest.raises(ValueError, match="default boxes"):
+    with pytest.raises(ValueError, match=r"\(64, 64\).*omit --size"):
         attempt(tiny_run, input_hw=(96, 96))
 
 

@@ -1,4 +1,4 @@
-"""mAP and mIoU of a predictor are those that `tools/evaluate.py` gives for the same checkpoint."""
+"""The score of a predictor is what `dettoolkit evaluate` finds for the same checkpoint."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 
 from dettoolkit import load
 from dettoolkit.config import load_recipe
-from dettoolkit.export.metric import score, sources_of, validation_run
+from dettoolkit.export.metric import score, validation_run
 from dettoolkit.training.run_folder import stored_recipe
 
 
@@ -25,14 +25,16 @@ def model(request):
     return run, load(run, device="cpu")
 
 
-@pytest.mark.parametrize("model", ["tiny_run", "tiny_segmentation_run"], indirect=True)
+@pytest.mark.parametrize(
+    "model", ["tiny_run", "tiny_segmentation_run", "tiny_classification_run"], indirect=True
+)
 def test_the_score_is_the_evaluations(model):
     run, predictor = model
     data = validation_run(recipe_of(run), predictor.manifest, what=str(run))
     name, value = score(predictor, data)
-    assert name == {"detection": "AP", "segmentation": "mIoU"}[predictor.task]
+    assert name == {"detection": "AP", "segmentation": "mIoU", "classification": "top-1"}[predictor.task]
     assert value == pytest.approx(evaluated(run)[name], abs=1e-9)
-    assert len(sources_of(data.val, predictor.task)) == 5
+    assert len(data.image_files()) == len(data.val)
 
 
 @pytest.mark.parametrize("model", ["tiny_segmentation_run"], indirect=True)

@@ -12,11 +12,12 @@ from dettoolkit import load  # noqa: E402
 from dettoolkit.export import command  # noqa: E402
 from dettoolkit.export.report import GateError  # noqa: E402
 from dettoolkit.export.request import Request, manifest_for  # noqa: E402
-from dettoolkit.export.sample_images import own_sources, read  # noqa: E402
+from dettoolkit.export.sample_images import own_images, read  # noqa: E402
 from dettoolkit.formats.onnx import convert as converter  # noqa: E402
 from dettoolkit.formats.onnx.calibrate import best_range, find_ranges  # noqa: E402
 from dettoolkit.formats.onnx.quantize import Quantizer, layer_of  # noqa: E402
 from dettoolkit.loading import open_checkpoint  # noqa: E402
+from dettoolkit.tasks import spec_for  # noqa: E402
 
 
 def test_a_range_holds_what_there_is():
@@ -76,8 +77,8 @@ def test_no_steps_are_spent_on_what_the_next_operator_cuts_off(node, constants, 
         ("backbone.blocks.1/Add", "backbone.blocks.1"),
         ("backbone.stem.0/Conv", "backbone.stem"),
         ("backbone.stem.2/HardSwish", "backbone.stem"),
-        ("head.class_predictors.2.1/Conv", "head.class_predictors.2"),
-        ("head.high.0/Conv", "head.high"),
+        ("heads.detection.class_predictors.2.1/Conv", "heads.detection.class_predictors.2"),
+        ("heads.segmentation.high.0/Conv", "heads.segmentation.high"),
     ],
 )
 def test_operators_belong_to_blocks(node, layer):
@@ -89,9 +90,9 @@ def quantizer(tiny_segmentation_run, tiny_segmentation, tmp_path_factory):
     described, network = open_checkpoint(tiny_segmentation_run)
     manifest = manifest_for(described, Request(precision="int8", batch=2), first_hw=(48, 64))
     path = tmp_path_factory.mktemp("float") / "model.onnx"
-    converter.convert(network, manifest, path)
-    images = read(own_sources(tiny_segmentation.data / "leftImg8bit" / "train"))
-    return Quantizer(path.read_bytes(), manifest, images), manifest, images
+    converter.convert(network, manifest, path, spec_for(manifest))
+    images = read(own_images(tiny_segmentation.data / "leftImg8bit" / "train"))
+    return Quantizer(path.read_bytes(), manifest, images, outputs=["logits"]), manifest, images
 
 
 def test_weights_have_a_scale_for_each_channel_and_float_layers_none(quantizer, tmp_path):

@@ -4,8 +4,8 @@ from dataclasses import replace
 import pytest
 from tiny_exports import tiny_model
 
-from dettoolkit.formats import read_manifest
-from dettoolkit.formats.trailer import ENTRY, write_manifest
+from dettoolkit.formats.trailer import ENTRY, stamp
+from dettoolkit.loading import read_manifest
 from dettoolkit.manifest import ManifestError
 
 MODEL = bytes(range(256)) * 9
@@ -18,17 +18,17 @@ def manifest(tiny, tmp_path):
 
 
 @each_ending
-def test_a_manifest_stands_behind_the_model_and_can_be_replaced(manifest, ending, tmp_path):
+def test_a_manifest_follows_the_model_and_can_be_replaced(manifest, ending, tmp_path):
     path = tmp_path / f"model{ending}"
     path.write_bytes(MODEL)
-    write_manifest(path, manifest)
+    stamp(path, manifest)
     once = path.read_bytes()
     assert once.startswith(MODEL)
     assert read_manifest(path).to_json() == manifest.to_json()
 
     longer = replace(manifest, export=replace(manifest.export, parity={"share": 0.1, "text": "ä" * 999}))
     for other in (longer, manifest):
-        write_manifest(path, other)
+        stamp(path, other)
         assert path.read_bytes().startswith(MODEL)
         assert read_manifest(path).to_json() == other.to_json()
     assert path.read_bytes() == once  # neither growing nor dated
@@ -37,7 +37,7 @@ def test_a_manifest_stands_behind_the_model_and_can_be_replaced(manifest, ending
 def test_it_is_an_archive_that_others_can_read(manifest, tmp_path):
     path = tmp_path / "model.tflite"
     path.write_bytes(MODEL)
-    write_manifest(path, manifest)
+    stamp(path, manifest)
     with zipfile.ZipFile(path) as archive:
         assert archive.testzip() is None
         assert archive.namelist() == [ENTRY]
@@ -54,7 +54,7 @@ def test_other_files_say_so(manifest, tmp_path):
     with pytest.raises(ManifestError, match="exported by something else"):
         read_manifest(path)
     path.write_bytes(MODEL)
-    write_manifest(path, manifest)
+    stamp(path, manifest)
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(ManifestError, match="cut short"):
         read_manifest(path)
@@ -65,7 +65,7 @@ def test_anothers_archive_is_left_as_it_is(manifest, tmp_path):
     path.write_bytes(MODEL)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("labels.txt", "cat\ndog\n")
-    write_manifest(path, manifest)
+    stamp(path, manifest)
     assert read_manifest(path).to_json() == manifest.to_json()
     with zipfile.ZipFile(path) as archive:
         assert archive.read("labels.txt") == b"cat\ndog\n"

@@ -1,28 +1,36 @@
-"""How far two models' answers are apart: sets of detections and label maps made by hand."""
+"""How far the results of two models are apart: sets of detections and label maps made by hand."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
+from tiny_exports import exporting, handmade
 
-from dettoolkit.export.agreement import Matching, compare_detections, compare_labels, match_detections
-from dettoolkit.export.comparison import GROUPS, compare, groups, network_input, raw_outputs
+from dettoolkit.detection.compare import Matching, compare_detections, match_detections
+from dettoolkit.detection.result import DetectionResult
+from dettoolkit.export.comparison import GROUPS, compare, groups, raw_outputs
 from dettoolkit.finite import NonFiniteError
-from dettoolkit.inference.answers import DetectionAnswer, SegmentationAnswer
 from dettoolkit.inference.predictor import Predictor
-from dettoolkit.manifest import ExportFacts, Manifest, SegmentationSection
+from dettoolkit.preprocessing import network_input
+from dettoolkit.segmentation.compare import compare_labels
+from dettoolkit.segmentation.result import SegmentationResult
+from dettoolkit.segmentation.spec import SegmentationSection
 
-MATCHING = Matching(score=0.01, iou=0.5, threshold=0.1, shown=0.5, most=100)
+MATCHING = Matching(score=0.01, iou=0.5, threshold=0.1, shown=0.5, max_detections=100)
 BOXES = [[0, 0, 10, 10], [20, 20, 40, 40], [50, 0, 60, 30]]
 
 
 def found(boxes=BOXES, scores=(0.9, 0.6, 0.3), labels=(0, 1, 0)):
     count = len(scores)
-    return DetectionAnswer(
-        np.asarray(boxes, np.float32).reshape(count, 4),
-        np.asarray(scores, np.float32),
-        np.asarray(labels, np.int64),
+    return DetectionResult(
+        path=None,
+        image=np.zeros((60, 80, 3), np.uint8),
+        class_names=("box", "bar"),
+        class_ids=(3, 7),
+        boxes_xyxy=np.asarray(boxes, np.float32).reshape(count, 4),
+        scores=np.asarray(scores, np.float32),
+        labels=np.asarray(labels, np.int64),
     )
 
 
@@ -37,12 +45,12 @@ def errors(reference, candidate, **changes):
 def test_the_same_detections_in_another_order_are_the_same():
     order = [2, 0, 1]
     one = found()
-    other = DetectionAnswer(*(column[order] for column in one))
-    parity = errors(one, other)
-    assert parity.figures == {"detections": 0, "shown_detections": 0}
-    assert parity.doubts == ()
-    assert parity.details["largest_score_difference"] == 0
-    assert parity.details["compared_detections"] == 6  # both sides
+    other = found(one.boxes_xyxy[order], one.scores[order], one.labels[order])
+    comparison = errors(one, other)
+    assert comparison.errors == {"detections": 0, "shown_detections": 0}
+    assert comparison.doubts == ()
+    assert comparison.details["largest_score_difference"] == 0
+    assert comparison.details["compared_detections"] == 6  # both sides
     np.testing.assert_array_equal(match_detections(one, other, MATCHING), [1, 2, 0])
 
 
@@ -54,14 +62,14 @@ def test_two_equal_scores_on_one_place_find_each_their_own():
 
 def test_boxes_without_an_area_are_the_same_too():
     flat = found([[0, 10, 0, 30], [5, 5, 5, 5]], (0.9, 0.8), (0, 0))
-    assert errors(flat, flat).figures["detections"] == 0
+    assert errors(flat, flat).errors["detections"] == 0
 
 
 def test_one_detection_is_no_partner_of_two():
     twice = found([BOXES[0], BOXES[0]], (0.9, 0.9), (0, 0))
     once = found([BOXES[0]], (0.9,), (0,))
-    assert errors(twice, once).figures["detections"] == pytest.approx(1 / 3)
-    assert errors(once, twice).figures["detections"] == pytest.approx(1 / 3)  # one too many is as bad
+    assert errors(twice, once).errors["detections"] == pytest.approx(1 / 3)
+    assert errors(once, twice).errors["detections"] == pytest.approx(1 / 3)  # one too many is as bad
 
 
 @pytest.mark.parametrize(
@@ -78,30 +86,30 @@ def test_one_detection_is_no_partner_of_two():
     ids=["classes", "scores", "boxes", "x for y", "nothing", "NaN scores", "NaN boxes"],
 )
 def test_other_detections_are_errors(other):
-    assert errors(found(), other).figures["detections"] > 0.5
-    assert not errors(other, found()).figures["detections"] <= 0.5
+    assert errors(found(), other).errors["detections"] > 0.5
+    assert not errors(other, found()).errors["detections"] <= 0.5
 
 
 def test_what_is_just_above_the_threshold_may_be_missing_and_nothing_else():
     edge = found(scores=(0.9, 0.6, 0.105))
     without = found(BOXES[:2], (0.9, 0.6), (0, 1))
-    assert errors(edge, without).figures["detections"] == 0
-    assert errors(without, edge).figures["detections"] == 0
-    assert errors(found(scores=(0.9, 0.6, 0.12)), without).figures["detections"] == pytest.approx(1 / 5)
+    assert errors(edge, without).errors["detections"] == 0
+    assert errors(without, edge).errors["detections"] == 0
+    assert errors(found(scores=(0.9, 0.6, 0.12)), without).errors["detections"] == pytest.approx(1 / 5)
 
 
 def test_where_an_image_is_full_its_weakest_detection_is_the_threshold():
     full = found(BOXES[:2], (0.9, 0.6), (0, 1))
     other = found([BOXES[0], BOXES[2]], (0.9, 0.605), (0, 0))
-    assert errors(full, other, most=2).figures["detections"] == 0
-    assert errors(full, other, most=3).figures["detections"] == pytest.approx(2 / 4)
+    assert errors(full, other, max_detections=2).errors["detections"] == 0
+    assert errors(full, other, max_detections=3).errors["detections"] == pytest.approx(2 / 4)
 
 
 def test_nothing_on_both_sides_is_a_doubt_and_no_agreement():
     for pairs in ([(NOTHING, NOTHING)], []):
-        parity = compare_detections(pairs, MATCHING)
-        assert math.isnan(parity.figures["detections"])
-        assert "neither" in parity.doubts[0]
+        comparison = compare_detections(pairs, MATCHING)
+        assert math.isnan(comparison.errors["detections"])
+        assert "neither" in comparison.doubts[0]
     only_edge = found(BOXES[:1], (0.105,), (0,))  # all of it is excused, so nothing was compared
     assert errors(only_edge, NOTHING).doubts
 
@@ -114,7 +122,17 @@ def test_differences_of_matched_detections_are_told():
 
 
 def maps(*labels):
-    return [SegmentationAnswer(np.asarray(each, np.uint8)) for each in labels]
+    return [
+        SegmentationResult(
+            path=None,
+            image=np.zeros((*np.shape(each), 3), np.uint8),
+            class_names=NAMES,
+            class_ids=(0, 1, 2),
+            colors=None,
+            labels=np.asarray(each, np.uint8),
+        )
+        for each in labels
+    ]
 
 
 NAMES = ("road", "car", "sky")
@@ -125,11 +143,11 @@ def test_label_maps_are_compared_by_pixel_and_by_class():
     one[:2] = 1
     other = one.copy()
     other[0, :5] = 0  # 5 of the car's 20 pixels
-    parity = compare_labels(zip(maps(one, one), maps(one, other), strict=True), NAMES)
-    assert parity.figures["pixels"] == pytest.approx(5 / 200)
-    assert parity.figures["worst_class"] == pytest.approx(1 - 35 / 40)  # of the car, over both images
-    assert parity.details["worst_class_name"] == "car"
-    assert parity.details["classes_seen"] == 2
+    comparison = compare_labels(zip(maps(one, one), maps(one, other), strict=True), NAMES)
+    assert comparison.errors["pixels"] == pytest.approx(5 / 200)
+    assert comparison.errors["worst_class"] == pytest.approx(1 - 35 / 40)  # of the car, over both images
+    assert comparison.details["worst_class_name"] == "car"
+    assert comparison.details["classes_seen"] == 2
 
 
 def test_two_rare_classes_swapped_show_though_few_pixels_differ():
@@ -137,23 +155,23 @@ def test_two_rare_classes_swapped_show_though_few_pixels_differ():
     one[0, :30], one[1, :30] = 1, 2
     other = one.copy()
     other[0, :30], other[1, :30] = 2, 1
-    figures = compare_labels(zip(maps(one), maps(other), strict=True), NAMES).figures
-    assert figures["pixels"] == pytest.approx(0.006)
-    assert figures["worst_class"] == 1
+    found = compare_labels(zip(maps(one), maps(other), strict=True), NAMES).errors
+    assert found["pixels"] == pytest.approx(0.006)
+    assert found["worst_class"] == 1
 
 
 def test_a_value_that_is_no_class_is_an_error():
     one = np.zeros((4, 4), np.uint8)
     one[0] = 1
-    figures = compare_labels(zip(maps(one), maps(np.full((4, 4), 255)), strict=True), NAMES).figures
-    assert figures == {"pixels": 1, "worst_class": 1}
+    errors = compare_labels(zip(maps(one), maps(np.full((4, 4), 255)), strict=True), NAMES).errors
+    assert errors == {"pixels": 1, "worst_class": 1}
 
 
 def test_one_class_all_over_is_a_doubt():
     road = np.zeros((4, 4), np.uint8)
-    parity = compare_labels(zip(maps(road), maps(road), strict=True), NAMES)
-    assert parity.figures["pixels"] == 0
-    assert "nothing but road" in parity.doubts[0]
+    comparison = compare_labels(zip(maps(road), maps(road), strict=True), NAMES)
+    assert comparison.errors["pixels"] == 0
+    assert "nothing but road" in comparison.doubts[0]
 
 
 def test_no_maps_and_maps_of_another_size_are_doubts():
@@ -163,18 +181,8 @@ def test_no_maps_and_maps_of_another_size_are_doubts():
 
 
 def manifest(**export):
-    return Manifest(
-        name="by hand",
-        class_names=NAMES,
-        class_ids=(0, 1, 2),
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
-        input_hw=(8, 16),
-        recipe={},
-        versions={},
-        segmentation=SegmentationSection(align_corners=False),
-        export=ExportFacts(format="onnx", **export) if export else None,
-    )
+    section = SegmentationSection(class_names=NAMES, class_ids=(0, 1, 2), align_corners=False)
+    return exporting(handmade(section), **export) if export else handmade(section)
 
 
 class ByHand:
@@ -202,16 +210,15 @@ def images():
 def compared(images, engine, **export):
     reference = Predictor(manifest(), ByHand(), source="reference")
     candidate = Predictor(manifest(**{"batch": 1, **export}), engine, source="candidate")
-    return compare(reference, candidate, images, matching=None)
+    return compare(reference, candidate, images)
 
 
 def test_the_same_network_agrees_whatever_the_batch(images):
     for batch in (1, 2, None):
         engine = ByHand(batch)
-        parity = compared(images, engine, batch=batch)
-        assert parity.figures == {"raw": 0, "pixels": 0, "worst_class": 0}
-        assert parity.doubts == ()
-        assert parity.images == 5
+        comparison = compared(images, engine, batch=batch)
+        assert comparison.errors == {"raw": 0, "pixels": 0, "worst_class": 0}
+        assert comparison.doubts == ()
         assert set(engine.seen) == {batch} if batch else set(engine.seen) == {1, 2}  # 1 + 2 + the last 2
 
 
@@ -232,7 +239,7 @@ def test_any_batch_is_tried_in_several_sizes():
     ids=["shift", "classes", "order", "mixed"],
 )
 def test_what_a_network_does_otherwise_is_in_its_raw_outputs(images, change):
-    raw = compared(images, ByHand(change=change), batch=None).figures["raw"]
+    raw = compared(images, ByHand(change=change), batch=None).errors["raw"]
     assert not raw <= 0.001
 
 
@@ -244,9 +251,9 @@ def test_outputs_that_are_not_finite_are_an_error(images, value):
 
 
 def test_raw_outputs_of_another_shape_are_a_doubt(images):
-    parity = compared(images, ByHand(change=lambda x: x[..., ::2]))
-    assert "shapes" in parity.doubts[0]
-    assert "raw" not in parity.figures
+    comparison = compared(images, ByHand(change=lambda x: x[..., ::2]))
+    assert "shapes" in comparison.doubts[0]
+    assert "raw" not in comparison.errors
 
 
 def test_a_network_that_sees_nothing_is_a_doubt(images):
@@ -255,10 +262,10 @@ def test_a_network_that_sees_nothing_is_a_doubt(images):
 
     reference = Predictor(manifest(), ByHand(change=dead), source="reference")
     candidate = Predictor(manifest(batch=1), ByHand(change=dead), source="candidate")
-    parity = compare(reference, candidate, images, matching=None)
-    assert math.isnan(parity.figures["raw"])
-    assert any("same for every image" in doubt for doubt in parity.doubts)
-    assert any("nothing but road" in doubt for doubt in parity.doubts)
+    comparison = compare(reference, candidate, images)
+    assert math.isnan(comparison.errors["raw"])
+    assert any("same for every image" in doubt for doubt in comparison.doubts)
+    assert any("nothing but road" in doubt for doubt in comparison.doubts)
 
 
 def test_no_images_and_one_image_many_times_are_doubts(images):
@@ -272,12 +279,7 @@ def test_the_networks_input_is_what_the_predictor_makes_of_an_image(images):
     engine.change = lambda x: seen.append(x) or x
     predictor = Predictor(manifest(), engine, source="any")
     predictor.predict_batch(images[:1])
-    torch.testing.assert_close(network_input(predictor.manifest, images[0]), seen[0], rtol=0, atol=0)
+    torch.testing.assert_close(network_input(images[0], predictor.manifest), seen[0], rtol=0, atol=0)
     inside = manifest(batch=1, preprocessing=True)
-    assert network_input(inside, images[0]).shape == (1, *images[0].shape)
+    assert network_input(images[0], inside).shape == (1, *images[0].shape)
     assert len(raw_outputs(predictor, images)) == 5
-
-
-def test_figures_become_json_even_when_they_are_no_numbers():
-    parity = compare_detections([], MATCHING)
-    assert parity.to_dict()["figures"]["detections"] is None
