@@ -41,7 +41,7 @@ class Peer(nn.Module):
         if any(not key.startswith("classifier") for key in result.missing_keys) or result.unexpected_keys:
             raise ValueError(f"{weights} is not features.* of mobilenet_v3_large: {result}")
         self.model: LRASPP = _lraspp_mobilenetv3(backbone, num_classes)
-        self.num_classes = num_classes
+        self.heads = nn.ModuleDict()  # as our networks have them; nothing is loaded into them
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, 3, H, W) to logits (N, K, H, W)."""

@@ -15,7 +15,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from dettoolkit.evaluation.coco_ap import DetectionArrays, evaluate_coco
+from dettoolkit.evaluation.coco_ap import DetectionArrays, GroundTruthArrays, evaluate_coco
 from dettoolkit.evaluation.worst import worst_images
 
 CLASSES = 80
@@ -79,7 +79,7 @@ def main() -> None:
     result = evaluate_coco(truth, detections, max_detections=100)
     ours = time.perf_counter() - start
     start = time.perf_counter()
-    worst_images(truth, detections, score_threshold=0.3, count=16)
+    worst_images(GroundTruthArrays.from_coco(truth), detections, score_threshold=0.3, count=16)
     worst = time.perf_counter() - start
     start = time.perf_counter()
     reference = pycocotools_numbers(truth, detections)

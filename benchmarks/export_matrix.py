@@ -27,8 +27,8 @@ import torch
 
 from dettoolkit.export.command import export
 from dettoolkit.export.report import GateError
-from dettoolkit.export.request import ENDINGS, INT8_FORMATS, Request
-from dettoolkit.formats import check_threads
+from dettoolkit.export.request import Request
+from dettoolkit.formats import NAMES, check_threads
 
 RUNTIMES = {
     "onnx": "onnxruntime",
@@ -91,7 +91,7 @@ def requests(kind: str) -> Iterator[Request]:
     plain = Request(format=kind, metric=True)
     yield plain
     yield replace(plain, preprocessing=True, postprocessing=True)
-    if kind in INT8_FORMATS:
+    if NAMES[kind].int8:
         yield replace(plain, precision="int8")
 
 
@@ -101,7 +101,7 @@ def measure(run: Path, request: Request) -> dict[str, Any]:
     facts = {"format": request.format, "inside": inside, "precision": request.precision}
     with tempfile.TemporaryDirectory() as folder:
         try:
-            done = export(run, Path(folder) / f"model{ENDINGS[request.format]}", request)
+            done = export(run, Path(folder) / f"model{NAMES[request.format].ending}", request)
         except (GateError, ValueError) as error:
             return {**facts, "model": run.name, "refused": str(error).replace(f"{folder}/", "")}
     manifest = done.manifest
@@ -121,7 +121,7 @@ def measure(run: Path, request: Request) -> dict[str, Any]:
         "machine": platform.machine(),
         "float_layers": list(manifest.export.float_layers) if manifest.export is not None else [],
         "report": done.report.to_dict(),
-        "figures": done.report.figures,
+        "errors": done.report.errors,
     }
 
 
@@ -138,9 +138,9 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
 
 def cells(line: dict[str, Any]) -> list[str]:
     """Write a row."""
-    report, figures = line["report"], line["figures"]
+    report, errors = line["report"], line["errors" if "errors" in line else "figures"]
     scores, times = report.get("scores"), report.get("milliseconds")
-    differing = figures.get("detections", figures.get("pixels"))
+    differing = next(errors[name] for name in ("detections", "pixels", "top1") if name in errors)
     precision = line["precision"]
     if line["float_layers"]:
         precision += f", {len(line['float_layers'])} layers float32"
@@ -150,7 +150,7 @@ def cells(line: dict[str, Any]) -> list[str]:
         line["format"],
         line["inside"],
         precision,
-        f"{figures['raw']:.1e}" if "raw" in figures else "",
+        f"{errors['raw']:.1e}" if "raw" in errors else "",
         f"{differing:.2%}",
         f"{report['monitor']} {scores['exported']:.4f} ({scores['pytorch']:.4f})" if scores else "",
         f"{times['exported']:.1f} ({times['pytorch']:.1f})" if times else "",

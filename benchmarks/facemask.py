@@ -33,6 +33,7 @@ from torchvision.transforms import v2
 from dettoolkit.config import load_recipe
 from dettoolkit.datasets.coco import CocoAnnotations
 from dettoolkit.datasets.images import read_image
+from dettoolkit.detection.run import ground_truth_of
 from dettoolkit.evaluation.coco_ap import CocoScores, DetectionArrays, evaluate_coco
 from dettoolkit.training import commands
 
@@ -162,7 +163,7 @@ def score_peer(model: SSD, val: CocoAnnotations) -> CocoScores:
                 scores=found["scores"].double().numpy(),
             )
         )
-    return evaluate_coco(val.evaluation_dict(), DetectionArrays.concatenate(parts), max_detections=100)
+    return evaluate_coco(ground_truth_of(val), DetectionArrays.concatenate(parts), max_detections=100)
 
 
 def train_ours(options: argparse.Namespace) -> CocoScores:

@@ -55,7 +55,9 @@ from dettoolkit.formats.pytorch import PytorchEngine
 from dettoolkit.inference.predictor import Predictor
 from dettoolkit.loading import open_checkpoint
 from dettoolkit.manifest import ExportFacts, Manifest
-from dettoolkit.weights.translate import translate_lraspp, translate_ssdlite
+from dettoolkit.network import Network
+from dettoolkit.tasks import spec_for
+from dettoolkit.weights.translate import translate_network
 
 IMAGE_HW = (512, 1024)  # of segmentation
 BLOCK, PAUSE = 8, 0.05  # images; seconds
@@ -69,7 +71,7 @@ class Ours:
     """One of our models: a checkpoint's manifest and network, and both ways to run them."""
 
     manifest: Manifest
-    network: nn.Module
+    network: Network
     eager: Predictor
     exported: Predictor
 
@@ -78,24 +80,27 @@ def ours(run: Path, folder: Path, *, threads: int, **changes: Any) -> Ours:
     """Open a run and export it to ONNX into `folder`, with what comes after the network inside."""
     manifest, network = open_checkpoint(run)
     manifest = replace(manifest, **changes)
-    if manifest.detection is not None:  # torchvision's number; the recipe has COCO's
-        manifest = replace(manifest, detection=replace(manifest.detection, max_detections=300))
-    exported = replace(manifest, export=ExportFacts(format="onnx", batch=1, postprocessing=True))
+    spec = spec_for(manifest)
+    if hasattr(manifest.section, "max_detections"):  # torchvision's number; the recipe has COCO's
+        manifest = manifest.with_section(replace(manifest.section, max_detections=300))
+    names = spec.final_outputs
+    facts = ExportFacts(format="onnx", outputs=names, batch=1, postprocessing=True)
+    exported = replace(manifest, export=facts)
     file = folder / f"{manifest.name}.onnx"
-    convert(network, exported, file)
+    convert(network, exported, file, spec)
     engine = PytorchEngine(network, torch.device("cpu"))
     return Ours(
         manifest=manifest,
         network=network,
         eager=Predictor(manifest, engine, source=str(run)),
-        exported=Predictor(exported, open_engine(file, threads=threads), source=str(file)),
+        exported=Predictor(exported, open_engine(file, outputs=names, threads=threads), source=str(file)),
     )
 
 
-def with_weights_of(network: nn.Module, peer: nn.Module, translate: Callable[..., dict[str, Tensor]]) -> None:
+def with_weights_of(network: Network, peer: nn.Module) -> None:
     """Copy a network of ours into torchvision's of the same layout."""
     state = network.state_dict()
-    named = translate(peer.state_dict(), network.backbone)  # torchvision's own tensors by our names
+    named = translate_network(peer.state_dict(), network)  # torchvision's own tensors by our names
     if named.keys() != state.keys():
         raise SystemExit(
             f"these are other layers than torchvision's: {sorted(named.keys() ^ state.keys())[:5]}"
@@ -108,7 +113,7 @@ def detectors(run: Path, folder: Path, threads: int) -> Variants:
     """Make functions from a JPEG file's bytes to boxes (D, 4), scores and labels."""
     mine = ours(run, folder, threads=threads)
     peer = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None).eval()
-    with_weights_of(mine.network, peer, translate_ssdlite)
+    with_weights_of(mine.network, peer)
 
     @torch.inference_mode()
     def torchvisions(data: bytes) -> tuple[Tensor, Tensor, Tensor]:
@@ -118,8 +123,8 @@ def detectors(run: Path, folder: Path, threads: int) -> Variants:
 
     def of(predictor: Predictor) -> Callable[[bytes], tuple[Tensor, ...]]:
         def run(data: bytes) -> tuple[Tensor, ...]:
-            (answer,) = predictor.predict_batch([decode(data, RAW)], threshold=0.0)
-            return tuple(map(torch.from_numpy, answer))
+            found: Any = predictor.predict_batch([decode(data, RAW)], threshold=0.0)[0]
+            return tuple(map(torch.from_numpy, (found.boxes_xyxy, found.scores, found.labels)))
 
         return run
 
@@ -131,7 +136,7 @@ def segmenters(run: Path, paper: Path | None, folder: Path, threads: int) -> Var
     mine = ours(run, folder, threads=threads, input_hw=IMAGE_HW)
     classes = len(mine.manifest.class_names)
     peer = lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=classes).eval()
-    with_weights_of(mine.network, peer, translate_lraspp)
+    with_weights_of(mine.network, peer)
 
     @torch.inference_mode()
     def torchvisions(pixels: np.ndarray) -> np.ndarray:
@@ -141,7 +146,12 @@ def segmenters(run: Path, paper: Path | None, folder: Path, threads: int) -> Var
         return labels
 
     def of(predictor: Predictor) -> Callable[[np.ndarray], np.ndarray]:
-        return lambda pixels: predictor.predict_batch([pixels])[0].labels
+        def run(pixels: np.ndarray) -> np.ndarray:
+            found: Any = predictor.predict_batch([pixels])[0]
+            labels: np.ndarray = found.labels
+            return labels
+
+        return run
 
     variants: Variants = {
         "torchvision": torchvisions,

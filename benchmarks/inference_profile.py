@@ -33,7 +33,6 @@ from torchvision.transforms.v2.functional import to_dtype
 from dettoolkit.datasets.images import RAW, decode, resize_image
 from dettoolkit.formats import check_threads
 from dettoolkit.preprocessing import normalize, normalize_on_cpu
-from dettoolkit.weights.translate import translate_ssdlite
 
 MOST = 6  # operators that are named
 
@@ -73,8 +72,8 @@ def own_steps(model: Ours) -> list[Step]:
     predictor = model.eager
 
     def boxes(outputs: tuple[Tensor, ...]) -> Any:
-        hw = predictor.manifest.input_hw
-        return predictor._answers(lambda _: outputs, outputs[0], [hw or (0, 0)], threshold=0.0)
+        blank = np.zeros((*(predictor.manifest.input_hw or (1, 1)), 3), np.uint8)
+        return predictor._decode(lambda _: outputs, outputs[0], [blank], min_score=0.0)
 
     return [
         ("JPEG to pixels", lambda data: decode(data, RAW)),
@@ -187,7 +186,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = ours(options.detector, Path(folder), threads=options.threads)
         peer = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None).eval()
-        with_weights_of(model.network, peer, translate_ssdlite)
+        with_weights_of(model.network, peer)
         ways = {
             "torchvision": peer_steps(peer),
             "ours, PyTorch": own_steps(model),

@@ -32,22 +32,34 @@ from torch import Tensor
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.ssd import SSD
 
-from dettoolkit.detection.anchors import default_boxes
+from dettoolkit.detection.anchors import cell_sizes, default_boxes
 from dettoolkit.detection.boxes import encode, pairwise_iou
 from dettoolkit.detection.postprocess import Detections, postprocess
+from dettoolkit.detection.spec import Decoding, Level
 from dettoolkit.formats import check_threads
 
 IMAGES, CLASSES, INPUT_HW = 8, 90, (320, 320)
 OBJECTS = 8
 BATCHES = 4
-ANCHORS = default_boxes(
-    input_hw=INPUT_HW,
-    grids_hw=[(20, 20), (10, 10), (5, 5), (3, 3), (2, 2), (1, 1)],
+GRIDS_HW = [(20, 20), (10, 10), (5, 5), (3, 3), (2, 2), (1, 1)]
+SIZES = cell_sizes(
+    levels=len(GRIDS_HW),
     min_scale=0.2,
     max_scale=0.95,
     aspect_ratios=[2.0, 3.0],
     reduce_first_level=False,
     clip=True,
+)
+LEVELS = [Level(grid_hw=grid, sizes=sizes) for grid, sizes in zip(GRIDS_HW, SIZES, strict=True)]
+ANCHORS = default_boxes(LEVELS, input_hw=INPUT_HW)
+DECODING = Decoding(
+    activation="softmax",
+    background=True,
+    coder="deltas",
+    score_threshold=0.001,
+    nms_iou=0.55,
+    candidates_per_class=300,
+    max_detections=300,
 )
 Predictions = tuple[Tensor, Tensor]
 
@@ -84,16 +96,7 @@ def random(seed: int) -> Predictions:
 
 
 def ours(predictions: Predictions) -> Detections:
-    return postprocess(
-        *predictions,
-        ANCHORS,
-        input_hw=INPUT_HW,
-        activation="softmax",
-        score_threshold=0.001,
-        nms_iou=0.55,
-        candidates_per_class=300,
-        max_detections=300,
-    )
+    return postprocess(*predictions, ANCHORS, DECODING, input_hw=INPUT_HW)
 
 
 @torch.no_grad()

@@ -20,10 +20,10 @@ from pathlib import Path
 import torch
 
 from dettoolkit.classification.build import build_classifier
-from dettoolkit.classification.model import Classifier
 from dettoolkit.config.classification import ClassifierModel
 from dettoolkit.datasets.classification_augment import EvalTransform
 from dettoolkit.datasets.images import read_image
+from dettoolkit.network import Network
 from dettoolkit.preprocessing import normalize
 
 # COCO's class: labels of ImageNet that are a kind of it.
@@ -51,7 +51,7 @@ ACCEPTED = {
     "umbrella": (879,),
     "zebra": (340,),
 }
-SHARE = 0.25  # of the image, in the box of its largest object
+MIN_FRACTION = 0.25  # of the image, in the box of its largest object
 
 
 def photos(data: Path) -> Iterator[tuple[Path, str]]:
@@ -65,11 +65,11 @@ def photos(data: Path) -> Iterator[tuple[Path, str]]:
             largest[each["image_id"]] = max(largest.get(each["image_id"], (0.0, "")), found)
         for image in content["images"]:
             area, name = largest.get(image["id"], (0.0, ""))
-            if name in ACCEPTED and area >= SHARE * image["width"] * image["height"]:
+            if name in ACCEPTED and area >= MIN_FRACTION * image["width"] * image["height"]:
                 yield data / f"{split}2017" / image["file_name"], name
 
 
-def classifier_of(weights: Path, padding: str) -> Classifier:
+def classifier_of(weights: Path, padding: str) -> Network:
     """Build MobileNetV3-Small with these weights, ready to answer."""
     model = ClassifierModel.model_validate(
         {
@@ -81,12 +81,14 @@ def classifier_of(weights: Path, padding: str) -> Classifier:
     return build_classifier(model, num_classes=1000, pretrained=True, exact=True).eval()
 
 
-def first_five(network: Classifier, path: Path) -> list[int]:
+def first_five(network: Network, path: Path) -> list[int]:
     """Return the five labels that come first for a photo."""
     transform = EvalTransform(input_hw=(224, 224), resize=256, antialias=True)
     images = normalize(transform(read_image(path), seed=0).unsqueeze(0), (0.5,) * 3, (0.5,) * 3)
     with torch.inference_mode():
-        labels: list[int] = network(images)[0].topk(5).indices.tolist()
+        logits = network(images)
+        assert isinstance(logits, torch.Tensor)
+        labels: list[int] = logits[0].topk(5).indices.tolist()
     return labels
 
 

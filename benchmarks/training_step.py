@@ -16,10 +16,10 @@ import sys
 
 import torch
 
-from dettoolkit.build import Classes
 from dettoolkit.config import DetectionRecipe, load_recipe
-from dettoolkit.detection import run as build
-from dettoolkit.detection.build import build_detector
+from dettoolkit.detection.run import build_task
+from dettoolkit.detection.spec import DetectionSpec
+from dettoolkit.evaluation.arrays import GroundTruthArrays
 from dettoolkit.training.memory import keep_freed_memory
 
 BATCH = 16
@@ -33,15 +33,16 @@ def steps(count: int, *, keep: bool) -> float:
         raise SystemExit("this system's malloc has no such settings (glibc on Linux has)")
     recipe = load_recipe("ssdlite_mnv3_large").recipe
     assert isinstance(recipe, DetectionRecipe)
-    network = build_detector(recipe.model, num_classes=80, pretrained=False)
-    classes = Classes([str(label) for label in range(80)], list(range(80)))
-    task = build.build_task(recipe, network, classes=classes, ground_truth={})
+    spec = DetectionSpec()
+    network = spec.build_network(recipe, num_classes=80)
+    truth = GroundTruthArrays.from_coco({"images": [], "annotations": [], "categories": []})
+    task = build_task(spec, recipe, network, category_ids=list(range(80)), ground_truth=truth)
     network.train().to(memory_format=torch.channels_last)
     corners = torch.rand(BATCH, 7, 2) * 200
     batch = {
         "images": torch.randint(0, 256, (BATCH, 3, *recipe.model.input_hw), dtype=torch.uint8),
         "boxes_xyxy": torch.cat([corners, corners + 20 + 80 * torch.rand(BATCH, 7, 2)], dim=2),
-        "labels": torch.randint(0, 80, (BATCH, 7)),
+        "box_labels": torch.randint(0, 80, (BATCH, 7)),
     }
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
     speeds = []
