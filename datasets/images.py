@@ -226,3 +226,14 @@ def _png_has_end(data: bytes) -> bool:
             return True
         position += 12 + int.from_bytes(data[position : position + 4], "big")
     return False
+
+
+def encode_image(image: Image.Image, *, format: str, **options: Any) -> bytes:
+    """Return the bytes of an image file.
+
+    Pillow itself, given a path or a file, does not notice when the system takes only a part of its last
+    block, as a full disk does; Python's own files do.
+    """
+    buffer = io.BytesIO()
+    image.save(buffer, format=format, **options)
+    return buffer.getvalue()

@@ -12,9 +12,9 @@ from typing import Any
 
 from PIL import Image
 
+from dettoolkit.datasets.images import encode_image
 from dettoolkit.demo import ort_web
 from dettoolkit.drawing.boxes import class_color
-from dettoolkit.drawing.image_files import encode_image
 from dettoolkit.inference.inputs import read_upright, sources_of
 from dettoolkit.loading import read_manifest
 from dettoolkit.manifest import Manifest

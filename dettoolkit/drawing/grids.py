@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from dettoolkit.datasets.images import encode_image
 from dettoolkit.drawing.boxes import INK, PAPER, Color, Picture, class_color
 from dettoolkit.drawing.fonts import fit_font
-from dettoolkit.drawing.image_files import encode_image
 
 CELL_HW = (360, 480)  # pixels that an image is fitted into, portrait or landscape
 MARGIN, GAP, CAPTION_SIZE, TITLE_SIZE = 24, 12, 13, 20  # pixels

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dettoolkit.drawing.image_files import encode_image
+from dettoolkit.datasets.images import encode_image
 
 IMAGE_ENDING = "_leftImg8bit"
 PREDICTION_ENDING = (
