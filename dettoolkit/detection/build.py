@@ -35,6 +35,9 @@ Losses = Callable[[Outputs, Targets], dict[str, Tensor]]
 class HeadBuilder(Protocol):
     """What a kind of detector adds to the task. `model` is always its own section of the recipe.
 
+    Such a section has input_hw, backbone, head.init and head.init_std (of the backbone's kernels too),
+    postprocess and weights, as `config.detection.SSDLiteModel`.
+
     A head has `forward(*features) -> (class logits (N, A, S), boxes (N, A, 4))`, where A runs over levels,
     rows, columns and boxes of a cell; `features`, `num_classes`, `initialize()`; and the buffer
     `anchors_xyxy` (A, 4), not persistent: a head without default boxes has one box, the cell, in each cell.
