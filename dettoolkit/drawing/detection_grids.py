@@ -11,9 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dettoolkit.drawing.boxes import Picture, class_name, draw_boxes
-from dettoolkit.drawing.grids import Cell, fit_to_cell, grid, in_rows, save_figure
-
-__all__ = ["ComparisonItem", "batch_figure", "comparison_figure", "save_figure"]
+from dettoolkit.drawing.grids import Cell, fit_to_cell, grid, in_rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
