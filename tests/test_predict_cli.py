@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -121,6 +122,31 @@ def test_shards_and_merge(tiny, tiny_run, tmp_path, capsys):
     assert f"written: {tmp_path / 'out' / name}" in capsys.readouterr().out
     assert predict(["--resume", str(tmp_path / "out"), "--shard", "2/2", "--device", "cpu"]) == 0
     assert "0 images" in capsys.readouterr().out
+
+
+def test_a_classifiers_shards_and_what_it_has_not(
+    tiny_classification, tiny_classification_run, tmp_path, errors, capsys
+):
+    given = [tiny_classification_run, tiny_classification.data / "val"]
+    assert run(*given, "--save", "csv", "--out", tmp_path / "whole") == 0
+    for number in (1, 2):
+        assert run(*given, "--resume", tmp_path / "out", "--shard", f"{number}/2") == 0
+    assert predict(["--merge", str(tmp_path / "out")]) == 0
+    name = "results.csv"
+    assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    with pytest.raises(SystemExit):
+        predict(["--merge", str(tmp_path / "out"), "--save", "coco"])
+    assert "can be made into csv, parquet" in capsys.readouterr().err
+    for more, text in (
+        (["--threshold", 0.5], "a classifier takes no threshold: omit --threshold 0.5"),
+        (["--classes", "disc"], "no class 'disc'|classes cannot be chosen of classification"),
+        (
+            ["--save", "masks"],
+            "cannot save 'masks' of classification: choose from figures, json, csv, parquet",
+        ),
+    ):
+        assert re.search(text, errors(*given, *more, "--out", tmp_path / "none"))
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")

@@ -19,13 +19,10 @@ from dettoolkit.datasets.images import read_image
 from dettoolkit.detection.result import DetectionResult
 from dettoolkit.detection.spec import DetectionSection, Level
 from dettoolkit.inference.predictor import Predictor
-from dettoolkit.loading import open_checkpoint
 from dettoolkit.preprocessing import normalize
-from dettoolkit.run import Classes
 from dettoolkit.segmentation.predict import predict_labels
 from dettoolkit.segmentation.result import SegmentationResult
 from dettoolkit.segmentation.spec import SegmentationSection
-from dettoolkit.tasks import spec_named
 from dettoolkit.training import commands
 
 
@@ -133,25 +130,6 @@ def test_label_maps_are_those_of_evaluation(tiny_segmentation, tiny_segmentation
         expected = np.asarray(Image.open(tmp_path / "out" / "predictions" / name))
         ids = np.asarray(Image.open(segmenter(path).to_png(tmp_path / name)))
         np.testing.assert_array_equal(ids, expected)
-
-
-def test_best_classes_are_those_of_evaluation(tiny_classification, tiny_classification_run, classifier):
-    recipe = tiny_classification.load(tiny_classification_run).recipe
-    run = spec_named("classification").evaluation_run(
-        "tiny",
-        recipe,
-        own=Classes(list(classifier.class_names), list(classifier.manifest.section.class_ids)),
-        what="",
-    )
-    network = open_checkpoint(tiny_classification_run)[1].eval()
-    for row, file in enumerate(run.image_files()):
-        with torch.inference_mode():
-            logits = network(run.task.images(run.collate([run.val[row]])))[0]
-        result = classifier(file.read())
-        scores, labels = logits.softmax(dim=0).sort(descending=True)
-        assert len(result) == min(5, len(classifier.class_names))
-        np.testing.assert_allclose(result.scores, scores[: len(result)], atol=1e-5)
-        assert result.labels[0] == labels[0]
 
 
 def test_images_of_several_sizes_in_a_batch_come_back_in_order(tiny_segmentation, segmenter):

@@ -78,6 +78,17 @@ def test_a_segmenters_masks_come_as_run_lengths(tiny_segmentation, tiny_segmenta
     assert [int(mask.sum()) for mask in masks] == row["pixels"]
 
 
+def test_a_classifiers_best_classes(tiny_classification, tiny_classification_run):
+    predictor = BatchPredictor(str(tiny_classification_run), device="cpu")
+    paths = sorted(map(str, (tiny_classification.data / "val").rglob("*.png")))[:2]
+    rows = predictor({"path": np.array([*paths, "nowhere/6.png"], object)}).to_pylist()
+    assert [len(row["class_names"]) for row in rows] == [min(5, len(predictor.predictor.class_names))] * 2 + [
+        0
+    ]
+    assert rows[0]["scores"] == sorted(rows[0]["scores"], reverse=True)
+    assert rows[0]["class_names"][0] == predictor.predictor(paths[0]).names[0]
+
+
 @pytest.mark.timeout(600)
 def test_with_a_local_ray(images, wanted, tiny_run, tmp_path):
     ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'dettoolkit[ray]'")

@@ -2,7 +2,7 @@
 
     python tests/faults/jobs.py --rounds 20 --seed 0
 
-A round draws a detector or a segmenter, one process or two shards at once, and one stop or two. A stop is a
+A round draws a detector, a segmenter or a classifier, one process or two shards at once, and one stop or two. A stop is a
 SIGKILL, or in one case of four a file system that takes no file beyond some size. The same command continues
 the job, at last to its end. The exit status is 1 if any file of any round differs.
 """
@@ -28,13 +28,27 @@ from PIL import Image
 TESTS = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TESTS))
 
-from conftest import LEARN, TINY_RECIPE, TINY_SEGMENTATION_RECIPE, Tiny, TinySegmentation  # noqa: E402
+from conftest import (  # noqa: E402
+    LEARN,
+    LEARN_CLASSES,
+    TINY_CLASSIFICATION_RECIPE,
+    TINY_RECIPE,
+    TINY_SEGMENTATION_RECIPE,
+    Tiny,
+    TinyClassification,
+    TinySegmentation,
+)
 from fake_predictor import write_video  # noqa: E402
 
 COMMAND = [sys.executable, str(TESTS.parent / "tools/predict.py")]
-MODELS = {"detector": (Tiny, TINY_RECIPE), "segmenter": (TinySegmentation, TINY_SEGMENTATION_RECIPE)}
-SAVE = {"detector": "figures,crops,json,csv,coco", "segmenter": "figures,masks,json,csv,coco"}
-THRESHOLD = {"detector": ["--threshold", "0.2"], "segmenter": []}
+MODELS = {
+    "detector": (Tiny, TINY_RECIPE, LEARN),
+    "segmenter": (TinySegmentation, TINY_SEGMENTATION_RECIPE, LEARN),
+    "classifier": (TinyClassification, TINY_CLASSIFICATION_RECIPE, LEARN_CLASSES),
+}
+FILES = {"detector": "figures,crops,json", "segmenter": "figures,masks,json", "classifier": "figures,json"}
+TABLES = {"detector": "csv,coco", "segmenter": "csv,coco", "classifier": "csv"}
+THRESHOLD = {"detector": ["--threshold", "0.2"], "segmenter": [], "classifier": []}
 TOLD = "Once that is fixed, continue with: dettoolkit predict --resume"
 LONGEST = 600  # seconds that a process may take
 
@@ -54,11 +68,11 @@ class Stop:
 
 
 def prepare(root: Path) -> None:
-    """Train a detector and a segmenter on a few images, and write images of all troublesome kinds."""
-    for name, (kind, recipe) in MODELS.items():
+    """Train a model of each kind on a few images, and write images of all troublesome kinds."""
+    for name, (kind, recipe, learn) in MODELS.items():
         (root / "tiny.yaml").write_text(recipe)
         tiny = kind(root / "tiny.yaml", kind.write(root / f"{name}_data"))
-        tiny.train(root / "runs", *LEARN)[0].rename(root / name)
+        tiny.train(root / "runs", *learn)[0].rename(root / name)
     images, drawn = root / "images", Tiny.write(root / "drawn", train=42, val=1) / "train"
     for number in range(42):
         path = images / f"{number % 2}/{number // 3}.{('png', 'jpg', 'bmp')[number % 3]}"
@@ -80,8 +94,17 @@ def start(
         if full_at is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (full_at, full_at))
 
-    given = [root / model, root / "images", "--resume", folder, "--shard", shard, "--save", SAVE[model]]
-    options = [*THRESHOLD[model], "--batch-size", "2", "--threads", "1", "--device", "cpu"]
+    given = [root / model, root / "images", "--resume", folder, "--shard", shard, "--save"]
+    options = [
+        f"{FILES[model]},{TABLES[model]}",
+        *THRESHOLD[model],
+        "--batch-size",
+        "2",
+        "--threads",
+        "1",
+        "--device",
+        "cpu",
+    ]
     return subprocess.Popen(
         [*COMMAND, *map(str, given), *options],
         stdout=subprocess.DEVNULL,
@@ -101,7 +124,7 @@ def run(root: Path, model: str, folder: Path, shards: int) -> float:
             raise RuntimeError(told)
     seconds = time.monotonic() - began
     if shards > 1:
-        merge = [*COMMAND, "--merge", str(folder), "--save", "csv,coco"]
+        merge = [*COMMAND, "--merge", str(folder), "--save", TABLES[model]]
         subprocess.run(merge, check=True, stdout=subprocess.DEVNULL, timeout=LONGEST)
     return seconds
 

@@ -1,8 +1,8 @@
 """The record of a prediction job: a line of JSON for each image, appended and never changed.
 
-What a line says is done: it is written after the image's figures, and its beginning, the name, before
-them. A process that is killed leaves at most such a torn last line, which is cut off when the job is resumed and
-says whose figures may be there already.
+What a line says is done: it is written after the image's files, and its beginning, the name, before them.
+A process that is killed leaves at most such a torn last line, which says whose files may be there already; it
+is cut off when the job is resumed.
 """
 
 from __future__ import annotations
