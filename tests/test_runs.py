@@ -112,12 +112,26 @@ def test_checkpoint_describes_itself(tiny_run: Path, tiny: Any) -> None:
     assert description["images_per_step"] == 4
     assert description["versions"]["torch"] == torch.__version__
     assert description["versions"].keys() == {"dettoolkit", "torch", "torchvision", "lightning", "python"}
-    assert all(name.startswith("network.") for name in state)
+    assert description["version"] == 2
+    assert all(name.startswith(("backbone.", "heads.detection.")) for name in state)
     with stored_recipe(tiny_run) as config:
         assert config.name == "tiny.yaml"
         recipe = load_recipe(str(config)).recipe
     assert recipe == load_recipe(str(tiny_run / "config.yaml")).recipe
     assert recipe.data.root == str(tiny.data)
+
+
+@pytest.mark.parametrize(("version", "whose"), [(..., "an earlier"), (1, "an earlier"), (3, "a later")])
+def test_a_checkpoint_of_another_version_is_refused(
+    tiny_run: Path, tmp_path: Path, version: Any, whose: str
+) -> None:
+    content = torch.load(tiny_run / "checkpoints" / "best.ckpt", weights_only=True)
+    del content["dettoolkit"]["version"]
+    if version is not ...:
+        content["dettoolkit"]["version"] = version
+    torch.save(content, tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match=rf"other\.ckpt was written by {whose} version .* train it again"):
+        load(tmp_path / "other.ckpt")
 
 
 def test_what_is_no_checkpoint_of_ours_is_refused(tmp_path: Path) -> None:
@@ -148,7 +162,7 @@ def test_what_is_no_checkpoint_of_ours_is_refused(tmp_path: Path) -> None:
         ({"class_names": "box"}, "class_names"),
         ({"class_names": ["box", 5]}, r"class_names\[1\]"),
         ({"class_ids": [3]}, "2 class names and 1"),
-        ({"class_ids": [3, "7"]}, r"category_ids\[1\]"),
+        ({"class_ids": [3, "7"]}, r"class_ids\[1\]"),
         ({"name": 5}, "name"),
         ({"name": "../../elsewhere"}, "name"),
         ({"name": "/elsewhere"}, "name"),

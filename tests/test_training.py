@@ -648,8 +648,8 @@ def test_two_processes_train_and_score_as_one(tiny: Any, tmp_path: Path) -> None
         "data_report.json",
         "evaluation",
         "evaluation.json",
-        "metrics.csv",
         "figures",
+        "metrics.csv",
         "predictions.json",
     ]
     assert column(run, "loss").keys() == set(range(4))  # 4 images for each, 2 a batch, 2 epochs
