@@ -18,14 +18,15 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny_exports import tiny_model
+from tiny_exports import FIXTURES, TASKS, tiny_model
 
 from dettoolkit.config import load_recipe
-from dettoolkit.formats import read_manifest
-from dettoolkit.formats.trailer import write_manifest
+from dettoolkit.formats.trailer import stamp
 from dettoolkit.inference.jobs.journal import Journal, merge_records, read_records
 from dettoolkit.inference.predictor import Predictor
+from dettoolkit.loading import read_manifest
 from dettoolkit.manifest import ManifestError, from_json
+from dettoolkit.tasks import sections
 from dettoolkit.training.run_folder import stored_recipe
 from dettoolkit.weights.description import description_of, read_checkpoint
 
@@ -125,18 +126,18 @@ class Engine:
 
 
 @pytest.fixture(scope="module")
-def models(tiny, tiny_segmentation, tmp_path_factory):
+def models(request, tmp_path_factory):
     """Return for each task a manifest, as data, and an engine."""
     folder, found = tmp_path_factory.mktemp("models"), {}
-    for task, fixture in (("detection", tiny), ("segmentation", tiny_segmentation)):
-        network, manifest = tiny_model(fixture, folder, format="onnx", batch=None)
+    for task, name in FIXTURES.items():
+        network, manifest = tiny_model(request.getfixturevalue(name), folder, format="onnx", batch=None)
         with torch.inference_mode():
             outputs = network(torch.zeros(1, 3, *manifest.input_hw))
         found[task] = manifest, Engine((outputs,) if isinstance(outputs, torch.Tensor) else tuple(outputs))
     return found
 
 
-@pytest.mark.parametrize("task", ["detection", "segmentation"])
+@pytest.mark.parametrize("task", TASKS)
 def test_changed_manifests(models, task):
     manifest, engine = models[task]
     image = np.zeros((40, 50, 3), np.uint8)
@@ -147,7 +148,7 @@ def test_changed_manifests(models, task):
     def try_one(data):
         read[0] += 1
         try:
-            found = from_json(json.dumps(data), source="model.onnx")
+            found = from_json(json.dumps(data), source="model.onnx", sections=sections())
         except ManifestError as error:
             assert str(error).startswith("model.onnx ")  # noqa: PT017
             return
@@ -167,7 +168,7 @@ def test_damaged_manifests(models):
     @given(damaged(text.encode()))
     def try_one(content):
         with suppress(ManifestError):
-            from_json(content, source="model.onnx")
+            from_json(content, source="model.onnx", sections=sections())
 
     try_one()
 
@@ -180,7 +181,7 @@ def test_damaged_archives(models, tmp_path, ending):
             archive.writestr("model/extra/dettoolkit.json", models["detection"][0].to_json())
     else:
         path.write_bytes(bytes(range(256)) * 4)
-        write_manifest(path, models["detection"][0])
+        stamp(path, models["detection"][0])
 
     @bounded
     @given(damaged(path.read_bytes()))
