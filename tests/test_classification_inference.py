@@ -1,4 +1,4 @@
-"""A trained classifier on images and in files: results, tables, figures, exports, and how images are fitted."""
+"""A trained classifier on images and in files: results, tables, exports, and how images are fitted."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def test_the_overlay_is_for_images_of_ones_own():
     ("override", "sentence"),
     [
         (
-            "model.backbone.reduced_tail=true",
+            "model.backbone.tail=reduced",
             "a classifier has the backbone's full tail at stride 32: set backb",
         ),
         ("model.backbone.output_stride=16", "a classifier has the backbone's full tail at stride 32"),

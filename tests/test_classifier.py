@@ -12,10 +12,9 @@ from dettoolkit.classification.build import build_classifier
 from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.config import load_recipe
 from dettoolkit.config.classification import ClassifierModel
-from dettoolkit.detection.build import build_detector
 from dettoolkit.heads.classifier import ClassifierHead
-from dettoolkit.segmentation.build import build_segmenter
-from dettoolkit.weights.load import load_network
+from dettoolkit.tasks import spec_of
+from dettoolkit.weights.load import load_network, load_pretrained
 
 
 def model_of(network="mobilenet_v3_small", head=None, weights=None, **backbone):
@@ -221,17 +220,23 @@ def checkpoint(tmp_path_factory):
     return path, trained
 
 
-@pytest.mark.parametrize("reduced", [False, True])
-@pytest.mark.parametrize("task", ["detection", "segmentation"])
-def test_a_classifiers_checkpoint_starts_a_detector_and_a_segmenter(checkpoint, task, reduced, caplog):
-    path, trained = checkpoint
-    recipe = "ssdlite_mnv3_small" if task == "detection" else "lraspp_mnv3_small"
-    overrides = ["model.backbone.width=0.35", f"model.backbone.reduced_tail={str(reduced).lower()}"]
-    model = load_recipe(recipe, [*overrides, f"model.backbone.weights={path}"]).recipe.model
-    build = build_detector if task == "detection" else build_segmenter
+@pytest.mark.parametrize(
+    ("name", "tail"),
+    [
+        ("ssdlite_mnv3_small", "full"),
+        ("ssdlite_mnv3_small", "reduced"),
+        ("lraspp_mnv3_small", "full"),
+        ("lraspp_mnv3_small", "reduced_c4"),
+    ],
+)
+def test_a_classifiers_checkpoint_starts_a_detector_and_a_segmenter(checkpoint, name, tail, caplog):
+    (path, trained), reduced = checkpoint, tail != "full"
+    overrides = ("model.backbone.width=0.35", f"model.backbone.tail={tail}", f"model.backbone.weights={path}")
+    recipe = load_recipe(name, overrides).recipe
+    network = spec_of(recipe).build_network(recipe, num_classes=2)
     with caplog.at_level(logging.WARNING):
-        backbone = build(model, num_classes=2, pretrained=True).backbone
-    ours, theirs = backbone.state_dict(), trained.backbone.state_dict()
+        load_pretrained(network, recipe.model, torchvision_model="", exact=None)
+    ours, theirs = network.backbone.state_dict(), trained.backbone.state_dict()
     assert ours.keys() == theirs.keys()
     assert (
         "4 tensors of the file are not in the network: heads.classification.hidden.0.weight, " in caplog.text
