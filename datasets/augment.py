@@ -27,7 +27,7 @@ Image = NDArray[np.uint8]
 Floats = NDArray[np.floating[Any]]
 
 # SSD's batch samplers (weiliu89/caffe: examples/ssd/ssd_coco.py) as torchvision has them (v2.RandomIoUCrop):
-# one least overlap is drawn, 1.0 leaves the picture as it is. Caffe tries 50 times, torchvision 40.
+# one min overlap is drawn, 1.0 leaves the image as it is. Caffe tries 50 times, torchvision 40.
 MIN_OVERLAPS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 TRIALS = 40
 CROP_SCALE = (0.3, 1.0)  # of each side
@@ -78,10 +78,10 @@ def sample_crop(
 ) -> NDArray[np.int64] | None:
     """Draw SSD's IoU crop for boxes (m, 4) in pixels of an image of `hw`.
 
-    Semantics of torchvision's `v2.RandomIoUCrop`: a least overlap is drawn; 1.0 leaves the image alone; else
+    Semantics of torchvision's `v2.RandomIoUCrop`: a min overlap is drawn; 1.0 leaves the image alone; else
     the first of 40 windows is taken that holds the center of some box and whose IoU with such a box reaches
     the overlap; when none does, another overlap is drawn. TensorFlow's `ssd_random_crop` differs (area 0.1-1,
-    the share of a box that is covered instead of IoU, no crop with probability 0.15); this form is the one
+    the fraction of a box that is covered instead of IoU, no crop with probability 0.15); this form is the one
     whose gain is published (torchvision's SSDLite preset: +1.0 mAP, PyTorch blog on SSDlite, 2021).
 
     Returns: the crop (4,) xyxy, or None for the whole image (always so without boxes).

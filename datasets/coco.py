@@ -1,13 +1,13 @@
 """COCO-format images and boxes as a torch data set, and the batches made of them.
 
-N images in a batch, M most boxes of one of them, m boxes of one sample, (h, w) the input size.
+N images in a batch, M boxes of the one with most, m boxes of one sample, (h, w) the input size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Protocol, TypedDict
+from typing import Literal, Protocol, TypedDict, cast
 
 import numpy as np
 import torch
@@ -27,7 +27,13 @@ from dettoolkit.datasets.data_report import (
 from dettoolkit.datasets.images import read_image
 from dettoolkit.datasets.labels import LabelMap
 from dettoolkit.datasets.samplers import SampleKey
-from dettoolkit.datasets.samples import BadImagePolicy, SkippedImage, sample_key, sample_seed
+from dettoolkit.datasets.samples import (
+    BadImagePolicy,
+    SkippedImage,
+    collate_images,
+    sample_key,
+    sample_seed,
+)
 
 __all__ = [
     "BadImageError",
@@ -177,36 +183,15 @@ class CocoDetection(Dataset[Sample | SkippedImage]):
 
 
 def collate(samples: Sequence[Sample | SkippedImage]) -> Batch:
-    """Stack samples into a batch; skipped images are left out and listed in bad_images.
-
-    When every image was skipped the batch has N = 0 with all shapes intact; batch normalization cannot be
-    trained on it, so the consumer has to pass over it (under DDP: with a zero loss that reaches every
-    parameter).
-    """
-    if not samples:
-        raise ValueError("collate needs at least one sample, got none: check the sampler")
-    good = [each for each in samples if not isinstance(each, SkippedImage)]
-    skipped = [each for each in samples if isinstance(each, SkippedImage)]
-    most = max((len(each["box_labels"]) for each in good), default=0)
-    boxes = torch.zeros(len(good), most, 4)
-    labels = torch.full((len(good), most), -1, dtype=torch.int64)
+    """Stack samples into a batch; see `samples.collate_images`."""
+    good, batch = collate_images(samples)
+    count = max((len(each["box_labels"]) for each in good), default=0)
+    boxes = torch.zeros(len(good), count, 4)
+    labels = torch.full((len(good), count), -1, dtype=torch.int64)
     for row, each in enumerate(good):
         boxes[row, : len(each["box_labels"])] = each["boxes_xyxy"]
         labels[row, : len(each["box_labels"])] = each["box_labels"]
-    if good:
-        images = torch.stack([each["image"] for each in good])
-    else:
-        images = torch.zeros(0, 3, *skipped[0].input_hw, dtype=torch.uint8)
-    return {
-        "images": images,
-        "boxes_xyxy": boxes,
-        "box_labels": labels,
-        "image_ids": torch.tensor([each["image_id"] for each in good], dtype=torch.int64),
-        "files": [each["file"] for each in good],
-        "original_hw": torch.tensor([each["original_hw"] for each in good], dtype=torch.int64).reshape(-1, 2),
-        "bad_images": [each.reason for each in skipped],
-        "problems": [problem for each in good for problem in each["problems"]],
-    }
+    return cast(Batch, {**batch, "boxes_xyxy": boxes, "box_labels": labels})
 
 
 def check_root(root: Path, *, expected: Sequence[str]) -> None:

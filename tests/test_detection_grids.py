@@ -152,17 +152,17 @@ def make_batch(images: int, boxes: int) -> dict[str, Any]:
 
 
 def test_batch_picture_draws_boxes_without_padding() -> None:
-    picture = batch_figure(make_batch(3, 5), NAMES, 16)
+    picture = batch_figure(make_batch(3, 5), NAMES)
     assert picture.dtype == np.uint8
     first, second = picture[70:300, 24:504], picture[70:300, 516:996]
     assert shows(first, drawing.class_color(1)).any()
     assert len(np.unique(second[:200])) == 1  # padding is not drawn
-    assert batch_figure(make_batch(3, 5), NAMES, 2).shape[1] < picture.shape[1]
+    assert batch_figure(make_batch(2, 5), NAMES).shape[1] < picture.shape[1]
 
 
 @pytest.mark.parametrize(("images", "boxes"), [(2, 0), (0, 0), (1, 1)])
 def test_batch_picture_of_little(images: int, boxes: int) -> None:
-    picture = batch_figure(make_batch(images, boxes), NAMES, 16)
+    picture = batch_figure(make_batch(images, boxes), NAMES)
     assert picture.ndim == 3
 
 

@@ -1,6 +1,6 @@
 """Whether two models find the same in images: detections matched as sets.
 
-D: detections of an image. Both errors are 0 for perfect agreement; how much is too much the spec says.
+D: detections of an image. Both errors are 0 for perfect agreement; the spec says how much is too much.
 """
 
 from __future__ import annotations

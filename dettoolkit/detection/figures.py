@@ -1,4 +1,4 @@
-"""Figures of a detection run: what the network is shown, and what it finds."""
+"""Figures of a detection run: predictions beside ground truth."""
 
 from __future__ import annotations
 
@@ -7,27 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
-from dettoolkit.datasets.coco import CocoDetection, collate
+from dettoolkit.datasets.coco import CocoDetection
 from dettoolkit.datasets.data_report import BadImageError
 from dettoolkit.datasets.images import read_image
-from dettoolkit.datasets.samplers import SampleKey
-from dettoolkit.drawing.detection_grids import ComparisonItem, batch_figure, comparison_figure
-from dettoolkit.drawing.grids import save_figure
+from dettoolkit.drawing.boxes import Picture
+from dettoolkit.drawing.detection_grids import ComparisonItem, comparison_figure
+from dettoolkit.drawing.grids import save_pages
 from dettoolkit.evaluation.arrays import DetectionArrays, GroundTruthArrays
 from dettoolkit.evaluation.worst import worst_images
 from dettoolkit.run import Classes
 
 PER_FIGURE = 8  # images of a comparison, so that it still fits a screen
-
-
-def draw_training_batch(train: CocoDetection, class_names: Sequence[str], folder: Path, count: int) -> None:
-    """Draw the ground truth of the first images as the network will see them, after augmentation."""
-    if count == 0 or len(train) == 0:
-        return
-    rows = np.random.default_rng(0).permutation(len(train))[:count]
-    batch = collate([train[SampleKey(int(row), 0)] for row in rows])
-    folder.mkdir(parents=True, exist_ok=True)
-    save_figure(folder / "training_batch.jpg", batch_figure(batch, class_names, count))
 
 
 def draw_predictions(
@@ -41,22 +31,19 @@ def draw_predictions(
     threshold: float,
 ) -> None:
     """Draw predictions beside ground truth: images spread over the set, and the worst ones."""
-    if count == 0 or len(val) == 0:
-        return
-    folder.mkdir(parents=True, exist_ok=True)
     ids = val.annotations.image_ids
+    if count == 0 or not len(ids):
+        return
     spread = ids[np.linspace(0, len(ids) - 1, min(count, len(ids))).astype(int)]
-    ranked = worst_images(truth, detections, score_threshold=threshold, count=count)
-    sets = {"predictions": [int(each) for each in spread], "worst": [image for image, _ in ranked]}
-    for name, images in sets.items():
-        for page, start in enumerate(range(0, len(images), PER_FIGURE), start=1):
-            items = [
-                item
-                for image in images[start : start + PER_FIGURE]
-                if (item := _compare(val, classes.ids, detections, image, threshold)) is not None
-            ]
-            if items:
-                save_figure(folder / f"{name}_{page}.jpg", comparison_figure(items, classes.names))
+    worst = worst_images(truth, detections, score_threshold=threshold, count=count)
+
+    def draw(images: list[int]) -> Picture | None:
+        items = [_compare(val, classes.ids, detections, image, threshold) for image in images]
+        readable = [item for item in items if item is not None]
+        return comparison_figure(readable, classes.names) if readable else None
+
+    save_pages(folder, "predictions", spread.tolist(), per_page=PER_FIGURE, draw=draw)
+    save_pages(folder, "worst", [image for image, _ in worst], per_page=PER_FIGURE, draw=draw)
 
 
 def _compare(

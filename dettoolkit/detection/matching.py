@@ -1,6 +1,6 @@
 """Matching: which default box learns which object (SSD, section 2.2, "Matching strategy").
 
-N: images, M: most objects of an image, A: default boxes.
+N: images, M: objects of an image, padded, A: default boxes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """From raw outputs to final answers, as ONNX nodes that a network ends with.
 
-N: images, A: default boxes, S: class slots (K classes and background), D: most detections of an image,
+N: images, A: default boxes, S: class slots (K classes and background), D: detections of an image, padded,
 R: default boxes that are looked at, M: boxes that survive NMS in the whole batch.
 """
 
@@ -60,21 +60,21 @@ def detections(
         padding, and counts (N,).
     """
     rows = _rows(g, class_logits, facts)
-    ranks, least = _ranks(g, g.op("Gather", class_logits, rows, axis=1), facts)  # (N, R, K)
+    ranks, lowest = _ranks(g, g.op("Gather", class_logits, rows, axis=1), facts)  # (N, R, K)
     deltas = g.op("Gather", box_deltas, rows, axis=1)
     # A sum is NaN where a part is: a default box with a NaN is left out.
     parts = (g.op("ReduceSum", each, g.integers(2), keepdims=1) for each in (ranks, deltas))
     broken = g.op("IsNaN", g.op("Add", *parts))
     ranks = g.op("Where", broken, g.number(-math.inf), ranks)
     boxes = _boxes(g, deltas, rows, facts=facts, input_hw=input_hw)
-    ranks = topk_per_class(g, g.op("Transpose", ranks, perm=[0, 2, 1]), least, facts)  # (N, K, R)
+    ranks = topk_per_class(g, g.op("Transpose", ranks, perm=[0, 2, 1]), lowest, facts)  # (N, K, R)
     kept = g.op(  # (M, 3): image, class, row
         "NonMaxSuppression",
         boxes,
         ranks,
         g.integers(facts.max_detections),
         g.constant(np.asarray([facts.nms_iou], np.float32)),
-        least,
+        lowest,
     )
     return _best(g, kept, boxes, ranks, facts)
 
@@ -147,10 +147,10 @@ def _boxes(
     return g.op("Min", g.op("Max", boxes, g.number(0.0)), upper)
 
 
-def topk_per_class(g: Nodes, ranks: ir.Value, least: ir.Value, facts: DetectionSection) -> ir.Value:
+def topk_per_class(g: Nodes, ranks: ir.Value, lowest: ir.Value, facts: DetectionSection) -> ir.Value:
     """Leave the best `candidates_per_class` of each row of (N, K, R) and make the others -inf."""
     limit = g.integers(facts.candidates_per_class)
-    above = g.cast(g.op("Greater", ranks, least), ir.DataType.FLOAT)
+    above = g.cast(g.op("Greater", ranks, lowest), ir.DataType.FLOAT)
     counts = g.op("ReduceSum", above, g.integers(2), keepdims=0)
     most = g.cast(g.op("ReduceMax", counts, keepdims=0), ir.DataType.INT64)
     too_many = g.op("Greater", most, g.integer(facts.candidates_per_class))

@@ -6,7 +6,7 @@ at an image's best few candidates, over all classes, gives the same detections a
 survive; images where too few do are looked at again, deeper.
 
 N: images, A: default boxes, S: class slots (K classes and background), C: candidates of the whole batch,
-D: most detections of an image. A cell is the number of an (image, default box, slot) in a flat (N, A, S).
+D: detections of an image, padded. A cell is the number of an (image, default box, slot) in a flat (N, A, S).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def postprocess(
         input_hw: height and width of the input, to which boxes are clipped.
 
     Returns:
-        Detections, D being the most detections of an image of this batch, possibly 0.
+        Detections, D being those of the image with most, possibly 0.
 
     Raises:
         ValueError: shapes that do not belong together, or an unknown activation.
@@ -66,7 +66,7 @@ def postprocess(
     first = int(decoding.background)  # slot of label 0
     max_detections, decode = decoding.max_detections, CODERS[decoding.coder].decode
     _check(class_logits, box_deltas, anchors_xyxy, first)
-    ranks, least = _ranks(class_logits.float(), decoding.activation, decoding.score_threshold)
+    ranks, lowest = _ranks(class_logits.float(), decoding.activation, decoding.score_threshold)
     images, anchors, slots = ranks.shape
     peaks = ranks[..., first:].amax(dim=-1)  # (N, A)
     peaks = peaks.masked_fill(peaks.isnan(), -torch.inf)
@@ -81,7 +81,7 @@ def postprocess(
     depth = max(FIRST_DEPTH * max_detections, FIRST_CELLS // (slots - first))
     while True:
         cells, rank, floor = _candidates(
-            ranks, peaks, box_deltas, pending, first=first, least=least, depth=depth
+            ranks, peaks, box_deltas, pending, first=first, lowest=lowest, depth=depth
         )
         cells, rank, group = topk_per_class(
             cells, rank, ranks.shape, candidates_per_class=decoding.candidates_per_class
@@ -94,7 +94,7 @@ def postprocess(
         best = (column < max_detections).nonzero().squeeze(1)
         found[image[best], column[best]] = cells[best]
         # What is below the floor can only matter where too few detections are above it.
-        pending &= (floor > least) & (found[:, -1:] < 0)
+        pending &= (floor > lowest) & (found[:, -1:] < 0)
         if not pending.any():
             return _detections(found, ranks, boxes_of, decoding)
         depth *= DEEPER
@@ -118,7 +118,7 @@ def _check(class_logits: Tensor, box_deltas: Tensor, anchors_xyxy: Tensor, first
 
 
 def _ranks(class_logits: Tensor, activation: Activation, score_threshold: float) -> tuple[Tensor, Tensor]:
-    """Return (N, A, S) numbers that rise with the score, and the least of them above the threshold."""
+    """Return (N, A, S) numbers that rise with the score, and the lowest of them above the threshold."""
     if activation == "softmax":
         ranks, threshold = class_logits.softmax(dim=-1), score_threshold
     elif activation == "sigmoid":
@@ -143,7 +143,7 @@ def _candidates(
     pending: Tensor,
     *,
     first: int,
-    least: Tensor,
+    lowest: Tensor,
     depth: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """List the best candidates, about `depth` or all, of each image that is pending.
@@ -154,7 +154,7 @@ def _candidates(
         box_deltas: (N, A, 4); default boxes with a NaN have no candidates.
         pending: bool (N, 1).
         first: slot of label 0.
-        least: least rank of a candidate, 0-dimensional.
+        lowest: min rank of a candidate, 0-dimensional.
         depth: how many to look for; half as many are found at least, where there are as many.
 
     Returns:
@@ -163,7 +163,7 @@ def _candidates(
     """
     anchors, slots = ranks.shape[1:]
     # Among the best candidates a default box has two or three, so those of the best half are enough.
-    floor = _floor(peaks, least=least, depth=-(-depth // 2))
+    floor = _floor(peaks, lowest=lowest, depth=-(-depth // 2))
     floor = floor.masked_fill(~pending, torch.nan)  # nothing compares with NaN
     rows = (peaks >= floor).flatten().nonzero().squeeze(1)  # (R,) of the N * A
     broken = box_deltas.flatten(0, 1).index_select(0, rows).isnan().any(dim=1)
@@ -176,16 +176,16 @@ def _candidates(
     cells = rows.index_select(0, row).sub_(row).mul_(slots).add_(hits)
 
     image = cells // (anchors * slots)
-    floor = _floor(_by_image(rank, image, images=len(peaks)), least=floor, depth=depth)
+    floor = _floor(_by_image(rank, image, images=len(peaks)), lowest=floor, depth=depth)
     above = (rank >= floor.flatten().index_select(0, image)).nonzero().squeeze(1)
     return cells.index_select(0, above), rank.index_select(0, above), floor
 
 
-def _floor(ranks: Tensor, *, least: Tensor, depth: int) -> Tensor:
-    """Find the rank that `depth` of each row of (N, any) reach, but not below `least`: (N, 1)."""
+def _floor(ranks: Tensor, *, lowest: Tensor, depth: int) -> Tensor:
+    """Find the rank that `depth` of each row of (N, any) reach, but not below `lowest`: (N, 1)."""
     if depth >= ranks.shape[1]:
-        return least.expand(len(ranks), 1)
-    return ranks.topk(depth, dim=1, sorted=False).values.amin(dim=1, keepdim=True).maximum(least)
+        return lowest.expand(len(ranks), 1)
+    return ranks.topk(depth, dim=1, sorted=False).values.amin(dim=1, keepdim=True).maximum(lowest)
 
 
 def _by_image(rank: Tensor, image: Tensor, *, images: int) -> Tensor:

@@ -19,10 +19,12 @@ from dettoolkit.datasets.coco import BadImages, CocoAnnotations, CocoDetection, 
 from dettoolkit.datasets.labels import GAP
 from dettoolkit.datasets.scenes.folder import check_scenes, write_scenes
 from dettoolkit.detection.build import decoding_of
-from dettoolkit.detection.figures import draw_predictions, draw_training_batch
+from dettoolkit.detection.figures import draw_predictions
 from dettoolkit.detection.result import DetectionResult
 from dettoolkit.detection.spec import DetectionSpec
 from dettoolkit.detection.task import DetectionTask
+from dettoolkit.drawing.boxes import Picture
+from dettoolkit.drawing.detection_grids import batch_figure
 from dettoolkit.evaluation.arrays import DetectionArrays, GroundTruthArrays
 from dettoolkit.network import Network
 from dettoolkit.run import Batch, Classes, ImageFile, Run, Split
@@ -88,9 +90,9 @@ class DetectionRun(Run):
         boxes = int((batch["box_labels"] >= 0).sum())
         return [f"batch     images {tuple(batch['images'].shape)}, {boxes} boxes", f"outputs   {shapes}"]
 
-    def draw_training_batch(self, folder: Path) -> None:
-        """Draw the ground truth of the first images as the network will see them."""
-        draw_training_batch(self.train, self.classes.names, folder, self.recipe.evaluation.figures)
+    def batch_figure(self, batch: Batch) -> Picture:
+        """Draw the ground truth of a batch that is on the CPU: uint8 (H, W, 3)."""
+        return batch_figure(batch, self.classes.names)
 
     def write_predictions(self, predictions: Sequence[Any], out: Path) -> None:
         """Write the detections in COCO's results format, and figures."""

@@ -30,7 +30,7 @@ MAX_BOXES = 4_000_000
 COCO_CLASSES, COCO_IDS = 80, 90
 """Of COCO's boxes: its categories, and the largest of their ids."""
 INSIDE_SCORE_THRESHOLD = 0.05
-"""Of detections of a file that gives final boxes, unless said otherwise: they are meant to be shown."""
+"""Default of a file with final answers, which are meant to be shown."""
 
 Side = Annotated[float, Meta(ge=1e-6, le=1e6)]
 Sizes = Annotated[tuple[tuple[Side, Side], ...], Meta(min_length=1, max_length=256)]

@@ -68,26 +68,23 @@ def comparison_figure(
     )
 
 
-def batch_figure(batch: Mapping[str, Any], class_names: Sequence[str], max_images: int) -> Picture:
-    """Draw the first images of a training batch as the model gets them, with their boxes; uint8 (H, W, 3).
+def batch_figure(batch: Mapping[str, Any], class_names: Sequence[str]) -> Picture:
+    """Draw a training batch as the model gets them, with their boxes; uint8 (H, W, 3).
 
     Args:
         batch: on the CPU, images uint8 (N, 3, H, W) RGB, boxes_xyxy (N, M, 4) pixels, box_labels (N, M)
             with -1 for padding, image_ids (N,).
         class_names: name of each class.
-        max_images: images drawn at most.
     """
     cells: list[Cell] = []
     drawn: list[int] = []
     for image, boxes, labels, image_id in zip(
         *(np.asarray(batch[key]) for key in ("images", "boxes_xyxy", "box_labels", "image_ids")), strict=True
     ):
-        if len(cells) == max_images:
-            break
         real = labels >= 0
         scale, fitted = fit_to_cell(np.ascontiguousarray(image.transpose(1, 2, 0)))  # (3, H, W) -> (H, W, 3)
-        picture = draw_boxes(fitted, boxes[real] * scale, labels[real], class_names=class_names)
-        cells.append(Cell(picture, f"image {image_id} · {_counted(int(real.sum()), 'box')}"))
+        drawing = draw_boxes(fitted, boxes[real] * scale, labels[real], class_names=class_names)
+        cells.append(Cell(drawing, f"image {image_id} · {_counted(int(real.sum()), 'box')}"))
         drawn.extend(labels[real])
     return grid(
         in_rows(cells, 4),
