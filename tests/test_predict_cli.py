@@ -4,7 +4,6 @@ import csv
 import errno
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -139,13 +138,13 @@ def test_a_classifiers_shards_and_what_it_has_not(
     assert "can be made into csv, parquet" in capsys.readouterr().err
     for more, text in (
         (["--threshold", 0.5], "a classifier takes no threshold: omit --threshold 0.5"),
-        (["--classes", "disc"], "no class 'disc'|classes cannot be chosen of classification"),
+        (["--classes", "disc"], "classes cannot be chosen of classification"),
         (
             ["--save", "masks"],
-            "cannot save 'masks' of classification: choose from figures, json, csv, parquet",
+            "cannot save 'masks' of classification: choose from figures, json, csv",
         ),
     ):
-        assert re.search(text, errors(*given, *more, "--out", tmp_path / "none"))
+        assert text in errors(*given, *more, "--out", tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 

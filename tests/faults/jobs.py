@@ -2,9 +2,9 @@
 
     python tests/faults/jobs.py --rounds 20 --seed 0
 
-A round draws a detector, a segmenter or a classifier, one process or two shards at once, and one stop or two. A stop is a
-SIGKILL, or in one case of four a file system that takes no file beyond some size. The same command continues
-the job, at last to its end. The exit status is 1 if any file of any round differs.
+A round draws a detector, a segmenter or a classifier, one process or two shards at once, and one stop or
+two. A stop is a SIGKILL, or in one case of four a file system that takes no file beyond some size. The same
+command continues the job, at last to its end. The exit status is 1 if any file of any round differs.
 """
 
 from __future__ import annotations
