@@ -111,7 +111,7 @@ def test_the_overlay_is_for_images_of_ones_own():
             "is less than eval_hw [320, 320]: the middle would be larger than the image; "
             "raise eval_resize to 366",
         ),
-        ("data.augment.area=[1.0, 0.1]", "area [1.0, 0.1] must be [least, largest]: swap them"),
+        ("data.augment.area=[1.0, 0.1]", "area [1.0, 0.1] must be [min, max]: swap them"),
         ("data.augment.area=[0.1, 1.5]", "data.augment.area[1]: must be at most 1, got 1.5"),
         ("data.augment.erasing=0.2", "a key of type 'torchvision', not of 'inception'"),
         ("data.augment.type=torchvison", "did you mean 'torchvision'?"),

@@ -98,7 +98,7 @@ def test_the_models_type_decides_the_task():
     [
         ("data={type: folders, classes: null}", "type folders needs classes, a list such as"),
         ("evaluation={mode: slide, window_hw: [64, 64], stride_hw: [64, 65]}", "pixels between the windows"),
-        ("data.augment.scale=[2, 1]", "must be [least, largest]: swap them"),
+        ("data.augment.scale=[2, 1]", "must be [min, max]: swap them"),
         (
             "data.classes=[{name: road}]",
             "data.classes[0].ids: missing; it is needed: Values in the label files",

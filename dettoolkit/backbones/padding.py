@@ -31,7 +31,7 @@ def _padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, i
 
 
 def pad_same(network: nn.Module) -> None:
-    """Let every convolution that halves the size pad as TensorFlow's SAME; weights and their names stay."""
+    """Pad every convolution that halves the size as TensorFlow's SAME; weights and their names stay."""
     for layer in network.modules():
         if type(layer) is nn.Conv2d and max(layer.stride) > 1 and max(layer.kernel_size) > 1:
             layer.__class__ = SameConv2d

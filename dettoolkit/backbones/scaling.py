@@ -14,7 +14,7 @@ Rounding = Literal["torchvision", "tensorflow"]
 def make_divisible(value: float, divisor: int = 8) -> int:
     """Round to a multiple of `divisor`, at least `divisor`, never losing over 10 %.
 
-    The rule of TensorFlow's slim (`research/slim/nets/mobilenet/mobilenet.py`), which torchvision fractions.
+    The rule of TensorFlow's slim (`research/slim/nets/mobilenet/mobilenet.py`), which torchvision follows.
     """
     rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * value else rounded

@@ -239,7 +239,7 @@ MNASNET_B1 = Table(
 
 
 def _minimalistic(table: Table) -> Table:
-    """Take squeeze-and-excite, h-swish and 5x5 kernels away (TensorFlow's V3_*_MINIMALISTIC)."""
+    """Remove squeeze-and-excite, h-swish and 5x5 kernels (TensorFlow's V3_*_MINIMALISTIC)."""
     rows = tuple(replace(row, kernel=3, squeeze=False, activation="relu") for row in table.rows)
     return replace(table, rows=rows, activation="relu")
 

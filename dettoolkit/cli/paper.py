@@ -49,8 +49,8 @@ ZOO_HELP = (
 
 def _print(options: argparse.Namespace) -> int:
     from dettoolkit.paper.counts import Count, count, timed
-    from dettoolkit.paper.published import published_rows
     from dettoolkit.paper.printing import render
+    from dettoolkit.paper.published import published_rows
 
     rows = published_rows(options.tables or TABLES)
     lines = [count(row) if row.recipe is not None else row for row in rows]
@@ -74,6 +74,6 @@ def _write_zoo(options: argparse.Namespace) -> int:
 
 
 def _tell(what: str) -> None:
-    """Show on a terminal what is done at present, on one line; nothing wipes it."""
+    """Show on a terminal what is being done, on one line; nothing wipes it."""
     if sys.stderr.isatty():
         print(f"\r{what:<60}" + ("" if what else "\r"), end="", file=sys.stderr, flush=True)

@@ -34,7 +34,7 @@ def _some_time(value: str) -> str:
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 PositiveFraction = Annotated[float, Field(ge=1e-3, le=1)]
-Share = Annotated[float, Field(ge=0, lt=1)]
+FractionBelow1 = Annotated[float, Field(ge=0, lt=1)]
 ZeroOrMore = Annotated[float, Field(ge=0, le=100), AfterValidator(_zero_or_more)]
 Weight = Annotated[float, Field(ge=1e-6, le=1e6)]
 Epsilon = Annotated[float, Field(ge=1e-12, le=1)]

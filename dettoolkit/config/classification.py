@@ -8,9 +8,9 @@ from pydantic import Field, PositiveInt, model_validator
 
 from dettoolkit.config.bounds import (
     Fraction,
+    FractionBelow1,
     InitStd,
     PositiveFraction,
-    Share,
     Side,
     SizeHW,
     Text,
@@ -31,7 +31,7 @@ class ClassifierHead(Section):
         description="Let the width change the hidden layer of MobileNetV3 (1280 channels, 1024 of Small) "
         "too, as torchvision does. The published sizes of widths below 1 have it whole.",
     )
-    dropout: Share = Field(0.2, description="Share of the last features that training leaves out.")
+    dropout: FractionBelow1 = Field(0.2, description="Fraction of the last features that training drops.")
     init: Literal["truncated_normal", "kaiming"] = Field(
         "truncated_normal",
         description="Distribution of the initial kernels. truncated_normal: all alike (TensorFlow). kaiming: "
@@ -43,7 +43,9 @@ class ClassifierHead(Section):
 class ClassificationLoss(Section):
     """Cross-entropy, and what softens its targets."""
 
-    label_smoothing: Share = Field(0.0, description="Share of the target that is spread over all classes.")
+    label_smoothing: FractionBelow1 = Field(
+        0.0, description="Fraction of the target spread over all classes."
+    )
     mixup: ZeroOrMore = Field(
         0.0, description="Alpha of mixup: each image is blended with another of its batch. 0: none."
     )
@@ -86,15 +88,15 @@ class ImageFolderSplit(Split):
 class Augment(Section):
     """What both augmentations have: a random window of the image, resized, and mirrored."""
 
-    area: Area = Field((0.08, 1.0), description="Least and largest share of the image in the window.")
-    aspect: Aspect = Field((0.75, 1.3333), description="Least and largest width / height of the window.")
+    area: Area = Field((0.08, 1.0), description="Minimum and maximum fraction of the image in the window.")
+    aspect: Aspect = Field((0.75, 1.3333), description="Minimum and maximum width / height of the window.")
     flip: bool = Field(True, description="Mirror half of the images.")
 
     @model_validator(mode="after")
     def _ranges_rise(self) -> Self:
         for name, (low, high) in (("area", self.area), ("aspect", self.aspect)):
             if low > high:
-                raise ValueError(f"{name} [{low}, {high}] must be [least, largest]: swap them")
+                raise ValueError(f"{name} [{low}, {high}] must be [min, max]: swap them")
         return self
 
 
@@ -102,8 +104,8 @@ class InceptionAugment(Augment):
     """TensorFlow's Inception preprocessing, the one of the paper."""
 
     type: Literal["inception"]
-    area: Area = Field((0.05, 1.0), description="Least and largest share of the image in the window.")
-    aspect: Aspect = Field((0.75, 1.33), description="Least and largest width / height of the window.")
+    area: Area = Field((0.05, 1.0), description="Minimum and maximum fraction of the image in the window.")
+    aspect: Aspect = Field((0.75, 1.33), description="Minimum and maximum width / height of the window.")
     color: bool = Field(True, description="Change brightness by up to 1/8 and saturation by up to 1/2.")
 
 
@@ -161,4 +163,4 @@ class ClassificationData(Data):
 class ClassificationEvaluation(Section):
     """What is shown."""
 
-    figures: int = Field(16, ge=0, le=1000, description="Images in the picture grids.")
+    figures: int = Field(16, ge=0, le=1000, description="Images in the figures.")

@@ -59,7 +59,7 @@ class Matcher(Section):
     """Which default box learns which object."""
 
     iou_threshold: PositiveFraction = Field(
-        0.5, description="Least IoU at which a default box takes an object."
+        0.5, description="Minimum IoU at which a default box takes an object."
     )
     force_match: bool = Field(True, description="Give every object its best default box, whatever the IoU.")
 
@@ -136,7 +136,7 @@ class DetectionData(Data):
 class DetectionEvaluation(Section):
     """What is scored and shown."""
 
-    score_threshold: Fraction = Field(1e-8, description="Least score of a detection that is scored.")
+    score_threshold: Fraction = Field(1e-8, description="Minimum score of a detection that is scored.")
     max_detections: PositiveInt = Field(100, le=10_000, description="Detections per image that are scored.")
-    figures: int = Field(16, ge=0, le=1000, description="Images in the picture grids.")
-    threshold: Fraction = Field(0.3, description="Least score of a detection that is drawn.")
+    figures: int = Field(16, ge=0, le=1000, description="Images in the figures.")
+    threshold: Fraction = Field(0.3, description="Minimum score of a detection that is drawn.")

@@ -22,8 +22,8 @@ from dettoolkit.config.bounds import (
     Duration,
     Epsilon,
     Fraction,
+    FractionBelow1,
     Seed,
-    Share,
     SizeHW,
     Std,
     Text,
@@ -160,13 +160,13 @@ class Schedule(Section):
         "cosine", description="Shape after the warm-up."
     )
     power: float = Field(0.9, gt=0, le=100, description="Exponent of poly: (1 - progress) ** power.")
-    decay: Share = Field(0.01, description="Share that exponential takes off every decay_epochs.")
+    decay: FractionBelow1 = Field(0.01, description="Fraction that exponential takes off every decay_epochs.")
     decay_epochs: float = Field(3.0, ge=1e-3, le=1e6, description="Epochs between two such cuts.")
     staircase: bool = Field(True, description="Exponential falls in stairs; false: a little with each step.")
     warmup_steps: CountOrZero = Field(0, description="Steps of linear warm-up.")
-    warmup_factor: Fraction = Field(1 / 3, description="First step's share of the full learning rate.")
+    warmup_factor: Fraction = Field(1 / 3, description="First step's fraction of the full learning rate.")
     final_factor: Fraction = Field(
-        0.0, description="Last step's share of the full learning rate; of exponential, the least."
+        0.0, description="Last step's fraction of the full learning rate; of exponential, the minimum."
     )
 
 
@@ -184,8 +184,8 @@ class Optim(Section):
         description="Images per step that lr is meant for; the rate is scaled linearly to the run's own "
         "number (batch_size x devices x nodes x accumulate). null takes lr as it is.",
     )
-    momentum: Share = Field(0.9, description="Momentum of SGD and RMSProp (first beta of AdamW).")
-    smoothing: Share = Field(0.9, description="Decay of RMSProp's mean of squared gradients.")
+    momentum: FractionBelow1 = Field(0.9, description="Momentum of SGD and RMSProp (first beta of AdamW).")
+    smoothing: FractionBelow1 = Field(0.9, description="Decay of RMSProp's mean of squared gradients.")
     eps: Epsilon = Field(
         1e-3, description="RMSProp adds it to the root, or below the root where it is TensorFlow's."
     )
@@ -209,7 +209,7 @@ class EarlyStopping(Section):
     """Stop when the validation score no longer rises."""
 
     patience: Count = Field(description="Validations without a gain before the run stops.")
-    min_delta: Fraction = Field(0.0, description="Least rise that counts as a gain.")
+    min_delta: Fraction = Field(0.0, description="Minimum rise that counts as a gain.")
 
 
 class Loggers(Section):
@@ -227,7 +227,7 @@ class TrainerExtra(Section):
         None, description="Stop after this time, as days:hours:minutes:seconds."
     )
     limit_train_batches: Count | Annotated[float, Field(gt=0, le=1)] | None = Field(
-        None, description="Batches of an epoch, or their share; 1 is one batch, 1.0 all."
+        None, description="Batches of an epoch, or their fraction; 1 is one batch, 1.0 all."
     )
     gradient_clip_algorithm: Literal["norm", "value"] | None = Field(
         None, description="What trainer.gradient_clip limits: the gradient's norm, or each of its values."
@@ -269,7 +269,7 @@ class Trainer(Section):
     sync_batchnorm: bool = Field(False, description="Batch statistics over all processes.")
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = Field("32-true", description="Arithmetic.")
     accumulate: PositiveInt = Field(1, le=100_000, description="Batches per optimizer step.")
-    gradient_clip: Weight | None = Field(None, description="Largest norm of the gradient.")
+    gradient_clip: Weight | None = Field(None, description="Maximum norm of the gradient.")
     channels_last: bool = Field(True, description="Memory format that convolutions prefer.")
     compile: bool = Field(False, description="torch.compile the network.")
     seed: Seed = Field(0, description="Seed of weights, sample order and augmentation.")

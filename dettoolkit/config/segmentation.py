@@ -64,7 +64,7 @@ class OHEM(Section):
     threshold: PositiveFraction = Field(
         0.7, description="Pixels whose true class has a lower probability count."
     )
-    min_kept: Fraction = Field(0.0625, description="At least this share of the labeled pixels counts.")
+    min_kept: Fraction = Field(0.0625, description="At least this fraction of the labeled pixels counts.")
 
 
 class CrossEntropy(Section):
@@ -130,11 +130,11 @@ class SegmentationAugment(Section):
     """Random changes of training images; each image is then cropped to data.crop_hw."""
 
     scale: Annotated[tuple[Scale, Scale], Field(strict=False)] = Field(
-        (0.5, 2.0), description="Least and largest factor of the size."
+        (0.5, 2.0), description="Minimum and maximum factor of the size."
     )
     scale_step: ZeroOrMore = Field(0.25, description="Factors are this far apart; 0 takes any between.")
     max_class_fraction: PositiveFraction = Field(
-        0.75, description="A crop of which one class has a larger share is drawn again, up to ten times."
+        0.75, description="A crop of which one class has a larger fraction is drawn again, up to ten times."
     )
     flip: bool = Field(True, description="Mirror half of the images.")
     color: bool = Field(False, description="Change brightness, contrast, saturation and hue.")
@@ -142,7 +142,7 @@ class SegmentationAugment(Section):
     @model_validator(mode="after")
     def _scale_rises(self) -> Self:
         if self.scale[0] > self.scale[1]:
-            raise ValueError(f"scale {list(self.scale)} must be [least, largest]: swap them")
+            raise ValueError(f"scale {list(self.scale)} must be [min, max]: swap them")
         return self
 
 
@@ -219,7 +219,7 @@ class SegmentationEvaluation(Section):
         [1.0], description="Factors of the image's size; the answers are averaged."
     )
     flip: bool = Field(False, description="Average with the mirrored image's answer.")
-    figures: int = Field(16, ge=0, le=1000, description="Images in the picture grids.")
+    figures: int = Field(16, ge=0, le=1000, description="Images in the figures.")
 
     @model_validator(mode="after")
     def _windows_meet(self) -> Self:

@@ -81,12 +81,12 @@ def measure(
 ) -> dict[str, Latency]:
     """Time networks on one image and one thread of this machine.
 
-    They take turns, some of each in every round, so that what else the machine does meanwhile falls on all
+    They take turns, some of each in every round, so that other load on the machine affects all
     alike.
 
     Args:
         networks: by name, with the height and width of the image.
-        tell: is called with what is done at present.
+        tell: is called with what is being done.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

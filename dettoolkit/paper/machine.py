@@ -10,7 +10,7 @@ import torch
 
 
 def machine() -> str:
-    """Name processor, cores, system and versions."""
+    """Return processor, cores, system and versions."""
     capability = torch.backends.cpu.get_cpu_capability()
     return (
         f"{_processor()} ({platform.machine()}, {capability}, {os.cpu_count()} cores of it) with "

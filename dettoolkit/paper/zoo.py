@@ -48,7 +48,7 @@ def model_zoo(logs: Path, *, tell: Callable[[str], None] | None) -> Iterator[str
 
     Args:
         logs: folder of training logs with their list, `scores.csv`; the page links to it as `logs`.
-        tell: is called with what is done at present, while networks are run; None does not run them.
+        tell: is called with what is being done, while networks are run; None does not run them.
 
     Raises:
         FileNotFoundError: there is no such list, or a log that it names is missing.
@@ -85,7 +85,7 @@ def _sizes(network: nn.Module, image_hw: tuple[int, int], latency: Latency | Non
 
 
 def _network(recipe: Recipe) -> tuple[nn.Module, tuple[int, int]]:
-    """Build a network for the classes of the data that a recipe names; give the size of one image too."""
+    """Build a network for the classes of the data that a recipe names; return the size of one image too."""
     spec = spec_of(recipe)
     classes, image_hw = spec.zoo_size(recipe)
     return spec.build_network(recipe, num_classes=classes).eval(), image_hw

@@ -107,7 +107,7 @@ class RecordBadImages(Callback):
 
     def __init__(self, *, bad_images: Record, problems: tuple[Record, Record]) -> None:
         self.records = (bad_images, *problems)
-        self._new: tuple[list[Any], ...] = ([], [], [])  # met here and not yet told to other processes
+        self._new: tuple[list[Any], ...] = ([], [], [])  # met here, and not known to the other processes yet
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, *_: Any) -> None:
         """Record a training batch."""
@@ -120,13 +120,13 @@ class RecordBadImages(Callback):
         self._take(batch["bad_images"], [], batch["problems"])
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Tell all processes what each has met, so that they count and list the same."""
+        """Gather what each process has met, so that all count and list the same."""
         if trainer.world_size > 1:
-            fractions: list[Any] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(fractions, self._new)
+            gathered: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(gathered, self._new)
             self._new = ([], [], [])
-            for share in fractions:
-                self._record(*share)
+            for own in gathered:
+                self._record(*own)
 
     def _take(self, *items: list[Any]) -> None:
         for new, met in zip(self._new, items, strict=True):
@@ -150,12 +150,12 @@ class EndRun(Callback):
         self.max_epochs = max_epochs
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look where a resumed run stands: Lightning starts no epoch that it only goes on with."""
+        """Look where a resumed run stands: Lightning starts no epoch that it only continues."""
         self._stop_when_done(trainer)
         self.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let the last epoch end with a validation."""
+        """End the last epoch with a validation."""
         if self.max_epochs is not None and trainer.current_epoch + 1 >= self.max_epochs:
             trainer.check_val_every_n_epoch = 1
 
@@ -202,7 +202,7 @@ class LogSteps(Callback):
 class SeedSteps(Callback):
     """Draw what a step draws on the device (dropout, mixup) from seed, epoch, batch and process only.
 
-    A resumed run then goes on as one that nothing interrupted: checkpoints hold no state of generators.
+    A resumed run then continues as one that nothing interrupted: checkpoints hold no state of generators.
     """
 
     def __init__(self, *, seed: int) -> None:
@@ -217,7 +217,7 @@ class SeedSteps(Callback):
 
 
 class LogSpeed(Callback):
-    """Log images per second and the share of time spent waiting for data, once an epoch."""
+    """Log images per second and the fraction of time spent waiting for data, once an epoch."""
 
     def __init__(self) -> None:
         self._images = 0

@@ -51,7 +51,7 @@ class Checkpoint(ModelCheckpoint):
 
     @property
     def state_key(self) -> str:
-        """Tell the states of a run's Checkpoints apart, by what they write and how often."""
+        """Return what tells a run's Checkpoints apart: what they write, and how often."""
         return self._generate_state_key(name=self.filename, every_n_train_steps=self._every_n_train_steps)
 
     def on_train_batch_end(

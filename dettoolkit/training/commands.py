@@ -20,9 +20,9 @@ from dettoolkit.training.module import TrainingModule
 from dettoolkit.training.prepare import build_data_module, lightning_module, prepare, summary
 from dettoolkit.training.problems import (
     count_problems,
+    explain_shortage,
     recorder,
-    shortage_told,
-    tell_problems,
+    warn_of_problems,
     write_problems,
 )
 from dettoolkit.training.resume import changed_keys, check_changes, describe_changes
@@ -47,8 +47,8 @@ from dettoolkit.training.run_folder import (
 from dettoolkit.training.scoring import score, score_best
 from dettoolkit.training.trainer import build_callbacks, build_trainer, lost_process
 from dettoolkit.weights.description import description_of, read_checkpoint
-from dettoolkit.weights.read import TORCHVISION
 from dettoolkit.weights.load import load_trained
+from dettoolkit.weights.read import TORCHVISION
 from dettoolkit.wording import listing
 
 logger = logging.getLogger(__name__)
@@ -105,14 +105,14 @@ def train(name: str, recipe: Recipe, *, config_yaml: str, resume: Path | None = 
     if resume is None:
         run = prepare(name, recipe)
         run_dir = new_run_dir(Path(recipe.trainer.out), name)
-        with locked(run_dir), shortage_told(run_dir):
+        with locked(run_dir), explain_shortage(run_dir):
             if is_first_process():
                 write_whole(run_dir / CONFIG, config_yaml.encode())
                 write_problems(run, run_dir)
                 run.draw_training_batch(run_dir / "figures")
             return _train(run, run_dir, config_yaml, last=None, steps_done=0)
     checkpoint_of(resume, names=(LAST, PREVIOUS, BEST))
-    with locked(resume), shortage_told(resume):
+    with locked(resume), explain_shortage(resume):
         last, steps_done = resumable_checkpoint(resume)
         with stored_recipe(last) as config:
             before = load_recipe(str(config)).recipe
@@ -128,7 +128,7 @@ def train(name: str, recipe: Recipe, *, config_yaml: str, resume: Path | None = 
 def _train(
     run: Run, run_dir: Path, config_yaml: str, *, last: Path | None, steps_done: int
 ) -> tuple[Path, Score]:
-    told = count_problems(run)
+    known = count_problems(run)
     if is_first_process():
         logger.info("%s\nfolder    %s", summary(run), run_dir)
     section = run.recipe.trainer
@@ -149,7 +149,7 @@ def _train(
     result = score_best(run, module.run_dir)
     if is_first_process():
         write_problems(run, module.run_dir)  # again, with what reading the images showed
-        tell_problems(run, told)
+        warn_of_problems(run, known)
     return module.run_dir, result
 
 
@@ -222,8 +222,8 @@ def evaluate(source: Path, *, recipe: Recipe, out: Path | None, keep: bool = Fal
     elif weights is not None and not weights.startswith(TORCHVISION):
         names = listing(run.classes.names)
         logger.warning("%s does not name its classes: they are taken for %s, in this order", weights, names)
-    told = count_problems(run)
+    known = count_problems(run)
     out = out if out is not None else new_evaluation_dir(base)
     result = score(run, out, what, keep=keep)
-    tell_problems(run, told)
+    warn_of_problems(run, known)
     return out, result

@@ -18,7 +18,7 @@ SMALL = 128  # sides of an image that takes a network milliseconds
 
 
 def keep_freed_memory() -> bool:
-    """Serve large blocks from the heap and keep it; say whether the system's malloc could be told so.
+    """Serve large blocks from the heap and keep it; return whether the system's malloc can do so.
 
     Each step frees and takes the same hundreds of megabytes. By default glibc maps them anew every time, and
     the system clears every page: a quarter of a MobileNet step (benchmarks/training_step.py).

@@ -196,9 +196,9 @@ class TrainingModule(LightningModule):
     def _gather(self, items: list[Any]) -> list[Any]:
         if self.trainer.world_size == 1:
             return items
-        fractions: list[Any] = [None] * self.trainer.world_size
-        torch.distributed.all_gather_object(fractions, items)
-        return [item for share in fractions for item in share]
+        gathered: list[Any] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(gathered, items)
+        return [item for own in gathered for item in own]
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         """Build optimizer and schedule, whose steps are those of the optimizer."""

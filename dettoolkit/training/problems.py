@@ -1,4 +1,4 @@
-"""What goes wrong with a run's data and machine: counted, written, and told in sentences."""
+"""What goes wrong with a run's data and machine: counted, written, and explained."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def write_problems(run: Run, run_dir: Path) -> None:
 
 
 def count_problems(run: Run) -> dict[Split, int]:
-    """Count what is known to be wrong with the data of each split; at first, what was told at loading."""
+    """Count what is known to be wrong with the data of each split; at first, what loading has found."""
     return {split: sum(report.counts.values()) for split, report in run.problems.items()}
 
 
-def tell_problems(run: Run, told: Mapping[Split, int]) -> None:
-    """Warn of what reading the images has shown: which were skipped, and problems beyond those told."""
+def warn_of_problems(run: Run, known: Mapping[Split, int]) -> None:
+    """Warn of what reading the images has shown: which were skipped, and problems beyond those known."""
     if run.bad_images.lines:
         listing = "\n  ".join(run.bad_images.lines)
         logger.warning(
@@ -46,13 +46,13 @@ def tell_problems(run: Run, told: Mapping[Split, int]) -> None:
     reports = run.problems
     for split, count in count_problems(run).items():
         of_its_own = split == "val" or reports[split] is not reports["val"]  # an evaluation has one for both
-        if count > told[split] and of_its_own:
+        if count > known[split] and of_its_own:
             logger.warning("%s", reports[split].summary())
 
 
 @contextmanager
-def shortage_told(run_dir: Path) -> Iterator[None]:
-    """Describe in a sentence what the machine lacked, and how the run goes on.
+def explain_shortage(run_dir: Path) -> Iterator[None]:
+    """Explain what the machine lacked, and how to continue the run.
 
     Raises:
         OSError: the disk is full.

@@ -36,7 +36,7 @@ RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
 
 
 class Interrupted(KeyboardInterrupt):
-    """The user, or a scheduler, ended a run; the message says how to go on."""
+    """The user, or a scheduler, ended a run; the message says how to continue."""
 
 
 def is_first_process() -> bool:
@@ -83,7 +83,7 @@ def check_free(out: Path) -> None:
 
 
 def _new_dir(wanted: Path, *, remedy: str) -> Path:
-    """Make a folder of its own; processes other than the first make none and are told of it later."""
+    """Make a new folder; processes other than the first make none and learn its name later."""
     if not is_first_process():
         return wanted
     for number in range(1, 10_000):
@@ -193,7 +193,7 @@ def resumable_checkpoint(run: Path) -> tuple[Path, int]:
 
 
 def how_to_resume(run: Path) -> str:
-    """Describe from which step a run that has ended early can go on, and by which command."""
+    """Describe from which step a run that has ended early can be continued, and by which command."""
     saved = run / "checkpoints" / f"{LAST}.ckpt"
     if not saved.is_file():
         return "no checkpoint was saved yet (trainer.checkpoint_every_steps saves more often)"
@@ -231,8 +231,8 @@ def checkpoint_of(run: Path, *, names: tuple[str, ...]) -> Path:
 def stored_recipe(run: Path, *, trainer: Mapping[str, Any] = MappingProxyType({})) -> Iterator[Path]:
     """Write the recipe that a run's checkpoint carries to a file, so that overrides can be laid over it.
 
-    `trainer` replaces settings of that section: those of the machine at hand. A mistake in the recipe is told
-    as one of the run's.
+    `trainer` replaces settings of that section: those of the machine at hand. An error in the recipe names
+    the run.
     """
     description, _ = read_checkpoint(checkpoint_of(run, names=("best", "last")))
     recipe = {**description["recipe"], "trainer": {**description["recipe"].get("trainer", {}), **trainer}}

@@ -13,7 +13,7 @@ from dettoolkit.training.optimizers import RMSpropTF
 
 
 def rate_factor(step: int, *, total_steps: int, epoch_steps: int, schedule: Schedule) -> float:
-    """Return the share of the full learning rate at `step`, counted from 0.
+    """Return the fraction of the full learning rate at `step`, counted from 0.
 
     A line from warmup_factor to 1 over the warm-up. Then from 1 to final_factor at the end of the run: half a
     cosine, as TensorFlow's `cosine_decay_with_warmup`, or (1 - progress) ** power, DeepLab's poly policy
@@ -32,10 +32,10 @@ def rate_factor(step: int, *, total_steps: int, epoch_steps: int, schedule: Sche
         return max(schedule.final_factor, math.pow(1 - schedule.decay, cuts))
     progress = min(1.0, (step - warmup) / max(1, total_steps - warmup))
     if schedule.type == "poly":
-        share = math.pow(1 - progress, schedule.power)
+        fraction = math.pow(1 - progress, schedule.power)
     else:
-        share = 0.5 * (1 + math.cos(math.pi * progress))
-    return schedule.final_factor + (1 - schedule.final_factor) * share
+        fraction = 0.5 * (1 + math.cos(math.pi * progress))
+    return schedule.final_factor + (1 - schedule.final_factor) * fraction
 
 
 def epoch_steps(batches: int, *, limit: float, accumulate: int) -> int:
@@ -43,11 +43,11 @@ def epoch_steps(batches: int, *, limit: float, accumulate: int) -> int:
 
     Args:
         batches: of the whole set.
-        limit: how many of them are used, or as a float which share.
+        limit: how many of them are used, or as a float which fraction.
         accumulate: batches of a step; the last step may have fewer.
 
     Raises:
-        ValueError: the share is less than one batch.
+        ValueError: the fraction is less than one batch.
     """
     used = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     if used < 1:

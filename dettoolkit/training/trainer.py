@@ -62,7 +62,7 @@ def build_callbacks(section: sections.Trainer, *, run_dir: Path, monitor: str | 
 
 
 def progress_bar() -> ProgressBar:
-    """Build the bar; where nobody watches a terminal it writes a line now and then."""
+    """Build the bar; without a terminal it writes a line now and then."""
     return ProgressBar(refresh_rate=1 if sys.stderr.isatty() else 20)
 
 
@@ -130,6 +130,6 @@ def lost_process(error: RuntimeError, trainer: Trainer) -> str | None:
     address = re.search(r"\[([\da-fA-F.:]+)\]:\d+", text)
     return (
         f"process {trainer.global_rank} of {trainer.world_size} has lost the connection to {other}"
-        f"{f' on {address[1]}' if address else ''}: it was killed, or ended by an error that it told itself, "
+        f"{f' on {address[1]}' if address else ''}: it was killed, or ended by an error that it printed, "
         "or its machine or the network is down"
     )
