@@ -33,7 +33,7 @@ from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.ssd import SSD
 
 from dettoolkit.detection.anchors import cell_sizes, default_boxes
-from dettoolkit.detection.boxes import encode, pairwise_iou
+from dettoolkit.detection.box_coding import encode, pairwise_iou
 from dettoolkit.detection.postprocess import Detections, postprocess
 from dettoolkit.detection.spec import Decoding, Level
 from dettoolkit.formats import check_threads

@@ -130,7 +130,7 @@ class SSDLiteHead(nn.Module):
         """Map C4 (N, C, H, W) and C5 to class logits (N, A, S) and box deltas (N, A, 4).
 
         A runs over levels, rows, columns, boxes of a cell; slot 0 is the background; deltas are
-        (dx, dy, dw, dh) of the box coder in `detection/boxes.py`.
+        (dx, dy, dw, dh) of the box coder in `detection/box_coding.py`.
         """
         levels = [c4, c5]
         for extra in self.extras:

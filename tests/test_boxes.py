@@ -5,7 +5,7 @@ import torch
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import box_iou, clip_boxes_to_image
 
-from dettoolkit.detection.boxes import (
+from dettoolkit.detection.box_coding import (
     MIN_SIZE,
     area,
     clip_to,

@@ -13,7 +13,7 @@ from torchvision.ops import nms
 from dettoolkit.detection import nms as nms_module
 from dettoolkit.detection import postprocess as module
 from dettoolkit.detection.anchors import default_boxes
-from dettoolkit.detection.boxes import clip_to, decode
+from dettoolkit.detection.box_coding import clip_to, decode
 from dettoolkit.detection.spec import Decoding
 from dettoolkit.manifest import ManifestError
 

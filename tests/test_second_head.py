@@ -28,7 +28,7 @@ from dettoolkit.config.recipe import DetectionRecipe
 from dettoolkit.config.sections import Model, Section
 from dettoolkit.datasets.images import read_image
 from dettoolkit.detection.anchors import default_boxes
-from dettoolkit.detection.boxes import CODERS, pairwise_iou
+from dettoolkit.detection.box_coding import CODERS, pairwise_iou
 from dettoolkit.detection.matching import Objects, Targets
 from dettoolkit.detection.spec import DetectionSpec, Level
 from dettoolkit.export.command import export

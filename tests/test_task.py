@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms import functional
 
-from dettoolkit.detection.boxes import encode
+from dettoolkit.detection.box_coding import encode
 from dettoolkit.detection.build import SSDLite
 from dettoolkit.detection.losses import focal_loss
 from dettoolkit.detection.matching import Objects, match, targets_of

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dettoolkit.detection.boxes import pairwise_iou
+from dettoolkit.detection.box_coding import pairwise_iou
 from dettoolkit.detection.result import DetectionResult
 from dettoolkit.detection.spec import DetectionSection
 from dettoolkit.spec import Comparison, Strictness

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dettoolkit.detection.boxes import CODERS, pairwise_iou
+from dettoolkit.detection.box_coding import CODERS, pairwise_iou
 from dettoolkit.detection.spec import Coder
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dettoolkit.detection.boxes import area
+from dettoolkit.detection.box_coding import area
 
 # Speed only, by benchmarks/postprocess.py; the outcome is the same for any values.
 ROUNDS = 8  # that take each group's best box, before all pairs of what is left are compared

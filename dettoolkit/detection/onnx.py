@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from dettoolkit.detection.anchors import default_boxes
-from dettoolkit.detection.boxes import CENTER_SCALE, MAX_LOG_SIZE, SIZE_SCALE
+from dettoolkit.detection.box_coding import CENTER_SCALE, MAX_LOG_SIZE, SIZE_SCALE
 from dettoolkit.detection.spec import DetectionSection
 from dettoolkit.formats.onnx.nodes import Nodes
 from dettoolkit.manifest import Manifest, SizeHW
@@ -127,7 +127,7 @@ def _ranks(g: Nodes, class_logits: ir.Value, facts: DetectionSection) -> tuple[i
 def _boxes(
     g: Nodes, deltas: ir.Value, rows: ir.Value, *, facts: DetectionSection, input_hw: SizeHW
 ) -> ir.Value:
-    """Decode and clip, as `boxes.CODERS` and `boxes.clip_to` do: (N, R, 4)."""
+    """Decode and clip, as `box_coding.CODERS` and `box_coding.clip_to` do: (N, R, 4)."""
     anchors = default_boxes(facts.levels, input_hw=input_hw)
     size = anchors[:, 2:] - anchors[:, :2]
     center = anchors[:, :2] + 0.5 * size

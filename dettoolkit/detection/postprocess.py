@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dettoolkit.detection.boxes import CODERS, clip_to
+from dettoolkit.detection.box_coding import CODERS, clip_to
 from dettoolkit.detection.nms import grouped_nms, rank_in_group
 from dettoolkit.detection.spec import Activation, Decoding
 

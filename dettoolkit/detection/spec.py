@@ -56,7 +56,7 @@ class Decoding:
     Attributes:
         activation: what turns logits into scores.
         background: whether slot 0 of the classes is the background.
-        coder: what the four numbers of a box mean; see `boxes.CODERS`.
+        coder: what the four numbers of a box mean; see `box_coding.CODERS`.
         score_threshold: a detection's score is above it.
         nms_iou: of two boxes of a class that overlap by more than this IoU, the weaker is dropped.
         candidates_per_class: best boxes of each class of an image that enter NMS.

@@ -22,7 +22,7 @@ from dettoolkit.evaluation.arrays import (
     IntArray,
     image_positions,
 )
-from dettoolkit.evaluation.report import results_table
+from dettoolkit.evaluation.score_text import results_table
 
 __all__ = ["ClassResult", "CocoScores", "DetectionArrays", "GroundTruthArrays", "evaluate_coco"]
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dettoolkit.datasets.cityscapes_labels import CLASSES
-from dettoolkit.evaluation.report import segmentation_table
+from dettoolkit.evaluation.score_text import segmentation_table
 from dettoolkit.evaluation.segmentation_counts import (
     CATEGORY_HITS,
     HITS,

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dettoolkit.evaluation.report import classification_table
+from dettoolkit.evaluation.score_text import classification_table
 
 IntArray = NDArray[np.int64]
 
