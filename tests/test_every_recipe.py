@@ -19,7 +19,7 @@ from dettoolkit.training.schedules import build_optimizer, scaled_rate
 SHIPPED = sorted(shipped_folder().glob("*.yaml"))
 each_recipe = pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 NAMES = ["one", "two", "three"]
-UNTRAINED = ("nobody has trained it to its end yet", "not run here", "Not trained or scored here")
+UNTRAINED = ("Not yet reproduced here", "not run here", "Not trained or scored here")
 PUBLISHED = {}
 for row in published_rows(list(TABLES)):
     if row.recipe is not None and not row.overrides:
@@ -80,7 +80,7 @@ def header_of(path):
 
 
 def says_what_was_measured(name, header, scores):
-    """Return whether a header says that nobody has trained the recipe, or where its listed score is."""
+    """Return whether a header says that the recipe is not reproduced yet, or where its listed score is."""
     untrained = any(sentence in header for sentence in UNTRAINED)
     return untrained != ("measured: " in header) and (untrained or name in scores)
 
