@@ -18,7 +18,7 @@ from dettoolkit.run import Classes
 from dettoolkit.tasks import sections, spec_of
 from dettoolkit.training.run_folder import checkpoint_of, stored_recipe
 from dettoolkit.weights.description import read_checkpoint
-from dettoolkit.weights.load import load_weights
+from dettoolkit.weights.load import load_trained
 
 
 def load(
@@ -103,12 +103,7 @@ def open_checkpoint(path: Path, recipe: Recipe | None = None) -> tuple[Manifest,
     spec = spec_of(recipe)
     classes = Classes(description["class_names"], description["class_ids"])
     network = spec.build_network(recipe, num_classes=len(classes.names))
-    load_weights(
-        network,
-        state,
-        source=str(checkpoint),
-        remedy="a checkpoint is loaded with its own model section: overrides must not change its tensors",
-    )
+    load_trained(network, state, source=str(checkpoint))
     manifest = Manifest(
         name=description["name"],
         mean=recipe.data.mean,
