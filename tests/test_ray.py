@@ -82,9 +82,8 @@ def test_a_classifiers_best_classes(tiny_classification, tiny_classification_run
     predictor = BatchPredictor(str(tiny_classification_run), device="cpu")
     paths = sorted(map(str, (tiny_classification.data / "val").rglob("*.png")))[:2]
     rows = predictor({"path": np.array([*paths, "nowhere/6.png"], object)}).to_pylist()
-    assert [len(row["class_names"]) for row in rows] == [min(5, len(predictor.predictor.class_names))] * 2 + [
-        0
-    ]
+    count = min(5, len(predictor.predictor.class_names))
+    assert [len(row["class_names"]) for row in rows] == [count, count, 0]
     assert rows[0]["scores"] == sorted(rows[0]["scores"], reverse=True)
     assert rows[0]["class_names"][0] == predictor.predictor(paths[0]).names[0]
 

@@ -94,17 +94,9 @@ def start(
         if full_at is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (full_at, full_at))
 
-    given = [root / model, root / "images", "--resume", folder, "--shard", shard, "--save"]
-    options = [
-        f"{FILES[model]},{TABLES[model]}",
-        *THRESHOLD[model],
-        "--batch-size",
-        "2",
-        "--threads",
-        "1",
-        "--device",
-        "cpu",
-    ]
+    given = [root / model, root / "images", "--resume", folder, "--shard", shard]
+    save = ["--save", f"{FILES[model]},{TABLES[model]}"]
+    options = [*save, *THRESHOLD[model], "--batch-size", "2", "--threads", "1", "--device", "cpu"]
     return subprocess.Popen(
         [*COMMAND, *map(str, given), *options],
         stdout=subprocess.DEVNULL,
