@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from dettoolkit.cli.exporting import export
-from dettoolkit.formats import read_manifest
+from dettoolkit.loading import read_manifest
 
 pytest.importorskip("onnx", reason="exporting to ONNX needs the extra onnx")
 pytest.importorskip("onnxruntime", reason="running ONNX files needs the extra onnx")
@@ -79,7 +79,7 @@ def test_a_file_that_is_off_is_refused_with_the_figures(tiny_segmentation_run, t
         (["--tolerance", "pixles=0.1"], "did you mean pixels"),
         (["--images", "nowhere"], "nowhere does not exist"),
         (["data.root=nowhere"], "nowhere"),
-        (["--score-threshold", "0.3"], "no scores"),
+        (["--score-threshold", "0.3"], "omit --score-threshold"),
         (["data.rot=1"], "did you mean 'root'"),
     ],
 )

@@ -418,7 +418,7 @@ def test_what_came_to_exist_meanwhile_is_not_overwritten(attempt, tiny_segmentat
         ({"format": "pt2"}, "ends in .pt2"),
         ({"batch": 0}, "at least one image"),
         ({"limit": 0}, "at least one image"),
-        ({"score_threshold": 0.1}, "no scores"),
+        ({"score_threshold": 0.1}, "omit --score-threshold"),
         ({"tolerances": {"pixel": 0.1}}, "did you mean"),
         ({"images": Path("nowhere")}, "does not exist"),
     ],
