@@ -13,8 +13,8 @@ import torch
 from dettoolkit.classification.task import ClassificationTask, ranks_of
 from dettoolkit.drawing.classification_grids import (
     ClassificationItem,
-    classification_batch_picture,
-    classification_picture,
+    classification_batch_figure,
+    classification_figure,
 )
 from dettoolkit.evaluation.top_k import ClassificationArrays, Confusion, evaluate_classification
 
@@ -37,7 +37,7 @@ def task(names: list[str] = NAMES) -> ClassificationTask:
 
 def batch(logits: Any, labels: Any, first_id: int = 0) -> dict[str, Any]:
     ids = torch.arange(first_id, first_id + len(labels))
-    return {"images": torch.as_tensor(logits), "labels": torch.as_tensor(labels), "image_ids": ids}
+    return {"images": torch.as_tensor(logits), "class_labels": torch.as_tensor(labels), "image_ids": ids}
 
 
 def predict(logits: Any, labels: Any, first_id: int = 0) -> ClassificationArrays:
@@ -200,24 +200,24 @@ def test_wrong_predictions_are_refused() -> None:
 # Figures
 
 
-def test_pictures_tell_right_from_wrong() -> None:
+def test_figures_tell_right_from_wrong() -> None:
     gray = np.full((30, 40, 3), 128, np.uint8)
     right = ClassificationItem(image=gray, label=1, predicted=1, score=0.9)
     wrong = ClassificationItem(image=gray, label=1, predicted=2, score=0.6)
     figures = [
-        classification_picture([item], NAMES, title="x").reshape(-1, 3).tolist() for item in (right, wrong)
+        classification_figure([item], NAMES, title="x").reshape(-1, 3).tolist() for item in (right, wrong)
     ]
     blue, orange = [0, 114, 178], [213, 94, 0]
     assert figures[0].count(blue) > 10 * figures[0].count(orange)
     assert figures[1].count(orange) > 10 * figures[1].count(blue)
-    both = classification_picture([right, wrong] * 3, NAMES, title="x")
+    both = classification_figure([right, wrong] * 3, NAMES, title="x")
     assert both.dtype == np.uint8
     assert both.shape[1] > 4 * 480  # four in a row
 
 
 def test_the_training_batch_is_drawn_as_it_is() -> None:
-    images = torch.zeros(3, 3, 32, 32, dtype=torch.uint8)
+    images = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
     images[0, 0] = 255
-    picture = classification_batch_picture({"images": images, "labels": torch.tensor([0, 8, 99])}, NAMES, 2)
+    picture = classification_batch_figure({"images": images, "class_labels": torch.tensor([0, 99])}, NAMES)
     assert (picture.reshape(-1, 3) == (255, 0, 0)).all(axis=1).sum() == 360 * 360
     assert (picture.reshape(-1, 3) == (0, 0, 0)).all(axis=1).sum() == 360 * 360

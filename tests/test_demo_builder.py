@@ -455,7 +455,7 @@ def test_the_command_makes_a_demo_of_an_exported_file(tmp_path, model, runtime, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "name a run with --out DIR"),
+        ([], "give a run and --out DIR for a new demo"),
         (["run"], "name the folder to write: --out DIR"),
         (["--serve"], "name the demo's folder: --serve DIR"),
         (["--serve", "nowhere"], "nowhere holds no demo"),

@@ -26,7 +26,7 @@ def draw_predictions(
     class_names: Sequence[str],
     count: int,
 ) -> None:
-    """Draw predictions: on images spread over the set, and the wrong ones of most confidence."""
+    """Draw predictions on images spread over the set, and the most confident of the wrong ones."""
     images = len(predictions.labels)
     if count == 0 or images == 0:
         return

@@ -23,7 +23,7 @@ CONFUSIONS = 20  # pairs of classes that are named
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClassificationArrays:
-    """Hold what was predicted for images, each of them once.
+    """What was predicted for images, each of them once.
 
     Attributes:
         image_ids: int64 (N,), each image's number in its data set.
@@ -84,7 +84,7 @@ class ClassCount(NamedTuple):
 
 
 class Confusion(NamedTuple):
-    """How often images of a class were taken for another."""
+    """How often images of a class were predicted as another."""
 
     name: str
     taken_for: str
@@ -93,7 +93,7 @@ class Confusion(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClassificationScores:
-    """Hold the scores of one evaluation; all are ratios of integers.
+    """The scores of one evaluation; all are ratios of integers.
 
     Attributes:
         numbers: "top-1", "top-5" and "mean class top-1" in [0, 1]; NaN without images.
@@ -113,11 +113,11 @@ class ClassificationScores:
         return sum(entry.images for entry in self.per_class)
 
     def table(self) -> str:
-        """Write the numbers in words, the classes and confusions as aligned text, without a final newline."""
+        """Return the numbers in words, the classes and confusions as aligned text, without a final newline."""
         return classification_table(self.numbers, self.per_class, self.confusions, self.note)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values for `json.dump`; None stands for NaN, which json does not know."""
+        """Return plain values for `json.dump`; NaN, which JSON does not have, becomes None."""
         return {
             "numbers": {k: None if math.isnan(value) else value for k, value in self.numbers.items()},
             "images": self.images,

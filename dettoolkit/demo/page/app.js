@@ -155,7 +155,7 @@ class App {
     this.refresh();
   }
 
-  /** Say that a picture's answer is awaited; people see it only when it takes a while. */
+  /** Show that a picture's result is awaited; people see it only when it takes a while. */
   setBusy(busy) {
     clearTimeout(this.late);
     $("stage").setAttribute("aria-busy", String(busy));
