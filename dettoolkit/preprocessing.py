@@ -23,7 +23,7 @@ def fit_image(image: NDArray[np.uint8], manifest: Manifest) -> NDArray[np.uint8]
         return resize_image(image, manifest.input_hw)
     from dettoolkit.datasets.classification_augment import crop_center  # imports torchvision
 
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+    pixels = torch.tensor(image).permute(2, 0, 1)  # a copy: the image may be read-only
     cropped = crop_center(
         pixels, manifest.input_hw, short_side=manifest.short_side, antialias=manifest.antialias
     )

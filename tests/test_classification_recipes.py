@@ -119,7 +119,7 @@ def test_the_overlay_is_for_images_of_ones_own():
         ("model.head.droput=0.2", "unknown key; did you mean 'dropout'?"),
         ("optim.type=rmspropp", "did you mean 'rmsprop'?"),
         ("optim.schedule.type=exponental", "did you mean 'exponential'?"),
-        ("evaluation.picture=3", "unknown key; did you mean 'figures'?"),
+        ("evaluation.figure=3", "unknown key; did you mean 'figures'?"),
         ("evaluation.flip=true", "not a key with this model.type; with another it is"),
         ("model.weights=a.pth model.backbone.weights=b.pth", "set one of them to null"),
     ],

@@ -34,7 +34,8 @@ class App {
   constructor(demo, layer) {
     Object.assign(this, { demo, layer });
     this.view = new View($("stage"), $("canvas"), layer, (...seen) => this.showProbe(...seen));
-    this.readout = new Readout($("readout"), demo.classes, layer.pointable && ((key) => this.view.choose(key)));
+    const choose = layer.pointable ? (key) => this.view.choose(key) : null;
+    this.readout = new Readout($("readout"), demo.classes, choose);
     this.camera = new Camera(() => this.stopCamera("The camera was unplugged or taken away."));
     fillPage(demo, layer, (sample) => this.openSample(sample));
     this.listen();

@@ -9,8 +9,8 @@ export class Readout {
   /**
    * @param list the <ul>
    * @param classes [{name, color}]
-   * @param onChoose called with the key of the row that the user points to or has pinned, or null; without
-   *     it (false) rows are not buttons
+   * @param onChoose called with the key of the row that the user points to or has pinned, or null; null
+   *     itself makes rows no buttons
    */
   constructor(list, classes, onChoose) {
     Object.assign(this, { list, classes, onChoose });
