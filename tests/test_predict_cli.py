@@ -20,6 +20,7 @@ from learning_margins import at_least
 from PIL import Image
 
 from dettoolkit.cli.predicting import predict
+from dettoolkit.cli.progress import Tally
 from dettoolkit.evaluation.pictures import save_picture
 
 
@@ -270,3 +271,15 @@ def test_another_job_in_the_folder_is_refused(tiny, tiny_run, tmp_path, errors):
     (tmp_path / "other").mkdir()
     (tmp_path / "other/file").write_text("mine")
     assert "has files already, of no prediction job" in errors(*given, "--out", tmp_path / "other")
+
+
+def test_the_count_of_images_ends_with_the_job():
+    """A thread that is inside OpenCV when Python ends takes the process down: exit status 134."""
+    running = []
+
+    def count(ended):
+        running.append(ended.wait(timeout=60))
+        return
+
+    Tally(count, done=0).follow([])
+    assert running == [True]

@@ -3,6 +3,8 @@
 import csv
 import dataclasses
 import json
+import resource
+import signal
 from functools import partial
 
 import cv2
@@ -13,6 +15,7 @@ from PIL import Image
 from pycocotools import mask as coder
 from pycocotools.coco import COCO
 
+from dettoolkit.evaluation.pictures import save_picture
 from dettoolkit.inference import tables
 from dettoolkit.inference.names import Files, crop_name
 from dettoolkit.inference.records import found_in
@@ -293,3 +296,20 @@ def test_parquet_without_pyarrow_names_the_extra(monkeypatch):
     monkeypatch.setattr(tables, "import_module", missing)
     with pytest.raises(ModuleNotFoundError, match=r"'pyarrow'.*pip install 'dettoolkit\[parquet\]'"):
         tables.import_arrow()
+
+
+@pytest.mark.parametrize("ending", [".png", ".jpg"])
+def test_a_disk_that_takes_only_a_part_of_a_picture_is_an_error(tmp_path, ending):
+    """Pillow writes the last block of a file with one call and does not look how much of it was taken."""
+    path, noise = tmp_path / f"a{ending}", np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    save_picture(tmp_path / f"whole{ending}", noise)
+    size = (tmp_path / f"whole{ending}").stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            save_picture(path, noise)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)

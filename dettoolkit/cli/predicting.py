@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -184,7 +185,7 @@ def _work(
     batch_size = options.batch_size or fixed or 1
     with Run(job, folder, shard, batch_size=batch_size, ids=ids) as run:
         sources = Sources(job.sources, skip=folder)
-        count = None if live else lambda: job.count(sources, shard)
+        count = None if live else partial(job.count, sources, shard)
         tally = Tally(count, done=run.done)
         outcomes = run.predict(predictor, workers=options.workers)
         try:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dettoolkit.inference.pipeline import Outcome
 
 NAMED = 10  # images, unreadable ones and classes that are named at the end
+COUNT_SECONDS = 10  # that the end waits for the count of images to notice it
 LOG_SECONDS = 30  # between lines of progress where there is no terminal
 
 
@@ -21,11 +22,12 @@ class Tally:
     """Count what a job finds, and show how far it is.
 
     Args:
-        count: counts all images of the job, done or not; called in a thread, since a listing can take long.
+        count: counts all images of the job, done or not; called in a thread, since a listing can take long. It
+            is given an event, and ends when that is set.
         done: images that were done before.
     """
 
-    def __init__(self, count: Callable[[], int] | None, *, done: int) -> None:
+    def __init__(self, count: Callable[[threading.Event], int | None] | None, *, done: int) -> None:
         self.images, self.seconds, self.done = 0, 0.0, done
         self.unreadable = 0
         self.problems: list[str] = []  # the first of them
@@ -34,14 +36,15 @@ class Tally:
         self.segments = False
         self._total: int | None = None
         self._count = count
+        self._ended = threading.Event()
 
     def follow(self, outcomes: Iterable[Outcome]) -> None:
         """Take all outcomes, showing progress."""
         from tqdm import tqdm
 
         terminal = sys.stderr.isatty()
-        if self._count is not None:
-            threading.Thread(target=self._set_total, daemon=True).start()
+        counting = threading.Thread(target=self._set_total, daemon=True)
+        counting.start()
         start = logged = time.monotonic()
         # Nothing is shown before the first image, whose loading is not the model's speed.
         with tqdm(initial=self.done, unit=" images", disable=not terminal, smoothing=0.1, leave=False) as bar:
@@ -59,6 +62,9 @@ class Tally:
                         print(self._progress(), file=sys.stderr, flush=True)
             finally:
                 self.seconds = time.monotonic() - start
+                # A daemon thread that is inside OpenCV when Python ends takes the process down: exit status 134.
+                self._ended.set()
+                counting.join(timeout=COUNT_SECONDS)
 
     def report(self) -> Iterator[str]:
         """Say what came of it, line by line."""
@@ -116,4 +122,4 @@ class Tally:
     def _set_total(self) -> None:
         # What goes wrong in a listing is told where its images are predicted; here only a total is missing.
         with suppress(Exception):
-            self._total = self._count() if self._count is not None else None
+            self._total = self._count(self._ended) if self._count is not None else None

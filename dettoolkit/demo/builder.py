@@ -15,6 +15,7 @@ from PIL import Image
 from dettoolkit.demo import ort_web
 from dettoolkit.engines import read_manifest
 from dettoolkit.evaluation.drawing import class_color
+from dettoolkit.evaluation.image_files import encode_image
 from dettoolkit.inference.images import read_upright, sources_of
 from dettoolkit.manifest import Manifest
 from dettoolkit.runs import check_free
@@ -171,7 +172,8 @@ def _write_samples(paths: Sequence[Path], folder: Path) -> list[dict[str, Any]]:
     for number, path in enumerate(paths, start=1):
         image = Image.fromarray(read_upright(path))
         image.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
-        image.save(folder / f"{number}.jpg", quality=SAMPLE_QUALITY, optimize=True)
+        data = encode_image(image, format="jpeg", quality=SAMPLE_QUALITY, optimize=True)
+        (folder / f"{number}.jpg").write_bytes(data)
         size = {"width": image.width, "height": image.height}
         offered.append({"file": f"samples/{number}.jpg", "name": f"Sample {number}", **size})
     return offered

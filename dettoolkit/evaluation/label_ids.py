@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dettoolkit.evaluation.image_files import encode_image
+
 IMAGE_ENDING = "_leftImg8bit"
 PREDICTION_ENDING = (
     "_predLabelIds"  # any ending will do: cityscapesscripts looks for <city>_<seq>_<frame>*.png
@@ -45,7 +47,7 @@ def write_label_ids(folder: Path, image: PurePath, predicted: NDArray[Any], labe
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with path.open("xb") as file:
-            Image.fromarray(ids[predicted]).save(file, format="png")
+            file.write(encode_image(Image.fromarray(ids[predicted]), format="png"))
     except FileExistsError:
         raise FileExistsError(
             f"{path} exists already and is not overwritten: write predictions into a fresh folder; if two "

@@ -22,6 +22,7 @@ from dettoolkit.evaluation.drawing import (
     draw_boxes,
 )
 from dettoolkit.evaluation.fonts import fit_font
+from dettoolkit.evaluation.image_files import encode_image
 
 __all__ = [
     "Cell",
@@ -202,9 +203,10 @@ def save_picture(path: Path, image: Picture) -> None:
         raise ValueError(f"{path}: cannot save a picture as '{path.suffix}', wanted .png, .jpg or .jpeg")
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix.lower() == ".png":
-        Image.fromarray(image).save(path)
+        data = encode_image(Image.fromarray(image), format="png")
     else:  # full chroma, so thin coloured lines stay sharp
-        Image.fromarray(image).save(path, quality=90, subsampling=0)
+        data = encode_image(Image.fromarray(image), format="jpeg", quality=90, subsampling=0)
+    path.write_bytes(data)
 
 
 def fit_to_cell(image: Picture) -> tuple[float, Picture]:

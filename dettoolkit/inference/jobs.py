@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from threading import Event
 from typing import Any
 from uuid import uuid4
 
@@ -122,10 +123,12 @@ class Job:
             opened = open_found(each, every=self.every, max_megapixels=self.max_megapixels)
             yield from ((index, item) for item in islice(opened, self.limit))
 
-    def count(self, found: Sources, shard: Shard) -> int:
-        """Count images and frames, done or not; frames as the videos' headers say."""
+    def count(self, found: Sources, shard: Shard, ended: Event) -> int | None:
+        """Count images and frames, done or not, frames as the videos' headers say; None once `ended` is set."""
         total = 0
         for each in islice(found, self.limit):
+            if ended.is_set():
+                return None
             if shard.has(each.name):
                 frames = 1
                 if each.kind == "video" and isinstance(each.where, Path):

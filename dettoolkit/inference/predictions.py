@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dettoolkit.evaluation.drawing import Color, draw_boxes
+from dettoolkit.evaluation.image_files import encode_image
 from dettoolkit.evaluation.overlay import draw_segments
 from dettoolkit.evaluation.pictures import save_picture
 from dettoolkit.inference.formats import run_lengths, supervision_boxes, supervision_masks
@@ -238,7 +239,7 @@ class SegmentationPrediction(Prediction):
         values = np.array(self.class_ids if ids else range(len(self.class_ids)))
         values = values.astype(np.uint8 if values.max(initial=0) < 256 else np.uint16)
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(values[self.labels]).save(path)
+        path.write_bytes(encode_image(Image.fromarray(values[self.labels]), format="png"))
         return path
 
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:
