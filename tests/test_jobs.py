@@ -13,6 +13,7 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -117,6 +118,7 @@ KILLED = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
+from threading import Event
 from test_jobs import FakePredictor, job_of, run
 class Slow(FakePredictor):
     def predict_batch(self, images, **options):
@@ -151,6 +153,7 @@ def test_a_killed_process_loses_nothing(images, tmp_path):
 TOGETHER = """
 import os, sys, time
 from pathlib import Path
+from threading import Event
 sys.path.insert(0, sys.argv[1])
 from test_jobs import Shard, enter_folder, job_of
 job = job_of("in", shards=8)
@@ -247,9 +250,9 @@ def test_limit_counts_images_and_frames_before_shards(images, tmp_path):
     job = job_of(images, limit=12, every=2)
     names = [item.name for _, item in job.items(Sources(job.sources), WHOLE, set())]
     assert len(names) == 11 + 5
-    assert job.count(Sources(job.sources), WHOLE) == 16
+    assert job.count(Sources(job.sources), WHOLE, Event()) == 16
     job = replace(job, limit=3)
-    assert job.count(Sources(job.sources), WHOLE) == 3
+    assert job.count(Sources(job.sources), WHOLE, Event()) == 3
     parts = [[item.name for _, item in job.items(Sources(job.sources), Shard(n, 2), set())] for n in (1, 2)]
     assert sorted(parts[0] + parts[1]) == sorted(names[:3])
 

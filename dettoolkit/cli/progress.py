@@ -22,8 +22,8 @@ class Tally:
     """Count what a job finds, and show how far it is.
 
     Args:
-        count: counts all images of the job, done or not; called in a thread, since a listing can take long. It
-            is given an event, and ends when that is set.
+        count: counts all images of the job, done or not; called in a thread, since a listing can take long.
+            It is given an event, and ends when that is set.
         done: images that were done before.
     """
 
@@ -62,7 +62,7 @@ class Tally:
                         print(self._progress(), file=sys.stderr, flush=True)
             finally:
                 self.seconds = time.monotonic() - start
-                # A daemon thread that is inside OpenCV when Python ends takes the process down: exit status 134.
+                # A daemon thread that is inside OpenCV when Python ends takes the process down: status 134.
                 self._ended.set()
                 counting.join(timeout=COUNT_SECONDS)
 

@@ -124,7 +124,7 @@ class Job:
             yield from ((index, item) for item in islice(opened, self.limit))
 
     def count(self, found: Sources, shard: Shard, ended: Event) -> int | None:
-        """Count images and frames, done or not, frames as the videos' headers say; None once `ended` is set."""
+        """Count images and frames, done or not, as the videos' headers say; None once `ended` is set."""
         total = 0
         for each in islice(found, self.limit):
             if ended.is_set():
