@@ -202,7 +202,8 @@ def test_predict_writes_tables_and_figures(
 def test_files_pass_the_gate(
     tiny_classification_run: Path, tmp_path: Path, format: str, library: str, inside: bool
 ) -> None:
-    pytest.importorskip(library)
+    runtime = {"openvino": "OpenVINO", "executorch": "ExecuTorch", "litert": "LiteRT"}.get(format, library)
+    pytest.importorskip(library, reason=f"{runtime} is not installed: make test-exports")
     ending = {"onnx": ".onnx", "pt2": ".pt2", "openvino": ".xml", "executorch": ".pte", "litert": ".tflite"}
     request = Request(
         format=format, batch=1, preprocessing=inside, postprocessing=inside, metric=True, limit=7

@@ -244,7 +244,8 @@ def step(recipe: Any) -> None:
     optimizer = build_optimizer(network, recipe.optim, lr=scaled_rate(recipe.optim, 2))
     for at in (0, 1, 10**9):
         rate_factor(at, total_steps=10, epoch_steps=1, schedule=recipe.optim.schedule)
-    torch.stack(list(task.losses(network(task.images(batch)), batch).values())).sum().backward()
+    images, targets = task.training_inputs(batch)
+    torch.stack(list(task.losses(network(images), targets).values())).sum().backward()
     optimizer.step()
     image = np.zeros((48, 64, 3), np.uint8)
     if isinstance(recipe, ClassificationRecipe):
@@ -252,7 +253,7 @@ def step(recipe: Any) -> None:
         task.predict(network.eval(), batch | {"image_ids": torch.arange(2)})
     elif isinstance(recipe, SegmentationRecipe):
         segmentation.training_transform(recipe.data)(image, np.zeros((48, 64), np.uint8), 0)
-        task.segment(network.eval(), batch | {"label_hw": torch.tensor([[65, 97]] * 2)})
+        task.segment(network.eval(), batch | {"label_map_hw": torch.tensor([[65, 97]] * 2)})
     else:
         sizes = {"original_hw": torch.tensor([[48, 64]] * 2), "image_ids": torch.arange(2)}
         task.predict(network.eval(), batch | sizes)
