@@ -113,7 +113,7 @@ class ClassificationScores:
         return sum(entry.images for entry in self.per_class)
 
     def table(self) -> str:
-        """Return the numbers in words, the classes and confusions as aligned text, without a final newline."""
+        """Return numbers, classes and confusions as aligned text, without a final newline."""
         return classification_table(self.numbers, self.per_class, self.confusions, self.note)
 
     def to_json(self) -> dict[str, Any]:
