@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--score-threshold", type=float, metavar="S", help=THRESHOLD_HELP)
     add("--int8", action="store_const", const="int8", dest="precision", help=INT8_HELP)
     add("--images", type=Path, metavar="DIR", help="images to compare on (default: the validation set)")
-    add("--limit", type=int, metavar="N", help="most images to compare on (default: 32)")
+    add("--limit", type=int, metavar="N", help="max images to compare on (default: 32)")
     add("--metric", action=argparse.BooleanOptionalAction, help=METRIC_HELP)
     add(
         "--tolerance",

@@ -41,7 +41,7 @@ def train(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawTextHelpFormatter,
     )
     parser.add_argument(
-        "recipe", nargs="?", help="a recipe's file, or a shipped one's name; left out with --resume"
+        "recipe", nargs="?", help="a recipe's file, or a shipped one's name; omit it with --resume"
     )
     parser.add_argument("extras", nargs="*", help=OVERRIDES)
     parser.add_argument(
