@@ -44,6 +44,12 @@ def load(
         FileNotFoundError: neither a checkpoint nor a run's folder with one.
         ModuleNotFoundError: the runtime of an exported file is not installed; the message names the extra.
         ValueError: a file that does not say what it is, or a .pt2 file that is not trusted.
+
+    Example:
+        >>> model = load(run)  # a path, such as "runs/ssdlite_scenes/2026-01-31_12-00-00"
+        >>> result = model(image)  # a path too
+        >>> result.boxes_xyxy.shape == (len(result), 4)
+        True
     """
     path = _path(model)
     if path.suffix.lower() in FORMATS:

@@ -30,6 +30,18 @@ class ClassificationResult(Result):
     Attributes:
         labels: int64 (T,) 0-based classes.
         scores: float32 (T,) their probabilities.
+
+    Example:
+        >>> result = ClassificationResult(
+        ...     path=None,
+        ...     image=np.zeros((40, 60, 3), np.uint8),
+        ...     class_names=("cat", "dog"),
+        ...     class_ids=(0, 1),
+        ...     labels=np.array([1, 0]),
+        ...     scores=np.array([0.75, 0.25], np.float32),
+        ... )
+        >>> [found.name for found in result]
+        ['dog', 'cat']
     """
 
     labels: NDArray[np.int64]

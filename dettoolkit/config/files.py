@@ -53,6 +53,11 @@ def load_recipe(recipe: str, extras: Sequence[str] = ()) -> ResolvedRecipe:
 
     Raises:
         RecipeError: with every mistake at once, as ``file:line: key.path: what is wrong``.
+
+    Example:
+        >>> resolved = load_recipe("ssdlite_mnv3_large", ["optim.lr=0.2"])
+        >>> resolved.name, resolved.recipe.model.input_hw, resolved.recipe.optim.lr
+        ('ssdlite_mnv3_large', (320, 320), 0.2)
     """
     path, layers, problems = read_layers(recipe, extras)
     if layers[0] is None:

@@ -28,12 +28,27 @@ class DetectedObject(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class DetectionResult(Result):
-    """The objects found in an image, the surest first. Its length is their number; it yields FoundObjects.
+    """The objects found in an image, the surest first. Its length is their number; it yields DetectedObjects.
 
     Attributes:
         boxes_xyxy: float32 (D, 4) pixels: left, top, right, bottom.
         scores: float32 (D,).
         labels: int64 (D,) 0-based classes.
+
+    Example:
+        >>> result = DetectionResult(
+        ...     path=None,
+        ...     image=np.zeros((40, 60, 3), np.uint8),
+        ...     class_names=("cat", "dog"),
+        ...     class_ids=(17, 18),
+        ...     boxes_xyxy=np.array([[10, 5, 30, 25]], np.float32),
+        ...     scores=np.array([0.5], np.float32),
+        ...     labels=np.array([1]),
+        ... )
+        >>> result
+        <DetectionResult 60 x 40 pixels: 1 dog>
+        >>> result.to_coco(image_id=3)
+        [{'image_id': 3, 'category_id': 18, 'bbox': [10.0, 5.0, 20.0, 20.0], 'score': 0.5}]
     """
 
     boxes_xyxy: NDArray[np.float32]

@@ -105,6 +105,20 @@ def evaluate_coco(
 
     Raises:
         ValueError: max_detections below 1, or detections of images that `ground_truth` does not list.
+
+    Example:
+        >>> box = [10.0, 10.0, 50.0, 40.0]
+        >>> truth = {
+        ...     "images": [{"id": 1, "width": 100, "height": 100}],
+        ...     "annotations": [{"id": 1, "image_id": 1, "category_id": 7, "bbox": box}],
+        ...     "categories": [{"id": 7, "name": "cat"}],
+        ... }
+        >>> one, cat = np.array([1]), np.array([7])
+        >>> found = DetectionArrays(
+        ...     image_ids=one, category_ids=cat, boxes_xywh=np.array([box]), scores=np.array([0.9])
+        ... )
+        >>> round(evaluate_coco(truth, found, max_detections=100).numbers["AP"], 3)
+        1.0
     """
     if max_detections < 1:
         raise ValueError(f"max_detections is {max_detections}, wanted at least 1 (COCO: 100)")

@@ -124,6 +124,20 @@ def evaluate_segmentation(
 
     Raises:
         ValueError: the numbers of classes differ.
+
+    Example:
+        >>> import torch
+        >>> from dettoolkit.segmentation.confusion import count_image
+        >>> truth = torch.tensor([[0, 0, 1, 255]], dtype=torch.uint8)  # 255 is ignored
+        >>> found = torch.tensor([[0, 1, 1, 0]], dtype=torch.uint8)
+        >>> counts = count_image(
+        ...     found, truth, num_classes=2, image_id=1, instances=None, label_ids=[0, 1], categories=None
+        ... )
+        >>> scores = evaluate_segmentation(
+        ...     counts, class_names=["road", "car"], categories=None, label_ids=None
+        ... )
+        >>> scores.numbers["mIoU"]
+        0.5
     """
     for what, given in (("names", class_names), ("categories", categories), ("label ids", label_ids)):
         if given is not None and len(given) != len(counts.matrix):

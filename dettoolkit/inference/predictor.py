@@ -28,6 +28,13 @@ class Predictor:
 
     `dettoolkit.load` makes it. One preprocessing and one post-processing serve every engine: a checkpoint in
     PyTorch, or an exported file with or without either of them inside.
+
+    Example:
+        >>> model = load(run)
+        >>> [result.hw for result in model([image, image], threshold=0.5)]
+        [(48, 64), (48, 64)]
+        >>> for result in model.stream(folder, batch_size=4):
+        ...     boxes, names = result.boxes_xyxy, result.names
     """
 
     def __init__(

@@ -27,6 +27,20 @@ class SegmentationResult(Result):
     Attributes:
         labels: uint8 (H, W) 0-based classes.
         colors: red, green, blue of each class in figures; None, for one or all, chooses.
+
+    Example:
+        >>> result = SegmentationResult(
+        ...     path=None,
+        ...     image=np.zeros((1, 4, 3), np.uint8),
+        ...     class_names=("road", "car"),
+        ...     class_ids=(7, 26),
+        ...     labels=np.array([[0, 0, 0, 1]], np.uint8),
+        ...     colors=None,
+        ... )
+        >>> result.fractions
+        {'road': 0.75, 'car': 0.25}
+        >>> result.mask("car").tolist()
+        [[False, False, False, True]]
     """
 
     labels: NDArray[np.uint8]
