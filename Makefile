@@ -16,9 +16,9 @@ export UV_HTTP_TIMEOUT ?= 300
 # extra, and the tests that are skipped without it.
 EXPORTS := .venv-exports
 RUNTIMES := openvino executorch litert ray supervision
-TESTS_openvino := tests/test_export_openvino.py tests/test_classification_inference.py
-TESTS_executorch := tests/test_export_fixed.py tests/test_export_executorch.py tests/test_classification_inference.py
-TESTS_litert := tests/test_export_fixed.py tests/test_export_litert.py tests/test_classification_inference.py
+TESTS_openvino := tests/test_export_openvino.py tests/test_classification_inference.py::test_files_pass_the_gate
+TESTS_executorch := tests/test_export_fixed.py tests/test_export_executorch.py tests/test_classification_inference.py::test_files_pass_the_gate
+TESTS_litert := tests/test_export_fixed.py tests/test_export_litert.py tests/test_classification_inference.py::test_files_pass_the_gate
 TESTS_ray := tests/test_ray.py
 TESTS_supervision := tests/test_results.py
 EXPORTS_READY := $(RUNTIMES:%=$(EXPORTS)/%/.ready)
