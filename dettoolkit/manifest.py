@@ -187,6 +187,7 @@ def from_json(text: str | bytes, *, source: str, sections: Mapping[str, type[Sec
     Raises:
         ManifestError: not a manifest, or of another version; the message names `source` and the wrong key.
     """
+    remedy = "export it again"
     try:
         if len(text) > MAX_BYTES:
             raise ManifestError(f"it has {len(text)} bytes, where a manifest has at most {MAX_BYTES}")
@@ -195,11 +196,10 @@ def from_json(text: str | bytes, *, source: str, sections: Mapping[str, type[Sec
         if type(version) is not int:
             raise ManifestError("it has no number of its layout, `manifest`")
         if version != VERSION:
-            raise ManifestError(
-                f"it has the layout {version} of {'a later' if version > VERSION else 'an earlier'} version, "
-                f"and this one reads {VERSION}: "
-                + ("update dettoolkit" if version > VERSION else "export the run again")
-            )
+            later = version > VERSION
+            remedy = "update dettoolkit" if later else remedy
+            age = "a later" if later else "an earlier"
+            raise ManifestError(f"it has the layout {version} of {age} version; this one reads {VERSION}")
         manifest = msgspec.convert(data, Manifest)
         if unknown := sorted(manifest.tasks.keys() - sections.keys()):
             raise ManifestError(f"there is no task '{unknown[0]}', only {', '.join(sections)}")
@@ -207,5 +207,5 @@ def from_json(text: str | bytes, *, source: str, sections: Mapping[str, type[Sec
         return replace(manifest, tasks=tasks)
     except (ValueError, RecursionError) as error:
         raise ManifestError(
-            f"{source} holds no description that dettoolkit can read ({error}): export it again"
+            f"{source} holds no description that dettoolkit can read ({error}): {remedy}"
         ) from None

@@ -95,7 +95,7 @@ def levels(*grid_hw, sizes=((1, 1),), count=1):
         ("classification", "manifest", "1", "manifest"),
         ("classification", "manifest", ..., "manifest"),
         ("classification", "manifest", 99, "a later version.*update"),
-        ("classification", "manifest", 1, "an earlier version.*export the run again"),
+        ("classification", "manifest", 1, "an earlier version.*: export it again"),
     ],
 )
 def test_what_is_wrong_is_named(written, task, key, value, message):
