@@ -268,9 +268,9 @@ def test_other_classes_are_refused(tiny_segmentation: Any, tmp_path: Path) -> No
     recipe = tiny_segmentation.load(tmp_path, OWN, "data.ignore=[0]").recipe
     files = find_files(recipe.data, [recipe.data.val])
     assert in_order_of(["ground", "sky", "thing"], files, whose="weights") is files
-    with pytest.raises(ValueError, match=r"weights knows 2 classes \(sky, tree\), but .*gtFine/val is read "):
+    with pytest.raises(ValueError, match=r"weights has 2 classes \(sky, tree\), but .*gtFine/val has "):
         in_order_of(["sky", "tree"], files, whose="weights")
-    with pytest.raises(ValueError, match=r"Only in the first: tree; only in the files: ground, thing\. Give"):
+    with pytest.raises(ValueError, match=r"Only in the first: tree; only in the second: ground, thing\. Give"):
         in_order_of(["sky", "tree"], files, whose="weights")
 
 

@@ -16,7 +16,7 @@ from dettoolkit.config.detection import DetectionData
 from dettoolkit.config.recipe import DetectionRecipe
 from dettoolkit.datasets.augment import build_transform
 from dettoolkit.datasets.coco import BadImages, CocoAnnotations, CocoDetection, check_root, collate
-from dettoolkit.datasets.labels import GAP
+from dettoolkit.datasets.labels import GAP, match_names
 from dettoolkit.datasets.scenes.folder import check_scenes, write_scenes
 from dettoolkit.detection.build import decoding_of
 from dettoolkit.detection.figures import draw_predictions
@@ -30,7 +30,6 @@ from dettoolkit.network import Network
 from dettoolkit.run import Batch, Classes, ImageFile, Run, Split
 from dettoolkit.weights.description import warn_of_other_classes
 from dettoolkit.weights.load import load_pretrained
-from dettoolkit.wording import listing
 
 logger = logging.getLogger(__name__)
 
@@ -226,14 +225,8 @@ def match_classes(classes: Classes, annotations: CocoAnnotations, *, whose: str)
     ids = dict(zip(annotations.class_names, annotations.category_ids, strict=True))
     ids.pop(GAP, None)  # slots of the id map that no category has
     wanted = [name for name in classes.names if name != GAP]
-    if set(wanted) != set(ids):
-        raise ValueError(
-            f"{whose} detects {len(wanted)} classes ({listing(wanted)}), but {annotations.path} has "
-            f"{len(ids)} ({listing(list(ids))}). Only in the first: "
-            f"{listing(sorted(set(wanted) - set(ids)))}; only in the file: "
-            f"{listing(sorted(set(ids) - set(wanted)))}. Score it on a file with its own "
-            "classes, or train on this one (model.weights starts from a checkpoint of other classes)"
-        )
+    remedy = "Score it on a file with its own classes"
+    match_names(wanted, list(ids), whose=whose, path=annotations.path, remedy=remedy)
     unused = min([0, *ids.values()]) - 1  # an id that no category has
     return Classes(classes.names, [int(ids.get(name, unused)) for name in classes.names])
 

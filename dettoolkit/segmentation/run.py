@@ -19,6 +19,7 @@ from dettoolkit.datasets.cityscapes import SegmentationDataset, collate
 from dettoolkit.datasets.cityscapes_labels import VOID
 from dettoolkit.datasets.data_report import BadImages
 from dettoolkit.datasets.label_classes import LabelClasses
+from dettoolkit.datasets.labels import match_names
 from dettoolkit.datasets.scenes.folder import check_scenes, write_scenes
 from dettoolkit.datasets.segmentation_augment import (
     CenterCrop,
@@ -196,17 +197,10 @@ def in_order_of(names: Sequence[str], files: SegmentationFiles, *, whose: str) -
     Raises:
         ValueError: the files have not the network's classes.
     """
-    classes = files.classes
+    classes, remedy = files.classes, "Give its classes by data.classes"
     if list(names) == classes.names:
         return files
-    if set(names) != set(classes.names):
-        raise ValueError(
-            f"{whose} knows {len(names)} classes ({listing(names)}), but {files.path} is read with "
-            f"{len(classes)} ({listing(classes.names)}). Only in the first: "
-            f"{listing(sorted(set(names) - set(classes.names)))}; only in the files: "
-            f"{listing(sorted(set(classes.names) - set(names)))}. Give its classes by data.classes, or train "
-            "on these (model.weights starts from a checkpoint of other classes)"
-        )
+    match_names(names, classes.names, whose=whose, path=files.path, remedy=remedy)
     return replace(files, classes=classes.reordered(names))
 
 
