@@ -21,8 +21,7 @@ from ruamel.yaml.reader import ReaderError
 from ruamel.yaml.resolver import VersionedResolver
 from ruamel.yaml.tag import Tag
 
-from dettoolkit.config.entries import Entry, Scalar, below
-from dettoolkit.config.errors import Origin, Problem, refusal
+from dettoolkit.config.errors import Entry, Origin, Problem, Scalar, below, refusal
 
 # https://yaml.org/spec/1.2.2/#103-core-schema
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
