@@ -63,6 +63,11 @@ class Section:
         """Return the score from which results are shown by default; None where there are no scores."""
         return None
 
+    @property
+    def colors(self) -> tuple[tuple[Byte, Byte, Byte] | None, ...] | None:
+        """Return red, green, blue of each class in figures; None, for one or all, chooses."""
+        return None
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExportFacts:

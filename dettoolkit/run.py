@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from dettoolkit.datasets.images import MAX_MEGAPIXELS, read_image
 from dettoolkit.datasets.samplers import SampleKey
 from dettoolkit.drawing.grids import save_figure
 from dettoolkit.network import Network
+from dettoolkit.preprocessing import normalize
 
 Batch = dict[str, Any]
 Split = Literal["train", "val"]
@@ -69,38 +71,51 @@ class Score(Protocol):
         """Return everything found, as plain data."""
 
 
-class Task(Protocol):
-    """What a run trains: nothing of it knows Lightning."""
+@dataclass(kw_only=True)
+class Task(ABC):
+    """What a run trains and scores on one data set: nothing of it knows Lightning.
 
-    @property
-    def network(self) -> Network:
-        """What is trained."""
+    Attributes:
+        network: what is trained.
+        mean: of red, green and blue in [0, 1], as `normalize` takes it.
+        std: likewise.
+        monitor: name of the number that says which checkpoint is best, the higher the better.
+        raw_outputs: names of the network's outputs, in their order.
+    """
 
-    @property
-    def monitor(self) -> str:
-        """Name of the number that says which checkpoint is best, the higher the better."""
+    network: Network
+    mean: Sequence[float]
+    std: Sequence[float]
+    monitor: ClassVar[str]
+    raw_outputs: ClassVar[tuple[str, ...]]
 
-    @property
-    def raw_outputs(self) -> tuple[str, ...]:
-        """Names of the network's outputs, in their order."""
+    def images(self, batch: Batch) -> Tensor:
+        """Normalize the batch's uint8 images to (N, 3, H, W) float32 on their device."""
+        return normalize(batch["images"], self.mean, self.std)
 
     def training_inputs(self, batch: Batch) -> tuple[Tensor, Batch]:
         """Return normalized images and the batch that `losses` takes; training may mix images of a batch."""
+        return self.images(batch), batch
 
-    def images(self, batch: Batch) -> Tensor:
-        """Normalize the batch's images to (N, 3, H, W) float on their device."""
-
+    @abstractmethod
     def losses(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
         """Return the parts of the loss, which add up to it."""
 
+    @abstractmethod
     def predict(self, forward: Callable[[Tensor], Any], batch: Batch) -> Any:
         """Return the batch's predictions as plain arrays on the host.
 
         `forward` runs the network on normalized images, as often as the task's way of inference asks.
         """
 
+    @abstractmethod
     def score(self, predictions: Sequence[Any]) -> Score:
         """Score the predictions of the whole set, in any order."""
+
+
+def spread(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Return `count` of some rows, or all of them, at even distances."""
+    return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
 
 
 @dataclass(kw_only=True)
@@ -117,8 +132,8 @@ class Run:
         val: validation set.
         scored_on: where the validation set's ground truth is, for people.
         problems: what was found wrong with the data of each split.
-        bad_images: those that could not be read, counted over all processes.
         collate: makes a batch of samples.
+        bad_images: those that could not be read, counted over all processes.
     """
 
     name: str
@@ -129,8 +144,11 @@ class Run:
     val: Any
     scored_on: Path
     problems: dict[Split, DataReport]
-    bad_images: BadImages
     collate: Callable[[Sequence[Any]], Any]
+    bad_images: BadImages = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.bad_images = BadImages(self.recipe.data.max_bad_images)
 
     @property
     def monitor(self) -> str | None:
@@ -147,13 +165,10 @@ class Run:
         raise NotImplementedError
 
     def prediction_of(self, result: Any, row: int) -> Any:
-        """Return what `task.score` takes, of the result on image `row` of the validation set.
+        """Return what `task.score` takes, of a predictor's result on image `row` of the validation set.
 
-        None where the data set's own file of that image cannot be read and is to be skipped.
-
-        Args:
-            result: of a predictor on the image as it is stored, with everything the thresholds let through.
-            row: number of the image in the validation set.
+        The image was as it is stored, and the result has everything the thresholds let through. None where
+        the data set's own file of that image cannot be read and is to be skipped.
         """
         raise NotImplementedError
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from dettoolkit.config.recipe import Recipe
@@ -46,7 +47,7 @@ class Comparison:
     """How far the results of one model are from those of another.
 
     Attributes:
-        errors: by name, those of `TaskSpec.errors` that apply; 0 is perfect agreement.
+        errors: by name, those of `TaskSpec.errors` that apply.
         details: more numbers, for people.
         doubts: sentences that say why the errors prove nothing.
     """
@@ -70,6 +71,25 @@ class Decoder(Protocol):
             images: uint8 (H, W, 3) RGB, as they were before resizing.
             min_score: results that have scores leave out what is below it.
         """
+
+
+class _Late:
+    def __init__(self, module: str, name: str) -> None:
+        self.module, self.name = module, name
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = self.name or name
+
+    def __get__(self, spec: TaskSpec | None, owner: type) -> Any:
+        return self if spec is None else getattr(import_module(self.module), self.name)
+
+
+def late(module: str, name: str = "") -> Any:
+    """Return a method of a spec that is a function of a module, of its own name unless another is given.
+
+    The module is imported when the method is first called; the function is not given the spec.
+    """
+    return _Late(module, name)
 
 
 class TaskSpec(ABC):
@@ -145,40 +165,37 @@ class TaskSpec(ABC):
 
     # A model that is run
 
-    @abstractmethod
-    def describe(self, recipe: Any, network: Network, *, classes: Classes) -> Section:
+    def describe(self, recipe: Any, network: Network, *, classes: Classes) -> Section:  # noqa: ARG002
         """Return the section of a checkpoint's manifest: how its raw outputs become results."""
+        return self.section(class_names=tuple(classes.names), class_ids=tuple(classes.ids))
 
     @abstractmethod
     def input_hw(self, recipe: Any) -> SizeHW | None:
         """Return the size to which images are resized; None keeps their own."""
 
-    def fitting(self, recipe: Any) -> dict[str, Any]:
+    def fitting(self, recipe: Any) -> dict[str, Any]:  # noqa: ARG002
         """Return how images are fitted to that size: a manifest's fit, crop_fraction and antialias."""
-        del recipe
         return {}
 
     @abstractmethod
     def decoder(self, manifest: Manifest, device: torch.device) -> Decoder:
-        """Return what turns a model's outputs into results.
+        """Return what turns outputs, which are on the device, into results.
 
-        Args:
-            manifest: of the model; its export section says whether outputs are raw or final.
-            device: where the outputs are.
+        The manifest's export section says whether they are raw or final.
         """
 
-    @abstractmethod
     def count_classes(self, outputs: Sequence[Tensor], manifest: Manifest) -> int:
-        """Return the number of classes that a model's outputs have; of final ones, that they show at least.
-
-        The manifest says whether they are final, and what else a task must know to count.
-        """
+        """Return the number of classes that outputs have; of final ones, that they show at least."""
+        if not manifest.final:
+            return outputs[0].shape[1] if outputs[0].dim() > 1 else 0
+        labels = outputs[self.final_outputs.index("labels")]
+        return int(labels.max()) + 1 if labels.numel() else 0
 
     # Results in files
 
-    @abstractmethod
     def csv_row(self, entry: Mapping[str, Any]) -> tuple[Any, ...]:
         """Return the cells of an entry of a record's list, as `csv_columns` names them."""
+        return tuple(entry["name" if column == "class" else column] for column in self.csv_columns)
 
     def coco_entry(self, entry: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
         """Return an entry of a record's list as COCO's results have it, without the image's id."""
@@ -192,7 +209,7 @@ class TaskSpec(ABC):
     ) -> Comparison:
         """Compare the results of a reference and of a file on the same images."""
 
-    def export_section(self, section: Any, *, score_threshold: float | None, final: bool) -> Section:
+    def export_section(self, section: Any, *, score_threshold: float | None, final: bool) -> Section:  # noqa: ARG002
         """Return the section of an exported file, of a checkpoint's.
 
         Args:
@@ -203,7 +220,6 @@ class TaskSpec(ABC):
         Raises:
             ValueError: a threshold that the task does not have, or out of its range.
         """
-        del final
         if score_threshold is not None:
             raise ValueError(f"a {self.noun} has no detection scores: omit --score-threshold")
         unchanged: Section = section
@@ -216,12 +232,11 @@ class TaskSpec(ABC):
             ValueError: what to change.
         """
 
-    def final_module(self, manifest: Manifest) -> nn.Module | None:
+    def final_module(self, manifest: Manifest) -> nn.Module | None:  # noqa: ARG002
         """Return the module that turns raw outputs and (H, W) into final ones; None where PyTorch has none.
 
         It is called as module(outputs, (H, W)), traced by torch.export.
         """
-        del manifest
         return None
 
     @abstractmethod
@@ -240,15 +255,9 @@ class TaskSpec(ABC):
             value, shape without the batch, and ONNX type of each of `final_outputs`.
         """
 
-    def page(self, section: Any) -> dict[str, Any]:
+    def page(self, section: Any) -> dict[str, Any]:  # noqa: ARG002
         """Return what the browser page must know beside the classes: see demo/page/."""
-        del section
         return {}
-
-    def colors(self, section: Any) -> tuple[tuple[int, int, int] | None, ...] | None:
-        """Return the color of each class in figures; None, for one or all, chooses."""
-        del section
-        return None
 
     # The paper's tables
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dettoolkit.backbones.blocks import ACTIVATIONS
-from dettoolkit.backbones.build import build_backbone
-from dettoolkit.backbones.initialize import initialize_classifier
-from dettoolkit.backbones.padding import pad_same
-from dettoolkit.backbones.scaling import make_divisible
-from dettoolkit.backbones.tables import TABLES
+from functools import partial
+
+from dettoolkit.backbones.blocks import ACTIVATIONS, pad_same
+from dettoolkit.backbones.initialize import initialize
+from dettoolkit.backbones.mobilenet import build_backbone
+from dettoolkit.backbones.tables import TABLES, make_divisible
 from dettoolkit.config.classification import ClassifierModel
 from dettoolkit.heads.classifier import ClassifierHead
 from dettoolkit.network import Network
@@ -15,7 +15,7 @@ from dettoolkit.weights.load import load_pretrained
 
 
 def build_classifier(
-    model: ClassifierModel, *, num_classes: int, pretrained: bool, exact: bool = False
+    model: ClassifierModel, *, num_classes: int, pretrained: bool = False, exact: bool = False
 ) -> Network:
     """Build the classifier; with `pretrained`, start it from the weights that the recipe names.
 
@@ -25,17 +25,17 @@ def build_classifier(
     """
     section = model.backbone
     backbone = build_backbone(section)
+    init = partial(initialize, init=model.head.init, std=model.head.init_std)
     head = ClassifierHead(
         in_channels=backbone.channels["c5"],
         hidden_channels=hidden_channels(model),
         activation=ACTIVATIONS[TABLES[section.type].activation],
         num_classes=num_classes,
         dropout=model.head.dropout,
-        init=model.head.init,
-        init_std=model.head.init_std,
+        init=init,
     )
     network = Network(backbone=backbone, heads={"classification": head})
-    initialize_classifier(backbone, init=model.head.init, std=model.head.init_std)
+    init(backbone)
     head.initialize()
     if section.padding == "same":
         pad_same(network)

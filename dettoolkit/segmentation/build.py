@@ -1,4 +1,4 @@
-"""A recipe's segmenter, its loss, and its section of a manifest."""
+"""A recipe's segmenter, its loss, its task, and its section of a manifest."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from dettoolkit.backbones.build import build_backbone
+from dettoolkit.backbones.blocks import pad_same
 from dettoolkit.backbones.initialize import initialize
-from dettoolkit.backbones.padding import pad_same
+from dettoolkit.backbones.mobilenet import build_backbone
 from dettoolkit.config import SegmentationRecipe
 from dettoolkit.config.segmentation import CrossEntropy, LRASPPModel, RASPPModel
 from dettoolkit.datasets.cityscapes_labels import CLASSES
+from dettoolkit.datasets.label_classes import LabelClasses
 from dettoolkit.heads.lraspp import LRASPPHead
 from dettoolkit.heads.raspp import RASPPHead
 from dettoolkit.network import Network
+from dettoolkit.run import Classes
 from dettoolkit.segmentation.losses import Loss, cross_entropy
 from dettoolkit.segmentation.spec import SegmentationSection
+from dettoolkit.segmentation.task import SegmentationTask
 from dettoolkit.weights.load import load_pretrained
 from dettoolkit.wording import listing
 
@@ -26,7 +29,7 @@ LOW_FEATURES = {"depthwise": "low_depthwise", "output": "low_first"}
 
 
 def build_segmenter(
-    model: LRASPPModel | RASPPModel, *, num_classes: int, pretrained: bool, exact: bool = False
+    model: LRASPPModel | RASPPModel, *, num_classes: int, pretrained: bool = False, exact: bool = False
 ) -> Network:
     """Build the network; with `pretrained`, start it from the weights that the recipe names.
 
@@ -73,22 +76,25 @@ def build_segmenter(
     return network
 
 
-def section_of(
-    recipe: SegmentationRecipe, class_names: Sequence[str], class_ids: Sequence[int]
+def describe(
+    recipe: SegmentationRecipe,
+    network: Network,  # noqa: ARG001
+    *,
+    classes: Classes,
 ) -> SegmentationSection:
     """Return how a recipe's network is run on images, and the classes in its order."""
     own, evaluation = recipe.data.classes, recipe.evaluation
     colors = {each.name: each.color for each in (CLASSES if own is None else own)}
     return SegmentationSection(
-        class_names=tuple(class_names),
-        class_ids=tuple(class_ids),
+        class_names=tuple(classes.names),
+        class_ids=tuple(classes.ids),
         align_corners=recipe.model.align_corners,
         mode=evaluation.mode,
         window_hw=evaluation.window_hw,
         stride_hw=evaluation.stride_hw,
         scales=tuple(evaluation.scales),
         flip=evaluation.flip,
-        colors=tuple(colors.get(name) for name in class_names),
+        colors=tuple(colors.get(name) for name in classes.names),
     )
 
 
@@ -113,3 +119,16 @@ def build_loss(loss: CrossEntropy, names: Sequence[str], *, align_corners: bool)
         return cross_entropy(logits, labels, class_weights=here, ohem=ohem, align_corners=align_corners)
 
     return loss_of
+
+
+def build_task(recipe: SegmentationRecipe, network: Network, classes: LabelClasses) -> SegmentationTask:
+    """Compose network, loss, inference and evaluation."""
+    return SegmentationTask(
+        network=network,
+        loss_of=build_loss(recipe.model.loss, classes.names, align_corners=recipe.model.align_corners),
+        mean=recipe.data.mean,
+        std=recipe.data.std,
+        inference=describe(recipe, network, classes=Classes(classes.names, list(classes.label_ids))),
+        classes=classes,
+        categories=classes.categories,
+    )

@@ -11,6 +11,7 @@ upsampled, (R, Q): largest number of rows and columns of pixels in a cell.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import onnx_ir as ir
@@ -30,16 +31,16 @@ class Axis(NamedTuple):
     high: ir.Value  # int64 (cells,) the second
 
 
-def final_labels(
-    g: Nodes, logits: ir.Value, manifest: Manifest, image_hw: tuple[ir.Value, ir.Value] | None
-) -> tuple[ir.Value, list[int | str], ir.DataType]:
+def onnx_answers(
+    graph: Nodes, raw: Sequence[ir.Value], manifest: Manifest, image_hw: tuple[ir.Value, ir.Value] | None
+) -> list[tuple[ir.Value, list[int | str], ir.DataType]]:
     """Turn logits into labels of the input's size, or of `image_hw`; see `TaskSpec.onnx_answers`."""
     if manifest.input_hw is None:
         raise ValueError("a label map of an exported file has a size: set input_hw")
     height, width = manifest.input_hw
-    out_hw = image_hw or (g.integers(height), g.integers(width))
-    labels = label_map(g, logits, out_hw, align_corners=manifest.section.align_corners)
-    return labels, ["H", "W"] if image_hw else [height, width], ir.DataType.UINT8
+    out_hw = image_hw or (graph.integers(height), graph.integers(width))
+    labels = label_map(graph, raw[0], out_hw, align_corners=manifest.section.align_corners)
+    return [(labels, ["H", "W"] if image_hw else [height, width], ir.DataType.UINT8)]
 
 
 def label_map(

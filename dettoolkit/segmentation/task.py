@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +12,7 @@ from torch import Tensor
 from dettoolkit.datasets.label_classes import LabelClasses
 from dettoolkit.evaluation.miou import SegmentationScores, evaluate_segmentation
 from dettoolkit.evaluation.segmentation_counts import SegmentationCounts
-from dettoolkit.network import Network
-from dettoolkit.preprocessing import normalize
-from dettoolkit.run import Batch
+from dettoolkit.run import Batch, Task
 from dettoolkit.segmentation.confusion import count_image
 from dettoolkit.segmentation.losses import Loss
 from dettoolkit.segmentation.predict import Forward, predict_labels
@@ -25,11 +22,10 @@ Sink = Callable[[int, NDArray[np.uint8]], None]
 
 
 @dataclass(kw_only=True)
-class SegmentationTask:
+class SegmentationTask(Task):
     """Train and score a segmenter on one data set; see `run.Task`.
 
     Attributes:
-        network: the segmenter.
         loss_of: (logits (N, K, h, w), label maps (N, H, W) with 255 ignored) -> loss.
         inference: how the network is run in validation.
         classes: of the data set, in the network's order.
@@ -37,24 +33,13 @@ class SegmentationTask:
         sink: gets every prediction (image id, uint8 (H, W) labels) of a validation, or None.
     """
 
-    network: Network
     loss_of: Loss
-    mean: Sequence[float]
-    std: Sequence[float]
     inference: SegmentationSection
     classes: LabelClasses
     categories: Sequence[str] | None
     sink: Sink | None = None
-    monitor: str = field(default="mIoU", init=False)
-    raw_outputs: ClassVar[tuple[str, ...]] = ("logits",)
-
-    def training_inputs(self, batch: Batch) -> tuple[Tensor, Batch]:
-        """Return normalized images and the batch."""
-        return self.images(batch), batch
-
-    def images(self, batch: Batch) -> Tensor:
-        """Normalize the batch's uint8 images to float32 (N, 3, H, W)."""
-        return normalize(batch["images"], self.mean, self.std)
+    monitor = "mIoU"
+    raw_outputs = ("logits",)
 
     def losses(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Return the loss of logits (N, K, h, w) against the batch's label maps."""
