@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dettoolkit.classification.build import build_classifier
+from dettoolkit.classification.build import build_network
 from dettoolkit.classification.run import build_task, evaluation_run, training_run
 from dettoolkit.classification.task import ClassificationTask, build_mix
 from dettoolkit.datasets.samplers import SampleKey
@@ -23,7 +23,7 @@ NAMES = ["bar", "box", "disc"]
 def task_of(tiny: Any, *overrides: str) -> ClassificationTask:
     torch.manual_seed(0)
     recipe = tiny.load(tiny.data, *overrides).recipe
-    return build_task(recipe, build_classifier(recipe.model, num_classes=3, pretrained=False), NAMES)
+    return build_task(recipe, build_network(recipe, num_classes=3), NAMES)
 
 
 def batch(count: int = 4) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from torchvision.models.segmentation import LRASPP_MobileNet_V3_Large_Weights
 
 from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.config import RecipeError, SegmentationRecipe, load_recipe
-from dettoolkit.segmentation.build import build_loss, build_segmenter
+from dettoolkit.segmentation.build import build_loss, build_network
 
 RECIPES = ("lraspp_mnv3_large", "lraspp_mnv3_small", "lraspp_mnv3_large_torchvision", "lraspp_scenes")
 # Table 7, rows 8, 11, 7, 6 and 5: parameters in millions, multiply-adds in billions.
@@ -42,7 +42,7 @@ def refused(name, *overrides):
 @pytest.mark.parametrize(("name", "overrides", "parameters", "madds"), TABLE_7)
 def test_recipes_have_the_size_of_tables_7_and_8(name, overrides, parameters, madds):
     with torch.device("meta"):
-        network = build_segmenter(recipe_of(name, *overrides).model, num_classes=19, pretrained=False)
+        network = build_network(recipe_of(name, *overrides), num_classes=19)
         assert f"{count_parameters(network, norm_affine=True) / 1e6:.2f}" == parameters
         assert count_madds(network, (1025, 2049)) / 1e9 == pytest.approx(madds, rel=0.05)
 
@@ -52,14 +52,14 @@ def test_the_torchvision_recipe_has_torchvisions_size():
     recipe = recipe_of("lraspp_mnv3_large_torchvision")
     names = ["__background__", *(each.name for each in recipe.data.classes[1:])]
     assert names == published["categories"]
-    network = build_segmenter(recipe.model, num_classes=len(names), pretrained=False)
+    network = build_network(recipe, num_classes=len(names))
     assert count_parameters(network, norm_affine=True) == published["num_params"] == 3_221_538
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_takes_a_step(name):
     recipe = recipe_of(name)
-    network = build_segmenter(recipe.model, num_classes=5, pretrained=False).train()
+    network = build_network(recipe, num_classes=5).train()
     loss_of = build_loss(recipe.model.loss, list("abcde"), align_corners=recipe.model.align_corners)
     labels = torch.randint(0, 5, (2, 65, 97), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     loss = loss_of(network(torch.rand(2, 3, 65, 97)), labels)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from dettoolkit.classification.build import build_classifier, hidden_channels
+from dettoolkit.classification.build import build_network, hidden_channels
 from dettoolkit.classification.result import ClassificationResult
 from dettoolkit.classification.task import ClassificationTask, build_mix
 from dettoolkit.complexity import count_madds, count_parameters
@@ -188,9 +188,7 @@ def _assemble(
     pretrained: bool,
 ) -> ClassificationRun:
     names, val_set = val.class_names, build_dataset(recipe, val, split="val")
-    network = build_classifier(
-        recipe.model, num_classes=len(names), pretrained=pretrained, exact=train is None
-    )
+    network = build_network(recipe, num_classes=len(names), pretrained=pretrained, exact=train is None)
     return ClassificationRun(
         name=name,
         recipe=recipe,

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from dettoolkit.config.recipe import ClassificationRecipe
 from dettoolkit.manifest import Section, SizeHW
 from dettoolkit.spec import ErrorKind, TaskSpec, late
-
-if TYPE_CHECKING:
-    from dettoolkit.network import Network
 
 IMAGENET_CLASSES = 1000
 RUN, DECODE = "dettoolkit.classification.run", "dettoolkit.classification.decode"
@@ -46,6 +43,7 @@ class ClassificationSpec(TaskSpec):
         "scores": ("score", "float32"),
     }
 
+    build_network = late("dettoolkit.classification.build")
     training_run = late(RUN)
     evaluation_run = late(RUN)
     training_images = late(RUN)
@@ -53,12 +51,6 @@ class ClassificationSpec(TaskSpec):
     compare = late("dettoolkit.classification.result")
     final_module = late(DECODE, "BestClasses")
     onnx_answers = late(DECODE)
-
-    def build_network(self, recipe: ClassificationRecipe, *, num_classes: int) -> Network:
-        """Build a classifier with random weights."""
-        from dettoolkit.classification.build import build_classifier
-
-        return build_classifier(recipe.model, num_classes=num_classes)
 
     def input_hw(self, recipe: ClassificationRecipe) -> SizeHW:
         """Return the size of the images that are scored."""

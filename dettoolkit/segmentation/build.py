@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dettoolkit.backbones.blocks import pad_same
 from dettoolkit.backbones.initialize import initialize
 from dettoolkit.backbones.mobilenet import build_backbone
 from dettoolkit.config import SegmentationRecipe
-from dettoolkit.config.segmentation import CrossEntropy, LRASPPModel, RASPPModel
+from dettoolkit.config.segmentation import CrossEntropy, LRASPPModel
 from dettoolkit.datasets.cityscapes_labels import CLASSES
 from dettoolkit.datasets.label_classes import LabelClasses
 from dettoolkit.heads.lraspp import LRASPPHead
@@ -28,16 +28,14 @@ from dettoolkit.wording import listing
 LOW_FEATURES = {"depthwise": "low_depthwise", "output": "low_first"}
 
 
-def build_segmenter(
-    model: LRASPPModel | RASPPModel, *, num_classes: int, pretrained: bool = False, exact: bool = False
+def build_network(
+    recipe: SegmentationRecipe, *, num_classes: int, pretrained: bool = False, exact: bool = False
 ) -> Network:
     """Build the network; with `pretrained`, start it from the weights that the recipe names.
 
-    Raises:
-        ValueError: with `exact`, weights of another number of classes; without, their class layers start
-            fresh.
+    With `exact`, weights of another number of classes are refused; without, their class layers start fresh.
     """
-    section, head = model.backbone, model.head
+    model, section, head = recipe.model, recipe.model.backbone, recipe.model.head
     eps = head.norm_eps if head.norm_eps is not None else section.norm_eps
     momentum = head.norm_momentum if head.norm_momentum is not None else section.norm_momentum
     norm = partial(nn.BatchNorm2d, eps=eps, momentum=momentum)
@@ -104,21 +102,18 @@ def build_loss(loss: CrossEntropy, names: Sequence[str], *, align_corners: bool)
     Raises:
         ValueError: a weight for a class that the data set does not have.
     """
-    weights = None
-    if loss.class_weights is not None:
-        if unknown := sorted(set(loss.class_weights) - set(names)):
-            raise ValueError(
-                f"model.loss.class_weights names {listing(unknown)}, but the classes are {listing(names)}: "
-                "correct the names"
-            )
-        weights = torch.tensor([loss.class_weights.get(name, 1.0) for name in names])
-    ohem = (loss.ohem.threshold, loss.ohem.min_kept) if loss.ohem is not None else None
-
-    def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
-        here = weights.to(logits.device) if weights is not None else None
-        return cross_entropy(logits, labels, class_weights=here, ohem=ohem, align_corners=align_corners)
-
-    return loss_of
+    given = loss.class_weights or {}
+    if unknown := sorted(set(given) - set(names)):
+        raise ValueError(
+            f"model.loss.class_weights names {listing(unknown)}, but the classes are {listing(names)}: "
+            "correct the names"
+        )
+    return partial(
+        cross_entropy,
+        class_weights=torch.tensor([given.get(name, 1.0) for name in names]) if given else None,
+        ohem=None if loss.ohem is None else (loss.ohem.threshold, loss.ohem.min_kept),
+        align_corners=align_corners,
+    )
 
 
 def build_task(recipe: SegmentationRecipe, network: Network, classes: LabelClasses) -> SegmentationTask:

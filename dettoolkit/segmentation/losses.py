@@ -41,7 +41,7 @@ def cross_entropy(
     Args:
         logits: (N, K, h, w).
         labels: uint8 or int64 (N, H, W), 255 ignored.
-        class_weights: (K,) on the same device, or None: all weigh 1.
+        class_weights: (K,), or None: all weigh 1.
         ohem: (threshold, min_kept) in (0, 1] and [0, 1], or None: all pixels count.
         align_corners: how the logits are upsampled; see torch's interpolate.
 
@@ -56,7 +56,7 @@ def cross_entropy(
     if class_weights is None:
         weights = counted.float()  # (N, H, W)
     else:
-        table = F.pad(class_weights.float(), (0, VOID + 1 - len(class_weights)))
+        table = F.pad(class_weights.to(logits), (0, VOID + 1 - len(class_weights)))
         weights = table[labels.long()]
     if ohem is not None:
         threshold, min_kept = ohem

@@ -41,7 +41,7 @@ from dettoolkit.drawing.segmentation_grids import (
 from dettoolkit.evaluation.label_ids import write_label_ids
 from dettoolkit.evaluation.segmentation_counts import SegmentationCounts
 from dettoolkit.run import Batch, Classes, ImageFile, Run, Split, spread
-from dettoolkit.segmentation.build import build_segmenter, build_task
+from dettoolkit.segmentation.build import build_network, build_task
 from dettoolkit.segmentation.result import SegmentationResult
 from dettoolkit.segmentation.task import SegmentationTask
 from dettoolkit.wording import listing
@@ -259,9 +259,7 @@ def _assemble(
     pretrained: bool,
 ) -> SegmentationRun:
     classes, val_set = val.classes, build_dataset(recipe, val, split="val")
-    network = build_segmenter(
-        recipe.model, num_classes=len(classes), pretrained=pretrained, exact=train is None
-    )
+    network = build_network(recipe, num_classes=len(classes), pretrained=pretrained, exact=train is None)
     return SegmentationRun(
         name=name,
         recipe=recipe,

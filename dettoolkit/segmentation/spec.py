@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta
 
@@ -12,11 +12,9 @@ from dettoolkit.config import SegmentationRecipe
 from dettoolkit.manifest import Byte, Manifest, ManifestError, Section, SizeHW
 from dettoolkit.spec import ErrorKind, TaskSpec, late
 
-if TYPE_CHECKING:
-    from dettoolkit.network import Network
-
 CITYSCAPES_HW = (512, 1024)  # half size, as in the last column of Table 7
-RUN, DECODE = "dettoolkit.segmentation.run", "dettoolkit.segmentation.decode"
+BUILD, RUN = "dettoolkit.segmentation.build", "dettoolkit.segmentation.run"
+DECODE, RESULT = "dettoolkit.segmentation.decode", "dettoolkit.segmentation.result"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,20 +89,15 @@ class SegmentationSpec(TaskSpec):
         "rle": ("rle", "string"),
     }
 
+    build_network = late(BUILD)
     training_run = late(RUN)
     evaluation_run = late(RUN)
     training_images = late(RUN)
-    describe = late("dettoolkit.segmentation.build")
+    describe = late(BUILD)
     decoder = late(DECODE)
-    compare = late("dettoolkit.segmentation.result")
+    compare = late(RESULT)
     final_module = late(DECODE, "FinalLabels")
     onnx_answers = late("dettoolkit.segmentation.onnx")
-
-    def build_network(self, recipe: SegmentationRecipe, *, num_classes: int) -> Network:
-        """Build a recipe's network with random weights."""
-        from dettoolkit.segmentation.build import build_segmenter
-
-        return build_segmenter(recipe.model, num_classes=num_classes)
 
     def input_hw(self, recipe: SegmentationRecipe) -> SizeHW | None:
         """Return the size to which images are resized; None keeps their own."""
