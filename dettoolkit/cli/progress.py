@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dettoolkit.inference.jobs.pipeline import Outcome
+    from dettoolkit.inference.jobs.worker import Outcome
 
 NAMED = 10  # images, unreadable ones and classes that are named at the end
 COUNT_SECONDS = 10  # that the end waits for the count of images to notice it
