@@ -33,24 +33,14 @@ class Classes:
 
 
 class ImageFile(NamedTuple):
-    """An image file of a data set.
-
-    Attributes:
-        path: the file.
-        hw: size that its annotations were made for; None takes the pixels as they are stored.
-        max_megapixels: a larger one cannot be read.
-    """
+    """An image file of a data set."""
 
     path: Path
-    hw: tuple[int, int] | None = None
-    max_megapixels: float = MAX_MEGAPIXELS
+    hw: tuple[int, int] | None = None  # that its annotations were made for; None takes the pixels as stored
+    max_megapixels: float = MAX_MEGAPIXELS  # a larger one cannot be read
 
     def read(self) -> NDArray[np.uint8]:
-        """Read it as RGB uint8 (H, W, 3), turned as in training.
-
-        Raises:
-            BadImageError: it cannot be read; the message names it.
-        """
+        """Read it as RGB uint8 (H, W, 3), turned as in training; a BadImageError names the file."""
         try:
             return read_image(self.path, expected_hw=self.hw, max_megapixels=self.max_megapixels)
         except BadImageError as error:
@@ -73,21 +63,13 @@ class Score(Protocol):
 
 @dataclass(kw_only=True)
 class Task(ABC):
-    """What a run trains and scores on one data set: nothing of it knows Lightning.
-
-    Attributes:
-        network: what is trained.
-        mean: of red, green and blue in [0, 1], as `normalize` takes it.
-        std: likewise.
-        monitor: name of the number that says which checkpoint is best, the higher the better.
-        raw_outputs: names of the network's outputs, in their order.
-    """
+    """What a run trains and scores on one data set: nothing of it knows Lightning."""
 
     network: Network
-    mean: Sequence[float]
+    mean: Sequence[float]  # of red, green and blue in [0, 1], as `normalize` takes it
     std: Sequence[float]
-    monitor: ClassVar[str]
-    raw_outputs: ClassVar[tuple[str, ...]]
+    monitor: ClassVar[str]  # name of the number that says which checkpoint is best, the higher the better
+    raw_outputs: ClassVar[tuple[str, ...]]  # names of the network's outputs, in their order
 
     def images(self, batch: Batch) -> Tensor:
         """Normalize the batch's uint8 images to (N, 3, H, W) float32 on their device."""
@@ -115,37 +97,24 @@ class Task(ABC):
 
 def spread(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     """Return `count` of some rows, or all of them, at even distances."""
-    return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
+    return np.take(rows, np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(np.int64))
 
 
 @dataclass(kw_only=True)
 class Run:
-    """Data, network and task of a training or an evaluation; each task has its own kind.
+    """Data, network and task of a training or an evaluation; each task has its own kind."""
 
-    Attributes:
-        name: the recipe's.
-        recipe: the run.
-        classes: of the network, as its training data has them; checkpoints carry them.
-        task: what is trained and scored.
-        train: training set, indexed by SampleKey; of an evaluation, the validation set. The size of its
-            images is `transform.input_hw`.
-        val: validation set.
-        scored_on: where the validation set's ground truth is, for people.
-        problems: what was found wrong with the data of each split.
-        collate: makes a batch of samples.
-        bad_images: those that could not be read, counted over all processes.
-    """
-
-    name: str
+    name: str  # the recipe's
     recipe: Recipe
-    classes: Classes
+    classes: Classes  # of the network, as its training data has them; checkpoints carry them
     task: Task
     train: Any
+    """Training set, indexed by SampleKey, with images of `transform.input_hw`; of an evaluation, `val`."""
     val: Any
-    scored_on: Path
-    problems: dict[Split, DataReport]
-    collate: Callable[[Sequence[Any]], Any]
-    bad_images: BadImages = field(init=False)
+    scored_on: Path  # where the validation set's ground truth is, for people
+    problems: dict[Split, DataReport]  # what was found wrong with the data
+    collate: Callable[[Sequence[Any]], Any]  # makes a batch of samples
+    bad_images: BadImages = field(init=False)  # that could not be read, counted over all processes
 
     def __post_init__(self) -> None:
         self.bad_images = BadImages(self.recipe.data.max_bad_images)

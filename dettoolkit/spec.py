@@ -29,32 +29,20 @@ Strictness = Literal["exact", "resized", "quantized"]
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorKind:
-    """An error by which a file is judged; 0 is perfect agreement.
+    """An error by which a file is judged; 0 is perfect agreement."""
 
-    Attributes:
-        meaning: begins the sentence about it, such as "the fraction of pixels of another class is".
-        max: the tolerance of each strictness; without one the error is printed, not judged.
-        required: without it a comparison proves nothing.
-    """
-
-    meaning: str
-    max: Mapping[Strictness, float]
-    required: bool = True
+    meaning: str  # begins the sentence about it, such as "the fraction of pixels of another class is"
+    max: Mapping[Strictness, float]  # the tolerance of each; without one the error is printed, not judged
+    required: bool = True  # without it a comparison proves nothing
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """How far the results of one model are from those of another.
+    """How far the results of one model are from those of another."""
 
-    Attributes:
-        errors: by name, those of `TaskSpec.errors` that apply.
-        details: more numbers, for people.
-        doubts: sentences that say why the errors prove nothing.
-    """
-
-    errors: Mapping[str, float]
-    details: Mapping[str, Any] = field(default_factory=dict)
-    doubts: tuple[str, ...] = ()
+    errors: Mapping[str, float]  # by name, those of `TaskSpec.errors` that apply
+    details: Mapping[str, Any] = field(default_factory=dict)  # more numbers, for people
+    doubts: tuple[str, ...] = ()  # sentences that say why the errors prove nothing
 
 
 class Decoder(Protocol):
@@ -93,39 +81,23 @@ def late(module: str, name: str = "") -> Any:
 
 
 class TaskSpec(ABC):
-    """A task: its recipe, networks, data, results and files.
+    """A task: its recipe, networks, data, results and files."""
 
-    Attributes:
-        name: of the task, in manifests, networks (`Network.heads`) and results.
-        title: for people, such as "Object detection".
-        noun: what a model of it is called, such as "detector".
-        recipe: its kind of recipe.
-        section: its section of a manifest.
-        raw_outputs: names of a network's outputs, in their order.
-        final_outputs: names of the outputs of a file with post-processing inside.
-        errors: by which the results of an exported file are judged, beside its raw outputs.
-        saves: what `predict --save` writes of it beside figures, json, csv and parquet: masks, crops, coco.
-        default_saves: what it writes unless told otherwise.
-        csv_columns: of a job's table, behind the image's name.
-        record_key: of a result's list in its record, such as "objects".
-        arrow_columns: of a job's Parquet table: column to (key in an entry of that list, Arrow's type).
-        resizable: whether a file may have another input size than its recipe.
-    """
-
-    name: ClassVar[str]
-    title: ClassVar[str]
-    noun: ClassVar[str]
+    name: ClassVar[str]  # in manifests, networks (`Network.heads`) and results
+    title: ClassVar[str]  # for people, such as "Object detection"
+    noun: ClassVar[str]  # what a model of it is called, such as "detector"
     recipe: ClassVar[type[Recipe]]
-    section: ClassVar[type[Section]]
-    raw_outputs: ClassVar[tuple[str, ...]]
-    final_outputs: ClassVar[tuple[str, ...]]
-    errors: ClassVar[Mapping[str, ErrorKind]]
-    saves: ClassVar[tuple[str, ...]] = ()
-    default_saves: ClassVar[tuple[str, ...]] = ("figures",)
-    csv_columns: ClassVar[tuple[str, ...]]
-    record_key: ClassVar[str]
+    section: ClassVar[type[Section]]  # of a manifest
+    raw_outputs: ClassVar[tuple[str, ...]]  # names of a network's outputs, in their order
+    final_outputs: ClassVar[tuple[str, ...]]  # of a file with post-processing inside
+    errors: ClassVar[Mapping[str, ErrorKind]]  # of an exported file's results, beside those of raw outputs
+    saves: ClassVar[tuple[str, ...]] = ()  # what `predict --save` can write besides figures and tables
+    default_saves: ClassVar[tuple[str, ...]] = ("figures",)  # what it writes unless told otherwise
+    csv_columns: ClassVar[tuple[str, ...]]  # of a job's table, after the image's name
+    record_key: ClassVar[str]  # of a result's list in its record, such as "objects"
     arrow_columns: ClassVar[Mapping[str, tuple[str, str]]]
-    resizable: ClassVar[bool] = True
+    """Of a job's Parquet table: column to (key in an entry of that list, Arrow's type)."""
+    resizable: ClassVar[bool] = True  # whether a file may have another input size than its recipe
 
     # Training and evaluation
 
@@ -142,7 +114,7 @@ class TaskSpec(ABC):
 
     @abstractmethod
     def evaluation_run(self, name: str, recipe: Any, *, own: Classes | None, what: str) -> Run:
-        """Load the validation data and build the network that is scored.
+        """Load the validation data and build the network that is scored; refuse data of other classes.
 
         Args:
             name: of the run.
@@ -150,18 +122,11 @@ class TaskSpec(ABC):
             own: classes of a checkpoint, whose weights the caller loads; None takes the recipe's
                 model.weights and the data set's classes.
             what: the weights' name, for messages.
-
-        Raises:
-            ValueError: the data set has other classes.
         """
 
     @abstractmethod
     def training_images(self, recipe: Any) -> list[ImageFile]:
-        """Return the training images that a recipe names; an int8 file is calibrated with some of them.
-
-        Raises:
-            FileNotFoundError: they are not there.
-        """
+        """Return the training images that a recipe names; an int8 file is calibrated with some of them."""
 
     # A model that is run
 
@@ -210,15 +175,9 @@ class TaskSpec(ABC):
         """Compare the results of a reference and of a file on the same images."""
 
     def export_section(self, section: Any, *, score_threshold: float | None, final: bool) -> Section:  # noqa: ARG002
-        """Return the section of an exported file, of a checkpoint's.
+        """Return an exported file's section, of a checkpoint's; `final` where the file gives final answers.
 
-        Args:
-            section: the checkpoint's.
-            score_threshold: that was asked for; None takes the default.
-            final: whether the file gives final answers.
-
-        Raises:
-            ValueError: a threshold that the task does not have, or out of its range.
+        The score threshold is the one that was asked for; None takes the default.
         """
         if score_threshold is not None:
             raise ValueError(f"a {self.noun} has no detection scores: omit --score-threshold")
@@ -226,11 +185,7 @@ class TaskSpec(ABC):
         return unchanged
 
     def check_export(self, manifest: Manifest) -> None:  # noqa: B027
-        """Refuse ways of answering that a file of one input size cannot have.
-
-        Raises:
-            ValueError: what to change.
-        """
+        """Refuse ways of answering that a file of one input size cannot have, and say what to change."""
 
     def final_module(self, manifest: Manifest) -> nn.Module | None:  # noqa: ARG002
         """Return the module that turns raw outputs and (H, W) into final ones; None where PyTorch has none.

@@ -9,21 +9,20 @@ from dettoolkit.backbones.initialize import initialize
 from dettoolkit.backbones.mobilenet import build_backbone
 from dettoolkit.backbones.tables import TABLES, make_divisible
 from dettoolkit.config.classification import ClassifierModel
+from dettoolkit.config.recipe import ClassificationRecipe
 from dettoolkit.heads.classifier import ClassifierHead
 from dettoolkit.network import Network
 from dettoolkit.weights.load import load_pretrained
 
 
-def build_classifier(
-    model: ClassifierModel, *, num_classes: int, pretrained: bool = False, exact: bool = False
+def build_network(
+    recipe: ClassificationRecipe, *, num_classes: int, pretrained: bool = False, exact: bool = False
 ) -> Network:
     """Build the classifier; with `pretrained`, start it from the weights that the recipe names.
 
-    Raises:
-        ValueError: with `exact`, weights of another number of classes; without, their class layer starts
-            fresh.
+    With `exact`, weights of another number of classes are refused; without, their class layer starts fresh.
     """
-    section = model.backbone
+    model, section = recipe.model, recipe.model.backbone
     backbone = build_backbone(section)
     init = partial(initialize, init=model.head.init, std=model.head.init_std)
     head = ClassifierHead(

@@ -123,13 +123,13 @@ class ClassificationRun(Run):
 
     def prediction_of(self, result: ClassificationResult, row: int) -> ClassificationArrays:
         """Return what `task.score` takes: a true class that is not among the best ones has the rank after."""
-        label, best = int(self.val.files.labels[row]), result.labels[None]
+        label = self.val.files.labels[row]
         rank = np.flatnonzero(result.labels == label)
         return ClassificationArrays(
             image_ids=np.array([row]),
             labels=np.array([label]),
             ranks=rank if len(rank) else np.array([TOP]),
-            best=best,
+            best=result.labels[None],
             scores=result.scores[None].astype(np.float64),
         )
 
@@ -147,8 +147,8 @@ def training_images(recipe: ClassificationRecipe) -> list[ImageFile]:
 
 def find_files(data: ClassificationData, split: Split) -> ImageFolderFiles:
     """Find the images of a split and report what is wrong with them."""
-    section = data.train if split == "train" else data.val
-    files = ImageFolderFiles.load(Path(data.root), images=section.images, names=data.names)
+    images = getattr(data, split).images
+    files = ImageFolderFiles.load(Path(data.root), images=images, names=data.names)
     if files.problems.counts:
         logger.warning("%s", files.problems.summary())
     return files
@@ -207,23 +207,14 @@ def training_transform(data: ClassificationData) -> TrainTransform | EvalTransfo
     augment = data.augment
     if augment is None:
         return EvalTransform(input_hw=data.input_hw, resize=data.eval_resize, antialias=data.antialias)
-    if isinstance(augment, InceptionAugment):
-        changes = inception_changes(color=augment.color)
-    else:
-        changes = torchvision_changes(
-            policy=augment.policy,
-            num_ops=augment.num_ops,
-            magnitude=augment.magnitude,
-            erasing=augment.erasing,
-            mean=data.mean,
-        )
+    window, inception = {"area", "aspect", "flip"}, isinstance(augment, InceptionAugment)
+    own = augment.model_dump(exclude={"type", *window})
+    changes = inception_changes(**own) if inception else torchvision_changes(mean=data.mean, **own)
     return TrainTransform(
         input_hw=data.input_hw,
-        area=augment.area,
-        aspect=augment.aspect,
         antialias=data.antialias,
-        flip=augment.flip,
         changes=changes,
+        **augment.model_dump(include=window),
     )
 
 

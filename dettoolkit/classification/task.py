@@ -26,17 +26,11 @@ Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(kw_only=True)
 class ClassificationTask(Task):
-    """Train and score a classifier on one data set; see `run.Task`.
+    """Train and score a classifier on one data set; see `run.Task`."""
 
-    Attributes:
-        label_smoothing: fraction of the target that is spread over all classes.
-        mix: mixes the images of a training batch, or None; see `build_mix`.
-        class_names: in the network's order.
-    """
-
-    label_smoothing: float
-    mix: Mix | None
-    class_names: Sequence[str]
+    label_smoothing: float  # fraction of the target that is spread over all classes
+    mix: Mix | None  # mixes the images of a training batch; see `build_mix`
+    class_names: Sequence[str]  # in the network's order
     monitor = "top-1"
     raw_outputs = ("logits",)
 

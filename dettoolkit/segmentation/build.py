@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -41,28 +42,20 @@ def build_network(
     norm = partial(nn.BatchNorm2d, eps=eps, momentum=momentum)
     init = partial(initialize, init=head.init, std=head.init_std)
     backbone = build_backbone(section)
+    shared: dict[str, Any] = {"filters": head.filters, "num_classes": num_classes, "norm": norm, "init": init}
     built: LRASPPHead | RASPPHead
     if isinstance(model, LRASPPModel):
         built = LRASPPHead(
             in_channels={name: backbone.channels[name] for name in (LOW_FEATURES[model.head.low], "c5")},
-            filters=head.filters,
-            num_classes=num_classes,
             in_stride=backbone.strides["c5"],
             pool=model.head.pool,
             gate=model.head.gate,
             gate_bias=model.head.gate_bias,
             align_corners=model.align_corners,
-            norm=norm,
-            init=init,
+            **shared,
         )
     else:
-        built = RASPPHead(
-            in_channels=backbone.channels["c5"],
-            filters=head.filters,
-            num_classes=num_classes,
-            norm=norm,
-            init=init,
-        )
+        built = RASPPHead(in_channels=backbone.channels["c5"], **shared)
     init(backbone)
     built.initialize()
     network = Network(backbone=backbone, heads={"segmentation": built})
@@ -81,18 +74,15 @@ def describe(
     classes: Classes,
 ) -> SegmentationSection:
     """Return how a recipe's network is run on images, and the classes in its order."""
-    own, evaluation = recipe.data.classes, recipe.evaluation
-    colors = {each.name: each.color for each in (CLASSES if own is None else own)}
+    colors = {each.name: each.color for each in recipe.data.classes or CLASSES}
+    inference = recipe.evaluation.model_dump(exclude={"figures", "scales"})
     return SegmentationSection(
         class_names=tuple(classes.names),
         class_ids=tuple(classes.ids),
         align_corners=recipe.model.align_corners,
-        mode=evaluation.mode,
-        window_hw=evaluation.window_hw,
-        stride_hw=evaluation.stride_hw,
-        scales=tuple(evaluation.scales),
-        flip=evaluation.flip,
+        scales=tuple(recipe.evaluation.scales),
         colors=tuple(colors.get(name) for name in classes.names),
+        **inference,
     )
 
 

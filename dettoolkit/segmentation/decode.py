@@ -6,16 +6,15 @@ N: images, K: classes, (h, w): the logits' size, (H, W): an image's.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import cv2
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dettoolkit.manifest import Manifest, SizeHW
+from dettoolkit.manifest import Manifest
 from dettoolkit.results import Image, Result
 from dettoolkit.segmentation.predict import predict_labels
 from dettoolkit.segmentation.result import SegmentationResult
@@ -32,7 +31,9 @@ def decoder(manifest: Manifest, device: torch.device) -> Decoder:  # noqa: ARG00
         sizes = [(image.shape[0], image.shape[1]) for image in images]
         if manifest.final:
             (labels,) = forward(inputs)
-            maps = [resize_labels(*each) for each in zip(labels.cpu().numpy(), sizes, strict=True)]
+            nearest: Any = partial(cv2.resize, interpolation=cv2.INTER_NEAREST_EXACT)
+            rows = zip(labels.cpu().numpy(), sizes, strict=True)
+            maps = [row if row.shape == size else nearest(row, size[::-1]) for row, size in rows]
         else:
             found = predict_labels(lambda batch: forward(batch)[0], inputs, sizes_hw=sizes, options=section)
             maps = [each.cpu().numpy() for each in found]
@@ -62,10 +63,3 @@ class FinalLabels(nn.Module):
         """Map logits (N, K, h, w) to labels, uint8 (N, H, W)."""
         upsampled = F.interpolate(logits, out_hw, mode="bilinear", align_corners=self.align_corners)
         return upsampled.argmax(dim=1).to(torch.uint8)
-
-
-def resize_labels(labels: NDArray[np.uint8], size: SizeHW) -> NDArray[np.uint8]:
-    """Resize a label map by taking the nearest pixel's class, unless it has that size."""
-    if labels.shape == size:
-        return labels
-    return np.asarray(cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)

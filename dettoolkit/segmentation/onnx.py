@@ -48,14 +48,7 @@ def label_map(
 ) -> ir.Value:
     """Upsample logits bilinearly and take each pixel's best class, the first where equal.
 
-    Args:
-        g: takes the nodes.
-        logits: (N, K, h, w).
-        out_hw: H and W, int64 (1,) each.
-        align_corners: see torch's interpolate.
-
-    Returns:
-        uint8 (N, H, W).
+    Logits are (N, K, h, w), H and W int64 (1,) each; the labels uint8 (N, H, W).
     """
     down, across = (
         _axis(g, g.size(logits, dimension), pixels, align_corners=align_corners)
@@ -113,10 +106,9 @@ def _axis(g: Nodes, length: ir.Value, pixels: ir.Value, *, align_corners: bool) 
 
 
 def _pixels(g: Nodes, axis: Axis, cells: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """List the pixels of cells (C,) along an axis, the last again where there are fewer than in others.
+    """List the numbers and fractions, (largest, C) each, of the pixels of cells (C,) along an axis.
 
-    Returns:
-        their numbers and fractions, (largest, C) each.
+    Where there are fewer than in others, the last comes again.
     """
     largest = g.op("ReduceMax", axis.pixels, keepdims=0)
     step = g.op("Unsqueeze", g.op("Range", g.integer(0), largest, g.integer(1)), g.integers(1))
@@ -126,11 +118,7 @@ def _pixels(g: Nodes, axis: Axis, cells: ir.Value) -> tuple[ir.Value, ir.Value]:
 
 
 def _corner_logits(
-    g: Nodes,
-    logits: ir.Value,
-    image: ir.Value,
-    down: tuple[Axis, ir.Value],
-    across: tuple[Axis, ir.Value],
+    g: Nodes, logits: ir.Value, image: ir.Value, down: tuple[Axis, ir.Value], across: tuple[Axis, ir.Value]
 ) -> list[ir.Value]:
     """Return the four logits around cells, row after row: (K, 1, 1, C) each."""
     shape = g.op("Concat", g.integers(-1), g.size(logits, 1), axis=0)

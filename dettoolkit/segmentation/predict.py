@@ -6,6 +6,7 @@ N: images, K: classes; (h, w) the images' size, (H, W) a label map's.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import product
 
 import torch
@@ -28,14 +29,8 @@ def predict_labels(
     Args:
         forward: the network, in evaluation mode. Whole images enter it together, windows one by one.
         images: float (N, 3, h, w), normalized; N may be 0.
-        sizes_hw: (H, W) of each image's label map, to which its logits are upsampled bilinearly.
+        sizes_hw: (H, W) of each image's label map, uint8, to which its logits are upsampled bilinearly.
         options: how it is run.
-
-    Returns:
-        uint8 (H, W) for each image.
-
-    Raises:
-        ValueError: more classes than uint8 holds beside void.
     """
     found = []
     for logits, size in zip(_logits(forward, images, options), sizes_hw, strict=True):
@@ -67,33 +62,33 @@ def _mean_probabilities(logits: Iterable[Tensor], size_hw: SizeHW, options: Segm
 
 def _each_scale(forward: Forward, images: Tensor, options: SegmentationSection) -> Iterator[Tensor]:
     """Yield the logits, float32 (N, K, any, any), of images (N, 3, h, w) at each scale, and mirrored."""
+    run = partial(_windowed if options.mode == "slide" else _whole, forward, options=options)
     for scale in options.scales:
         scaled = images
         if scale != 1:
             height, width = (max(round(side * scale), 1) for side in images.shape[2:])
             scaled = F.interpolate(images, size=(height, width), mode="bilinear", align_corners=False)
-        yield _run(forward, scaled, options)
+        yield run(scaled)
         if options.flip:
-            yield _run(forward, scaled.flip(3), options).flip(3)
+            yield run(scaled.flip(3)).flip(3)
 
 
-def _run(forward: Forward, images: Tensor, options: SegmentationSection) -> Tensor:
-    return _windowed(forward, images, options) if options.mode == "slide" else forward(images).float()
+def _whole(forward: Forward, images: Tensor, options: SegmentationSection) -> Tensor:  # noqa: ARG001
+    return forward(images).float()
 
 
 def _windowed(forward: Forward, image: Tensor, options: SegmentationSection) -> Tensor:
     """Average the logits of sliding windows: (1, K, h, w). One window at a time is in memory."""
-    if options.window_hw is None or options.stride_hw is None:  # which the section refuses
-        raise ValueError("sliding windows need window_hw and stride_hw")
+    window = window_h, window_w = options.window_hw or (0, 0)  # the section has them where windows slide
+    stride_h, stride_w = options.stride_hw or (0, 0)
     height, width = image.shape[2:]
-    window_h, window_w = options.window_hw
     image = F.pad(image, (0, max(window_w - width, 0), 0, max(window_h - height, 0)))
-    tops = _starts(image.shape[2], window_h, options.stride_hw[0])
-    lefts = _starts(image.shape[3], window_w, options.stride_hw[1])
+    tops = _starts(image.shape[2], window_h, stride_h)
+    lefts = _starts(image.shape[3], window_w, stride_w)
     total, times = image.new_zeros(()), image.new_zeros(image.shape[2:])
     for top, left in product(tops, lefts):
         place = (..., slice(top, top + window_h), slice(left, left + window_w))
-        logits = _upsampled(forward(image[place]).float(), options.window_hw, options)
+        logits = _upsampled(forward(image[place]).float(), window, options)
         if not total.dim():
             total = logits.new_zeros((1, logits.shape[1], *image.shape[2:]))
         total[place] += logits

@@ -83,10 +83,8 @@ class SegmentationResult(Result):
 
     def summary(self) -> str:
         """Return what was found, in a few words."""
-        fractions = self.fractions.items()
-        return listed(
-            [f"{name} {value:.1%}" if value >= 0.001 else f"{name} <0.1%" for name, value in fractions]
-        )
+        rows = self.fractions.items()
+        return listed([f"{name} {each:.1%}" if each >= 0.001 else f"{name} <0.1%" for name, each in rows])
 
     def plot(self) -> NDArray[np.uint8]:
         """Draw the classes' colors and names over the image: uint8 (H, W, 3) RGB, of its size."""

@@ -13,40 +13,31 @@ from dettoolkit.manifest import Byte, Manifest, ManifestError, Section, SizeHW
 from dettoolkit.spec import ErrorKind, TaskSpec, late
 
 CITYSCAPES_HW = (512, 1024)  # half size, as in the last column of Table 7
+Scale = Annotated[float, Meta(gt=0, le=16)]
 BUILD, RUN = "dettoolkit.segmentation.build", "dettoolkit.segmentation.run"
 DECODE, RESULT = "dettoolkit.segmentation.decode", "dettoolkit.segmentation.result"
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationSection(Section):
-    """How a segmenter is run and its logits become label maps.
+    """How a segmenter is run and its logits become label maps."""
 
-    Attributes:
-        align_corners: how logits are upsampled; see torch's interpolate.
-        mode: whole: the image at once. slide: overlapping windows, whose logits are averaged where they
-            overlap, as in mmsegmentation.
-        window_hw: size of a window. An image that is smaller is padded with 0, its mean color.
-        stride_hw: steps between windows; the last ones end where the image does.
-        scales: factors of the image's size. Where there are several, or `flip`, the softmax probabilities
-            are averaged, as in TensorFlow's DeepLab.
-        flip: at each scale, predict on the mirrored image too.
-        colors: red, green, blue of each class; None, for one or all, chooses.
-    """
-
-    align_corners: bool
+    align_corners: bool  # how logits are upsampled; see torch's interpolate
     mode: Literal["whole", "slide"] = "whole"
-    window_hw: SizeHW | None = None
-    stride_hw: SizeHW | None = None
-    scales: Annotated[tuple[Annotated[float, Meta(gt=0, le=16)], ...], Meta(min_length=1, max_length=32)] = (
-        1.0,
-    )
-    flip: bool = False
-    colors: tuple[tuple[Byte, Byte, Byte] | None, ...] | None = None
+    """Whole: the image at once. Slide: overlapping windows, whose logits are averaged where they overlap, as
+    in mmsegmentation."""
+    window_hw: SizeHW | None = None  # an image that is smaller is padded with 0, its mean color
+    stride_hw: SizeHW | None = None  # steps between windows; the last ones end where the image does
+    scales: Annotated[tuple[Scale, ...], Meta(min_length=1, max_length=32)] = (1.0,)
+    """Factors of the image's size. Where there are several, or `flip`, softmax probabilities are averaged, as
+    in TensorFlow's DeepLab."""
+    flip: bool = False  # at each scale, predict on the mirrored image too
+    colors: tuple[tuple[Byte, Byte, Byte] | None, ...] | None = None  # see Section
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.colors is not None and len(self.colors) != len(self.class_names):
-            names = len(self.class_names)
+        names = len(self.class_names)
+        if self.colors is not None and len(self.colors) != names:
             raise ManifestError(f"there are {names} class names and {len(self.colors)} colors")
         if self.mode == "slide":
             window, stride = self.window_hw or (0, 0), self.stride_hw or (0, 0)

@@ -18,26 +18,17 @@ from dettoolkit.segmentation.losses import Loss
 from dettoolkit.segmentation.predict import Forward, predict_labels
 from dettoolkit.segmentation.spec import SegmentationSection
 
-Sink = Callable[[int, NDArray[np.uint8]], None]
-
 
 @dataclass(kw_only=True)
 class SegmentationTask(Task):
-    """Train and score a segmenter on one data set; see `run.Task`.
-
-    Attributes:
-        loss_of: (logits (N, K, h, w), label maps (N, H, W) with 255 ignored) -> loss.
-        inference: how the network is run in validation.
-        classes: of the data set, in the network's order.
-        categories: the category of each class, or None: then no figures of categories.
-        sink: gets every prediction (image id, uint8 (H, W) labels) of a validation, or None.
-    """
+    """Train and score a segmenter on one data set; see `run.Task`."""
 
     loss_of: Loss
-    inference: SegmentationSection
-    classes: LabelClasses
-    categories: Sequence[str] | None
-    sink: Sink | None = None
+    inference: SegmentationSection  # how the network is run in validation
+    classes: LabelClasses  # of the data set, in the network's order
+    categories: Sequence[str] | None  # of each class, or None: then no figures of categories
+    sink: Callable[[int, NDArray[np.uint8]], None] | None = None
+    """Gets every prediction (image id, labels (H, W)) of a validation."""
     monitor = "mIoU"
     raw_outputs = ("logits",)
 
@@ -52,17 +43,15 @@ class SegmentationTask(Task):
 
     def predict(self, forward: Forward, batch: Batch) -> SegmentationCounts:
         """Run the network on a batch and count, on its device, what was predicted on which label."""
-        found = self.segment(forward, batch)
-        counts = [self._count_row(row, predicted, batch) for row, predicted in enumerate(found)]
+        counts = []
+        for row, predicted in enumerate(self.segment(forward, batch)):
+            image_id = int(batch["image_ids"][row])
+            if self.sink is not None:
+                self.sink(image_id, predicted.cpu().numpy())
+            inside = (row, *map(slice, predicted.shape))  # maps are padded
+            instances = batch["instances"][inside] if "instances" in batch else None
+            counts.append(self.count(image_id, predicted, batch["label_map"][inside], instances))
         return SegmentationCounts.concatenate(counts, len(self.classes))
-
-    def _count_row(self, row: int, predicted: Tensor, batch: Batch) -> SegmentationCounts:
-        image_id = int(batch["image_ids"][row])
-        if self.sink is not None:
-            self.sink(image_id, predicted.cpu().numpy())
-        inside = (row, *map(slice, predicted.shape))  # maps are padded
-        instances = batch["instances"][inside] if "instances" in batch else None
-        return self.count(image_id, predicted, batch["label_map"][inside], instances)
 
     def count(
         self, image_id: int, predicted: Tensor, labels: Tensor, instances: Tensor | None
