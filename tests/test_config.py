@@ -27,9 +27,8 @@ from dettoolkit.config import (
 )
 from dettoolkit.config.errors import one_edit
 from dettoolkit.config.recipe import any_recipe
-from dettoolkit.config.schema import key_paths
+from dettoolkit.config.schema import OWNED, key_paths
 from dettoolkit.config.sections import TrainerExtra
-from dettoolkit.config.trainer_arguments import OWNED
 from dettoolkit.config.yaml12 import scalar_value
 
 SHIPPED = sorted(shipped_folder().glob("*.yaml"))

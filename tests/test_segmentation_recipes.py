@@ -1,5 +1,7 @@
 """The shipped segmentation recipes: sizes as printed, overlays that fit, a step of each, their schema."""
 
+import json
+
 import pytest
 import torch
 from torchvision.models.segmentation import LRASPP_MobileNet_V3_Large_Weights
@@ -99,11 +101,27 @@ def test_the_models_type_decides_the_task():
         ("data={type: folders, classes: null}", "type folders needs classes, a list such as"),
         ("evaluation={mode: slide, window_hw: [64, 64], stride_hw: [64, 65]}", "pixels between the windows"),
         ("data.augment.scale=[2, 1]", "must be [min, max]: swap them"),
+        ("data.augment.erasing=0.1", "data.augment.erasing: not a key with this model.type; with another"),
+        ("data.extra=[{imges: a, labels: b}]", "data.extra[0].imges: unknown key; did you mean 'images'?"),
         (
             "data.classes=[{name: road}]",
             "data.classes[0].ids: missing; it is needed: Values in the label files",
         ),
         ("data.classes=[{name: road, ids: [1], colour: [1, 2, 3]}]", "did you mean 'color'?"),
+        ("data.augment.scale_step=-1", "data.augment.scale_step: must be at least 0, got -1"),
+        ("data.augment.max_class_fraction=75", "data.augment.max_class_fraction: must be at most 1, got 75"),
+        (
+            "data.classes=[{name: a, ids: [1, 2]}, {name: b, ids: [2]}]",
+            "classes gives the id 2 to a and to b",
+        ),
+        ("data.classes=[{name: a, ids: [1]}, {name: a, ids: [2]}]", "two classes have the same name"),
+        ("data.classes=[{name: a, ids: []}]", "data.classes[0].ids: expected at least 1 value, got 0"),
+        ("data.classes=[{name: a, ids: [65536]}]", "data.classes[0].ids[0]: must be at most 65535"),
+        ("data.ignore=[-1]", "data.ignore[0]: must be at least 0, got -1"),
+        (
+            f"data.classes={json.dumps([{'name': str(label), 'ids': [label]} for label in range(255)])}",
+            "data.classes: expected at most 254 values, got 255",
+        ),
         ("model.loss.ohem.threshold=1.5", "model.loss.ohem.threshold: must be at most 1, got 1.5"),
         ("model.backbone.output_stride=8", "expected 16 or 32, got 8"),
     ],

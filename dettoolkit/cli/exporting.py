@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -99,8 +98,6 @@ def _export(options: argparse.Namespace) -> int:
     if "tolerances" in given:
         given["tolerances"] = dict(given["tolerances"])
     quiet()
-    for name in ("onnx_ir", "onnxscript", "torch.onnx"):  # they log every step
-        logging.getLogger(name).setLevel(logging.WARNING)
     from dettoolkit.export.command import export as convert
     from dettoolkit.export.request import Request, default_out
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from dettoolkit.config.sections import (
     Data,
@@ -19,11 +19,12 @@ from dettoolkit.config.sections import (
     Split,
     Text,
     ZeroOrMore,
+    rising,
 )
 
-Area = Annotated[tuple[PositiveFraction, PositiveFraction], Field(strict=False)]
+Area = Annotated[tuple[PositiveFraction, PositiveFraction], Field(strict=False), AfterValidator(rising)]
 Ratio = Annotated[float, Field(ge=0.01, le=100)]
-Aspect = Annotated[tuple[Ratio, Ratio], Field(strict=False)]
+Aspect = Annotated[tuple[Ratio, Ratio], Field(strict=False), AfterValidator(rising)]
 
 
 class ClassifierHead(Section):
@@ -42,8 +43,7 @@ class ClassifierHead(Section):
 class ClassificationLoss(Section):
     """Cross-entropy, and what softens its targets."""
 
-    label_smoothing: FractionBelow1 = 0.0
-    """Fraction of the target spread over all classes."""
+    label_smoothing: FractionBelow1 = Field(0.0, description="Fraction of the target spread over classes.")
     mixup: ZeroOrMore = 0.0
     """Alpha of mixup: each image is blended with another of its batch. 0: none."""
     cutmix: ZeroOrMore = 0.0
@@ -81,13 +81,6 @@ class Augment(Section):
     area: Area = Field((0.08, 1.0), description="Minimum and maximum fraction of the image in the window.")
     aspect: Aspect = Field((0.75, 1.3333), description="Minimum and maximum width / height of the window.")
     flip: bool = Field(True, description="Mirror half of the images.")
-
-    @model_validator(mode="after")
-    def _ranges_rise(self) -> Self:
-        for name, (low, high) in (("area", self.area), ("aspect", self.aspect)):
-            if low > high:
-                raise ValueError(f"{name} [{low}, {high}] must be [min, max]: swap them")
-        return self
 
 
 class InceptionAugment(Augment):

@@ -60,8 +60,7 @@ class Anchors(Section):
 class Matcher(Section):
     """Which default box learns which object."""
 
-    iou_threshold: PositiveFraction = 0.5
-    """Minimum IoU at which a default box takes an object."""
+    iou_threshold: PositiveFraction = Field(0.5, description="Minimum IoU of a default box and its object.")
     force_match: bool = Field(True, description="Give every object its best default box, whatever the IoU.")
 
 
@@ -86,8 +85,7 @@ class Postprocess(Section):
     """From raw predictions to detections."""
 
     nms_iou: Fraction = Field(0.6, description="IoU above which the weaker box of a class is dropped.")
-    candidates_per_class: PositiveInt = Field(100, le=100_000)
-    """Best boxes of each class that enter NMS."""
+    candidates_per_class: PositiveInt = Field(100, le=100_000, description="Boxes of a class that enter NMS.")
 
 
 class SSDLiteModel(Model):

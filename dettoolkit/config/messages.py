@@ -6,7 +6,6 @@ import inspect
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
@@ -105,30 +104,25 @@ def _hidden_contradictions(root: Entry, keys: KeyCheck, wrong: Sequence[_Error])
 
 def _locate(root: Entry, check: KeyCheck, detail: ErrorDetails) -> _Error:
     """Return an error with its place; pydantic's location also names the member of a union that was tried."""
-    entry: Entry | None = root
-    holder, path, union, depth = root, "", "", 0
+    kind, entry, path, union, depth = detail["type"], root, "", "", 0
     keys: tuple[str, ...] = ()
-    field: FieldInfo | None = None
-    at_member = False
-    for part in detail["loc"]:
-        options = [each for each in members(field.annotation) if each is not NoneType] if field else []
-        at_member = len(options) > 1 and not at_member
-        if at_member:
-            union = union if part in type_names(*sections(field and field.annotation)) else path
+    for number, part in enumerate(detail["loc"], start=1):
+        child, tag = _child(entry, part), _child(entry, "type")
+        if child is None and not (kind == "missing" and number == len(detail["loc"])):
+            union = union if tag is not None and tag.value == part else path
             continue
-        holder, entry = entry or holder, _child(entry, part)
+        entry = child or entry
         depth += bool(union)
         path = f"{path}[{part}]" if isinstance(part, int) else below(path, part)
         keys += (part,) if isinstance(part, str) else ()
-        field = check.fields.get(path)
-    return _Error(detail["type"], detail, path, keys, entry or holder, field, union, depth)
+    return _Error(kind, detail, path, keys, entry, check.fields.get(path), union, depth)
 
 
-def _child(entry: Entry | None, part: int | str) -> Entry | None:
-    value = entry.value if entry is not None else None
-    if isinstance(value, dict):
-        return value.get(str(part))
-    return value[part] if isinstance(value, list) and isinstance(part, int) and part < len(value) else None
+def _child(entry: Entry, part: int | str) -> Entry | None:
+    if isinstance(entry.value, dict):
+        return entry.value.get(str(part))
+    inside = isinstance(entry.value, list) and isinstance(part, int) and part < len(entry.value)
+    return entry.value[part] if inside else None
 
 
 def _problem(error: _Error, keys: KeyCheck) -> Problem:
@@ -211,7 +205,7 @@ def _choices(field: FieldInfo | None) -> Sequence[str | int]:
 def _union_problems(group: Sequence[_Error], keys: KeyCheck) -> list[Problem]:
     """Return one problem where pydantic says why each member of a union of plain types does not fit."""
     deepest = max(error.depth for error in group)
-    if deepest > 0:  # a list was meant: only what is wrong inside it matters
+    if deepest > 0 or len(group) == 1:  # a list was meant: only what is wrong inside it matters
         return [_problem(error, keys) for error in group if error.depth == deepest]
     for error in group:
         if error.kind in (*_BOUNDS, *_LENGTHS):  # the type is right

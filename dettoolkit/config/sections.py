@@ -34,6 +34,13 @@ def _zero_or_more(value: float) -> float:
     return value
 
 
+def rising(value: tuple[float, float]) -> tuple[float, float]:
+    """Refuse a range whose minimum is above its maximum."""
+    if value[0] > value[1]:
+        raise ValueError(f"{list(value)} must be [min, max]: swap them")
+    return value
+
+
 def _some_time(value: str) -> str:
     """Refuse a duration of nothing, which Lightning takes as a run without a step."""
     if not value.strip("0:"):
@@ -159,8 +166,7 @@ class Data(Section):
     max_megapixels: float = Field(100.0, gt=0, le=1000)
     """Largest image that is read. A larger one is unreadable; its header says so before it is decoded. 100
     megapixels are 0.3 GB as RGB, and up to 1 GB on the way there."""
-    batch_size: int = Field(32, ge=2, le=16_384)
-    """Images per device and step; batch normalization needs two."""
+    batch_size: int = Field(32, ge=2, le=16_384, description="Images per device and step, two or more.")
     workers: int = Field(4, ge=0, le=64, description="Loader processes per device.")
     train: Split
     val: Split
@@ -199,8 +205,7 @@ class Optim(Section):
     devices x nodes x accumulate). null takes lr as it is."""
     momentum: FractionBelow1 = Field(0.9, description="Momentum of SGD and RMSProp (first beta of AdamW).")
     smoothing: FractionBelow1 = Field(0.9, description="Decay of RMSProp's mean of squared gradients.")
-    eps: Epsilon = 1e-3
-    """RMSProp adds it to the root, or below the root where it is TensorFlow's."""
+    eps: Epsilon = Field(1e-3, description="RMSProp adds it to the root; TensorFlow's, inside the root.")
     weight_decay: float = Field(0.0, ge=0, le=10, description="Weight decay.")
     decay_on: Literal["kernels", "all"] = "kernels"
     """kernels: convolution kernels only, as TensorFlow. all: every parameter."""
@@ -233,8 +238,7 @@ class Loggers(Section):
 class TrainerExtra(Section):
     """Arguments of Lightning's Trainer that it gets as they are; null leaves one to Lightning."""
 
-    max_time: Duration | None = None
-    """Stop after this time, as days:hours:minutes:seconds."""
+    max_time: Duration | None = Field(None, description="Stop after days:hours:minutes:seconds.")
     limit_train_batches: Count | Annotated[float, Field(gt=0, le=1)] | None = None
     """Batches of an epoch, or their fraction; 1 is one batch, 1.0 all."""
     gradient_clip_algorithm: Literal["norm", "value"] | None = None
@@ -242,8 +246,7 @@ class TrainerExtra(Section):
     deterministic: bool | Literal["warn"] | None = None
     """Allow PyTorch's deterministic algorithms only; warn: warn where there is none."""
     benchmark: bool | None = Field(None, description="Let cuDNN look for the fastest convolutions.")
-    inference_mode: bool | None = None
-    """Validate in inference mode, else without gradients."""
+    inference_mode: bool | None = Field(None, description="Validate in inference mode or with no_grad.")
     profiler: Literal["simple", "advanced", "pytorch"] | None = None
     """Measure the parts of a run."""
     detect_anomaly: bool | None = Field(None, description="Look for the operation that made a NaN; slow.")

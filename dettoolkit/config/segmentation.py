@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from dettoolkit.config.sections import (
     Data,
@@ -20,6 +20,7 @@ from dettoolkit.config.sections import (
     Text,
     Weight,
     ZeroOrMore,
+    rising,
 )
 
 Byte = Annotated[int, Field(ge=0, le=255)]
@@ -30,8 +31,7 @@ Scale = Annotated[float, Field(ge=0.05, le=8)]
 class SegmentationHead(Section):
     """What every segmentation head has."""
 
-    filters: PositiveInt = Field(128, le=2048)
-    """Channels between C5 and the classes (F of Table 7)."""
+    filters: PositiveInt = Field(128, le=2048, description="Channels between C5 and classes (Table 7's F).")
     norm_eps: Epsilon | None = None
     """Epsilon of the head's batch normalization; null takes the backbone's."""
     norm_momentum: Fraction | None = None
@@ -113,19 +113,13 @@ class LabelClass(Section):
 class SegmentationAugment(Section):
     """Random changes of training images; each image is then cropped to data.crop_hw."""
 
-    scale: Annotated[tuple[Scale, Scale], Field(strict=False)] = (0.5, 2.0)
+    scale: Annotated[tuple[Scale, Scale], Field(strict=False), AfterValidator(rising)] = (0.5, 2.0)
     """Minimum and maximum factor of the size."""
     scale_step: ZeroOrMore = Field(0.25, description="Factors are this far apart; 0 takes any between.")
     max_class_fraction: PositiveFraction = 0.75
     """A crop of which one class has a larger fraction is drawn again, up to ten times."""
     flip: bool = Field(True, description="Mirror half of the images.")
     color: bool = Field(False, description="Change brightness, contrast, saturation and hue.")
-
-    @model_validator(mode="after")
-    def _scale_rises(self) -> Self:
-        if self.scale[0] > self.scale[1]:
-            raise ValueError(f"scale {list(self.scale)} must be [min, max]: swap them")
-        return self
 
 
 class SegmentationData(Data):
