@@ -101,8 +101,10 @@ def test_the_check_lets_words_pass(code):
 
 
 def taken(function) -> tuple[int, set[str]]:
-    """Return how many arguments a function takes by place, and the names of the others."""
-    arguments = inspect.signature(function).parameters.values()
+    """Return how many arguments a function wants by place, and the names of the others."""
+    arguments = [
+        each for each in inspect.signature(function).parameters.values() if each.default is each.empty
+    ]
     named = {each.name for each in arguments if each.kind is each.KEYWORD_ONLY}
     return len(arguments) - len(named), named
 
