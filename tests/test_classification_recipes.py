@@ -9,6 +9,7 @@ from dettoolkit.classification.run import build_task, training_transform
 from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.config import ClassificationRecipe, RecipeError, load_recipe
 from dettoolkit.datasets.classification_augment import TrainTransform
+from dettoolkit.datasets.samples import to_tensor
 from dettoolkit.training.optimizers import RMSpropTF, build_optimizer, rate_factor, scaled_rate
 
 RECIPES = ("imagenet_mnv3_large", "imagenet_mnv3_small", "imagenet_mnv3_large_torchvision")
@@ -73,7 +74,7 @@ def test_every_recipe_takes_a_step(name, overlay):
     assert isinstance(transform, TrainTransform)
     image = torch.randint(0, 256, (80, 90, 3), dtype=torch.uint8).numpy()
     batch = {
-        "images": torch.stack([transform(image, seed)[:, ::4, ::4] for seed in range(2)]),
+        "images": torch.stack([to_tensor(transform(image, seed))[:, ::4, ::4] for seed in range(2)]),
         "class_labels": torch.tensor([0, 3]),
     }
     optimizer = build_optimizer(network, recipe.optim, lr=recipe.optim.lr)
@@ -110,7 +111,7 @@ def test_the_overlay_is_for_images_of_ones_own():
             "is less than eval_hw [320, 320]: the middle would be larger than the image; "
             "raise eval_resize to 366",
         ),
-        ("data.augment.area=[1.0, 0.1]", "area [1.0, 0.1] must be [min, max]: swap them"),
+        ("data.augment.area=[1.0, 0.1]", "data.augment.area: [1.0, 0.1] must be [min, max]: swap them"),
         ("data.augment.area=[0.1, 1.5]", "data.augment.area[1]: must be at most 1, got 1.5"),
         ("data.augment.erasing=0.2", "a key of type 'torchvision', not of 'inception'"),
         ("data.augment.type=torchvison", "did you mean 'torchvision'?"),
