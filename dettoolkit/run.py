@@ -17,7 +17,7 @@ from dettoolkit.datasets.data_report import BadImageError, BadImages, DataReport
 from dettoolkit.datasets.images import MAX_MEGAPIXELS, read_image
 from dettoolkit.datasets.samplers import SampleKey
 from dettoolkit.drawing.grids import save_figure
-from dettoolkit.network import Network
+from dettoolkit.network import Network, Outputs, name_outputs
 from dettoolkit.preprocessing import normalize
 
 Batch = dict[str, Any]
@@ -148,8 +148,15 @@ class Run:
         """Describe the network in lines, with the figures that the paper's tables print."""
         raise NotImplementedError
 
-    def batch_lines(self, batch: Batch, outputs: Any) -> list[str]:
-        """Describe a batch's targets and the network's outputs."""
+    def batch_lines(self, batch: Batch, outputs: Outputs) -> list[str]:
+        """Describe a batch and the network's outputs."""
+        named = name_outputs(self.task.raw_outputs, outputs)
+        shapes = ", ".join(f"{name.replace('_', ' ')} {tuple(output.shape)}" for name, output in named)
+        images = f"images {tuple(batch['images'].shape)}"
+        return [f"batch     {images}, {self.describe_targets(batch)}", f"outputs   {shapes}"]
+
+    def describe_targets(self, batch: Batch) -> str:
+        """Describe what a batch is to be learned as."""
         raise NotImplementedError
 
     def draw_training_batch(self, folder: Path) -> None:

@@ -17,14 +17,14 @@ from tiny_exports import handmade
 from dettoolkit import cli, load
 from dettoolkit.classification.decode import best_classes
 from dettoolkit.classification.result import ClassificationResult, compare
-from dettoolkit.classification.spec import ClassificationSection, ClassificationSpec
+from dettoolkit.classification.spec import ClassificationSpec
 from dettoolkit.config import load_recipe
 from dettoolkit.datasets.classification_augment import EvalTransform
 from dettoolkit.export.command import export
 from dettoolkit.export.request import Request
 from dettoolkit.export.verify import score, validation_run
 from dettoolkit.loading import read_manifest
-from dettoolkit.manifest import Manifest, ManifestError
+from dettoolkit.manifest import Manifest, ManifestError, Section
 from dettoolkit.preprocessing import fit_image, fit_planes
 from dettoolkit.training.run_folder import stored_recipe
 
@@ -50,7 +50,7 @@ def result(scores: list[float], labels: list[int], image: Any = None) -> Classif
 @pytest.fixture(scope="module")
 def cropping() -> Manifest:
     """Return the manifest of a classifier whose images are cropped."""
-    section = ClassificationSection(class_names=NAMES, class_ids=(0, 1, 2))
+    section = Section(class_names=NAMES, class_ids=(0, 1, 2))
     return handmade(section, input_hw=(64, 96), fit="crop", crop_fraction=64 / 110, antialias=True)
 
 
@@ -82,7 +82,7 @@ def test_a_recipe_says_how_images_are_fitted(tiny_classification: Any, tmp_path:
     spec = ClassificationSpec()
     keys = ("data.eval_hw=[96, 64]", "data.eval_resize=100", "data.antialias=false")
     recipe = tiny_classification.load(tmp_path, *keys).recipe
-    section = ClassificationSection(class_names=NAMES, class_ids=(0, 1, 2))
+    section = Section(class_names=NAMES, class_ids=(0, 1, 2))
     manifest = handmade(section, input_hw=spec.input_hw(recipe), **spec.fitting(recipe))
     assert (manifest.input_hw, manifest.fit, manifest.short_side) == ((96, 64), "crop", 100)
     assert not manifest.antialias

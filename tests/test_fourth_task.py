@@ -203,8 +203,8 @@ class CountingRun(Run):
     def network_lines(self) -> list[str]:
         return [f"counter of {len(self.classes.names)} classes"]
 
-    def batch_lines(self, batch: dict[str, Any], outputs: Tensor) -> list[str]:
-        return [f"outputs   estimates {tuple(outputs.shape)}"]
+    def describe_targets(self, batch: dict[str, Any]) -> str:
+        return f"{int(batch['numbers'].sum())} objects"
 
     def write_predictions(self, predictions: Sequence[Any], out: Path) -> None:
         (out / "predictions.json").write_text(json.dumps(np.concatenate(predictions)[:, 0].tolist()))

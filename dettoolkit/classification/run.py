@@ -65,13 +65,10 @@ class ClassificationRun(Run):
             f"{count_madds(network, (height, width)) / 1e6:.1f}M multiply-adds at {height}x{width}",
         ]
 
-    def batch_lines(self, batch: Batch, outputs: Any) -> list[str]:
-        """Describe a batch's targets and the network's outputs."""
+    def describe_targets(self, batch: Batch) -> str:
+        """List a batch's classes."""
         present = [self.classes.names[label] for label in batch["class_labels"].unique().tolist()]
-        return [
-            f"batch     images {tuple(batch['images'].shape)}, classes: {listing(present)}",
-            f"outputs   logits {tuple(outputs.shape)}",
-        ]
+        return f"classes: {listing(present)}"
 
     def batch_figure(self, batch: Batch) -> Picture:
         """Draw the classes of a batch's images."""

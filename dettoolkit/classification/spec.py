@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from dettoolkit.config.recipe import ClassificationRecipe
@@ -14,11 +13,6 @@ IMAGENET_CLASSES = 1000
 RUN, DECODE = "dettoolkit.classification.run", "dettoolkit.classification.decode"
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClassificationSection(Section):
-    """A classifier's section of a manifest."""
-
-
 class ClassificationSpec(TaskSpec):
     """One class for the whole image."""
 
@@ -26,7 +20,7 @@ class ClassificationSpec(TaskSpec):
     title = "Image classification"
     noun = "classifier"
     recipe = ClassificationRecipe
-    section = ClassificationSection
+    section = Section
     raw_outputs = ("logits",)
     final_outputs = ("scores", "labels")
     errors: ClassVar[Mapping[str, ErrorKind]] = {

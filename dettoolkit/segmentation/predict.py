@@ -6,7 +6,6 @@ N: images, K: classes; (h, w) the images' size, (H, W) a label map's.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from itertools import product
 
 import torch
@@ -62,23 +61,23 @@ def _mean_probabilities(logits: Iterable[Tensor], size_hw: SizeHW, options: Segm
 
 def _each_scale(forward: Forward, images: Tensor, options: SegmentationSection) -> Iterator[Tensor]:
     """Yield the logits, float32 (N, K, any, any), of images (N, 3, h, w) at each scale, and mirrored."""
-    run = partial(_windowed if options.mode == "slide" else _whole, forward, options=options)
     for scale in options.scales:
         scaled = images
         if scale != 1:
             height, width = (max(round(side * scale), 1) for side in images.shape[2:])
             scaled = F.interpolate(images, size=(height, width), mode="bilinear", align_corners=False)
-        yield run(scaled)
+        yield _run(forward, scaled, options)
         if options.flip:
-            yield run(scaled.flip(3)).flip(3)
+            yield _run(forward, scaled.flip(3), options).flip(3)
 
 
-def _whole(forward: Forward, images: Tensor, options: SegmentationSection) -> Tensor:  # noqa: ARG001
-    return forward(images).float()
+def _run(forward: Forward, image: Tensor, options: SegmentationSection) -> Tensor:
+    """Return the logits of whole images, or an image's (1, K, h, w), the mean of those of sliding windows.
 
-
-def _windowed(forward: Forward, image: Tensor, options: SegmentationSection) -> Tensor:
-    """Average the logits of sliding windows: (1, K, h, w). One window at a time is in memory."""
+    One window at a time is in memory.
+    """
+    if options.mode == "whole":
+        return forward(image).float()
     window = window_h, window_w = options.window_hw or (0, 0)  # the section has them where windows slide
     stride_h, stride_w = options.stride_hw or (0, 0)
     height, width = image.shape[2:]

@@ -118,15 +118,12 @@ class SegmentationRun(Run):
             f"{count_madds(network, (height, width)) / 1e9:.2f}B multiply-adds at {height}x{width}",
         ]
 
-    def batch_lines(self, batch: Batch, outputs: Any) -> list[str]:
-        """Describe a batch's targets and the network's outputs."""
+    def describe_targets(self, batch: Batch) -> str:
+        """Describe a batch's label maps."""
         labels = batch["label_map"]
         present = [self.classes.names[label] for label in labels.unique().tolist() if label != VOID]
-        return [
-            f"batch     images {tuple(batch['images'].shape)}, labels {tuple(labels.shape)}, "
-            f"{float((labels == VOID).float().mean()):.1%} void, classes: {listing(present)}",
-            f"outputs   logits {tuple(outputs.shape)}",
-        ]
+        void = float((labels == VOID).float().mean())
+        return f"labels {tuple(labels.shape)}, {void:.1%} void, classes: {listing(present)}"
 
     def batch_figure(self, batch: Batch) -> Picture:
         """Draw the images of a batch under their labels."""
