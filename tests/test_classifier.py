@@ -115,8 +115,7 @@ def test_the_head_alone_by_hand():
         activation=nn.ReLU,
         num_classes=2,
         dropout=0.5,
-        init="kaiming",
-        init_std=0.09,
+        init=nn.Identity(),
     ).eval()
     head.classifier.weight.data = torch.tensor([[1.0, 0.0], [1.0, -1.0]])
     head.classifier.bias.data = torch.tensor([0.5, 0.0])
