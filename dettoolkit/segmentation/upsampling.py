@@ -58,19 +58,16 @@ def upsampled_labels(logits: Tensor, out_hw: tuple[int, int], *, align_corners: 
 def first_highest(planes: Iterable[Tensor]) -> Tensor:
     """Return the number of the highest of planes of one shape, the first where equal: uint8 of that shape.
 
-    One plane after another, so that a generator need not hold them all.
+    One plane after another, so that a generator need not hold them all; there is one at least.
     """
-    best = labels = None
-    for label, scores in enumerate(planes):
+    planes = iter(planes)
+    best = next(planes).clone()
+    labels = torch.zeros_like(best, dtype=torch.uint8)
+    for label, scores in enumerate(planes, start=1):
         if label >= VOID:
             raise ValueError(f"predict_labels wants at most {VOID} classes, which leaves {VOID} for void")
-        if best is None or labels is None:
-            best, labels = scores.clone(), torch.zeros_like(scores, dtype=torch.uint8)
-        else:
-            labels.masked_fill_(scores > best, label)
-            torch.maximum(best, scores, out=best)
-    if labels is None:
-        raise ValueError("predict_labels wants logits of at least one class, got none")
+        labels.masked_fill_(scores > best, label)
+        torch.maximum(best, scores, out=best)
     return labels
 
 
