@@ -92,8 +92,7 @@ def export(source: Path, out: Path, request: Request, *, recipe: Recipe | None =
         if request.precision == "int8":
             quantize = kind.module("quantize")
             if request.images is None:
-                training = evenly(spec.training_images(recipe), quantize.CALIBRATION_IMAGES)
-                images = read(training)
+                images = read(evenly(spec.training_images(recipe), quantize.CALIBRATION_IMAGES))
             quantizer = quantize.Quantizer(path.read_bytes(), manifest, images, outputs=spec.raw_outputs)
             manifest, report = _quantized(quantizer, converter, path, manifest, verification)
         else:

@@ -36,10 +36,7 @@ GROUPS = (1, 2, 3)
 def compare(reference: Predictor, candidate: Predictor, images: Sequence[Image]) -> Comparison:
     """Compare two models on images: the reference takes one at a time, the candidate as many as it can.
 
-    Args:
-        reference: without anything inside.
-        candidate: an exported file of the same input size and section.
-        images: uint8 (H, W, 3) RGB, of any sizes.
+    The reference has nothing inside; the candidate is an exported file of the same input size and section.
     """
     manifest = candidate.manifest
     pairs = zip(results(reference, images), results(candidate, images), strict=True)

@@ -66,9 +66,7 @@ class Report:
     """What was measured of an exported file.
 
     Attributes:
-        manifest: the file's.
         images: number of images that it was compared on.
-        comparison: how far its outputs and results are from PyTorch's.
         tolerances: the largest value of each error.
         monitor: name of the score.
         scores: of PyTorch and of the file, on the validation set; None where they were not wanted.

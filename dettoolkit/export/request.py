@@ -87,12 +87,9 @@ def report_path(out: Path) -> Path:
 
 
 def manifest_for(described: Manifest, request: Request, *, first_hw: SizeHW) -> Manifest:
-    """Return what the file will take and give; ValueError for a size or threshold that it cannot have.
+    """Return what the file of a checkpoint, so described, will take and give.
 
-    Args:
-        described: the checkpoint's manifest.
-        request: what is wanted.
-        first_hw: size of the first image, for a network that takes any.
+    ValueError for a size or threshold that it cannot have. A network that takes any size gets `first_hw`.
     """
     spec, input_hw = spec_for(described), described.input_hw
     if not spec.resizable and request.input_hw not in (None, input_hw):

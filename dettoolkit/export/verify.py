@@ -30,13 +30,8 @@ SECONDS = 4.0  # after which timing ends, for large images
 class Verification:
     """What every file of an export is measured with.
 
-    Args:
-        network: in PyTorch, one that no converter has touched.
-        manifest: of the file, whose input size and thresholds the reference has too.
-        images: uint8 (H, W, 3) RGB, of any sizes.
-        run: whose validation set both are scored on; None leaves scoring out.
-        tolerances: the largest value of each error.
-        notes: for the reports.
+    `network` is one that no converter has touched; of the file's manifest it gets input size and thresholds.
+    Both are scored on the validation set of `run`; None leaves scoring out.
     """
 
     def __init__(
@@ -60,15 +55,9 @@ class Verification:
         self.weights_bytes = sum(each.numel() * each.element_size() for each in tensors)
 
     def report(self, path: Path, manifest: Manifest, *, files: Sequence[Path]) -> Report:
-        """Measure a file.
+        """Measure a file, of `files` that belong together.
 
-        Args:
-            path: the file.
-            manifest: what it must say of itself.
-            files: all that belong to it.
-
-        Raises:
-            GateError: it cannot be opened or run, or says something else.
+        GateError if it cannot be opened or run, or says of itself something else than `manifest`.
         """
         candidate = _open(path, manifest)
         try:

@@ -94,16 +94,12 @@ MAX_THREADS = max(64, os.cpu_count() or 1)
 
 
 class Engine(Protocol):
-    """A network that is ready to run.
-
-    `device` is where its inputs are wanted and its outputs are.
-    """
+    """A network that is ready to run. Its inputs are wanted on `device`, where its outputs are too."""
 
     device: torch.device
 
     def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
         """Run on images, of the kind and size that the model's manifest says, and return all outputs."""
-        ...
 
 
 def open_engine(
@@ -116,10 +112,6 @@ def open_engine(
         outputs: their names, in the order in which the engine returns them; see `ExportFacts`.
         threads: that the runtime may use; None leaves it to the runtime.
         trust: also open files that can run code.
-
-    Raises:
-        ModuleNotFoundError: the runtime is not installed; the message says how to get it.
-        ValueError: the file cannot be opened, not with so many threads, or can run code and is not trusted.
     """
     if threads is not None:
         check_threads(threads)

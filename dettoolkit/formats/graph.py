@@ -37,10 +37,8 @@ class Preprocess(nn.Module):
 class Whole(nn.Module):
     """A network with what is around it in a file.
 
-    Args:
-        network: normalized images (N, 3, h, w) to raw outputs.
-        preprocess: makes its input; None leaves that to the caller.
-        final: raw outputs and the size (H, W) of what is put in to final outputs; None returns raw ones.
+    `preprocess` makes the network's input; `final` makes final outputs of raw ones and of the size (H, W) of
+    what is put in. None leaves either to the caller.
     """
 
     def __init__(self, network: nn.Module, preprocess: nn.Module | None, final: nn.Module | None) -> None:
@@ -90,43 +88,45 @@ def capture(network: nn.Module, manifest: Manifest, final: nn.Module | None = No
 
 
 def refuse_flexible(manifest: Manifest, path: Path, spec: TaskSpec, *, runtime: str) -> None:
-    """Refuse to write over a file, and wishes that one of fixed shapes and plain operators cannot fulfill.
+    """Refuse what `refuse` does, and wishes that a file of fixed shapes and plain operators cannot fulfill.
 
-    `runtime` is its name for people. The model's task may refuse more: see `TaskSpec.check_export`.
+    The model's task may refuse more: see `TaskSpec.check_export`.
     """
-    check_not_exists(path)
+    refuse(manifest, path, runtime=runtime)
     export = facts(manifest)
     others = f"the formats {' and '.join(each.name for each in NAMES.values() if each.flexible)} can"
-    if export.batch is None:
-        raise ValueError(
-            f"a file for {runtime} takes a fixed number of images at once: give --batch a number; {others} "
-            "do without"
-        )
-    if export.preprocessing:
-        raise ValueError(
-            f"a file for {runtime} has an input of fixed size, so it cannot take images of any size: omit "
-            f"--preprocessing; {others} have it inside"
-        )
-    if export.postprocessing:
-        raise ValueError(
-            f"a file for {runtime} gives raw outputs: omit --postprocessing, then dettoolkit computes the "
-            f"results from what it gives; {others} have it inside"
-        )
-    check_float(manifest, runtime=runtime)
+    for wanted, why in (
+        (
+            export.batch is None,
+            f"takes a fixed number of images at once: give --batch a number; {others} do without",
+        ),
+        (
+            export.preprocessing,
+            "has an input of fixed size, so it cannot take images of any size: omit --preprocessing; "
+            f"{others} have it inside",
+        ),
+        (
+            export.postprocessing,
+            "gives raw outputs: omit --postprocessing, then dettoolkit computes the results from what it "
+            f"gives; {others} have it inside",
+        ),
+    ):
+        if wanted:
+            raise ValueError(f"a file for {runtime} {why}")
     spec.check_export(manifest)
 
 
-def check_float(manifest: Manifest, *, runtime: str) -> None:
-    """Refuse 8 bits where a format has none."""
-    if (precision := facts(manifest).precision) != "float32":
-        raise ValueError(f"files for {runtime} are made in float32 only, not in {precision}")
+def refuse(manifest: Manifest, path: Path, *, runtime: str) -> None:
+    """Refuse to write over files, as the format's own writer might, and 8 bits, both before the long work.
 
-
-def check_not_exists(*paths: Path) -> None:
-    """Refuse to write over files, where the format's own writer would; before the long work."""
-    for path in paths:
-        if path.exists():
-            raise FileExistsError(f"{path} exists already: remove it, or write another file")
+    `runtime` is its name for people.
+    """
+    export = facts(manifest)
+    for file in NAMES[export.format].files_of(path):
+        if file.exists():
+            raise FileExistsError(f"{file} exists already: remove it, or write another file")
+    if export.precision != "float32":
+        raise ValueError(f"files for {runtime} are made in float32 only, not in {export.precision}")
 
 
 def check_shape(images: Tensor, wanted: tuple[int, ...]) -> None:

@@ -10,15 +10,14 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import Element, ElementTree, ParseError, SubElement
 
 import torch
 from torch import Tensor, nn
 
-from dettoolkit.formats import NAMES, no_manifest, requires
-from dettoolkit.formats.graph import check_float, check_not_exists
+from dettoolkit.formats import no_manifest, requires
+from dettoolkit.formats.graph import refuse
 from dettoolkit.manifest import Manifest, ManifestError
 
 if TYPE_CHECKING:
@@ -62,13 +61,12 @@ class Engine:
         return tuple(torch.from_numpy(output) for output in outputs.values())
 
 
-def library() -> ModuleType:
+def library() -> Any:
     """Import openvino without its telemetry."""
     sys.modules.setdefault(TELEMETRY, None)  # type: ignore[arg-type]  # "there is no such module"
     with requires("openvino"):
         import openvino
-    module: ModuleType = openvino
-    return module
+    return openvino
 
 
 def read_text(path: Path) -> str:
@@ -94,8 +92,7 @@ def convert(network: nn.Module, manifest: Manifest, path: Path, spec: TaskSpec) 
     """Write a network for OpenVINO, with its manifest."""
     from dettoolkit.formats.onnx import convert as onnx  # needs ONNX, without which files are run
 
-    check_float(manifest, runtime="OpenVINO")
-    check_not_exists(*NAMES["openvino"].files_of(path))
+    refuse(manifest, path, runtime="OpenVINO")
     openvino = library()
     with tempfile.TemporaryDirectory() as folder:
         between = Path(folder) / "network.onnx"

@@ -112,10 +112,7 @@ class Predictor:
     ) -> Iterator[Result]:
         """Predict on one batch after the other, as results are asked for; memory stays that of a batch.
 
-        Args:
-            source: as `__call__` takes it, or anything that yields images, such as a generator.
-            threshold: as in `__call__`.
-            batch_size: as in `__call__`.
+        All is as in `__call__`, and `source` may be anything that yields images, such as a generator.
         """
         return self._stream(_images_of(source)[0], self._min_score(threshold), _size(batch_size))
 

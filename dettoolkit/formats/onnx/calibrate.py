@@ -30,12 +30,9 @@ WIDTHS = np.geomspace(0.05, 1.0, 40)
 
 
 def find_ranges(model: bytes, feeds: Iterable[Feed], nodes: Iterable[str]) -> dict[str, Range]:
-    """Find the range, with 0 in it, of every activation that some nodes take or give, by its name.
+    """Find the range, with 0 in it, of every activation that some nodes take or give, all by their names.
 
-    Args:
-        model: an ONNX model's bytes.
-        feeds: its inputs, one after the other.
-        nodes: by name.
+    `model` is an ONNX model's bytes, `feeds` are its inputs, one after the other.
     """
     proto = onnx.load_from_string(model)
     names = _activations(proto, set(nodes))

@@ -34,8 +34,7 @@ def read_text(path: Path) -> str:
     properties = open_session(path, threads=1, optimize=False).get_modelmeta().custom_metadata_map
     if METADATA_KEY not in properties:
         raise no_manifest(path)
-    text: str = properties[METADATA_KEY]
-    return text
+    return str(properties[METADATA_KEY])
 
 
 def open_session(model: Path | bytes, *, threads: int | None = None, optimize: bool = True) -> Any:

@@ -45,11 +45,8 @@ RANKING_IMAGES = 4
 class Quantizer:
     """Write an ONNX model in 8 bits, again and again, with some of its layers in float32.
 
-    Args:
-        model: the float32 file's bytes.
-        manifest: the file's.
-        outputs: names of the network's raw outputs.
-        images: uint8 (H, W, 3) RGB, on which the ranges of activations are found.
+    Made of the float32 file's bytes and manifest, the names of the network's raw outputs, and images, uint8
+    (H, W, 3) RGB, on which the ranges of activations are found.
     """
 
     def __init__(
@@ -78,13 +75,9 @@ class Quantizer:
         """Find how few layers have to stay in float32, those that err most first.
 
         Their number is doubled until the file passes, and then halved in between. With more than half of the
-        weights in float32 a file is no 8-bit file: the search ends there.
-
-        Args:
-            passes: writes the file with these layers in float32, and says whether it is good enough.
-
-        Returns:
-            the layers of the last file that passed, or, where none did, of the last one tried.
+        weights in float32 a file is no 8-bit file: the search ends there. `passes` writes the file with some
+        layers in float32, and says whether it is good enough. Returned are the layers of the last file that
+        passed, or, where none did, of the last one tried.
         """
         if passes([]):
             return []

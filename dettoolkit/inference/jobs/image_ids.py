@@ -20,8 +20,7 @@ from dettoolkit.inference.jobs.sources import Item
 class ImageIds:
     """Find images in a COCO file by name: the whole `file_name`, else its last part if only one has it.
 
-    Args:
-        path: of a json with the list images (id, file_name, height, width); others of its lists are not used.
+    Of the json the list images (id, file_name, height, width) is used.
     """
 
     def __init__(self, path: Path) -> None:
@@ -61,12 +60,9 @@ class _Image(NamedTuple):
     def of(cls, record: Mapping[str, Any]) -> _Image:
         if not isinstance(record["id"], int):
             raise ValueError(f"the id of {record['file_name']} is {record['id']!r}, wanted a whole number")
-        sides = [
-            int(side)
-            for side in (record.get("height"), record.get("width"))
-            if isinstance(side, int | float) and 1 <= side < 2**31
-        ]
-        return cls(record["id"], (sides[0], sides[1]) if len(sides) == 2 else None)
+        sides = [record.get("height", 0), record.get("width", 0)]
+        usable = all(isinstance(side, int | float) and 1 <= side < 2**31 for side in sides)
+        return cls(record["id"], (int(sides[0]), int(sides[1])) if usable else None)
 
 
 def _read(path: Path, hw: tuple[int, int] | None, max_megapixels: float) -> Pixels:

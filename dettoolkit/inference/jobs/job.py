@@ -154,7 +154,8 @@ def read_job(folder: Path) -> Job | None:
         return None
     try:
         data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return Job(**{key: tuple(each) if isinstance(each, list) else each for key, each in data.items()})
+        lists = {key: tuple(value) for key, value in data.items() if isinstance(value, list)}
+        return Job(**{**data, **lists})
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} describes no prediction job that this version knows: {error}") from None
 

@@ -116,7 +116,8 @@ class Sources:
             yield from map(Path, walk)
             self.problems.record(walk.left_out.values())
         elif path.suffix.lower() == ".txt" and path.is_file():
-            yield from _listed(path)
+            lines = (line for _, line in read_lines(path) if line and not line.startswith("#"))
+            yield from (path.parent / Path(line).expanduser() for line in lines)
         elif path.exists():
             yield path
         elif glob.has_magic(str(path)):
@@ -164,7 +165,7 @@ def open_found(found: Found, *, every: int = 1, max_megapixels: float = MAX_MEGA
     try:
         for frame in read_frames(found.where, every=every):
             name = f"{found.name}/{frame.number:06d}"
-            yield Item(name, path, lambda frame=frame: frame.image, found.name, live, frame)
+            yield Item(name, path, partial(getattr, frame, "image"), found.name, live, frame)
     except BadImageError as error:
         # What is missing has the name of the video itself, which no frame has.
         yield Item(found.name, path, partial(_fail, f"{found.where}: {error}"), found.name, live)
@@ -197,10 +198,3 @@ def _anchor(given: str) -> str:
     while glob.has_magic(str(fixed)) and not fixed.exists():
         fixed = fixed.parent
     return str(fixed)
-
-
-def _listed(path: Path) -> Iterator[Path]:
-    """Yield the paths of a list, without its empty lines and those that begin with #."""
-    for _, line in read_lines(path):
-        if line and not line.startswith("#"):
-            yield path.parent / Path(line).expanduser()

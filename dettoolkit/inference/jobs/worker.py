@@ -44,17 +44,10 @@ class Outcome(NamedTuple):
 
 
 class Worker(ExitStack):
-    """A process's part of a job. Use it as a context manager, which closes what is open.
+    """A process's part of a job, a shard. Use it as a context manager, which closes what is open.
 
-    Args:
-        job: what to do.
-        folder: of the job, as `enter_folder` left it.
-        shard: the part.
-        ids: of the job's annotation file, if it has one.
-        batch_size: images that go through the network at once.
-
-    Attributes:
-        done: images that have a record by now, of earlier processes too.
+    The folder is the job's, as `enter_folder` left it; `ids` are those of its annotation file. `batch_size`
+    images go through the network at once. `done` counts images that have a record, of earlier processes too.
     """
 
     def __init__(
@@ -160,14 +153,8 @@ def predict_items(
     """Predict on items, with few more than a batch of them in memory.
 
     A video's frames are in no batch with others, so that a job can be resumed before or after a video.
-
-    Args:
-        predictor: the model.
-        items: taken one after the other, as they are needed.
-        threshold: as `Predictor` has it.
-        labels: classes to keep; None keeps all.
-        batch_size: images that go through the network at once.
-        workers: threads that read and decode.
+    Items are taken as they are needed, and read by `workers` threads. `labels` are the classes to keep; None
+    keeps all.
     """
     check_threads(workers, "workers")
     for batch in _batches(_read_ahead(items, workers=workers, ahead=batch_size + 2 * workers), batch_size):
