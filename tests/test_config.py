@@ -20,12 +20,12 @@ from dettoolkit.config import (
     RecipeError,
     ResolvedRecipe,
     find_recipe,
-    json_schema,
     load_recipe,
     recipe_to_dict,
     shipped_folder,
 )
 from dettoolkit.config.errors import one_edit
+from dettoolkit.config.files import json_schema
 from dettoolkit.config.recipe import any_recipe
 from dettoolkit.config.schema import OWNED, key_paths
 from dettoolkit.config.sections import TrainerExtra

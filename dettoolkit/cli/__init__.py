@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from dettoolkit.cli.demo import export_demo
-from dettoolkit.cli.evaluating import evaluate
 from dettoolkit.cli.exporting import export
 from dettoolkit.cli.paper import paper_tables
 from dettoolkit.cli.predicting import predict
-from dettoolkit.cli.training import train
+from dettoolkit.cli.training import evaluate, train
 
 __all__ = ["download_coco", "evaluate", "export", "export_demo", "main", "paper_tables", "predict", "train"]
 

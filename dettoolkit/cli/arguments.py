@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +26,14 @@ def command_parser(name: str, **settings: Any) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(prog=f"dettoolkit {name}", formatter_class=formatter, **settings)
 
 
-def add(group: argparse._ActionsContainer, texts: Mapping[str, str], name: str, /, **settings: Any) -> None:
-    """Add an argument whose help is in `texts` by its name."""
-    group.add_argument(name, help=texts[name], **settings)
+def adder(group: argparse._ActionsContainer) -> Callable[..., None]:
+    """Return a function that adds an argument by its name, metavar (None: it is a flag) and help."""
+
+    def add(name: str, metavar: str | tuple[str, ...] | None, text: str, **settings: Any) -> None:
+        kind = {"action": "store_true"} if metavar is None else {"metavar": metavar}
+        group.add_argument(name, help=text, **kind | settings)
+
+    return add
 
 
 def run(

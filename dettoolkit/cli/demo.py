@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dettoolkit.cli.arguments import OVERRIDES, add, command_parser, recipe_of, run
+from dettoolkit.cli.arguments import OVERRIDES, adder, command_parser, recipe_of, run
 from dettoolkit.cli.failures import quiet
 
 if TYPE_CHECKING:
@@ -22,38 +22,31 @@ EXAMPLES = """examples:
   dettoolkit export-demo runs/lraspp_scenes/2026-01-31_12-00-00 --out demo
   dettoolkit export-demo --serve demo
   dettoolkit export-demo model.onnx --out demo --images my_images --serve"""
-HELP = {
-    "model": "a run's folder or a checkpoint, which is exported; or an ONNX file that was exported with\n"
-    "--preprocessing --postprocessing",
-    "extras": OVERRIDES,
-    "--out": "folder to write; it must not exist yet",
-    "--images": "images to offer and to verify the export on: a folder, a pattern or a file\n"
-    "(default: the run's validation set)",
-    "--samples": "images to offer (default: 6)",
-    "--title": "heading of the page",
-    "--int8": "quantize the model to 8 bits",
-    "--size": "the network's input, of a segmenter that keeps its images' size\n"
-    "(default: that of the first image)",
-    "--ort-web": "npm's archive of onnxruntime-web, or its folder (default: npm fetches it once)",
-    "--serve": "show the page on this computer, until Ctrl-C; with threads, which other servers may not give",
-    "--port": "of --serve (default: 8000)",
-}
+MODEL_HELP = """a run's folder or a checkpoint, which is exported; or an ONNX file that was exported with
+--preprocessing --postprocessing"""
+IMAGES_HELP = """images to offer and to verify the export on: a folder, a pattern or a file
+(default: the run's validation set)"""
+SIZE_HELP = """the network's input, of a segmenter that keeps its images' size
+(default: that of the first image)"""
+ORT_WEB_HELP = "npm's archive of onnxruntime-web, or its folder (default: npm fetches it once)"
+SERVE_HELP = "show the page on this computer, until Ctrl-C; with threads, which other servers may not give"
 
 
 def export_demo(argv: Sequence[str] | None = None) -> int:
     """Make a page that runs a model in the browser, or serve one."""
     parser = command_parser("export-demo", usage=USAGE, description=DESCRIPTION, epilog=EXAMPLES)
-    add(parser, HELP, "model", nargs="?", metavar="RUN", type=Path)
-    add(parser, HELP, "extras", nargs="*")
-    add(parser, HELP, "--out", metavar="DIR", type=Path)
-    add(parser, HELP, "--images", metavar="PATH", type=Path)
-    add(parser, HELP, "--samples", metavar="N", type=_count, default=6)
-    add(parser, HELP, "--title")
-    add(parser, HELP, "--int8", action="store_true")
-    add(parser, HELP, "--size", nargs=2, type=int, metavar=("H", "W"))
-    add(parser, HELP, "--ort-web", metavar="PATH", type=Path)
-    add(parser, HELP, "--serve", nargs="?", const=True, metavar="DIR")
-    add(parser, HELP, "--port", type=_port, default=8000)
+    add = adder(parser)
+    add("model", "RUN", MODEL_HELP, nargs="?", type=Path)
+    add("extras", "extras", OVERRIDES, nargs="*")
+    add("--out", "DIR", "folder to write; it must not exist yet", type=Path)
+    add("--images", "PATH", IMAGES_HELP, type=Path)
+    add("--samples", "N", "images to offer (default: 6)", type=_count, default=6)
+    add("--title", "TITLE", "heading of the page")
+    add("--int8", None, "quantize the model to 8 bits")
+    add("--size", ("H", "W"), SIZE_HELP, nargs=2, type=int)
+    add("--ort-web", "PATH", ORT_WEB_HELP, type=Path)
+    add("--serve", "DIR", SERVE_HELP, nargs="?", const=True)
+    add("--port", "PORT", "of --serve (default: 8000)", type=_port, default=8000)
     return run(parser, argv, _export_demo)
 
 

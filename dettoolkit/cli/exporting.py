@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dettoolkit.cli.arguments import OVERRIDES, add, command_parser, recipe_of, run
+from dettoolkit.cli.arguments import OVERRIDES, adder, command_parser, recipe_of, run
 from dettoolkit.cli.failures import quiet
 from dettoolkit.formats import DEFAULT, NAMES
 
@@ -23,24 +23,15 @@ EXAMPLES = """examples:
   dettoolkit export runs/ssdlite_scenes/2026-01-31_12-00-00 --int8
   dettoolkit export best.ckpt --images photos --tolerance pixels=0.002"""
 
-HELP = {
-    "source": "a run's folder, of which the best checkpoint is exported, or a checkpoint",
-    "extras": OVERRIDES,
-    "--format": f"kind of file (default: {DEFAULT})",
-    "--out": f"the file (default: model{NAMES[DEFAULT].ending} and the like, in the run)",
-    "--batch": "images at once; 'dynamic' for any number (default: 1)",
-    "--preprocessing": "take uint8 images of any size; resize and normalize inside",
-    "--postprocessing": "return final results: boxes, label maps, best classes",
-    "--size": "the network's input, where images keep their own size\n(default: that of the first image)",
-    "--score-threshold": "results have scores above it (default: the recipe's evaluation.score_threshold;\n"
-    "0.05 with --postprocessing)",
-    "--int8": "8-bit weights and activations, calibrated on training images; "
-    f"{', '.join(each.name for each in NAMES.values() if each.int8)} only",
-    "--images": "images to compare on (default: the validation set)",
-    "--limit": "max images to compare on (default: 32)",
-    "--metric": "compare scores on the whole validation set too (default: with --int8,\n"
-    "unless --images are given)",
-}
+SIZE_HELP = "the network's input, where images keep their own size\n(default: that of the first image)"
+SCORE_HELP = """results have scores above it (default: the recipe's evaluation.score_threshold;
+0.05 with --postprocessing)"""
+INT8_HELP = (
+    "8-bit weights and activations, calibrated on training images; "
+    f"{', '.join(each.name for each in NAMES.values() if each.int8)} only"
+)
+METRIC_HELP = """compare scores on the whole validation set too (default: with --int8,
+unless --images are given)"""
 
 
 def export(argv: Sequence[str] | None = None) -> int:
@@ -53,22 +44,28 @@ def export(argv: Sequence[str] | None = None) -> int:
         epilog=EXAMPLES,
         argument_default=argparse.SUPPRESS,
     )
-    add(parser, HELP, "source", type=Path)
-    add(parser, HELP, "extras", nargs="*")
-    add(parser, HELP, "--format", choices=NAMES)
-    add(parser, HELP, "--out", type=Path, metavar="FILE")
-    add(parser, HELP, "--batch", type=_batch, metavar="N")
-    add(parser, HELP, "--preprocessing", action="store_true")
-    add(parser, HELP, "--postprocessing", action="store_true")
-    add(parser, HELP, "--size", nargs=2, type=int, metavar=("H", "W"), dest="input_hw")
-    add(parser, HELP, "--score-threshold", type=float, metavar="S")
-    add(parser, HELP, "--int8", action="store_const", const="int8", dest="precision")
-    add(parser, HELP, "--images", type=Path, metavar="DIR")
-    add(parser, HELP, "--limit", type=int, metavar="N")
-    add(parser, HELP, "--metric", action=argparse.BooleanOptionalAction)
-    errors = {"--tolerance": f"largest value of an error: {', '.join(_errors())}"}
-    settings = {"action": "append", "type": _tolerance, "metavar": "NAME=X", "dest": "tolerances"}
-    add(parser, errors, "--tolerance", **settings)
+    add = adder(parser)
+    add(
+        "source",
+        "source",
+        "a run's folder, of which the best checkpoint is exported, or a checkpoint",
+        type=Path,
+    )
+    add("extras", "extras", OVERRIDES, nargs="*")
+    parser.add_argument("--format", choices=NAMES, help=f"kind of file (default: {DEFAULT})")
+    ending = NAMES[DEFAULT].ending
+    add("--out", "FILE", f"the file (default: model{ending} and the like, in the run)", type=Path)
+    add("--batch", "N", "images at once; 'dynamic' for any number (default: 1)", type=_batch)
+    add("--preprocessing", None, "take uint8 images of any size; resize and normalize inside")
+    add("--postprocessing", None, "return final results: boxes, label maps, best classes")
+    add("--size", ("H", "W"), SIZE_HELP, nargs=2, type=int, dest="input_hw")
+    add("--score-threshold", "S", SCORE_HELP, type=float)
+    add("--int8", None, INT8_HELP, action="store_const", const="int8", dest="precision")
+    add("--images", "DIR", "images to compare on (default: the validation set)", type=Path)
+    add("--limit", "N", "max images to compare on (default: 32)", type=int)
+    add("--metric", None, METRIC_HELP, action=argparse.BooleanOptionalAction)
+    errors = f"largest value of an error: {', '.join(_errors())}"
+    add("--tolerance", "NAME=X", errors, action="append", type=_tolerance, dest="tolerances")
     return run(parser, argv, _export)
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dettoolkit.cli.arguments import add, command_parser, run
+from dettoolkit.cli.arguments import adder, command_parser, run
 
 TABLES = ("3", "6", "7", "8")
 EXAMPLES = """examples:
@@ -18,22 +18,19 @@ EXAMPLES = """examples:
 
 DESCRIPTION = """Print tables 3, 6, 7 and 8 of Searching for MobileNetV3 (arXiv 1905.02244), and beside
 every published size that of our network. Nothing is trained or fetched."""
-HELP = {
-    "tables": "3, 6, 7 or 8; all without",
-    "--format": "default: text",
-    "--latency": "also run every network here, one image on one thread; tables 7 and 8 take minutes",
-    "--zoo": "write a page of every shipped recipe instead: sizes, published scores, latencies here, and\n"
-    "the scores that logs/scores.csv beside the page lists, with their logs",
-}
+LATENCY_HELP = "also run every network here, one image on one thread; tables 7 and 8 take minutes"
+ZOO_HELP = """write a page of every shipped recipe instead: sizes, published scores, latencies here, and
+the scores that logs/scores.csv beside the page lists, with their logs"""
 
 
 def paper_tables(argv: Sequence[str] | None = None) -> int:
     """Print tables of the paper with our networks beside them, or write the page of all recipes."""
     parser = command_parser("paper-tables", description=DESCRIPTION, epilog=EXAMPLES)
-    add(parser, HELP, "tables", nargs="*", metavar="TABLE")
-    add(parser, HELP, "--format", choices=("text", "markdown", "csv"))
-    add(parser, HELP, "--latency", action="store_true")
-    add(parser, HELP, "--zoo", metavar="FILE.md", type=Path)
+    add = adder(parser)
+    add("tables", "TABLE", "3, 6, 7 or 8; all without", nargs="*")
+    parser.add_argument("--format", choices=("text", "markdown", "csv"), help="default: text")
+    add("--latency", None, LATENCY_HELP)
+    add("--zoo", "FILE.md", ZOO_HELP, type=Path)
     return run(parser, argv, lambda options: _paper_tables(options, parser))
 
 
@@ -54,9 +51,8 @@ def _paper_tables(options: argparse.Namespace, parser: argparse.ArgumentParser) 
 
 
 def _print(options: argparse.Namespace) -> int:
-    from dettoolkit.paper.counts import count, timed
+    from dettoolkit.paper.counts import count, published_rows, timed
     from dettoolkit.paper.printing import render
-    from dettoolkit.paper.published import published_rows
 
     lines = [count(row) for row in published_rows(options.tables or TABLES)]
     if options.latency:

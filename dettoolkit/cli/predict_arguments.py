@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dettoolkit.cli.arguments import add, command_parser
+from dettoolkit.cli.arguments import adder, command_parser
 
 USAGE = """%(prog)s MODEL SOURCE... [options]
        %(prog)s --resume DIR [--shard I/N]
@@ -17,59 +17,43 @@ EXAMPLES = """examples:
   dettoolkit predict model.onnx webcam --limit 500
   dettoolkit predict best.ckpt val2017/ --annotations instances_val2017.json --threshold 0 --save coco
   dettoolkit predict model.onnx photos/ --resume fleet --shard 1/8     starts it, and resumes it"""
-HELP = {
-    "model": "a run's folder, a checkpoint, or an exported file",
-    "sources": "images, videos, folders (with all below them), patterns in quotes, lists (.txt, a path\n"
-    "a line), webcam, webcam:1, rtsp://..., s3://bucket/folder",
-    "--out": "new folder for the results (default: runs/predictions/<time>)",
-    "--save": "of figures, masks, crops, json, csv, coco, parquet, with commas between; results.jsonl\n"
-    "is always written (default: figures, and masks of a model that makes them; with --resume or\n"
-    "--shard json)",
-    "--threshold": "lowest score (default: the recipe's threshold)",
-    "--classes": "keep these classes only, with commas between",
-    "--every": "of a video, take the first of each N frames",
-    "--limit": "take at most N images, and N frames of each video",
-    "--annotations": "COCO json whose image ids the results get, by file name; for scoring, with "
-    "--threshold 0",
-    "--max-megapixels": "largest image that is read; a larger one counts as unreadable (default: 100)",
-    "--strict": "exit with 1 if any image could not be read",
-    "--batch-size": "images that go through the network at once (default: 1)",
-    "--device": "cpu, cuda, cuda:1 ... for a checkpoint (default: a GPU if there is one)",
-    "--trust": "open a .pt2 file, which can run any code: give it only for files of people you trust",
-    "--threads": "threads of the network's runtime",
-    "--workers": "threads that read images (default: %(default)s)",
-    "--resume": "continue in this folder with what is not done; start if it is new",
-    "--shard": "only the I-th of N parts; N processes may write to one folder",
-    "--merge": "make tables of a folder whose shards are all finished",
-}
+SOURCES_HELP = """images, videos, folders (with all below them), patterns in quotes, lists (.txt, a path
+a line), webcam, webcam:1, rtsp://..., s3://bucket/folder"""
+SAVE_HELP = """of figures, masks, crops, json, csv, coco, parquet, with commas between; results.jsonl
+is always written (default: figures, and masks of a model that makes them; with --resume or
+--shard json)"""
+ANNOTATIONS_HELP = "COCO json whose image ids the results get, by file name; for scoring, with --threshold 0"
+MEGAPIXELS_HELP = "largest image that is read; a larger one counts as unreadable (default: 100)"
+TRUST_HELP = "open a .pt2 file, which can run any code: give it only for files of people you trust"
 
 
 def arguments() -> argparse.ArgumentParser:
     """Build the parser."""
     description = "Run a model on images, on videos or on what a camera sees."
     parser = command_parser("predict", usage=USAGE, description=description, epilog=EXAMPLES)
-    add(parser, HELP, "model", nargs="?", type=_path, metavar="MODEL")
-    add(parser, HELP, "sources", nargs="*", type=_given, metavar="SOURCE")
-    results = parser.add_argument_group("results")
-    add(results, HELP, "--out", type=_path, metavar="DIR")
-    add(results, HELP, "--save", type=_names, metavar="LIST")
-    add(results, HELP, "--threshold", type=float, metavar="T")
-    add(results, HELP, "--classes", type=_names, metavar="NAMES")
-    add(results, HELP, "--every", type=_count, metavar="N")
-    add(results, HELP, "--limit", type=_count, metavar="N")
-    add(results, HELP, "--annotations", type=_absolute, metavar="FILE")
-    add(results, HELP, "--max-megapixels", type=float, metavar="N")
-    add(results, HELP, "--strict", action="store_true")
-    machine = parser.add_argument_group("machine")
-    add(machine, HELP, "--batch-size", type=_count, metavar="N")
-    add(machine, HELP, "--device", metavar="D")
-    add(machine, HELP, "--trust", action="store_true")
-    add(machine, HELP, "--threads", type=_count, metavar="N")
-    add(machine, HELP, "--workers", type=_count, default=2, metavar="N")
-    fleet = parser.add_argument_group("very many images")
-    add(fleet, HELP, "--resume", type=_path, metavar="DIR")
-    add(fleet, HELP, "--shard", type=_shard, metavar="I/N")
-    add(fleet, HELP, "--merge", type=_path, metavar="DIR")
+    add = adder(parser)
+    add("model", "MODEL", "a run's folder, a checkpoint, or an exported file", nargs="?", type=_path)
+    add("sources", "SOURCE", SOURCES_HELP, nargs="*", type=_given)
+    add = adder(parser.add_argument_group("results"))
+    add("--out", "DIR", "new folder for the results (default: runs/predictions/<time>)", type=_path)
+    add("--save", "LIST", SAVE_HELP, type=_names)
+    add("--threshold", "T", "lowest score (default: the recipe's threshold)", type=float)
+    add("--classes", "NAMES", "keep these classes only, with commas between", type=_names)
+    add("--every", "N", "of a video, take the first of each N frames", type=_count)
+    add("--limit", "N", "take at most N images, and N frames of each video", type=_count)
+    add("--annotations", "FILE", ANNOTATIONS_HELP, type=_absolute)
+    add("--max-megapixels", "N", MEGAPIXELS_HELP, type=float)
+    add("--strict", None, "exit with 1 if any image could not be read")
+    add = adder(parser.add_argument_group("machine"))
+    add("--batch-size", "N", "images that go through the network at once (default: 1)", type=_count)
+    add("--device", "D", "cpu, cuda, cuda:1 ... for a checkpoint (default: a GPU if there is one)")
+    add("--trust", None, TRUST_HELP)
+    add("--threads", "N", "threads of the network's runtime", type=_count)
+    add("--workers", "N", "threads that read images (default: %(default)s)", type=_count, default=2)
+    add = adder(parser.add_argument_group("very many images"))
+    add("--resume", "DIR", "continue in this folder with what is not done; start if it is new", type=_path)
+    add("--shard", "I/N", "only the I-th of N parts; N processes may write to one folder", type=_shard)
+    add("--merge", "DIR", "make tables of a folder whose shards are all finished", type=_path)
     return parser
 
 

@@ -1,30 +1,34 @@
-"""`dettoolkit train`."""
+"""`dettoolkit train` and `dettoolkit evaluate`."""
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dettoolkit.cli.arguments import OVERRIDES, add, command_parser, run
+from dettoolkit.cli.arguments import OVERRIDES, adder, command_parser, recipe_of, run
 from dettoolkit.cli.failures import quiet
 
-USAGE = """%(prog)s RECIPE [OVERLAY.yaml | key=value ...] [options]
+TRAIN_USAGE = """%(prog)s RECIPE [OVERLAY.yaml | key=value ...] [options]
        %(prog)s --resume RUN [key=value ...]"""
-EXAMPLES = """examples:
+TRAIN_EXAMPLES = """examples:
   dettoolkit train ssdlite_mnv3_large data.root=data/coco
   dettoolkit train ssdlite_mnv3_large finetune.yaml data.root=my_data --check
   dettoolkit train ssdlite_scenes trainer.max_epochs=5
 """
-HELP = {
-    "recipe": "a recipe's file, or a shipped one's name; omit it with --resume",
-    "extras": OVERRIDES,
-    "--resume": "continue the run in this folder, runs/<recipe>/<time>",
-    "--check": "try recipe, data and one forward; train nothing",
-    "--print-config": "print the recipe and where values come from",
-    "--schema": "print the recipes' JSON Schema, for editors",
-}
+EVALUATE_USAGE = "%(prog)s RUN | CHECKPOINT | RECIPE [OVERLAY.yaml | key=value ...] [options]"
+EVALUATE_DESCRIPTION = """Score a detector by COCO's rules, a segmenter by Cityscapes', a classifier by top-1
+and top-5, on the machine at hand."""
+EVALUATE_EXAMPLES = """examples:
+  dettoolkit evaluate runs/ssdlite_scenes/2026-01-31_12-00-00
+  dettoolkit evaluate last.ckpt --data other_data
+  dettoolkit evaluate ssdlite_mnv3_large_torchvision data.root=data/coco
+  dettoolkit evaluate runs/lraspp_mnv3_large/2026-01-31_12-00-00 evaluation.flip=true --write-predictions
+  dettoolkit evaluate runs/imagenet_mnv3_small/2026-01-31_12-00-00 --data other_images"""
+PREDICTIONS_HELP = """write every prediction: a segmenter's as PNGs of label ids, named as Cityscapes' test
+server wants them, into <out>/predictions (others' are always in predictions.json)"""
 
 
 def train(argv: Sequence[str] | None = None) -> int:
@@ -34,17 +38,21 @@ def train(argv: Sequence[str] | None = None) -> int:
     recipes = ", ".join(sorted(path.stem for path in shipped_folder().glob("*.yaml")))
     overlays = ", ".join(sorted(path.name for path in shipped_folder().glob("overlays/*.yaml")))
     shipped = f"shipped recipes: {recipes}\nshipped overlays: {overlays}"
-    parser = command_parser("train", usage=USAGE, description="Train by a recipe.", epilog=EXAMPLES + shipped)
-    add(parser, HELP, "recipe", nargs="?")
-    add(parser, HELP, "extras", nargs="*")
-    add(parser, HELP, "--resume", metavar="RUN")
-    for name in ("--check", "--print-config", "--schema"):
-        add(parser, HELP, name, action="store_true")
+    parser = command_parser(
+        "train", usage=TRAIN_USAGE, description="Train by a recipe.", epilog=TRAIN_EXAMPLES + shipped
+    )
+    add = adder(parser)
+    add("recipe", "recipe", "a recipe's file, or a shipped one's name; omit it with --resume", nargs="?")
+    add("extras", "extras", OVERRIDES, nargs="*")
+    add("--resume", "RUN", "continue the run in this folder, runs/<recipe>/<time>")
+    add("--check", None, "try recipe, data and one forward; train nothing")
+    add("--print-config", None, "print the recipe and where values come from")
+    add("--schema", None, "print the recipes' JSON Schema, for editors")
     return run(parser, argv, lambda options: _train(options, parser))
 
 
 def _train(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    from dettoolkit.config import json_schema, load_recipe
+    from dettoolkit.config.files import json_schema, load_recipe
 
     if options.schema:
         print(json_schema(), end="")
@@ -72,6 +80,54 @@ def _train(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         return 0
     report(*commands.train(name, resolved.recipe, config_yaml=resolved.to_yaml(), resume=folder))
     return 0
+
+
+def evaluate(argv: Sequence[str] | None = None) -> int:
+    """Score a run, a checkpoint or a recipe's own weights."""
+    parser = command_parser(
+        "evaluate", usage=EVALUATE_USAGE, description=EVALUATE_DESCRIPTION, epilog=EVALUATE_EXAMPLES
+    )
+    add = adder(parser)
+    add("source", "source", "a run's folder, a checkpoint, or a recipe whose model.weights are set")
+    add("extras", "extras", OVERRIDES, nargs="*")
+    add("--data", "ROOT", "folder to use as data.root; data.val.* stay as in the recipe")
+    add(
+        "--out",
+        "DIR",
+        "folder for report and figures (default: <run>/evaluation, evaluation_2 ...)",
+        type=Path,
+    )
+    add("--write-predictions", None, PREDICTIONS_HELP)
+    return run(parser, argv, _evaluate)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    source, extras = _found(Path(options.source)), list(options.extras)
+    if options.data is not None:
+        extras.append(f"data.root={json.dumps(options.data)}")
+        recipe = recipe_of(source, extras)
+        if recipe.data.type == "scenes":  # what lies there is not to be generated
+            extras.append(f"data.type={recipe.files}")
+    recipe = recipe_of(source, extras)
+    quiet()
+    from dettoolkit.training import commands
+
+    report(*commands.evaluate(source, recipe=recipe, out=options.out, keep=options.write_predictions))
+    return 0
+
+
+def _found(source: Path) -> Path:
+    """Return the file of a shipped recipe that is meant by its name; anything else as it is."""
+    from dettoolkit.config import RecipeError, find_recipe
+
+    if source.suffix in (".yaml", ".yml") or source.is_file() or (source / "checkpoints").is_dir():
+        return source
+    try:
+        return find_recipe(str(source))
+    except RecipeError as error:
+        if source.exists() or source.suffix or source.parent.name:
+            return source
+        raise FileNotFoundError(f"{source} is no run's folder and no checkpoint, and as a {error}") from None
 
 
 def report(folder: Path, score: Any) -> None:

@@ -1,14 +1,7 @@
 """The recipe of a run: its schema, and how files and the command line become one. Imports no torch."""
 
 from dettoolkit.config.errors import RecipeError
-from dettoolkit.config.files import (
-    ResolvedRecipe,
-    find_recipe,
-    json_schema,
-    load_recipe,
-    recipe_to_dict,
-    shipped_folder,
-)
+from dettoolkit.config.files import ResolvedRecipe, find_recipe, load_recipe, recipe_to_dict, shipped_folder
 from dettoolkit.config.recipe import ClassificationRecipe, DetectionRecipe, Recipe, SegmentationRecipe
 
 __all__ = [
@@ -19,7 +12,6 @@ __all__ = [
     "ResolvedRecipe",
     "SegmentationRecipe",
     "find_recipe",
-    "json_schema",
     "load_recipe",
     "recipe_to_dict",
     "shipped_folder",

@@ -23,7 +23,6 @@ from dettoolkit.config.errors import (
     below,
     closest,
     did_you_mean,
-    join_words,
     refusal,
 )
 from dettoolkit.config.messages import validate
@@ -161,7 +160,7 @@ def _find(name: str, folder: Path, kind: str, origin: Origin) -> Path:
     if path.is_dir():
         raise refusal(origin, f"{kind} '{name}' is a folder; name a YAML file")
     near = did_you_mean(closest(stem, shipped))
-    have = f"; shipped: {join_words(list(shipped), 'and')}" if shipped else ""
+    have = f"; shipped: {', '.join(shipped)}" if shipped else ""
     text = f"{kind} '{name}' not found, neither as a file nor among the shipped {kind}s{near}{have}"
     raise refusal(origin, text)
 

@@ -18,19 +18,15 @@ from dettoolkit.config.schema import KeyCheck, members, sections, type_names
 from dettoolkit.config.sections import PATTERNS
 from dettoolkit.config.yaml12 import scalar_value
 
-_MAPPING = "a mapping (key: value lines)"
 _WANTED = {
     "int_type": "an integer",
     "int_parsing_size": "a smaller integer",
     "float_type": "a number",
+    "finite_number": "a finite number",
     "bool_type": "true or false",
     "string_type": "text",
-    "list_type": "a list",
-    "tuple_type": "a list",
-    "dict_type": _MAPPING,
-    "model_type": _MAPPING,
-    "model_attributes_type": _MAPPING,
-    "finite_number": "a finite number",
+    **dict.fromkeys(("list_type", "tuple_type"), "a list"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "a mapping (key: value lines)"),
 }
 _BOUNDS = {
     "greater_than": ("above", "gt"),
@@ -119,10 +115,10 @@ def _locate(root: Entry, check: KeyCheck, detail: ErrorDetails) -> _Error:
 
 
 def _child(entry: Entry, part: int | str) -> Entry | None:
-    if isinstance(entry.value, dict):
-        return entry.value.get(str(part))
-    inside = isinstance(entry.value, list) and isinstance(part, int) and part < len(entry.value)
-    return entry.value[part] if inside else None
+    value = entry.value
+    if isinstance(value, dict):
+        return value.get(str(part))
+    return value[part] if isinstance(value, list) and isinstance(part, int) and part < len(value) else None
 
 
 def _problem(error: _Error, keys: KeyCheck) -> Problem:
@@ -178,8 +174,10 @@ def _hint(kind: str, value: object) -> str:
         return ""
     if kind == "bool_type" and value.lower() in ("yes", "no", "on", "off", "y", "n"):
         return " (YAML 1.2 has only true and false)"
-    scalar = kind in ("int_type", "float_type", "bool_type")
-    return " (remove the quotes)" if scalar and not isinstance(scalar_value(value), str | None) else ""
+    quoted = kind in ("int_type", "float_type", "bool_type") and not isinstance(
+        scalar_value(value), str | None
+    )
+    return " (remove the quotes)" if quoted else ""
 
 
 def _length(entry: Entry) -> int:

@@ -76,10 +76,8 @@ def sections(annotation: Any) -> list[type[Section]]:
 
 def type_names(*classes: type[Section]) -> list[str]:
     """Return the values of `type` that choose one of these sections; those without such a key have none."""
-    kinds = [
-        field.annotation for field in _fields(classes, "type") if get_origin(field.annotation) is Literal
-    ]
-    return [name for kind in kinds for name in get_args(kind)]
+    kinds = [field.annotation for field in _fields(classes, "type")]
+    return [name for kind in kinds if get_origin(kind) is Literal for name in get_args(kind)]
 
 
 @cache
@@ -100,19 +98,17 @@ def key_paths(recipe: type[Recipe]) -> dict[str, list[str]]:
 
 
 class KeyCheck:
-    """Walk a merged recipe along the schema.
-
-    ``problems`` holds the unknown keys; ``unset`` the dotted keys that a later layer set to null where the
-    schema has no null, so that their default applies, with the origin of the null; ``fields`` the schema of
-    every dotted key of the sections that are there; ``recipe`` the task's kind of recipe, which the model's
-    type decides: `any_recipe()` where that says nothing.
-    """
+    """Walk a merged recipe along the schema."""
 
     def __init__(self) -> None:
-        self.problems: list[Problem] = []
-        self.unset: dict[str, Origin] = {}
-        self.fields: dict[str, FieldInfo] = {}
-        self.recipe: type[Recipe] = any_recipe()
+        self.problems: list[Problem] = []  # unknown keys
+        self.unset: dict[
+            str, Origin
+        ] = {}  # keys that a later null gave their default back, as it has no null
+        self.fields: dict[
+            str, FieldInfo
+        ] = {}  # the schema of every dotted key of the sections that are there
+        self.recipe: type[Recipe] = any_recipe()  # the task's, once the model's type has told it
 
     def clean(self, root: Entry) -> Entry:
         """Return the recipe without unknown keys, leftovers of another variant and keys that are unset."""

@@ -75,19 +75,14 @@ class Section(BaseModel):
     )
 
 
+V3 = Literal["mobilenet_v3_large", "mobilenet_v3_small"]
+Minimalistic = Literal["mobilenet_v3_large_minimalistic", "mobilenet_v3_small_minimalistic"]
+
+
 class Backbone(Section):
     """The feature extractor."""
 
-    type: Literal[
-        "mobilenet_v3_large",
-        "mobilenet_v3_small",
-        "mobilenet_v3_large_minimalistic",
-        "mobilenet_v3_small_minimalistic",
-        "mobilenet_v2",
-        "mobilenet_v1",
-        "mnasnet_a1",
-        "mnasnet_b1",
-    ]
+    type: Literal[V3, Minimalistic, "mobilenet_v2", "mobilenet_v1", "mnasnet_a1", "mnasnet_b1"]
     """Network, by its table; mnasnet_b1 is torchvision's mnasnet."""
     width: float = Field(1.0, gt=0, le=4, description="Width multiplier of every channel count.")
     tail: Literal["full", "reduced", "reduced_c4"] = "full"
@@ -263,8 +258,7 @@ class Trainer(Section):
 
     max_epochs: Count | None = Field(None, description="Length in epochs.")
     max_steps: Count | None = Field(None, description="Length in optimizer steps.")
-    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
-    """Lightning's accelerator."""
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = Field("auto", description="Where it trains.")
     devices: DeviceCount | Literal["auto"] | DeviceList = "auto"
     """Devices per node: how many, or the numbers of GPUs."""
     num_nodes: PositiveInt = Field(1, le=4096, description="Machines.")
@@ -291,8 +285,6 @@ class Trainer(Section):
     @model_validator(mode="after")
     def _one_length(self) -> Self:
         if (self.max_epochs is None) == (self.max_steps is None):
-            raise ValueError(
-                "set exactly one of max_epochs and max_steps (an override such as "
-                "trainer.max_steps=null unsets the other)"
-            )
+            unset = "an override such as trainer.max_steps=null unsets the other"
+            raise ValueError(f"set exactly one of max_epochs and max_steps ({unset})")
         return self

@@ -153,10 +153,8 @@ class SegmentationData(Data):
                 if value in owners:
                     raise ValueError(f"classes gives the id {value} to {owners[value]} and to {each.name}")
                 owners[value] = each.name
-        if both := sorted(owners.keys() & set(self.ignore or [])):
-            raise ValueError(
-                f"the id {both[0]} is {owners[both[0]]} in classes and also in ignore: remove one"
-            )
+        for value in sorted(owners.keys() & set(self.ignore or [])):
+            raise ValueError(f"the id {value} is {owners[value]} in classes and also in ignore: remove one")
         if len({each.name for each in self.classes or []}) < len(self.classes or []):
             raise ValueError("two classes have the same name; one class may have several ids")
         return self
