@@ -27,8 +27,8 @@ from dettoolkit.config import (
 from dettoolkit.config.errors import one_edit
 from dettoolkit.config.files import json_schema
 from dettoolkit.config.recipe import any_recipe
-from dettoolkit.config.schema import OWNED, key_paths
-from dettoolkit.config.sections import TrainerExtra
+from dettoolkit.config.schema import OWNED, key_paths, sections
+from dettoolkit.config.sections import Section, TrainerExtra
 from dettoolkit.config.yaml12 import scalar_value
 
 SHIPPED = sorted(shipped_folder().glob("*.yaml"))
@@ -615,6 +615,17 @@ def test_json_schema() -> None:
     assert set(schema["properties"]) == set(Recipe.model_fields)
     assert schema["additionalProperties"] is False
     assert schema["$schema"].startswith("https://json-schema.org/")
+
+
+def test_every_key_has_a_sentence() -> None:
+    def without(section: type[Section], path: str) -> Iterator[str]:
+        for name, field in section.model_fields.items():
+            if not field.description and not sections(field.annotation) and name != "type":
+                yield f"{path}.{name}"
+            for nested in sections(field.annotation):
+                yield from without(nested, f"{path}.{name}")
+
+    assert list(without(any_recipe(), "")) == []
 
 
 def edit_distance_by_search(one: str, two: str) -> int:

@@ -144,8 +144,8 @@ class KeyCheck:
         cleaned: dict[str, Entry] = {}
         for key, child in self._known(entry.value, path, chosen, others, switched).items():
             here, fields = below(path, key), _fields(chosen, key)
-            null = child.value is None and not child.guessed
-            if null and child.origin.layer > 0 and not any(map(_allows_null, fields)):
+            null = child.value is None and not child.guessed and child.origin.layer > 0
+            if null and not any(NoneType in members(field.annotation) for field in fields):
                 self.unset[here] = child.origin
                 continue
             if nested := _nested(chosen, key):
@@ -206,10 +206,6 @@ def _items(fields: Sequence[FieldInfo]) -> list[type[Section]]:
     """Return the sections that the items of a list may be."""
     lists = [each for field in fields for each in members(field.annotation) if get_origin(each) is list]
     return [section for each in lists for section in sections(get_args(each)[0])]
-
-
-def _allows_null(field: FieldInfo) -> bool:
-    return NoneType in members(field.annotation)
 
 
 def _with_default(entry: Entry, fields: Sequence[FieldInfo]) -> Entry:
