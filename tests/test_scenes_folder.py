@@ -9,7 +9,7 @@ import pytest
 
 from dettoolkit import cli
 from dettoolkit.datasets.scenes import folder as scenes
-from dettoolkit.datasets.scenes.folder import check_scenes, write_scenes
+from dettoolkit.datasets.scenes.folder import write_scenes
 
 SMALL: dict[str, Any] = {"train_images": 2, "val_images": 1, "image_hw": (48, 96), "seed": 0}
 
@@ -188,15 +188,15 @@ def test_wrong_arguments_are_refused(tmp_path: Path, wrong: dict[str, Any], mess
 
 
 def test_scenes_are_checked_without_being_written(root: Path, tmp_path: Path) -> None:
-    check_scenes(root, **SMALL)
+    write_scenes(root, **SMALL, generate=False)
     with pytest.raises(FileExistsError, match=r"seed is 0, wanted 1"):
-        check_scenes(root, **{**SMALL, "seed": 1})
+        write_scenes(root, **{**SMALL, "seed": 1}, generate=False)
     (tmp_path / "empty").mkdir()
     for name in ("typo", "empty"):
         with pytest.raises(
             FileNotFoundError, match=rf"no generated scenes at data\.root=.*{name}: correct data"
         ):
-            check_scenes(tmp_path / name, **SMALL)
+            write_scenes(tmp_path / name, **SMALL, generate=False)
     assert [path.name for path in tmp_path.rglob("*")] == ["empty"]
 
 

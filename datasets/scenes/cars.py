@@ -4,8 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dettoolkit.datasets.scenes.drawing import CIRCLE, Color, Points, points
-from dettoolkit.datasets.scenes.sprite import Sprite
-from dettoolkit.datasets.scenes.stage import Shade, Stage
+from dettoolkit.datasets.scenes.stage import Shade, Sprite, Stage
 
 _PAINTS = "c93c3c 2f6fb0 f2efe8 e0a52b 3c8d7a 39414d 9fb4c3 d96f3a 6d4b86 b8bcc0 7fa35b 24456b"
 
@@ -123,7 +122,6 @@ class Car:
         self.stage.canvas.fill(pixels, self._tone(color, shade), number)
 
     def _details(self, strip: int) -> None:
-        """Draw glass, lamps and plates on a strip."""
         canvas, dark = self.stage.canvas, self.stage.lamps
         if strip in (_REAR_WINDOW, _WINDSHIELD):
             glass = self._on_strip(strip, -0.88, 0.88, 0.1, 0.9)

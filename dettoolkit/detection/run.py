@@ -22,7 +22,7 @@ from dettoolkit.datasets.data_report import BadImageError
 from dettoolkit.datasets.data_root import check_root
 from dettoolkit.datasets.images import read_image
 from dettoolkit.datasets.labels import GAP, match_names
-from dettoolkit.datasets.scenes.folder import check_scenes, write_scenes
+from dettoolkit.datasets.scenes.folder import write_scenes
 from dettoolkit.detection.build import build_network, decoding_of, detector_of
 from dettoolkit.detection.postprocess import Detections
 from dettoolkit.detection.result import DetectionResult
@@ -201,7 +201,7 @@ def prepare_data(data: DetectionData, splits: Sequence[Split], *, generate: bool
     Only a training generates: elsewhere a wrong data.root would be filled with other data than was meant.
     """
     if data.type == "scenes":
-        (write_scenes if generate else check_scenes)(Path(data.root), **data.scenes.model_dump())
+        write_scenes(Path(data.root), **data.scenes.model_dump(), generate=generate)
     else:
         sections = [getattr(data, split) for split in splits]
         expected = [path for each in sections for path in (each.images, each.annotations)]

@@ -154,7 +154,7 @@ class DetectionSpec(TaskSpec):
 
     def zoo_size(self, recipe: DetectionRecipe) -> tuple[int, SizeHW]:
         """Return the number of classes of the data that a recipe names, and the input's size."""
-        from dettoolkit.datasets.scenes.render import CATEGORIES
+        from dettoolkit.datasets.scenes.stage import CATEGORIES
 
         classes = COCO_IDS if recipe.data.label_map == "ids" else COCO_CLASSES
         return len(CATEGORIES) if recipe.data.type == "scenes" else classes, recipe.model.input_hw

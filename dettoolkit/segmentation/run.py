@@ -22,7 +22,7 @@ from dettoolkit.datasets.data_root import check_root
 from dettoolkit.datasets.label_classes import LabelClasses
 from dettoolkit.datasets.labels import match_names
 from dettoolkit.datasets.samplers import SampleKey
-from dettoolkit.datasets.scenes.folder import check_scenes, write_scenes
+from dettoolkit.datasets.scenes.folder import write_scenes
 from dettoolkit.datasets.segmentation_augment import (
     CenterCrop,
     EvalTransform,
@@ -196,7 +196,7 @@ def prepare_data(
     Only a training generates: elsewhere a wrong data.root would be filled with other data than was meant.
     """
     if data.type == "scenes":
-        (write_scenes if generate else check_scenes)(Path(data.root), **data.scenes.model_dump())
+        write_scenes(Path(data.root), **data.scenes.model_dump(), generate=generate)
     expected = [path for split in splits for path in (split.images, split.labels)]
     check_root(Path(data.root), expected=expected, layout=LAYOUTS[data.type])
 
