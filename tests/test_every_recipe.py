@@ -9,7 +9,7 @@ from dettoolkit.classification import run as classification
 from dettoolkit.config import ClassificationRecipe, DetectionRecipe, load_recipe, shipped_folder
 from dettoolkit.datasets.label_classes import LabelClasses
 from dettoolkit.detection import run as detection
-from dettoolkit.paper.published import TABLES, published_rows
+from dettoolkit.paper.counts import TABLES, published_rows
 from dettoolkit.paper.zoo import measured_scores
 from dettoolkit.segmentation import run as segmentation
 from dettoolkit.tasks import spec_of

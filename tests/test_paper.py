@@ -9,9 +9,8 @@ from torch import nn
 
 from dettoolkit.cli.paper import paper_tables
 from dettoolkit.complexity import count_madds, count_parameters
-from dettoolkit.paper.counts import Count, Latency, count, measure, network_of, timed
+from dettoolkit.paper.counts import TABLES, Count, Latency, count, measure, network_of, published_rows, timed
 from dettoolkit.paper.printing import NOTES, render
-from dettoolkit.paper.published import TABLES, published_rows
 
 ROWS = published_rows(["3", "6", "7", "8"])
 BUILT = [pytest.param(row, id=f"{row.table}-{row.name}") for row in ROWS if row.recipe is not None]

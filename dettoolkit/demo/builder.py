@@ -33,25 +33,20 @@ def build_demo(
     samples: Sequence[Path],
     runtime: Path | None,
     title: str | None,
-) -> Manifest:
+) -> None:
     """Write a demo's folder, whole or not at all.
 
     Args:
-        model: an ONNX file of ours that takes one uint8 image of any size and gives final outputs; its
-            manifest says so, and names the classes.
+        model: an ONNX file of ours that takes one uint8 image of any size and gives final outputs.
         out: the folder; it must not exist, or be empty.
         samples: image files to offer; they are turned upright, scaled down to LARGEST_SIDE and written
             without what cameras store beside the pixels (place, owner).
         runtime: where ONNX Runtime Web is; see `ort_web.read_files`.
         title: the page's heading; None takes one by the task.
 
-    Returns:
-        The model's manifest.
-
     Raises:
         FileExistsError: `out` is not empty; nothing was done.
         ValueError: the page cannot run the model, or a sample cannot be read.
-        RuntimeFilesError: ONNX Runtime Web is not available.
     """
     check_free(out)
     manifest = read_manifest(model)
@@ -73,7 +68,6 @@ def build_demo(
         text = json.dumps(description, indent=1, ensure_ascii=False, allow_nan=False)
         (folder / "demo.json").write_text(text + "\n", encoding="utf-8")
         folder.replace(out)
-    return manifest
 
 
 def check_model(model: Path, manifest: Manifest) -> None:

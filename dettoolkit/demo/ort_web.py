@@ -43,13 +43,8 @@ class RuntimeFilesError(RuntimeError):
 def read_files(source: Path | None) -> Mapping[str, bytes]:
     """Return the runtime's files by name, checked.
 
-    Args:
-        source: the package's archive (.tgz), or a folder that holds it unpacked or installed; None has npm
-            fetch the archive once, into the user's cache.
-
-    Raises:
-        RuntimeFilesError: no npm, no connection, or other files than expected; the message says what to do.
-        FileNotFoundError: `source` does not exist.
+    The source is the package's archive (.tgz), or a folder that holds it unpacked or installed; None has npm
+    fetch the archive once, into the user's cache.
     """
     if source is None:
         source = fetch()

@@ -68,15 +68,12 @@ def draw_boxes(
     Large boxes are drawn first, so small ones stay visible; a label that finds no free place is left out.
 
     Args:
-        image: uint8 (H, W, 3) RGB.
+        image: uint8 (H, W, 3) RGB, as the returned one.
         boxes_xyxy: (n, 4) pixels; what lies outside the image is cut off, boxes not finite are not drawn.
         labels: (n,) 0-based classes.
         class_names: name of each class.
         scores: (n,) written behind the names, or None.
         crowds: (n,) true for crowd regions, drawn dashed and hatched, or None.
-
-    Returns:
-        uint8 (H, W, 3) RGB.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(

@@ -47,9 +47,6 @@ def grid(
         legend: (text, label) for each class that is explained by its color.
         color_of: returns a label's color.
         group: columns that belong together; groups stand further apart. None: all do.
-
-    Returns:
-        uint8 (H, W, 3) RGB.
     """
     rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
     lefts, widths = _columns(rows, len(column_titles), group)

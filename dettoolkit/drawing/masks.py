@@ -42,13 +42,10 @@ def draw_segments(
     """Cover an image with its classes' colors, line their borders and write each name on a large region.
 
     Args:
-        image: uint8 (H, W, 3) RGB.
+        image: uint8 (H, W, 3) RGB, as the returned one.
         labels: (H, W) 0-based classes; others, such as void, stay as the image has them.
         class_names: name of each class.
         colors: color of each class; None chooses one.
-
-    Returns:
-        uint8 (H, W, 3) RGB, of the image's size.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or labels.shape != image.shape[:2] or image.shape[2] != 3:
         raise ValueError(

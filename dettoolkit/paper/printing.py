@@ -7,8 +7,7 @@ import io
 from collections.abc import Sequence
 from typing import Literal
 
-from dettoolkit.paper.counts import Count, machine
-from dettoolkit.paper.published import TABLES
+from dettoolkit.paper.counts import TABLES, Count, machine
 
 Format = Literal["text", "markdown", "csv"]
 

@@ -12,8 +12,7 @@ from torch import nn
 from dettoolkit import tasks
 from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.config import load_recipe, shipped_folder
-from dettoolkit.paper.counts import ROUNDS, TURNS, Latency, machine, measure
-from dettoolkit.paper.published import TABLES, published_rows
+from dettoolkit.paper.counts import ROUNDS, TABLES, TURNS, Latency, machine, measure, published_rows
 
 SCORES = "scores.csv"
 
