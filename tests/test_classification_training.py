@@ -258,7 +258,7 @@ def test_two_processes_train_and_score_as_one(tiny_classification: Any, tmp_path
     out = tmp_path / "runs"
     ran = on_two_processes(tiny_classification.recipe, tiny_classification.data, out, QUICK)
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.count("share of images whose class came first\n") == 3  # printed once each
+    assert ran.stdout.count("fraction of images whose class came first\n") == 3  # printed once each
     run = the_run(out)
     assert column(run, "loss").keys() == set(range(6))
     alone = evaluated(run, tmp_path / "alone", "trainer={devices: 1, strategy: auto}")
