@@ -79,7 +79,8 @@ class ClassificationRun(Run):
         answers, count = ClassificationArrays.concatenate(predictions), self.recipe.evaluation.figures
         (out / "predictions.json").write_text(json.dumps(self._plain(answers)))
         wrong = np.flatnonzero(~answers.right)
-        surest = wrong[np.argsort(-answers.scores[wrong, 0], kind="stable")][:count]
+        best = answers.scores[wrong].max(axis=1, initial=0)
+        surest = wrong[np.argsort(-best, kind="stable")][:count]
         for name, title, rows in (
             ("predictions", "Predictions", spread(np.arange(len(answers.labels)), count)),
             ("wrong", "Wrong predictions, the most confident first", surest),
