@@ -172,21 +172,6 @@ def test_the_loser_of_a_race_keeps_the_winners_files(
     assert files(tmp_path / "data") == files(root)
 
 
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"train_images": 0}, "train_images is 0, wanted 1 to 999999"),
-        ({"val_images": -1}, "val_images is -1"),
-        ({"image_hw": (31, 64)}, r"image_hw is \(31, 64\), wanted \(height, width\) of at least 32"),
-        ({"seed": -1}, "seed is -1, wanted 0 or more"),
-    ],
-)
-def test_wrong_arguments_are_refused(tmp_path: Path, wrong: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        write_scenes(tmp_path / "data", **{**SMALL, **wrong})
-    assert not (tmp_path / "data").exists()
-
-
 def test_scenes_are_checked_without_being_written(root: Path, tmp_path: Path) -> None:
     write_scenes(root, **SMALL, generate=False)
     with pytest.raises(FileExistsError, match=r"seed is 0, wanted 1"):

@@ -46,7 +46,7 @@ def write_scenes(
     seed: int,
     generate: bool = True,
 ) -> None:
-    """Write street scenes of `image_hw` pixels below `root`, or return at once when they are there already.
+    """Write street scenes below `root`, or return at once when they are there already.
 
     The files are `train2017/`, `val2017/` and `annotations/instances_{train,val}2017.json` as COCO has them,
     and `leftImg8bit/<split>/<city>/` and `gtFine/<split>/<city>/` as Cityscapes has them. A scene depends on
@@ -55,11 +55,11 @@ def write_scenes(
     written.
 
     Raises:
-        ValueError: an image is lower or narrower than 32 pixels, or another argument is out of range.
         FileExistsError: `root` holds something else, or scenes of other parameters. Nothing in it is changed.
         FileNotFoundError: there are no scenes, and `generate` is False.
     """
-    wanted = _manifest(train_images, val_images, image_hw, seed)
+    counts = {"train_images": train_images, "val_images": val_images}
+    wanted = {"generator": __name__, "version": VERSION, **counts, "image_hw": list(image_hw), "seed": seed}
     given, root = root, root.expanduser().resolve()
     if _is_finished(root, wanted):
         return
@@ -78,20 +78,6 @@ def write_scenes(
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     logger.info("generated %d scenes to train on and %d to validate on in %s", train_images, val_images, root)
-
-
-def _manifest(train_images: int, val_images: int, image_hw: tuple[int, int], seed: int) -> dict[str, Any]:
-    """Check the parameters and return what `scenes.json` says."""
-    counts = {"train_images": int(train_images), "val_images": int(val_images)}
-    for name, count in counts.items():
-        if not 1 <= count <= _MAX_IMAGES:
-            raise ValueError(f"{name} is {count}, wanted 1 to {_MAX_IMAGES}; choose another number of scenes")
-    if len(image_hw) != 2 or min(image_hw) < 32:
-        raise ValueError(f"image_hw is {tuple(image_hw)}, wanted (height, width) of at least 32 pixels each")
-    if seed < 0:
-        raise ValueError(f"seed is {seed}, wanted 0 or more; choose another seed")
-    size = [int(side) for side in image_hw]
-    return {"generator": __name__, "version": VERSION, **counts, "image_hw": size, "seed": int(seed)}
 
 
 def _is_finished(root: Path, wanted: dict[str, Any]) -> bool:
