@@ -191,13 +191,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     options = _parser(prog).parse_args(argv)
     root: Path = options.root
     try:
-        download_coco(
-            root,
-            splits=options.splits,
-            base_url=options.base_url,
-            keep_zips=options.keep_zips,
-            archives=COCO_2017,
-        )
+        download_coco(**vars(options), archives=COCO_2017)
     except (DownloadError, OSError, ValueError) as error:
         tqdm.write(f"error: {error}", file=sys.stderr)
         return 1

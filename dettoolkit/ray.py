@@ -62,11 +62,11 @@ class BatchPredictor:
         Args:
             batch: columns, of which one holds the images: `bytes` of image files (as `read_binary_files`
                 returns), `image` (uint8 arrays, as `read_images` returns) or `path` (files, or addresses that
-                fsspec reads). A batch with images of one column has others too, such as their paths.
+                fsspec reads). There may be others.
 
         Returns:
-            a `pyarrow.Table`: the columns of `dettoolkit predict --save parquet`, but for the name, and those
-            that came, but for bytes and pixels.
+            a `pyarrow.Table`: the columns of `dettoolkit predict --save parquet` without the name, and those
+            of the batch without bytes and pixels.
 
         Raises:
             ValueError: no column holds images.

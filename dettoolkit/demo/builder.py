@@ -27,12 +27,7 @@ LARGEST_SIDE = 2048
 
 
 def build_demo(
-    model: Path,
-    out: Path,
-    *,
-    samples: Sequence[Path],
-    runtime: Path | None,
-    title: str | None,
+    model: Path, out: Path, *, samples: Sequence[Path], runtime: Path | None, title: str | None
 ) -> None:
     """Write a demo's folder, whole or not at all.
 

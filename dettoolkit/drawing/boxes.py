@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from dettoolkit.drawing.fonts import fit_font
 
@@ -176,12 +176,12 @@ def _label_texts(
     return texts
 
 
-def plate_padding(font: Any) -> int:
+def plate_padding(font: ImageFont.FreeTypeFont) -> int:
     """Return the pixels between a plate's left edge and its text."""
     return max(2, round(font.size / 4))
 
 
-def plate_size(text: str, font: Any) -> tuple[int, int]:
+def plate_size(text: str, font: ImageFont.FreeTypeFont) -> tuple[int, int]:
     """Return the width and height of a plate with this text, in pixels."""
     return round(font.getlength(text)) + 2 * plate_padding(font), round(font.size * 1.35)
 

@@ -65,10 +65,10 @@ def grid(
         for cell, left, width in zip(row, lefts, widths, strict=False):
             _paste(sheet, cell, (left, head + sum(row_high[:number])), width)
     for text, label, x, y in entries:
-        left, middle = MARGIN + x, head + sum(row_high) + y + CAPTION_HIGH / 2
-        square = (left, middle - CAPTION_SIZE / 2, left + CAPTION_SIZE, middle + CAPTION_SIZE / 2)
+        x, y = MARGIN + x, head + sum(row_high) + y + CAPTION_HIGH / 2  # the middle of its left edge
+        square = (x, y - CAPTION_SIZE / 2, x + CAPTION_SIZE, y + CAPTION_SIZE / 2)
         pen.rounded_rectangle(square, radius=3, fill=color_of(label))
-        _text(pen, (left + 1.5 * CAPTION_SIZE, middle), text, anchor="lm", fill=INK)
+        _text(pen, (x + 1.5 * CAPTION_SIZE, y), text, anchor="lm", fill=INK)
     return np.asarray(sheet)
 
 
@@ -94,9 +94,9 @@ def save_figure(path: Path, image: Picture) -> None:
     if path.suffix.lower() not in {".png", ".jpg", ".jpeg"}:
         raise ValueError(f"{path}: cannot save a picture as '{path.suffix}', wanted .png, .jpg or .jpeg")
     path.parent.mkdir(parents=True, exist_ok=True)
-    png = path.suffix.lower() == ".png"  # JPEG with full chroma, so that thin colored lines stay sharp
-    settings = {"format": "png"} if png else {"format": "jpeg", "quality": 90, "subsampling": 0}
-    path.write_bytes(encode_image(Image.fromarray(image), **settings))
+    png = path.suffix.lower() == ".png"
+    settings = {} if png else {"quality": 90, "subsampling": 0}  # full chroma keeps thin colored lines sharp
+    path.write_bytes(encode_image(Image.fromarray(image), format="png" if png else "jpeg", **settings))
 
 
 def save_pages(
