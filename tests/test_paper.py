@@ -43,7 +43,7 @@ def test_a_block_by_hand():
     """Row 1 of V2's last stage: 96 channels at 20x20, expanded to 576, to 160 channels at 10x10."""
     (row,) = [row for row in ROWS if row.recipe == "ssdlite_mnv2"]
     block = network_of(row).backbone.blocks[13]
-    block.forward = lambda x, run=block.forward: run(x).output
+    block.forward = lambda x, run=block.forward: run(x)[-1]  # of expansion, depthwise, output
     expand, depthwise, project = 96 * 576, 576 * 9, 576 * 160
     wrapped = nn.Sequential(nn.Conv2d(3, 96, 1), block)
     assert count_parameters(block, norm_affine=False) == expand + depthwise + project
