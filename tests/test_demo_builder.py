@@ -158,9 +158,7 @@ def test_what_is_there_is_never_overwritten(tmp_path, model, runtime):
     out.mkdir()
     build(model, out, runtime)  # an empty folder is free
     before = (out / "demo.json").read_bytes()
-    with pytest.raises(
-        FileExistsError, match="is there already, and is not overwritten: name another folder"
-    ):
+    with pytest.raises(FileExistsError, match="already exists and is not overwritten"):
         build(model, out, runtime, title="another")
     assert (out / "demo.json").read_bytes() == before
 
@@ -421,7 +419,7 @@ def test_a_port_that_cannot_be_is_refused_before_any_work(tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match="2"):
         export_demo(["run", "--out", "demo", "--serve", "--port", port])
-    assert "wanted a port, 0 to 65535" in capsys.readouterr().err
+    assert "a port, 0 to 65535" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -444,19 +442,19 @@ def test_the_command_makes_a_demo_of_an_exported_file(tmp_path, model, runtime, 
     assert export_demo(arguments) == 2
     assert "name a folder of them with --images, or give --samples 0" in capsys.readouterr().err
     assert export_demo([*arguments, "--images", str(tmp_path / "figures"), "--samples", "2"]) == 0
-    assert "see it: dettoolkit export-demo --serve" in capsys.readouterr().out
+    assert ": dettoolkit export-demo --serve" in capsys.readouterr().out
     described = json.loads((tmp_path / "demo" / "demo.json").read_text())
     assert [each["width"] for each in described["samples"]] == [20, 21]
     assert export_demo([*arguments, "--samples", "0"]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give a run and --out DIR for a new demo"),
-        (["run"], "name the folder to write: --out DIR"),
-        (["--serve"], "name the demo's folder: --serve DIR"),
+        ([], "a run and --out DIR for a new demo"),
+        (["run"], "output folder: --out DIR"),
+        (["--serve"], "demo folder: --serve DIR"),
         (["--serve", "nowhere"], "nowhere holds no demo"),
         (["nowhere.onnx", "--out", "demo", "--ort-web", "none.tgz"], "none.tgz does not exist"),
     ],
@@ -471,7 +469,7 @@ def test_the_command_says_what_is_missing(tmp_path, monkeypatch, capsys, argumen
 def test_an_exported_file_cannot_be_exported_otherwise(tmp_path, model, runtime, capsys):
     arguments = [str(model), "--out", str(tmp_path / "demo"), "--ort-web", str(runtime), "--int8"]
     assert export_demo(arguments) == 2
-    assert "is exported already: key=value, --int8 and --size are for a run" in capsys.readouterr().err
+    assert "already exported: key=value, --int8 and --size" in capsys.readouterr().err
 
 
 def test_the_tool_serves_until_it_is_interrupted(demo, repository):

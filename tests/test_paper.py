@@ -100,7 +100,7 @@ def test_csv_has_one_unit_for_all_tables(counts):
 def test_an_unknown_table_is_refused(capsys):
     with pytest.raises(SystemExit):
         paper_tables(["5"])
-    assert "there is no table 5 here: give 3, 6, 7 or 8" in capsys.readouterr().err
+    assert "no table 5: choose 3, 6, 7 or 8" in capsys.readouterr().err
 
 
 def test_a_row_without_a_recipe_is_refused():

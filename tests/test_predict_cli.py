@@ -137,7 +137,7 @@ def test_a_classifiers_shards_and_what_it_has_not(
         predict(["--merge", str(tmp_path / "out"), "--save", "coco"])
     assert "can be made into csv, parquet" in capsys.readouterr().err
     for more, text in (
-        (["--threshold", 0.5], "a classifier takes no threshold: omit --threshold 0.5"),
+        (["--threshold", 0.5], "a classifier has no threshold: omit --threshold 0.5"),
         (["--classes", "disc"], "classes cannot be chosen of classification"),
         (
             ["--save", "masks"],
@@ -176,7 +176,7 @@ def test_a_schedulers_signal_says_how_to_resume(tiny, tiny_run, tmp_path):
         (["{run}", "nowhere.jpg"], "nowhere.jpg does not exist: give an image"),
         (["nowhere.ckpt", "{image}"], "nowhere.ckpt"),
         (["nowhere.onnx", "{image}"], "nowhere.onnx does not exist"),
-        (["{run}", "{image}", "--threshold", "50"], "--threshold 50.0: wanted a score from 0 to 1"),
+        (["{run}", "{image}", "--threshold", "50"], "--threshold 50.0: expected a score from 0 to 1"),
         (["{run}", "{image}", "--save", "figures,masks"], "cannot save 'masks' of detection: choose from"),
         (["{run}", "{image}", "--save", "png"], "cannot save 'png' of detection: choose from figures, json"),
         (["{run}", "{image}", "--classes", "dog"], "no class 'dog': the model has box, bar"),
@@ -205,12 +205,12 @@ def test_a_device_that_is_not_there(tiny, tiny_run, capsys):
 @pytest.mark.parametrize(
     ("given", "text"),
     [
-        ([], "give a model and what to predict on"),
-        (["model.onnx"], "give a model and what to predict on"),
-        (["--resume", "nowhere"], "nowhere holds no job to resume: give a model"),
+        ([], "a model and at least one source"),
+        (["model.onnx"], "a model and at least one source"),
+        (["--resume", "nowhere"], "nowhere has no job to resume: specify a model"),
         (["m", "s", "--shard", "4/3"], "4/3: wanted I/N with I from 1 to N, such as 1/8"),
-        (["m", "s", "--batch-size", "0"], "0: wanted a number, 1 or more"),
-        (["m", ""], "SOURCE: it is empty: is a variable of your script not set?"),
+        (["m", "s", "--batch-size", "0"], "0: expected a number, 1 or more"),
+        (["m", ""], "SOURCE: empty value: is a variable in your script unset?"),
         (["", "s"], "MODEL: it is empty"),
         (["m", "s", "--out", ""], "--out: it is empty"),
         (["m", "s", "--resume", ""], "--resume: it is empty"),
