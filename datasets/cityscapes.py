@@ -57,12 +57,7 @@ class SegmentationDataset(ImageDataset):
         return len(self.files)
 
     def read_sample(self, index: int, seed: int) -> dict[str, Any]:
-        """Read and transform one sample.
-
-        Raises:
-            LabelError: a label file has values without a meaning, or colors; names it. Never skipped: the
-                recipe does not fit the data.
-        """
+        """Read and transform one sample; a LabelError is never skipped: the recipe does not fit the data."""
         path, label_path = self.files.image_paths[index], self.files.label_paths[index]
         labels, instances = self._read_maps(index)
         expected = partial(read_image, expected_hw=_hw(labels), max_megapixels=self.max_megapixels)
@@ -152,9 +147,6 @@ def collate(samples: Sequence[Any]) -> dict[str, Any]:
     label_map uint8 (N, H, W) is padded with VOID; label_map_hw int64 (N, 2) has the true sizes. instances,
     where samples have them, is int32 (N, H, W) as `read_instances` gives it: 0 beyond a map, and -1 all over
     where an image has no such file. A batch of N = 0 has none.
-
-    Raises:
-        ValueError: images of different sizes, or no sample at all.
     """
     sizes = sorted({each["image"].shape[1:] for each in samples if isinstance(each, dict)})
     if len(sizes) > 1:

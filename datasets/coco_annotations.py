@@ -42,12 +42,7 @@ class CocoAnnotations:
 
     @classmethod
     def load(cls, annotations: Path, *, images: Path, label_map: LabelMap) -> CocoAnnotations:
-        """Read a COCO json, whose file names are relative to `images`; for `label_map` see `map_classes`.
-
-        Raises:
-            FileNotFoundError: the json or the folder is not there.
-            ValueError: the json is not COCO's format, its categories do not fit, or no annotation is usable.
-        """
+        """Read a COCO json, whose file names are relative to `images`; for `label_map` see `map_classes`."""
         if annotations.exists() and not images.is_dir():
             raise FileNotFoundError(
                 f"{images}, the image folder of {annotations}, does not exist: "

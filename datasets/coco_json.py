@@ -75,13 +75,7 @@ class Columns:
 
 
 def read_columns(path: Path) -> Columns:
-    """Read a COCO json.
-
-    Raises:
-        FileNotFoundError: there is no such file; the text lists the json files beside it.
-        OSError: it is no regular file.
-        ValueError: not json, not COCO, or a value of a wrong type; the text names the file and the place.
-    """
+    """Read a COCO json; the text of an error names the file and the place, or the json files beside it."""
     document = _read(path)
     for kind, items in (("images", document.images), ("categories", document.categories)):
         if not items:

@@ -39,10 +39,8 @@ def check_root(
 ) -> None:
     """Raise FileNotFoundError, saying how to get data, unless everything expected is at data.root.
 
-    Args:
-        root: data.root.
-        expected: folders of the splits, with COCO their json files too, relative to root.
-        layout: which data set; "folders" is one of the user's own, of images and label maps.
+    Expected are folders of the splits, with COCO their json files too, relative to root. Layout "folders" is
+    a data set of the user's own, of images and label maps.
     """
     expected = list(dict.fromkeys(expected))
     is_there = Path.exists if layout == "coco" else Path.is_dir

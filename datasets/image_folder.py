@@ -34,15 +34,9 @@ class ImageFolderFiles:
     def load(cls, root: Path, *, images: str, names: str | None) -> ImageFolderFiles:
         """Find the images of one split; nothing is decoded, nothing on disk is changed.
 
-        Args:
-            root: data.root.
-            images: folder relative to root that has a folder for each class, read with its subfolders.
-                Classes are numbered in the order of their folders' names.
-            names: text file relative to root, see `read_names`; None: folders are named as their classes.
-
-        Raises:
-            FileNotFoundError: a folder or file is missing, or there is no class or no image.
-            ValueError: the text file is not as it should be.
+        `images`, relative to root, has a folder for each class, read with its subfolders; classes are
+        numbered in the order of their folders' names. `names` is a text file relative to root, see
+        `read_names`; None: folders are named as their classes.
         """
         folder = root / images
         if not folder.is_dir():
@@ -98,10 +92,6 @@ def read_names(path: Path) -> dict[str, str]:
     """Read what classes are called: lines of a folder, a space (or tab) and a name, which ends at a comma.
 
     ImageNet's LOC_synset_mapping.txt is such a file: `n01440764 tench, Tinca tinca`.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a line without a name, or not in UTF-8, or a folder that has two.
     """
     if not path.exists():
         raise FileNotFoundError(

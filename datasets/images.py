@@ -44,11 +44,8 @@ def read_image(
     """Read an image as RGB uint8 (H, W, 3), whatever its kind (gray, palette, CMYK, alpha, 16-bit).
 
     Pixels come as stored, except when only the picture turned by its EXIF orientation has `expected_hw`, the
-    size that the annotations were made for: then the annotator saw it turned.
-
-    Raises:
-        BadImageError: the file is missing, no regular file, empty, cut short, too large or not an image; the
-            text is the reason only.
+    size that the annotations were made for: then the annotator saw it turned. A file that is no readable
+    image raises BadImageError, whose text is the reason only.
     """
     data = read_whole(path, max_megapixels=max_megapixels)
     image = decode(data, RAW, max_megapixels=max_megapixels)

@@ -48,13 +48,9 @@ class LabelClasses:
     def cityscapes(cls, *, train_ids: bool = False, ignore: Sequence[int] = ()) -> LabelClasses:
         """Return the 19 classes that Cityscapes scores, by the values of `*_labelIds.png` or labelTrainIds.
 
-        The other official ids are void, and 255 too: 8 bits have no room for the license plate's -1. The
-        official script leaves license plates out when it draws these files; other exporters write them. Of
-        labelTrainIds, 0 to 18 are classes and 255 void; predictions are written in official ids nevertheless.
-
-        Args:
-            train_ids: the files are labelTrainIds.
-            ignore: further values to be void.
+        The other official ids are void, and 255 too (8 bits have no room for the license plate's -1, which
+        some exporters write), and those of `ignore`. Of labelTrainIds, 0 to 18 are classes and 255 void;
+        predictions are written in official ids nevertheless.
         """
         values = range(len(CLASSES)) if train_ids else [label.id for label in CLASSES]
         void = [] if train_ids else [label.id for label in LABELS if label.train_id is None]
@@ -68,12 +64,8 @@ class LabelClasses:
     ) -> LabelClasses:
         """Build a table of classes, 254 at most, as a recipe has it; label = position in `entries`.
 
-        Args:
-            entries: name, the values (0 to 65535) that mean this class and no other, a color (RGB) or None.
-            ignore: the values that are void. Values that are neither are unknown.
-
-        Raises:
-            ValueError: a value is both a class and ignored.
+        An entry is a name, the values (0 to 65535) that mean this class and no other, and a color (RGB) or
+        None. The values of `ignore` are void; others are unknown.
         """
         lookup = np.full(VALUES, UNKNOWN, np.uint8)
         lookup[list(ignore)] = VOID
@@ -127,7 +119,6 @@ def read_labels(
     """Read a label file as labels (H, W), 0 to K - 1 and VOID.
 
     Raises:
-        BadImageError: the file is missing, damaged, too large or no PNG; the text is the reason only.
         LabelError: a value is neither a class nor ignored, or the picture has colors; names the file.
     """
     values = read_values(path, max_megapixels=max_megapixels)

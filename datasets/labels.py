@@ -52,9 +52,6 @@ def map_classes(categories: list[tuple[int, str]], label_map: LabelMap, path: Pa
 
     "contiguous": one label per category, in the order of ids. "ids": label = id - 1, one label for every id
     from 1 to the largest, with gaps.
-
-    Raises:
-        ValueError: too many categories, ids or names that repeat, or ids that "ids" cannot take.
     """
     if len(categories) > MOST_CLASSES:
         raise ValueError(

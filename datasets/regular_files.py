@@ -23,9 +23,7 @@ from dettoolkit.datasets.data_report import Problem
 def open_regular(path: Path) -> BinaryIO:
     """Open a file for reading, without waiting for what is no file.
 
-    Raises:
-        OSError: missing, not readable, a folder, pipe, device or socket, or a name that no file can have;
-            `filename` and `strerror` say which and why.
+    An OSError's `filename` and `strerror` say which and why, also of a name that no file can have.
     """
     try:
         mode = os.stat(path).st_mode
@@ -37,12 +35,7 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the lines of a UTF-8 text, stripped, with their numbers from 1.
-
-    Raises:
-        OSError: as open_regular.
-        ValueError: a line is not UTF-8; the message names file, line and what to do.
-    """
+    """Yield the lines of a UTF-8 text, stripped, with their numbers from 1."""
     with open_regular(path) as file:
         for number, line in enumerate(file, start=1):
             try:

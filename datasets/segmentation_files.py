@@ -46,22 +46,13 @@ class SegmentationFiles:
         layout: Layout,
         ignore: Sequence[int] = (),
     ) -> SegmentationFiles:
-        """Find the pairs of one split; nothing on disk is changed.
+        """Find the pairs of one split; folders are relative to root, and read with their subfolders.
 
-        Args:
-            root: data.root; folders are relative to it, and read with their subfolders.
-            images: folder of the images.
-            labels: folder of the labels.
-            classes: None for Cityscapes' own, by labelIds or by labelTrainIds, whichever the files are. A
-                folder that holds both kinds is read by its labelIds, with a table of one's own too.
-            layout: "cityscapes" pairs `aachen/X_leftImg8bit.png` (or .jpg, .jpeg) with
-                `aachen/X_gtFine_labelIds.png` (or gtCoarse, or labelTrainIds) and its instanceIds. "folders",
-                with PNGs for labels and with `classes`, pairs files by path without ending.
-            ignore: further values that are void in Cityscapes' own tables.
-
-        Raises:
-            FileNotFoundError: a folder is missing or holds nothing usable.
-            ValueError: no image has a label, or two files stand for one image.
+        Layout "cityscapes" pairs `aachen/X_leftImg8bit.png` (or .jpg, .jpeg) with
+        `aachen/X_gtFine_labelIds.png` (or gtCoarse, or labelTrainIds) and its instanceIds; `classes` None
+        takes Cityscapes' own, whichever ids the files have, with further values to `ignore`. A folder that
+        holds both kinds is read by its labelIds. Layout "folders", with PNGs for labels and with `classes`,
+        pairs files by path without ending.
         """
         image_folder, label_folder = root / images, root / labels
         for folder, key in ((image_folder, "images"), (label_folder, "labels")):

@@ -63,12 +63,7 @@ def download_coco(
     keep_zips: bool = False,
     archives: Sequence[Archive] = COCO_2017,
 ) -> None:
-    """Fetch and unpack `splits` (all when None) below `root`; complete folders stay as they are.
-
-    Raises:
-        ValueError: an unknown split, or a base address that is not http or https.
-        DownloadError: not enough disk space, no answer, a wrong checksum, a folder that is there in part.
-    """
+    """Fetch and unpack `splits` (all when None) below `root`; complete folders stay as they are."""
     known = [archive.folder for archive in archives]
     if unknown := sorted(set(splits or ()) - set(known)):
         raise ValueError(f"unknown splits {unknown}; choose from {known}")

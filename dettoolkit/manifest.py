@@ -148,15 +148,9 @@ class Manifest:
 
 
 def from_json(text: str | bytes, *, source: str, sections: Mapping[str, type[Section]]) -> Manifest:
-    """Read a manifest back.
+    """Read a manifest back; `sections` are the types of the tasks' sections.
 
-    Args:
-        text: as `to_json` writes it.
-        source: where it is from, for messages.
-        sections: the type of each task's section.
-
-    Raises:
-        ManifestError: not a manifest, or of another version; the message names `source` and the wrong key.
+    A ManifestError, for what is not a manifest or of another version, names `source` and the wrong key.
     """
     remedy = "export it again"
     try:

@@ -51,12 +51,8 @@ def write_scenes(
     The files are `train2017/`, `val2017/` and `annotations/instances_{train,val}2017.json` as COCO has them,
     and `leftImg8bit/<split>/<city>/` and `gtFine/<split>/<city>/` as Cityscapes has them. A scene depends on
     the seed, its split, its index and the size only. Several processes may call this at once: each writes
-    into a folder beside `root`, and the first to finish moves it into place. Without `generate` nothing is
-    written.
-
-    Raises:
-        FileExistsError: `root` holds something else, or scenes of other parameters. Nothing in it is changed.
-        FileNotFoundError: there are no scenes, and `generate` is False.
+    into a folder beside `root`, and the first to finish moves it into place. Without `generate`, or over
+    anything but these scenes, nothing is written.
     """
     counts = {"train_images": train_images, "val_images": val_images}
     wanted = {"generator": __name__, "version": VERSION, **counts, "image_hw": list(image_hw), "seed": seed}

@@ -31,17 +31,10 @@ def build_demo(
 ) -> None:
     """Write a demo's folder, whole or not at all.
 
-    Args:
-        model: an ONNX file of ours that takes one uint8 image of any size and gives final outputs.
-        out: the folder; it must not exist, or be empty.
-        samples: image files to offer; they are turned upright, scaled down to LARGEST_SIDE and written
-            without what cameras store beside the pixels (place, owner).
-        runtime: where ONNX Runtime Web is; see `ort_web.read_files`.
-        title: the page's heading; None takes one by the task.
-
-    Raises:
-        FileExistsError: `out` is not empty; nothing was done.
-        ValueError: the page cannot run the model, or a sample cannot be read.
+    `model` is an ONNX file of ours that takes one uint8 image of any size and gives final outputs. `samples`
+    are turned upright, scaled down to LARGEST_SIDE and written without what cameras store beside the pixels
+    (place, owner). `runtime` is where ONNX Runtime Web is, see `ort_web.read_files`; `title` None takes one
+    by the task.
     """
     check_free(out)
     manifest = read_manifest(model)

@@ -39,14 +39,8 @@ def grid(
 ) -> Picture:
     """Lay images out in rows, captions below them, column titles above and a legend of classes at the foot.
 
-    Args:
-        cells: the images, which may differ in size.
-        columns: images in a row; the last row may have fewer.
-        title: a line at the top.
-        column_titles: a word above each column, or none.
-        legend: (text, label) for each class that is explained by its color.
-        color_of: returns a label's color.
-        group: columns that belong together; groups stand further apart. None: all do.
+    The legend has (text, label) for each class that is explained by its color. `group` columns belong
+    together, and groups stand further apart; None: all do.
     """
     rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
     lefts, widths = _columns(rows, len(column_titles), group)

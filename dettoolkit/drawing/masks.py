@@ -41,11 +41,8 @@ def draw_segments(
 ) -> Picture:
     """Cover an image with its classes' colors, line their borders and write each name on a large region.
 
-    Args:
-        image: uint8 (H, W, 3) RGB, as the returned one.
-        labels: (H, W) 0-based classes; others, such as void, stay as the image has them.
-        class_names: name of each class.
-        colors: color of each class; None chooses one.
+    The image is uint8 (H, W, 3) RGB, labels (H, W); those of no class, such as void, stay as the image has
+    them. A color that is None is chosen.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or labels.shape != image.shape[:2] or image.shape[2] != 3:
         raise ValueError(

@@ -106,12 +106,9 @@ class GroundTruthArrays:
     def from_coco(cls, ground_truth: Mapping[str, Any]) -> Self:
         """Pack a COCO dict, which is left as it is.
 
-        Left out, as pycocotools leaves them out: annotations of an image or category that is not listed.
-        Left out too: annotations whose box is missing or not finite. Missing annotations, area, iscrowd
-        and ids are filled in.
-
-        Raises:
-            ValueError: the dict has no images or no categories.
+        Left out, as pycocotools leaves them out: annotations of an image or category that is not listed. Left
+        out too: annotations whose box is missing or not finite. Missing annotations, area, iscrowd and ids
+        are filled in.
         """
         for key in ("images", "categories"):
             if key not in ground_truth:
@@ -147,11 +144,7 @@ class GroundTruthArrays:
 
 
 def image_positions(truth: GroundTruthArrays, detections: DetectionArrays) -> IntArray:
-    """Find the position of each detection's image in `truth.image_ids`, int64 (n,).
-
-    Raises:
-        ValueError: detections of images that the ground truth does not list.
-    """
+    """Find the position of each detection's image in `truth.image_ids`, int64 (n,)."""
     unknown = np.setdiff1d(detections.image_ids, truth.image_ids)
     if len(unknown):
         raise ValueError(

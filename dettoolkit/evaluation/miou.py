@@ -202,12 +202,9 @@ def _scores(
 ) -> Iterator[tuple[str, float, float, int, int]]:
     """Score groups of classes: name, IoU, iIoU, pixels in the truth, pixels predicted.
 
-    Args:
-        counts: of the data set.
-        numbers: (K,), the group of each class, numbered in the order of `names`.
-        names: of the groups.
-        sizes: (K,), average pixels of each class's objects; NaN for one without iIoU.
-        hit_column: of `counts.instances`: pixels predicted as the group.
+    `numbers` (K,) is the group of each class, in the order of `names`; `sizes` (K,) the average pixels of
+    each class's objects, NaN for one without iIoU; `hit_column` of `counts.instances` has the pixels
+    predicted as the group.
     """
     groups = numbers == np.unique(numbers)[:, None]  # (C, K)
     matrix = groups.astype(np.int64) @ counts.matrix @ groups.T  # (C, C)

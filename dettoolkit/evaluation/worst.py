@@ -23,12 +23,9 @@ def worst_images(
 
     An image's F1 is 2 hits / (objects + detections), of the detections whose score is at least
     `score_threshold`. A hit is a detection and an object of the same class with IoU >= 0.5, taken one to one,
-    best score first. Crowds are no objects; a detection without a hit that lies at least half within a
-    crowd of its class does not count. An image without objects and detections has 1. Among equals the one
-    with more objects and detections comes first, then the lower id.
-
-    Raises:
-        ValueError: detections of images that `truth` does not list.
+    best score first. Crowds are no objects; a detection without a hit that lies at least half within a crowd
+    of its class does not count. An image without objects and detections has 1. Among equals the one with more
+    objects and detections comes first, then the lower id.
     """
     every_image = image_positions(truth, detections)
     shown = (detections.scores >= score_threshold) & np.isin(detections.category_ids, truth.category_ids)

@@ -105,13 +105,10 @@ class Engine(Protocol):
 def open_engine(
     path: Path, *, outputs: Sequence[str], threads: int | None = None, trust: bool = False
 ) -> Engine:
-    """Open an exported file in its own runtime.
+    """Open an exported file, whose ending says the format, in its own runtime.
 
-    Args:
-        path: the file; its ending says the format.
-        outputs: their names, in the order in which the engine returns them; see `ExportFacts`.
-        threads: that the runtime may use; None leaves it to the runtime.
-        trust: also open files that can run code.
+    The engine returns `outputs` in this order; see `ExportFacts`. `threads` None leaves their number to the
+    runtime; `trust` also opens files that can run code.
     """
     if threads is not None:
         check_threads(threads)

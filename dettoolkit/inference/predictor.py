@@ -40,14 +40,7 @@ class Predictor:
     def __init__(
         self, manifest: Manifest, engine: Engine, *, source: str, max_megapixels: float = MAX_MEGAPIXELS
     ) -> None:
-        """Put a model together.
-
-        Args:
-            manifest: what the model says about itself.
-            engine: runs its network.
-            source: where it came from, for people.
-            max_megapixels: a larger image cannot be read.
-        """
+        """Put a model together: its manifest, and the engine of its network; `source` is for people."""
         if not 0 < max_megapixels <= MEGAPIXELS_LIMIT:
             raise ValueError(
                 f"max_megapixels must be above 0 and at most {MEGAPIXELS_LIMIT:g}, got {max_megapixels}"
@@ -117,14 +110,9 @@ class Predictor:
         return self._stream(_images_of(source)[0], self._min_score(threshold), _size(batch_size))
 
     def predict_batch(self, images: Sequence[Image], *, threshold: float | None = None) -> list[Result]:
-        """Predict on images, of any sizes, that are in memory.
+        """Predict on images in memory, uint8 (H, W, 3) RGB of any sizes; results are in their pixels.
 
-        Args:
-            images: uint8 (H, W, 3) RGB each. As many as can be go through the network at once.
-            threshold: as in `__call__`.
-
-        Returns:
-            the result of each image, in its own pixels.
+        As many as can be go through the network at once; `threshold` as in `__call__`.
         """
         min_score = self._min_score(threshold)
         results: dict[int, Result] = {}

@@ -43,9 +43,8 @@ Measured on {machine}."""
 def model_zoo(logs: Path, *, tell: Callable[[str], None] | None) -> Iterator[str]:
     """Write the page, a part at a time; each recipe's network is built, counted and run.
 
-    Args:
-        logs: folder of training logs with their list, `scores.csv`; the page links to it as `logs`.
-        tell: is called with what is being done, while networks are run; None does not run them.
+    `logs` has training logs with their list, `scores.csv`; the page links to it. `tell` is called with what
+    is being done, while networks are run; None does not run them.
     """
     published, measured = _published(), measured_scores(logs)
     recipes = {path.stem: load_recipe(path.stem).recipe for path in sorted(shipped_folder().glob("*.yaml"))}

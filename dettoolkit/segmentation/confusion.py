@@ -34,14 +34,8 @@ def count_image(
 ) -> SegmentationCounts:
     """Count one image, on its device; see `confusion_matrix` and `instance_counts`.
 
-    Args:
-        predicted: labels, uint8 or int64 (H, W).
-        labels: uint8 (H, W).
-        num_classes: K, at most 255.
-        image_id: the image's number in its data set.
-        instances: int32 (H, W), Cityscapes' instance ids; None, or -1 in the first pixel, without a file.
-        label_ids: the label id of each class, for `instances`.
-        categories: the category of each class, or None: then each class is its own.
+    Predictions are uint8 or int64 (H, W), labels uint8 (H, W). `instances` is int32 (H, W), Cityscapes'
+    instance ids; None, or -1 in the first pixel, without a file. Without categories each class is its own.
     """
     matrix = confusion_matrix(predicted, labels, num_classes).cpu().numpy()
     if instances is not None and instances.numel() and int(instances[0, 0]) < 0:
@@ -68,9 +62,6 @@ def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> Ten
 
     Labels are uint8, 0 to K - 1, and 255 for pixels to leave out; predictions uint8 or int64, 0 to K - 1
     where there is a label.
-
-    Raises:
-        ValueError: sizes differ, or a label or prediction is no class.
     """
     if predicted.shape != labels.shape:
         raise ValueError(
@@ -104,18 +95,11 @@ def instance_counts(
 ) -> Tensor:
     """Count the pixels of each labeled object, and those predicted as its class and as its category.
 
-    As Cityscapes' evalPixelLevelSemanticLabeling: instance ids are 1000 * label id + number; ids up to 1000
-    are no objects, nor are groups of them; all of an object's pixels count, whatever the label map says.
-
-    Args:
-        predicted: uint8 or int64 (H, W), 0 to 255; what is K or more is no class.
-        instances: int32 (H, W).
-        label_of_id: int64 (L,), the label of each label id; not scored are those of -1, and ids beyond.
-        category_of: int64 (K,), the number of each label's category.
-
-    Returns:
-        int64 (I, 4): label, pixels, pixels predicted as that label, pixels predicted as any label of its
-        category. By rising instance id; I may be 0.
+    As Cityscapes' evalPixelLevelSemanticLabeling: instance ids, int32 (H, W), are 1000 * label id + number;
+    ids up to 1000 are no objects, nor are groups of them; all of an object's pixels count, whatever the label
+    map says. Predictions of K or more are no class. `label_of_id` (L,) has -1 for ids that are not scored, as
+    are those beyond it. Returned is int64 (I, 4), by rising instance id: label, pixels, pixels predicted as
+    that label, pixels predicted as any label of its category.
     """
     if predicted.shape != instances.shape:
         raise ValueError(

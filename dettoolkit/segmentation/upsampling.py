@@ -20,15 +20,10 @@ from dettoolkit.datasets.cityscapes_labels import VOID
 
 
 def upsampled_labels(logits: Tensor, out_hw: tuple[int, int], *, align_corners: bool) -> Tensor:
-    """Return the argmax of bilinearly upsampled logits, the first class where equal.
+    """Return the argmax uint8 (H, W) of bilinearly upsampled logits float32 (K, h, w), K from 1 to VOID.
 
-    The same as upsampling every class and comparing, but for pixels where two classes differ by no more than
-    rounding does.
-
-    Args:
-        logits: float32 (K, h, w), K from 1 to VOID.
-        out_hw: size of the result, uint8 (H, W).
-        align_corners: as of torch's interpolate.
+    The same as upsampling every class and comparing, the first class where equal, but for pixels where two
+    classes differ by no more than rounding does.
     """
     height, width = out_hw
     if not len(logits):

@@ -36,14 +36,7 @@ def score_best(run: Run, run_dir: Path) -> Score:
 
 
 def score(run: Run, out: Path, what: str, *, keep: bool = False) -> Score:
-    """Score a run's network on its validation set; write the report and figures to `out`.
-
-    Args:
-        run: what is scored.
-        out: folder of the report.
-        what: name of the weights, for report and messages.
-        keep: write every prediction too.
-    """
+    """Score a run's network on its validation set; write report, figures and, to `keep`, all predictions."""
     section = run.recipe.trainer
     callbacks: list[Callback] = [RecordBadImages(run)]
     if section.extra.enable_progress_bar is not False:

@@ -35,10 +35,6 @@ def build_trainer(
     """Build the Trainer; without a run's folder it writes nothing.
 
     `steps_done` optimizer steps were made before those of this Trainer, when a run is resumed.
-
-    Raises:
-        ValueError: what Lightning refuses, or more processes than a CPU can run.
-        ModuleNotFoundError: a logger's package is not installed.
     """
     for package, wanted in (("wandb", section.loggers.wandb), ("mlflow", section.loggers.mlflow)):
         if wanted is not None and find_spec(package) is None:
@@ -78,8 +74,8 @@ def build_trainer(
     if isinstance(trainer.accelerator, CPUAccelerator):
         if trainer.num_devices > (limit := max(8, os.cpu_count() or 1)):
             raise ValueError(
-                f"trainer.devices={trainer.num_devices} on the CPU is as many processes, and this machine "
-                f"has {os.cpu_count()} cores: set trainer.devices to {limit} at most"
+                f"trainer.devices={trainer.num_devices} on the CPU starts {trainer.num_devices} processes, "
+                f"but this machine has {os.cpu_count()} cores: set trainer.devices to at most {limit}"
             )
         keep_freed_memory()
     return trainer
@@ -107,9 +103,6 @@ def build_callbacks(section: sections.Trainer, run_dir: Path, *, monitor: str | 
 
     `monitor` is the score that says which checkpoint is the best; None where nothing can be scored: then the
     newest is.
-
-    Raises:
-        ValueError: early stopping without a score.
     """
     speed = LogSpeed()
     callbacks: list[Callback] = [
@@ -129,7 +122,7 @@ def build_callbacks(section: sections.Trainer, run_dir: Path, *, monitor: str | 
         if monitor is None:
             raise ValueError(
                 "trainer.early_stopping waits for a better score, but the validation set has nothing to "
-                "score: set trainer.early_stopping=null, or give data.val objects or labeled pixels"
+                "score: set trainer.early_stopping=null, or use a data.val with objects or labeled pixels"
             )
         callbacks.append(
             EarlyStopping(monitor, mode="max", patience=stopping.patience, min_delta=stopping.min_delta)
@@ -149,37 +142,31 @@ def expect_nodes(trainer: Trainer) -> None:
         return
     environment = trainer.strategy.cluster_environment  # type: ignore[attr-defined]
     how = (
-        "start this command on every node, by torchrun or SLURM, or with MASTER_ADDR (the first node), "
+        "start this command on every node, with torchrun or SLURM, or with MASTER_ADDR (the first node), "
         f"MASTER_PORT (such as 29500) and NODE_RANK (0 to {trainer.num_nodes - 1})"
     )
     known = "MASTER_ADDR" in os.environ and os.environ.get("MASTER_PORT", "").isdecimal()
     if isinstance(environment, LightningEnvironment) and not known:
         raise ValueError(
-            f"trainer.num_nodes={trainer.num_nodes}, but nothing says where the first node is: {how}. This "
-            "machine alone: trainer.num_nodes=1"
+            f"trainer.num_nodes={trainer.num_nodes}, but the address of the first node is unknown: {how}. "
+            "To use only this machine: trainer.num_nodes=1"
         )
     if os.environ.get("LOCAL_RANK", "0") == "0":
         logger.log(
             logging.INFO if is_first_process() else logging.ERROR,  # of other nodes only errors are shown
-            "node %d of %d: training begins when all of them are at %s:%s, and waits for them up to %d "
-            "minutes: %s",
+            "node %d of %d: waiting up to %d minutes for all nodes to connect to %s:%s: %s",
             environment.node_rank(),
             trainer.num_nodes,
+            default_pg_timeout.total_seconds() // 60,
             environment.main_address,
             environment.main_port,
-            default_pg_timeout.total_seconds() // 60,
             how,
         )
 
 
 @contextmanager
 def explained(trainer: Trainer, remedy: Callable[[], str]) -> Iterator[None]:
-    """Explain what ended the Trainer, and how to go on: Ctrl-C, or a process that was killed.
-
-    Raises:
-        Interrupted: by Ctrl-C, or by a scheduler that ends the process.
-        RuntimeError: a loader's process was killed, or another process is lost.
-    """
+    """Explain what ended the Trainer, and how to go on: Ctrl-C (Interrupted), or a process killed."""
     try:
         yield
     except SystemExit as error:  # what Lightning makes of Ctrl-C, and of a scheduler's SIGTERM
@@ -197,8 +184,8 @@ def _killed_loader(error: RuntimeError) -> str | None:
     if re.match(r"DataLoader worker \(pid.*\) (is killed|exited unexpectedly)", text) is None:
         return None
     return (
-        f"a loader's process was killed ({text.splitlines()[0].rstrip('. ')}): memory may have run out, or "
-        "shared memory (/dev/shm). Take fewer data.workers or a smaller data.batch_size"
+        f"a data loader process was killed ({text.splitlines()[0].rstrip('. ')}): memory or shared memory "
+        "(/dev/shm) may have run out. Use fewer data.workers or a smaller data.batch_size"
     )
 
 

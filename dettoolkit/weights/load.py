@@ -33,15 +33,9 @@ def load_weights(
 ) -> LoadReport:
     """Load `state` into `module` and name every difference; nothing is dropped silently.
 
-    Args:
-        source: where the weights come from, for messages.
-        replaceable: names of tensors which may have another shape in the file and then keep their fresh
-            values, such as a class head of another size.
-        remedy: what to do about weights that do not fit, for the error.
-
-    Raises:
-        ValueError: a tensor is missing, has a value that is not finite, or has another shape and is not
-            replaceable.
+    Tensors named in `replaceable`, such as a class head of another size, may have another shape in the file
+    and then keep their fresh values. `source` and `remedy`, what to do about weights that do not fit, are for
+    the error: a tensor is missing, not finite or of another shape.
     """
     own = module.state_dict()
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]

@@ -46,11 +46,9 @@ class Description(TypedDict):
 
 
 def read_weights(source: str, *, torchvision_model: str) -> StateDict:
-    """Read a state dict from a file, or fetch it by torchvision's own enum; a checkpoint's, of its network.
+    """Read a state dict from a .pth or .ckpt file (a checkpoint's network), or fetch `torchvision:NAME`.
 
-    Args:
-        source: a .pth or .ckpt file, or `torchvision:NAME` with a name of the model's weights enum.
-        torchvision_model: the builder's name in torchvision, such as `mobilenet_v3_large`.
+    NAME is in the weights enum of `torchvision_model`, a builder such as `mobilenet_v3_large`.
     """
     if source.startswith(TORCHVISION):
         return _fetch(source.removeprefix(TORCHVISION), torchvision_model)
