@@ -277,7 +277,7 @@ def test_check_tries_everything_and_trains_nothing(
     assert cli.main([*train_arguments, "--check"]) == 0
     shown = capsys.readouterr().out
     assert "network   classifier on mobilenet_v3_small, 3 classes, a hidden layer of 1024\n" in shown
-    assert "data      12 images to train on, 7 to validate on, " in shown
+    assert "data      12 training images, 7 validation images, " in shown
     assert "batch     images (6, 3, 64, 64), classes: bar, box\n" in shown
     assert "outputs   logits (6, 3)\n" in shown
     assert "loss      class " in shown
@@ -387,7 +387,7 @@ def test_changing_the_length_does_not_bend_the_exponential_curve(
     run, _ = tiny_classification.train(tmp_path, QUICK, schedule)
     assert cli.main(["train", "--resume", str(run), "trainer.max_epochs=3"]) == 0
     assert "changed for the rest of the run: trainer.max_epochs: 2 -> 3" in caplog.text
-    assert "curve of the new length" not in caplog.text
+    assert "schedule of the new length" not in caplog.text
     assert list(column(run, "lr").values()) == pytest.approx([0.01] * 2 + [0.005] * 2 + [0.0025] * 2)
 
 

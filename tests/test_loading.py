@@ -70,7 +70,7 @@ def test_anchors_of_the_manifest_are_those_of_the_network(tiny_run):
 
 
 def test_what_is_not_there_is_named(tmp_path, tiny_run):
-    with pytest.raises(FileNotFoundError, match="neither a checkpoint nor a run's folder"):
+    with pytest.raises(FileNotFoundError, match="neither a checkpoint nor a run folder"):
         load(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match=r"runs with checkpoints: .*tiny"):
         load(tiny_run.parent)

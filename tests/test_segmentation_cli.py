@@ -86,7 +86,7 @@ def test_check_tries_everything_and_trains_nothing(
     assert cli.main([*train_arguments, "--check"]) == 0
     shown = capsys.readouterr().out
     assert "network   lraspp on mobilenet_v3_small, 19 classes, 32 filters\n" in shown
-    assert "data      8 images to train on, 5 to validate on, " in shown
+    assert "data      8 training images, 5 validation images, " in shown
     assert "batch     images (4, 3, 64, 64), labels (4, 64, 64), 29.7% void, classes: road, sky, " in shown
     assert "outputs   logits (4, 19, 8, 8)\n" in shown
     assert "loss      pixel " in shown
@@ -170,7 +170,7 @@ def test_missing_halves_of_a_pair_are_counted_and_left_out(
     assert cli.main([*train_arguments, f"data.root={data}", "--check"]) == 0
     assert f"image without label: 1 (left out)\n    {image_of(data, TRAIN, 3)}" in caplog.text
     assert f"label without image: 1 (left out)\n    {label_of(data, VAL, 2)}" in caplog.text
-    assert "data      7 images to train on, 4 to validate on" in capsys.readouterr().out
+    assert "data      7 training images, 4 validation images" in capsys.readouterr().out
 
 
 def test_folder_without_labels_is_named(train_error: Errors, data: Path) -> None:
@@ -359,7 +359,7 @@ def test_predictions_are_not_overwritten(
     evaluated(tiny_segmentation_run, out, "--write-predictions")
     capsys.readouterr()
     error = evaluate_error(tiny_segmentation_run, "--out", out, "--write-predictions")
-    assert f"{out} is there already" in error
+    assert f"{out} already exists" in error
 
 
 def test_weights_of_other_classes_are_refused(
@@ -374,7 +374,7 @@ def test_weights_of_other_classes_are_refused(
     error = evaluate_error(tiny_segmentation.recipe, *arguments)
     assert f"{best} has 19 classes" in error
     error = evaluate_error(tiny_segmentation.recipe, f"data.root={root}")
-    assert "names no weights to score: set model.weights to a checkpoint" in error
+    assert "has no weights to evaluate: set model.weights to a checkpoint" in error
     error = evaluate_error(tiny_segmentation_run, "model.head.filters=64")
     assert "best.ckpt does not fit this network" in error
     assert "overrides must not change its tensors" in error

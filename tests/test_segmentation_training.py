@@ -333,7 +333,7 @@ def test_validation_of_nothing_but_void_gives_no_score_and_no_trouble(
     data = tiny_segmentation.write(tmp_path / "data")
     void(data / "gtFine" / "val")
     run, result = tiny_segmentation.train(tmp_path / "runs", f"data.root={data}")
-    assert f"{data}/gtFine/val has nothing to score: the last checkpoint counts as the best" in caplog.text
+    assert f"{data}/gtFine/val has no objects or labels: the last checkpoint is used as" in caplog.text
     assert checkpoint(run, "best")["global_step"] == 4
     assert math.isnan(result.numbers["mIoU"])
     assert report_of(run)["numbers"]["mIoU"] is None

@@ -46,8 +46,8 @@ def check_memory(
         remedy = f"data.batch_size={memory // each} or less, or " if memory // each >= 2 else ""
         height, width = input_hw
         raise ValueError(
-            f"a step on {batch_size} images of {height}x{width} keeps {batch_size * each / 1e9:.1f} GB, and "
-            f"there are {memory / 1e9:.1f} GB for it ({device}): set {remedy}a smaller size of image"
+            f"one step with {batch_size} images of {height}x{width} needs {batch_size * each / 1e9:.1f} GB, "
+            f"but only {memory / 1e9:.1f} GB are available ({device}): set {remedy}a smaller image size"
         )
 
 
