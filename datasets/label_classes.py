@@ -116,11 +116,7 @@ class LabelClasses:
 def read_labels(
     path: Path, classes: LabelClasses, *, max_megapixels: float = MAX_MEGAPIXELS
 ) -> NDArray[np.uint8]:
-    """Read a label file as labels (H, W), 0 to K - 1 and VOID.
-
-    Raises:
-        LabelError: a value is neither a class nor ignored, or the picture has colors; names the file.
-    """
+    """Read a label file as labels (H, W), 0 to K - 1 and VOID; a LabelError names a file of other values."""
     values = read_values(path, max_megapixels=max_megapixels)
     if values.dtype == np.uint8:
         labels = np.asarray(cv2.LUT(values, classes.lookup[:256]), np.uint8)
@@ -132,11 +128,7 @@ def read_labels(
 
 
 def read_instances(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> NDArray[np.int32]:
-    """Read `*_instanceIds.png` (H, W): a pixel is 1000 x label id + number, or the label id alone.
-
-    Raises:
-        BadImageError, LabelError: as read_labels.
-    """
+    """Read `*_instanceIds.png` (H, W): a pixel is 1000 x label id + number, or the label id alone."""
     return read_values(path, max_megapixels=max_megapixels).astype(np.int32)
 
 
@@ -151,8 +143,8 @@ def read_values(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> NDArra
     depth, color_type = data[24], data[25]
     if color_type in (_RGB, _RGB_ALPHA):
         raise LabelError(
-            f"{path} is a color picture; wanted a PNG whose values are class ids: one channel of 8 or 16 "
-            "bits, or a palette whose indices are the ids. Convert the colors to ids and name that file"
+            f"{path} is a color picture; expected a PNG whose values are class ids: one channel of 8 or 16 "
+            "bits, or a palette whose indices are the ids. Convert the colors to ids"
         )
     if color_type == _PALETTE:
         image = header_of(data, max_megapixels=max_megapixels)

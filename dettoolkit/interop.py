@@ -28,11 +28,7 @@ def supervision_detections(
     scores: NDArray[np.float32] | None = None,
     masks: NDArray[np.bool_] | None = None,
 ) -> Any:
-    """Make `supervision.Detections` of boxes (D, 4) or of masks (D, H, W), none of them empty.
-
-    Raises:
-        ModuleNotFoundError: the package supervision is not installed.
-    """
+    """Make `supervision.Detections` of boxes (D, 4) or of masks (D, H, W), none of them empty."""
     try:
         supervision = import_module("supervision")
     except ModuleNotFoundError as error:

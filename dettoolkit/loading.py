@@ -91,10 +91,7 @@ def _path(model: object) -> Path:
 
 
 def open_checkpoint(path: Path, recipe: Recipe | None = None) -> tuple[Manifest, Network]:
-    """Build the network of a run's folder or a checkpoint, load its weights and describe it.
-
-    A recipe takes the place of the one that the checkpoint carries.
-    """
+    """Build the network of a run's folder or a checkpoint, by its own recipe or another, and describe it."""
     checkpoint = checkpoint_of(path, names=("best", "last"))
     description, state = read_checkpoint(checkpoint)
     if recipe is None:

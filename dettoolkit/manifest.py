@@ -108,11 +108,7 @@ class Manifest:
 
     @property
     def task(self) -> str:
-        """Return the name of the model's task.
-
-        Raises:
-            ManifestError: it has several.
-        """
+        """Return the name of the model's task; refuse several."""
         if len(self.tasks) > 1:
             raise ManifestError(f"the model has several tasks ({', '.join(self.tasks)}), and one is wanted")
         return next(iter(self.tasks))

@@ -77,11 +77,7 @@ def write_scenes(
 
 
 def _is_finished(root: Path, wanted: dict[str, Any]) -> bool:
-    """Return whether `root` holds the wanted scenes; False means that it may be written.
-
-    Raises:
-        FileExistsError: `root` holds anything else.
-    """
+    """Return whether `root` holds the wanted scenes; False: it may be written. Refuse anything else."""
     # In this order: another process may give the folder its name between the two looks.
     if not root.exists():
         return False

@@ -57,10 +57,7 @@ def cell_sizes(
 
 
 def default_boxes(levels: Sequence[Level], *, input_hw: tuple[int, int]) -> Tensor:
-    """Lay out the default boxes of every level for one input size: float32 (A, 4) xyxy pixels, not clipped.
-
-    Box centers are (i + 0.5) / cells.
-    """
+    """Lay out every level's default boxes: float32 (A, 4) xyxy pixels, centered in cells, not clipped."""
     grids = [level.grid_hw for level in levels]
     if not grids or min(min(grid) for grid in grids) < 1:
         raise ValueError(

@@ -56,10 +56,7 @@ def encode_distances(boxes_xyxy: Tensor, anchors_xyxy: Tensor) -> Tensor:
 
 
 def decode_distances(distances: Tensor, anchors_xyxy: Tensor) -> Tensor:
-    """Turn distances back into boxes, not clipped; the inverse of `encode_distances`.
-
-    Negative distances count as 0, so that no box is inside out.
-    """
+    """Turn distances back into boxes, not clipped; negative ones count as 0, so no box is inside out."""
     distances = distances.clamp(min=0)
     center, wh = center_wh(anchors_xyxy)
     return torch.cat((center - distances[..., :2] * wh, center + distances[..., 2:] * wh), dim=-1)
@@ -85,10 +82,7 @@ CODERS: dict[Coder, BoxCoder] = {
 
 
 def pairwise_iou(first_xyxy: Tensor, second_xyxy: Tensor) -> Tensor:
-    """Compute the IoU of every box of (..., P, 4) with every box of (..., Q, 4): (..., P, Q) in [0, 1].
-
-    It is 0, not NaN, where both boxes are empty.
-    """
+    """Compute the IoU, 0 of empty boxes, of all pairs of (..., P, 4) and (..., Q, 4): (..., P, Q)."""
     first, second = first_xyxy.unsqueeze(-2), second_xyxy.unsqueeze(-3)
     # One coordinate at a time: (..., P, Q) intermediates instead of (..., P, Q, 2), half the memory.
     wide = torch.minimum(first[..., 2], second[..., 2]) - torch.maximum(first[..., 0], second[..., 0])

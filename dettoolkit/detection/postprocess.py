@@ -173,11 +173,7 @@ def _by_image(rank: Tensor, image: Tensor, *, images: int) -> Tensor:
 def topk_per_class(
     cells: Tensor, rank: Tensor, shape: torch.Size, *, candidates_per_class: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Order by class of an image, then by falling rank, and take the best of each class.
-
-    Returns:
-        cells and ranks, as given, and the number of each one's group, a class of an image; (C,) each.
-    """
+    """Take the best of each class of an image, by falling rank: their cells, ranks and groups, (C,) each."""
     _, anchors, slots = shape
     group = cells // (anchors * slots) * slots + cells % slots
     order = _falling(rank, group=group)

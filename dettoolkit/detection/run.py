@@ -86,10 +86,7 @@ class DetectionRun(Run):
         return batch_figure(batch, self.classes.names)
 
     def write_predictions(self, predictions: Sequence[Any], out: Path) -> None:
-        """Write the detections in COCO's results format, and draw them beside ground truth.
-
-        The figures are of images spread over the set, and of the worst ones.
-        """
+        """Write COCO's results format, and figures of images spread over the set and of the worst ones."""
         detections = DetectionArrays.concatenate(predictions)
         (out / "predictions.json").write_text(json.dumps(detections.to_results()))
         count, threshold = self.recipe.evaluation.figures, self.recipe.evaluation.threshold

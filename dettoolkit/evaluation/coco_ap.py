@@ -83,10 +83,7 @@ class CocoScores:
     note: str | None
 
     def table(self) -> str:
-        """Return the 12 numbers in words and a line for each class as aligned text.
-
-        Classes without objects are counted, not listed.
-        """
+        """Return the 12 numbers in words and a line for each class that has objects as aligned text."""
         counts = [min(limit, self.max_detections) for limit in (1, 10, self.max_detections)]
         limits = [f"{count} detection{'s' if count > 1 else ''}" for count in counts]
         words = {name: number.words.format(*limits) for name, number in NUMBERS.items()}
@@ -133,7 +130,7 @@ def evaluate_coco(
         1.0
     """
     if max_detections < 1:
-        raise ValueError(f"max_detections is {max_detections}, wanted at least 1 (COCO: 100)")
+        raise ValueError(f"max_detections is {max_detections}, expected at least 1 (COCO: 100)")
     truth = ground_truth
     if not isinstance(truth, GroundTruthArrays):
         truth = GroundTruthArrays.from_coco(truth)
@@ -229,11 +226,11 @@ def _note(truth: GroundTruthArrays, detections: DetectionArrays, *, known: int) 
     elif known == 0:
         sentences.append(
             f"There are no detections on any of the {len(truth.image_ids)} images, so AP is 0: the model is "
-            "hardly trained, or the evaluation's score threshold is too high."
+            "barely trained, or the evaluation's score threshold is too high."
         )
     if known < len(detections):
         sentences.append(
-            f"{len(detections) - known} detections are of categories that the ground truth does not list; "
-            "they were left out."
+            f"{len(detections) - known} detections of categories that are not in the ground truth "
+            "were dropped."
         )
     return " ".join(sentences) or None

@@ -46,10 +46,7 @@ def worst_images(
 def _hits(
     truth: GroundTruthArrays, keys: IntArray, boxes_xywh: FloatArray, scores: FloatArray
 ) -> tuple[BoolArray, BoolArray]:
-    """Tell for each detection whether it hits an object, and whether a crowd covers half of it, bool (n,).
-
-    keys: (n,) image position x number of classes + class position; only equal keys may match.
-    """
+    """Tell, bool (n,), which detections hit an object of their key, and which a crowd covers by half."""
     detection, annotation = _pairs_of_equal_key(keys, truth.images * len(truth.names) + truth.categories)
     overlap, union = _intersection_and_union(boxes_xywh[detection], truth.boxes_xywh[annotation])
     crowd = truth.crowds[annotation]

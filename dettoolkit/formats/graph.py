@@ -88,10 +88,7 @@ def capture(network: nn.Module, manifest: Manifest, final: nn.Module | None = No
 
 
 def refuse_flexible(manifest: Manifest, path: Path, spec: TaskSpec, *, runtime: str) -> None:
-    """Refuse what `refuse` does, and wishes that a file of fixed shapes and plain operators cannot fulfill.
-
-    The model's task may refuse more: see `TaskSpec.check_export`.
-    """
+    """Refuse what `refuse` and the task do, and what fixed shapes and plain operators cannot do."""
     refuse(manifest, path, runtime=runtime)
     export = facts(manifest)
     others = f"the formats {' and '.join(each.name for each in NAMES.values() if each.flexible)} can"
@@ -110,10 +107,7 @@ def refuse_flexible(manifest: Manifest, path: Path, spec: TaskSpec, *, runtime: 
 
 
 def refuse(manifest: Manifest, path: Path, *, runtime: str) -> None:
-    """Refuse to write over files, as the format's own writer might, and 8 bits, both before the long work.
-
-    `runtime` is its name for people.
-    """
+    """Refuse to write over files, as the format's own writer might, and 8 bits, both before the long work."""
     export = facts(manifest)
     for file in NAMES[export.format].files_of(path):
         if file.exists():

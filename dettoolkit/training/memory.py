@@ -34,11 +34,7 @@ def keep_freed_memory() -> bool:
 def check_memory(
     network: nn.Module, input_hw: tuple[int, int], *, batch_size: int, value_bytes: int, trainer: Trainer
 ) -> None:
-    """Refuse a step that cannot fit, before any of it is allocated.
-
-    Raises:
-        ValueError: with the largest batch that might fit.
-    """
+    """Refuse a step that cannot fit, before any of it is allocated, and say which batch might."""
     device = trainer.strategy.root_device
     each = bytes_per_image(network, input_hw) * value_bytes // 4
     memory = memory_of(device) // (1 if device.type == "cuda" else trainer.num_devices)

@@ -98,11 +98,7 @@ class TrainingModule(LightningModule):
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Stop after an epoch that trained on nothing, before it is validated and saved.
-
-        Raises:
-            BadImageError: no batch of the epoch had two images that could be read.
-        """
+        """Stop, by a BadImageError, before an epoch that trained on nothing is validated and saved."""
         ends = self.trainer.is_last_batch or self.trainer.should_stop
         if ends and self.trainer.strategy.reduce_boolean_decision(self._untrained, all=True):
             listing = "\n  ".join(batch["bad_images"])
@@ -195,11 +191,7 @@ class TrainingModule(LightningModule):
         checkpoint["dettoolkit"] = {**self.description, "images_per_step": self.images_per_step}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to resume with steps of another size: rate, epochs and schedule would no longer fit.
-
-        Raises:
-            ValueError: the number of images per step has changed, or a weight is not finite.
-        """
+        """Refuse to resume with steps of another size: rate, epochs and schedule would no longer fit."""
         require_finite(
             checkpoint["state_dict"].items(),
             source="the checkpoint to resume from",

@@ -21,10 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def prepare(name: str, recipe: Recipe, *, pretrained: bool = True) -> Run:
-    """Load the data and build the network of a training.
-
-    Without `pretrained` the weights that the recipe starts from are not needed: a checkpoint brings its own.
-    """
+    """Load the data and build the network of a training; a resumed one's is not `pretrained`."""
     section = recipe.trainer
     seed_everything(section.seed, workers=True, verbose=False)
     if pretrained and is_first_process():

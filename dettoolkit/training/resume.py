@@ -101,11 +101,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def check_changes(changes: Mapping[str, tuple[Any, Any]]) -> None:
-    """Refuse changes that would make another run of it, from the command line or in an edited config.yaml.
-
-    Raises:
-        ValueError: naming each such key with both values.
-    """
+    """Refuse changes that would make another run of it, from the command line or in an edited config.yaml."""
     clashes = [
         f"  {key}: {before!r} in the checkpoint, {after!r} requested"
         for key, (before, after) in changes.items()

@@ -151,10 +151,7 @@ def write_whole(path: Path, content: bytes | memoryview, *, keep: Path | None = 
 
 
 def keep_config(path: Path, text: str) -> None:
-    """Write a run's recipe as it is from now on; a different former one stays beside it as config_1.yaml …
-
-    To be called when the checkpoint has accepted the recipe.
-    """
+    """Write a run's recipe as it is from now on; a different former one stays beside it as config_1.yaml …"""
     if not is_first_process():
         return
     former = path.read_bytes()

@@ -24,10 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 def score_best(run: Run, run_dir: Path) -> Score:
-    """Score the best checkpoint once more and write report and figures.
-
-    All processes take part; the first one's weights are handed to the others before validation.
-    """
+    """Score the best checkpoint once more, in all processes, which get the first one's weights."""
     what = str(run_dir)
     if is_first_process():
         what = str(path := checkpoint_of(run_dir, names=(BEST, LAST)))

@@ -32,10 +32,7 @@ logger = logging.getLogger(__name__)
 def build_trainer(
     section: sections.Trainer, *, run_dir: Path | None, callbacks: Sequence[Callback], steps_done: int = 0
 ) -> Trainer:
-    """Build the Trainer; without a run's folder it writes nothing.
-
-    `steps_done` optimizer steps were made before those of this Trainer, when a run is resumed.
-    """
+    """Build the Trainer; without a run's folder it writes nothing. A resumed run has made `steps_done`."""
     for package, wanted in (("wandb", section.loggers.wandb), ("mlflow", section.loggers.mlflow)):
         if wanted is not None and find_spec(package) is None:
             raise ModuleNotFoundError(
@@ -99,11 +96,7 @@ def _build_loggers(loggers: sections.Loggers, run_dir: Path, steps_done: int) ->
 
 
 def build_callbacks(section: sections.Trainer, run_dir: Path, *, monitor: str | None) -> list[Callback]:
-    """Build checkpoints, progress bar, average and early stopping for a training run.
-
-    `monitor` is the score that says which checkpoint is the best; None where nothing can be scored: then the
-    newest is.
-    """
+    """Build a training's callbacks; `monitor` says which checkpoint is the best, None takes the newest."""
     speed = LogSpeed()
     callbacks: list[Callback] = [
         # The score that decides is the last validation's, so both save after it.
@@ -133,11 +126,7 @@ def build_callbacks(section: sections.Trainer, run_dir: Path, *, monitor: str | 
 
 
 def expect_nodes(trainer: Trainer) -> None:
-    """Describe at once which other nodes the run will wait for, and how they are started.
-
-    Raises:
-        ValueError: nothing says where the first node is, so they would never meet.
-    """
+    """Describe at once which other nodes the run will wait for, and how they are started."""
     if trainer.num_nodes == 1:
         return
     environment = trainer.strategy.cluster_environment  # type: ignore[attr-defined]

@@ -18,10 +18,7 @@ from dettoolkit.inference.jobs.sources import Item
 
 
 class ImageIds:
-    """Find images in a COCO file by name: the whole `file_name`, else its last part if only one has it.
-
-    Of the json the list images (id, file_name, height, width) is used.
-    """
+    """Find images of a COCO file by name: the whole `file_name`, else its last part if only one has it."""
 
     def __init__(self, path: Path) -> None:
         try:

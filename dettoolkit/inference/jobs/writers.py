@@ -36,10 +36,7 @@ class FileName(NamedTuple):
 
 
 def figure_name(name: str, *, video: bool = False) -> FileName:
-    """Return a figure's name, its image's; what ends neither in .jpg, .jpeg nor .png gets .jpg added.
-
-    That of an annotated video ends in .mp4.
-    """
+    """Return a figure's name, its image's or with .jpg added; that of an annotated video ends in .mp4."""
     known = (".mp4",) if video else (".jpg", ".jpeg", ".png")
     own = splitext(name)[1]
     if own.lower() not in known:
