@@ -38,12 +38,7 @@ class SegmentationDataset(ImageDataset):
     """
 
     def __init__(
-        self,
-        *,
-        files: SegmentationFiles,
-        transform: Any,
-        with_instances: bool,
-        **reading: Unpack[Reading],
+        self, *, files: SegmentationFiles, transform: Any, with_instances: bool, **reading: Unpack[Reading]
     ) -> None:
         if with_instances and transform.moves_labels:
             raise ValueError(

@@ -52,7 +52,7 @@ class CocoDetection(ImageDataset):
         problems = []
         height, width = annotations.image_hw[row].tolist()
         if (height, width) not in (hw, (0, 0)):  # 0: neither the json nor the file's header gave one at load
-            text = f"{path} is {hw[0]} x {hw[1]}, the json says {height} x {width} (height x width)"
+            text = f"{path} is {hw[0]} x {hw[1]}, but the JSON says {height} x {width} (height x width)"
             problems.append(Problem("size differs", image_id, None, text))
         mine = slice(*annotations.offsets[row : row + 2])
         boxes = annotations.boxes_xywh[mine]

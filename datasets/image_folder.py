@@ -47,9 +47,9 @@ class ImageFolderFiles:
         files = sorted((path[start:].replace(os.sep, "/") for path in walk), key=_folder_by_folder)
         folders = sorted(entry.name for entry in folder.iterdir() if _is_class(entry, walk))
         if not folders:
-            hint = ". ImageNet's validation images are unpacked so: move each into the folder of its class"
+            hint = ". ImageNet's validation images come in this form: move each into its class folder"
             there = f"{len(files)} files and no folder{hint}" if files else "nothing"
-            raise FileNotFoundError(f"{folder} needs a folder of images for each class; it has {there}")
+            raise FileNotFoundError(f"{folder} needs one folder of images per class, but has {there}")
         pictures = {path for path in files if path.lower().endswith(ENDINGS)}
         paths = [path for path in files if "/" in path and path in pictures]
         if not paths:
@@ -62,8 +62,8 @@ class ImageFolderFiles:
         empty = np.flatnonzero(np.bincount(labels, minlength=len(folders)) == 0)
         problems = DataReport(folder)
         for kind, found in (
-            ("image of no class", [path for path in files if "/" not in path and path in pictures]),
-            ("file is no image", [path for path in files if "/" in path and path not in pictures]),
+            ("image outside class folders", [path for path in files if "/" not in path and path in pictures]),
+            ("not an image", [path for path in files if "/" in path and path not in pictures]),
             ("class without images", [folders[label] for label in empty]),
         ):
             problems.add(kind, values=[[str(folder / path)] for path in found])
@@ -81,7 +81,7 @@ class ImageFolderFiles:
         """Number the classes as a network does, which has them by name; it must have them all."""
         if list(class_names) == self.class_names:
             return self
-        remedy = "Name the folders as its classes (data.names as it had)"
+        remedy = "Name the folders like its classes (with the same data.names)"
         match_names(class_names, self.class_names, whose=whose, path=self.path, remedy=remedy, may_lack=True)
         number = {name: label for label, name in enumerate(class_names)}
         labels = np.array([number[name] for name in self.class_names])[self.labels]
@@ -104,7 +104,7 @@ def read_names(path: Path) -> dict[str, str]:
         if folder and (not name or folder in called):
             what = "has two names" if name else "has no name after it"
             raise ValueError(
-                f"{path}:{number}: '{folder}' {what}: write a line for each class, its folder, a space and "
+                f"{path}:{number}: '{folder}' {what}: write one line per class: its folder, a space and "
                 "its name"
             )
         if folder:

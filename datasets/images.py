@@ -159,8 +159,8 @@ def check_size(hw: tuple[int, int], *, max_megapixels: float) -> None:
 
 def _beyond(max_megapixels: float) -> str:
     return (
-        f"more than the limit of {max_megapixels:g} megapixels allows: raise it by data.max_megapixels in a "
-        "recipe, --max-megapixels of predict, or max_megapixels in Python"
+        f"more than the limit of {max_megapixels:g} megapixels allows: raise it with data.max_megapixels in "
+        "a recipe, --max-megapixels in predict, or max_megapixels in Python"
     )
 
 
@@ -180,7 +180,7 @@ def damage(data: bytes) -> str | None:
         whole = _png_has_end(data)
     else:
         return None
-    return None if whole else f"file is cut short or damaged ({len(data)} bytes, no end-of-image marker)"
+    return None if whole else f"file is truncated or damaged ({len(data)} bytes, no end-of-image marker)"
 
 
 def decode(data: bytes, flags: int, *, max_megapixels: float = MAX_MEGAPIXELS) -> NDArray[Any]:

@@ -290,7 +290,7 @@ def test_refused_override_leaves_a_run_that_resumes(
     before = files(run)
     for changes, told in (
         (["trainer.accumulate=1"], "trained with 4 images per step, but this would be 2"),
-        (["trainer.accumulate=1", "data.batch_size=4"], "written in mid-epoch with batch_size 2"),
+        (["trainer.accumulate=1", "data.batch_size=4"], "in the middle of an epoch with batch_size 2"),
     ):
         assert cli_train(["--resume", str(run), *changes]) == 2
         assert told in capsys.readouterr().err

@@ -155,7 +155,7 @@ def test_no_data_set_says_where_to_get_one(train_error: Errors, tmp_path: Path) 
     assert f"error:\nno COCO data set at data.root={tmp_path / 'coco'}. Expected:\n" in error
     assert f"  {tmp_path}/coco/annotations/train.json   (missing)\n" in error
     assert f"tools/download_coco.py {tmp_path / 'coco'}" in error
-    assert "To try the embedded data instead: tools/train.py RECIPE configs/overlays/scenes.yaml" in error
+    assert "To try generated scenes instead: tools/train.py RECIPE configs/overlays/scenes.yaml" in error
     assert not (tmp_path / "runs").exists()
 
 
@@ -183,7 +183,7 @@ def test_category_beyond_the_list_is_counted_and_listed(
     data = tiny.write(tmp_path / "coco")
     edited(data, "train", lambda content: content["annotations"][3].update(category_id=90))
     assert cli.train([str(tiny.recipe), f"data.root={data}", "--check"]) == 0
-    assert "unknown category: 1 (annotation left out)" in caplog.text
+    assert "unknown category: 1 (annotation dropped)" in caplog.text
     assert "image id 20, annotation id 4" in caplog.text
     assert "7 boxes" in capsys.readouterr().out
 
@@ -198,7 +198,7 @@ def test_truncated_jpeg_is_named_with_its_id(
     path.write_bytes(path.read_bytes()[:-300])
     edited(data, "train", lambda content: content["images"][4].update(file_name="5.jpg"))
     error = train_error(f"data.root={data}", f"data.workers={workers}", "evaluation.figures=0")
-    reason = f"file is cut short or damaged ({path.stat().st_size} bytes, no end-of-image marker)"
+    reason = f"file is truncated or damaged ({path.stat().st_size} bytes, no end-of-image marker)"
     remedy = "Repair or remove it, or skip such images with data.on_bad_image=skip"
     assert error == f"error: {path}: image id 50: {reason}. {remedy}\n"
 
@@ -371,7 +371,7 @@ def test_training_says_that_a_class_head_of_another_size_starts_fresh(
     weights = f"model.weights={tiny_run / 'checkpoints' / 'best.ckpt'}"
     assert cli.train([str(tiny.recipe), weights, f"data.root={data}", "--check"]) == 0
     assert (
-        "tensors have another size in the file and start fresh: heads.detection.class_predictors.0.1."
+        "different size in the file and are newly initialized: heads.detection.class_predictors.0.1."
         in caplog.text
     )
 
@@ -385,7 +385,7 @@ def test_what_is_no_source_is_refused(
     assert f"runs with checkpoints: {tiny_run}" in evaluate_error(tiny_run.parents[1])
     bare = tmp_path / "bare.pth"
     torch.save({"weight": torch.zeros(2)}, bare)
-    assert "holds no dettoolkit run: its recipe and class names are missing" in evaluate_error(bare)
+    assert "not a dettoolkit checkpoint: recipe and class names are missing" in evaluate_error(bare)
     bare.write_bytes(b"nothing of ours")
     assert "bare.pth cannot be loaded safely" in evaluate_error(bare)
     assert "has no weights to evaluate: set model.weights" in evaluate_error(

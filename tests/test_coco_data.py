@@ -309,11 +309,11 @@ class TestErrors:
         ("content", "message"),
         [
             ("", r"instances.json is empty \(0 bytes\)"),
-            ("{'images': []}", r"is not valid json: .*starts with b\"{'images'"),
-            ('{"images": [', "is not valid json: .*fetch or export it again"),
-            (b"\xff\xd8\xff\xe0", "is not valid json"),
+            ("{'images': []}", r"is not valid JSON: .*starts with b\"{'images'"),
+            ('{"images": [', "is not valid JSON: .*download or export it again"),
+            (b"\xff\xd8\xff\xe0", "is not valid JSON"),
             ("3", "holds a int, not an object"),
-            ([{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}], "a detector's results"),
+            ([{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}], "maybe results"),
             ({"imgHeight": 1024, "imgWidth": 2048, "objects": []}, "it has imgHeight.*as Cityscapes"),
             (document(images={"7": "a.jpg"}), "images is a dict, not a list"),
         ],
@@ -407,7 +407,7 @@ class TestErrors:
         (tmp_path / "coco/train2017").mkdir(parents=True)
         (tmp_path / "coco/annotations").mkdir()
         (tmp_path / "coco/annotations/train.json").touch()
-        listing = r"is incomplete(?s:.*)json files there: annotations.train.json"
+        listing = r"is incomplete(?s:.*)JSON files: annotations.train.json"
         with pytest.raises(FileNotFoundError, match=listing):
             check_root(tmp_path / "coco", expected=expected, layout="coco")
         check_root(tmp_path / "coco", expected=["train2017", "annotations/train.json"], layout="coco")
@@ -469,11 +469,11 @@ class TestImages:
         path = tmp_path / "cut.jpg"
         for size in np.linspace(1, len(whole) - 1, 60).astype(int).tolist():
             path.write_bytes(whole[:size])
-            with pytest.raises(BadImageError, match=r"cut short or damaged|cannot be decoded"):
+            with pytest.raises(BadImageError, match=r"truncated or damaged|cannot be decoded"):
                 read_image(path)
             # An interrupted copy: the right length, but zeros.
             path.write_bytes(whole[:size] + b"\0" * (len(whole) - size))
-            with pytest.raises(BadImageError, match=r"cut short or damaged|cannot be decoded"):
+            with pytest.raises(BadImageError, match=r"truncated or damaged|cannot be decoded"):
                 read_image(path)
 
     def test_jpeg_with_bytes_after_its_end(self, picture, tmp_path):
@@ -491,7 +491,7 @@ class TestImages:
         start = whole.index(b"\xff\xd9") + 2
         for size in (start, start + 10, (start + len(whole)) // 2, len(whole) - 2):
             path.write_bytes(whole[:size])
-            with pytest.raises(BadImageError, match=r"cut short or damaged|cannot be decoded"):
+            with pytest.raises(BadImageError, match=r"truncated or damaged|cannot be decoded"):
                 read_image(path)
 
     def test_png_cut_or_with_a_tail(self, picture, tmp_path):
@@ -501,7 +501,7 @@ class TestImages:
         assert read_image(path).shape == (80, 120, 3)
         for size in (20, 100, len(whole) // 2, len(whole) - 6):
             path.write_bytes(whole[:size])
-            with pytest.raises(BadImageError, match="cut short"):
+            with pytest.raises(BadImageError, match="truncated"):
                 read_image(path)
 
     @pytest.mark.parametrize(
@@ -584,7 +584,7 @@ class TestSamples:
             annotations.problems.record(batch["problems"])
         summary = annotations.problems.summary()
         assert "size differs: 2 (the size of the file is used; boxes are not rescaled)" in summary
-        assert f"image id 7: {annotations.image_path(0)} is 20 x 60, the json says 40 x 60" in summary
+        assert f"image id 7: {annotations.image_path(0)} is 20 x 60, but the JSON says 40 x 60" in summary
         assert batch["boxes_xyxy"][1, 0].tolist() == [0, 0, 30, 20]  # clipped to the 20 rows there are
 
     def test_json_smaller_than_the_file_loses_no_box(self, load, tmp_path):
@@ -598,7 +598,7 @@ class TestSamples:
         path = tmp_path / "images/7.jpg"
         path.write_bytes(path.read_bytes()[:-50])
         data = detection(load(document()))
-        message = rf"{re.escape(str(path))}: image id 7: file is cut short .*data.on_bad_image=skip"
+        message = rf"{re.escape(str(path))}: image id 7: file is truncated .*data.on_bad_image=skip"
         with pytest.raises(BadImageError, match=message):
             data[0]
         with pytest.raises(BadImageError, match=r"3.jpg: image id 3: file does not exist\. Repair"):

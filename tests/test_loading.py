@@ -102,13 +102,13 @@ def test_what_is_no_path_is_refused(model):
 @pytest.mark.parametrize("model", ["", "\0", "best\0.ckpt", "\udcff", "a" * 5000])
 def test_a_path_that_cannot_be_is_refused(model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises((ValueError, OSError), match=r"(?i)neither a checkpoint|an empty path|name too long"):
+    with pytest.raises((ValueError, OSError), match=r"(?i)neither a checkpoint|path is empty|name too long"):
         load(model)
 
 
 def test_a_bare_state_dict_is_refused(tmp_path):
     torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "weights.pth")
-    with pytest.raises(ValueError, match="holds no dettoolkit run: its recipe and class names are missing"):
+    with pytest.raises(ValueError, match="not a dettoolkit checkpoint: recipe and class names are missing"):
         load(tmp_path / "weights.pth")
 
 
@@ -202,6 +202,6 @@ def test_the_package_gives_load_and_imports_nothing_before_it_is_asked(tmp_path)
 @pytest.mark.parametrize("threads", [0, -1, 100_000, 1.5, "2", True, 10**30])
 def test_threads_that_no_machine_starts_are_refused(tmp_path, threads):
     (tmp_path / "model.onnx").write_bytes(b"")
-    with pytest.raises(ValueError, match=rf"threads={threads!r}: wanted a whole number from 1 to \d+"):
+    with pytest.raises(ValueError, match=rf"threads={threads!r}: expected an integer from 1 to \d+"):
         engines.open_engine(tmp_path / "model.onnx", outputs=(), threads=threads)
     assert engines.check_threads(2) == 2

@@ -102,7 +102,7 @@ def test_a_video_and_a_folder_with_damage(tiny, tiny_run, tmp_path, capsys):
     assert files(tmp_path / "out/figures") == ["clip.mp4"]
     told = capsys.readouterr().out
     assert "1 could not be read:\n" in told
-    assert f"{folder / 'a.jpg'}: file is cut short or damaged" in told
+    assert f"{folder / 'a.jpg'}: file is truncated or damaged" in told
     assert run(*given, tmp_path / "strict", "--strict") == 1
     assert run(tiny_run, folder / "a.jpg", "--out", tmp_path / "none") == 1
 
@@ -138,10 +138,10 @@ def test_a_classifiers_shards_and_what_it_has_not(
     assert "can be made into csv, parquet" in capsys.readouterr().err
     for more, text in (
         (["--threshold", 0.5], "a classifier has no threshold: omit --threshold 0.5"),
-        (["--classes", "disc"], "classes cannot be chosen of classification"),
+        (["--classes", "disc"], "classification does not support --classes"),
         (
             ["--save", "masks"],
-            "cannot save 'masks' of classification: choose from figures, json, csv",
+            "cannot save 'masks' for classification: choose from figures, json, csv",
         ),
     ):
         assert text in errors(*given, *more, "--out", tmp_path / "none")
@@ -173,19 +173,19 @@ def test_a_schedulers_signal_says_how_to_resume(tiny, tiny_run, tmp_path):
 @pytest.mark.parametrize(
     ("given", "text"),
     [
-        (["{run}", "nowhere.jpg"], "nowhere.jpg does not exist: give an image"),
+        (["{run}", "nowhere.jpg"], "nowhere.jpg does not exist: use an image"),
         (["nowhere.ckpt", "{image}"], "nowhere.ckpt"),
         (["nowhere.onnx", "{image}"], "nowhere.onnx does not exist"),
         (["{run}", "{image}", "--threshold", "50"], "--threshold 50.0: expected a score from 0 to 1"),
-        (["{run}", "{image}", "--save", "figures,masks"], "cannot save 'masks' of detection: choose from"),
-        (["{run}", "{image}", "--save", "png"], "cannot save 'png' of detection: choose from figures, json"),
+        (["{run}", "{image}", "--save", "figures,masks"], "cannot save 'masks' for detection: choose from"),
+        (["{run}", "{image}", "--save", "png"], "cannot save 'png' for detection: choose from figures, json"),
         (["{run}", "{image}", "--classes", "dog"], "no class 'dog': the model has box, bar"),
         (["{run}", "{image}", "--annotations", "nowhere.json"], "nowhere.json: No such file"),
         (["{run}", "foo://bucket/x"], "foo://bucket/x cannot be read: Protocol not known: foo"),
         (["{run}", "webcam", "--resume", "x"], "a camera or a stream cannot be resumed"),
         (["--merge", "nowhere"], "nowhere holds no prediction job"),
-        (["{run}", "{image}", "--threads", "100000"], "threads=100000: wanted a whole number from 1 to "),
-        (["{run}", "{image}", "--workers", "100000"], "workers=100000: wanted a whole number from 1 to "),
+        (["{run}", "{image}", "--threads", "100000"], "threads=100000: expected an integer from 1 to "),
+        (["{run}", "{image}", "--workers", "100000"], "workers=100000: expected an integer from 1 to "),
     ],
 )
 def test_errors_are_sentences(tiny, tiny_run, tmp_path, monkeypatch, errors, given, text):
@@ -288,11 +288,11 @@ def test_a_name_that_is_not_utf8_costs_nothing(tiny, tiny_run, tmp_path, monkeyp
 def test_another_job_in_the_folder_is_refused(tiny, tiny_run, tmp_path, errors):
     given = [tiny_run, tiny.data / "val", "--limit", 2]
     assert run(*given, "--out", tmp_path / "out") == 0
-    assert "has results already: resume it with --resume" in errors(*given, "--out", tmp_path / "out")
-    assert "limit is 3, there 2" in errors(*given[:2], "--limit", 3, "--resume", tmp_path / "out")
+    assert "already has results: resume it with --resume" in errors(*given, "--out", tmp_path / "out")
+    assert "limit is 3 here, 2 there" in errors(*given[:2], "--limit", 3, "--resume", tmp_path / "out")
     (tmp_path / "other").mkdir()
     (tmp_path / "other/file").write_text("mine")
-    assert "has files already, of no prediction job" in errors(*given, "--out", tmp_path / "other")
+    assert "contains files that belong to no prediction job" in errors(*given, "--out", tmp_path / "other")
 
 
 def test_the_count_of_images_ends_with_the_job():

@@ -136,7 +136,7 @@ def test_a_checkpoint_of_another_version_is_refused(
 def test_what_is_no_checkpoint_of_ours_is_refused(tmp_path: Path) -> None:
     bare, damaged, evil = tmp_path / "bare.pth", tmp_path / "damaged.ckpt", tmp_path / "evil.ckpt"
     torch.save({"conv.weight": torch.zeros(3)}, bare)
-    with pytest.raises(ValueError, match=r"bare.pth holds no dettoolkit run: .*bare state dict can start"):
+    with pytest.raises(ValueError, match=r"bare.pth is not a dettoolkit checkpoint: .*bare state dict"):
         read_checkpoint(bare)
     damaged.write_bytes(bare.read_bytes()[:-200])
     with pytest.raises(ValueError, match=r"damaged.ckpt cannot be loaded safely .*damaged"):

@@ -53,7 +53,7 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "thesis.txt").write_text("mine")
     with pytest.raises(
-        FileExistsError, match=r"data holds files that are not generated scenes \(thesis.txt\): choose"
+        FileExistsError, match=r"data contains files that are not generated scenes \(thesis.txt\): choose"
     ):
         write_scenes(tmp_path / "data", **SMALL)
     with pytest.raises(FileExistsError, match=r"but is a file: choose another data.root"):
@@ -64,7 +64,7 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
 def test_damaged_sets_are_refused(tmp_path: Path) -> None:
     write_scenes(tmp_path / "data", **SMALL)
     (tmp_path / "data" / "val2017").rename(tmp_path / "elsewhere")
-    with pytest.raises(FileExistsError, match=r"val2017 is gone: choose another data.root, or delete"):
+    with pytest.raises(FileExistsError, match=r"val2017 is missing: choose another data.root, or delete"):
         write_scenes(tmp_path / "data", **SMALL)
     (tmp_path / "data" / "scenes.json").write_text("{")
     with pytest.raises(FileExistsError, match=r"scenes.json is unreadable"):
@@ -209,4 +209,4 @@ val: {images: val2017, annotations: annotations/instances_val2017.json}}"
     assert f"--check data.root={typo}" in told
     assert not typo.exists()
     assert cli.train([str(tiny.recipe), *scenes, f"data.root={tmp_path / 'made'}", "--check"]) == 0
-    assert f"generated 2 scenes to train on and 1 to validate on in {tmp_path / 'made'}" in caplog.text
+    assert f"generated 2 training and 1 validation scenes in {tmp_path / 'made'}" in caplog.text

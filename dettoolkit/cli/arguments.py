@@ -37,9 +37,7 @@ def adder(group: argparse._ActionsContainer) -> Callable[..., None]:
 
 
 def run(
-    parser: argparse.ArgumentParser,
-    argv: Sequence[str] | None,
-    command: Callable[[argparse.Namespace], int],
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None, command: Callable[[argparse.Namespace], int]
 ) -> int:
     """Parse a command line and run the command; return its exit status."""
     parser.add_argument("--traceback", action="store_true", default=False, help="show an error's traceback")

@@ -73,8 +73,16 @@ def _export_demo(options: argparse.Namespace) -> int:
         raise ValueError("specify a run and --out DIR for a new demo, or --serve DIR for an existing one")
     elif served is None:
         raise ValueError("specify the demo folder: --serve DIR")
-    if options.serve is not None:
-        _serve(served, options.port)
+    if options.serve is None:
+        return 0
+    from dettoolkit.demo.server import address, make_server
+
+    with make_server(served, options.port) as server:
+        print(f"serving {served} at {address(server)} (press Ctrl-C to stop)", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print()
     return 0
 
 
@@ -127,14 +135,3 @@ def _export(options: argparse.Namespace, recipe: Recipe, out: Path) -> Path:
     done = export(options.model, out, request, recipe=recipe)
     print(f"{done.report.table()}\n")
     return done.path
-
-
-def _serve(folder: Path, port: int) -> None:
-    from dettoolkit.demo.server import address, make_server
-
-    with make_server(folder, port) as server:
-        print(f"serving {folder} at {address(server)} (press Ctrl-C to stop)", flush=True)
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            print()

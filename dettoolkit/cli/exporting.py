@@ -36,6 +36,10 @@ unless --images are given)"""
 
 def export(argv: Sequence[str] | None = None) -> int:
     """Export a run or a checkpoint."""
+    from dettoolkit.export.report import error_kinds
+    from dettoolkit.tasks import TASKS
+
+    names = dict.fromkeys(name for spec in TASKS for name in error_kinds(spec))
     # What is not given is left out, so that the defaults stand in one place: export.request.
     parser = command_parser(
         "export",
@@ -45,12 +49,7 @@ def export(argv: Sequence[str] | None = None) -> int:
         argument_default=argparse.SUPPRESS,
     )
     add = adder(parser)
-    add(
-        "source",
-        "source",
-        "run folder (its best checkpoint is exported) or checkpoint",
-        type=Path,
-    )
+    add("source", "source", "run folder (its best checkpoint is exported) or checkpoint", type=Path)
     add("extras", "extras", OVERRIDES, nargs="*")
     parser.add_argument("--format", choices=NAMES, help=f"file format (default: {DEFAULT})")
     ending = NAMES[DEFAULT].ending
@@ -64,17 +63,9 @@ def export(argv: Sequence[str] | None = None) -> int:
     add("--images", "DIR", "images for the comparison with PyTorch (default: the validation set)", type=Path)
     add("--limit", "N", "maximum number of these images (default: 32)", type=int)
     add("--metric", None, METRIC_HELP, action=argparse.BooleanOptionalAction)
-    errors = f"maximum allowed error, one of: {', '.join(_errors())}"
+    errors = f"maximum allowed error, one of: {', '.join(names)}"
     add("--tolerance", "NAME=X", errors, action="append", type=_tolerance, dest="tolerances")
     return run(parser, argv, _export)
-
-
-def _errors() -> list[str]:
-    """List the errors that files of any task are judged by."""
-    from dettoolkit.export.report import error_kinds
-    from dettoolkit.tasks import TASKS
-
-    return list(dict.fromkeys(name for spec in TASKS for name in error_kinds(spec)))
 
 
 def _batch(text: str) -> int | None:

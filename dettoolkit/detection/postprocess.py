@@ -97,7 +97,7 @@ def _check(class_logits: Tensor, box_deltas: Tensor, anchors_xyxy: Tensor, first
     fits = box_deltas.shape == (images, anchors, 4) and anchors_xyxy.shape == (anchors, 4)
     if slots <= first or not fits:
         raise ValueError(
-            f"postprocess wants class_logits (N, A, K + {first}) with K >= 1, box_deltas (N, A, 4) and "
+            f"postprocess expects class_logits (N, A, K + {first}) with K >= 1, box_deltas (N, A, 4) and "
             f"anchors_xyxy (A, 4), got {tuple(class_logits.shape)}, {tuple(box_deltas.shape)} and "
             f"{tuple(anchors_xyxy.shape)}; compute the default boxes for this input size and head"
         )

@@ -227,7 +227,7 @@ def match_classes(classes: Classes, annotations: CocoAnnotations, *, whose: str)
     ids = dict(zip(annotations.class_names, annotations.category_ids, strict=True))
     ids.pop(GAP, None)  # slots of the id map that no category has
     wanted = [name for name in classes.names if name != GAP]
-    remedy = "Score it on a file with its own classes"
+    remedy = "Evaluate it on a file with its own classes"
     match_names(wanted, list(ids), whose=whose, path=annotations.path, remedy=remedy)
     unused = min([0, *ids.values()]) - 1  # an id that no category has
     return [int(ids.get(name, unused)) for name in classes.names]
@@ -270,11 +270,7 @@ def ground_truth_of(annotations: CocoAnnotations) -> GroundTruthArrays:
 
 
 def build_task(
-    recipe: DetectionRecipe,
-    network: Network,
-    *,
-    category_ids: Sequence[int],
-    ground_truth: GroundTruthArrays,
+    recipe: DetectionRecipe, network: Network, *, category_ids: Sequence[int], ground_truth: GroundTruthArrays
 ) -> DetectionTask:
     """Compose network, losses, post-processing and evaluation."""
     detector = detector_of(recipe.model)

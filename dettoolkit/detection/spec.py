@@ -53,7 +53,7 @@ class Decoding:
 
     def __post_init__(self) -> None:
         if self.activation == "softmax" and not self.background:
-            raise ManifestError("softmax without a background finds an object in every default box")
+            raise ManifestError("softmax without a background class finds an object in every default box")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ class DetectionSection(Decoding, Section):
         Decoding.__post_init__(self)
         boxes = sum(level.grid_hw[0] * level.grid_hw[1] * len(level.sizes) for level in self.levels)
         if boxes > MAX_BOXES:
-            raise ManifestError(f"levels make {boxes} default boxes, where {MAX_BOXES} are the most")
+            raise ManifestError(f"levels have {boxes} default boxes, more than the maximum of {MAX_BOXES}")
 
     @property
     def default_threshold(self) -> float:
@@ -88,11 +88,11 @@ class DetectionSpec(TaskSpec):
     final_outputs = ("boxes_xyxy", "scores", "labels", "counts")
     errors: ClassVar[Mapping[str, ErrorKind]] = {
         "detections": ErrorKind(
-            meaning="the fraction of detections without a partner is",
+            meaning="the fraction of unmatched detections is",
             max={"exact": 0.01, "resized": 0.03, "quantized": 0.25},
         ),
         "shown_detections": ErrorKind(
-            meaning="the fraction of detections without a partner, of those that are shown by default, is",
+            meaning="the fraction of unmatched detections above the default threshold is",
             max={"exact": 0.005, "resized": 0.03, "quantized": 0.1},
             required=False,
         ),

@@ -52,7 +52,7 @@ def load_weights(
         for what, found, separator in (
             ("missing in the file", missing, ", "),
             ("in the file only", surplus, ", "),
-            ("of another shape", refused, "; "),
+            ("of a different shape", refused, "; "),
         ):
             more = f" … and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
             if found:
@@ -60,7 +60,7 @@ def load_weights(
         raise ValueError("\n".join([*lines, f"  {remedy}"]))
     if differs:
         logger.warning(
-            "%s: %d tensors have another size in the file and start fresh: %s",
+            "%s: %d tensors have a different size in the file and are newly initialized: %s",
             source,
             len(differs),
             "; ".join(f"{key} {theirs} -> {ours}" for key, (theirs, ours) in differs.items()),
@@ -146,6 +146,6 @@ def load_pretrained(network: Network, model: Model, *, torchvision_model: str, e
     if replaced and exact is not None:
         classes = ", ".join(str(head.num_classes) for head in network.heads.values())
         raise ValueError(
-            f"{model.weights} predicts another number of classes than the {classes} of the data set "
-            f"({len(replaced)} tensors of another size): score it on data of its own classes; {exact}"
+            f"{model.weights} predicts a different number of classes than the {classes} of the data "
+            f"set ({len(replaced)} tensors differ in size): evaluate it on data with its own classes; {exact}"
         )
