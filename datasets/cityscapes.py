@@ -42,7 +42,7 @@ class SegmentationDataset(ImageDataset):
     ) -> None:
         if with_instances and transform.moves_labels:
             raise ValueError(
-                "with_instances=True needs a transform that leaves labels as they are: give EvalTransform"
+                "with_instances=True needs a transform that leaves labels as they are: use EvalTransform"
             )
         super().__init__(transform=transform, **reading)
         self.files = files

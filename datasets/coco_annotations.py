@@ -101,7 +101,7 @@ def _drop_duplicate_images(columns: Columns, report: DataReport) -> Columns:
         return columns
     report.add(
         "duplicate image id",
-        template="another image with this id, {}, is left out",
+        template="another image with this id, {}, is dropped",
         values=[[columns.file_names[row]] for row in dropped],
         image_ids=columns.image_ids[dropped],
     )

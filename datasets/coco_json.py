@@ -114,7 +114,7 @@ def _read(path: Path) -> _Document:
             )
         found = sorted(each.name for each in path.parent.glob("*.json"))
         raise FileNotFoundError(
-            f"{path} does not exist; {path.parent} holds {', '.join(found[:20]) or 'no JSON file'}. Correct "
+            f"{path} does not exist; {path.parent} has {', '.join(found[:20]) or 'no JSON file'}. Correct "
             "data.*.annotations"
         )
     with open_regular(path) as file:

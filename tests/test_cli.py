@@ -222,7 +222,7 @@ def test_resume_refuses_what_would_be_another_run(
     tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.train(["--resume", str(tmp_path), "trainer.max_epochs=9"]) == 2
-    assert f"error: {tmp_path} is no run's folder: it has no config.yaml" in capsys.readouterr().err
+    assert f"error: {tmp_path} is not a run folder: it has no config.yaml" in capsys.readouterr().err
     before = (tiny_run / "metrics.csv").read_bytes()
     arguments = ["model.backbone.width=0.5", "optim.lr=0.2", "trainer.max_epochs=9"]
     assert cli.train(["--resume", str(tiny_run), *arguments]) == 2

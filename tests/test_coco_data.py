@@ -170,7 +170,7 @@ class TestLoad:
         assert data.image_ids.tolist() == [7, 3, 5]
         assert data.image_path(1).name == "3.jpg"
         assert "duplicate image id: 1" in data.problems.summary()
-        assert "image id 3: another image with this id, other.jpg, is left out" in data.problems.summary()
+        assert "image id 3: another image with this id, other.jpg, is dropped" in data.problems.summary()
 
     def test_sizes_that_the_json_lacks_come_from_the_headers(self, load, tmp_path):
         write_images(tmp_path / "images", (7, 3))
@@ -312,7 +312,7 @@ class TestErrors:
             ("{'images': []}", r"is not valid JSON: .*starts with b\"{'images'"),
             ('{"images": [', "is not valid JSON: .*download or export it again"),
             (b"\xff\xd8\xff\xe0", "is not valid JSON"),
-            ("3", "holds a int, not an object"),
+            ("3", "contains a int, not an object"),
             ([{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}], "maybe results"),
             ({"imgHeight": 1024, "imgWidth": 2048, "objects": []}, "it has imgHeight.*as Cityscapes"),
             (document(images={"7": "a.jpg"}), "images is a dict, not a list"),
@@ -376,7 +376,7 @@ class TestErrors:
         (tmp_path / "annotations").mkdir()
         (tmp_path / "annotations/instances_train2017.json").touch()
         with pytest.raises(
-            FileNotFoundError, match=r"val.json does not exist; .* holds instances_train2017.json"
+            FileNotFoundError, match=r"val.json does not exist; .* has instances_train2017.json"
         ):
             CocoAnnotations.load(tmp_path / "annotations/val.json", images=tmp_path, label_map="contiguous")
         with pytest.raises(

@@ -194,7 +194,7 @@ def test_samples_are_spread_evenly(tmp_path):
     assert len(choose_samples(folder, 50)) == 11
     assert choose_samples(folder / "sub" / "7.jpg", 3) == [folder / "sub" / "7.jpg"]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="holds no images"):
+    with pytest.raises(ValueError, match="contains no images"):
         choose_samples(tmp_path / "empty", 3)
 
 
@@ -440,7 +440,7 @@ def test_the_command_makes_a_demo_of_an_exported_file(tmp_path, model, runtime, 
         picture(tmp_path / "figures" / f"{width}.png", width)
     arguments = [str(model), "--out", str(tmp_path / "demo"), "--ort-web", str(runtime)]
     assert export_demo(arguments) == 2
-    assert "name a folder of them with --images, or give --samples 0" in capsys.readouterr().err
+    assert "folder with --images, or use --samples 0" in capsys.readouterr().err
     assert export_demo([*arguments, "--images", str(tmp_path / "figures"), "--samples", "2"]) == 0
     assert ": dettoolkit export-demo --serve" in capsys.readouterr().out
     described = json.loads((tmp_path / "demo" / "demo.json").read_text())

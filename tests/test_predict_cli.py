@@ -135,7 +135,7 @@ def test_a_classifiers_shards_and_what_it_has_not(
     assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     with pytest.raises(SystemExit):
         predict(["--merge", str(tmp_path / "out"), "--save", "coco"])
-    assert "can be made into csv, parquet" in capsys.readouterr().err
+    assert "can be merged into csv, parquet" in capsys.readouterr().err
     for more, text in (
         (["--threshold", 0.5], "a classifier has no threshold: omit --threshold 0.5"),
         (["--classes", "disc"], "classification does not support --classes"),
@@ -182,8 +182,8 @@ def test_a_schedulers_signal_says_how_to_resume(tiny, tiny_run, tmp_path):
         (["{run}", "{image}", "--classes", "dog"], "no class 'dog': the model has box, bar"),
         (["{run}", "{image}", "--annotations", "nowhere.json"], "nowhere.json: No such file"),
         (["{run}", "foo://bucket/x"], "foo://bucket/x cannot be read: Protocol not known: foo"),
-        (["{run}", "webcam", "--resume", "x"], "a camera or a stream cannot be resumed"),
-        (["--merge", "nowhere"], "nowhere holds no prediction job"),
+        (["{run}", "webcam", "--resume", "x"], "a camera or stream cannot be resumed"),
+        (["--merge", "nowhere"], "nowhere has no prediction job"),
         (["{run}", "{image}", "--threads", "100000"], "threads=100000: expected an integer from 1 to "),
         (["{run}", "{image}", "--workers", "100000"], "workers=100000: expected an integer from 1 to "),
     ],

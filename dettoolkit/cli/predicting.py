@@ -50,7 +50,7 @@ def _predict(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
     if before is not None and shard.of != before.shards:
         parser.error(
             f"the job in {options.resume} has {before.shards} shards: "
-            + (f"give --shard I/{before.shards}" if before.shards > 1 else "omit --shard")
+            + (f"use --shard I/{before.shards}" if before.shards > 1 else "omit --shard")
         )
     return _run(options, before, shard)
 
