@@ -14,11 +14,7 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 
 from dettoolkit.classification.decode import best_classes
-from dettoolkit.evaluation.top_k import (
-    ClassificationArrays,
-    ClassificationScores,
-    evaluate_classification,
-)
+from dettoolkit.evaluation.top_k import ClassificationArrays, ClassificationScores, evaluate_classification
 from dettoolkit.run import Batch, Task
 
 Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]

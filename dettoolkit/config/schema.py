@@ -102,12 +102,8 @@ class KeyCheck:
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []  # unknown keys
-        self.unset: dict[
-            str, Origin
-        ] = {}  # keys that a later null gave their default back, as it has no null
-        self.fields: dict[
-            str, FieldInfo
-        ] = {}  # the schema of every dotted key of the sections that are there
+        self.unset: dict[str, Origin] = {}  # keys to which a later null gave their default back
+        self.fields: dict[str, FieldInfo] = {}  # by dotted key, of the sections that are there
         self.recipe: type[Recipe] = any_recipe()  # the task's, once the model's type has told it
 
     def clean(self, root: Entry) -> Entry:
