@@ -95,7 +95,7 @@ def test_what_is_not_there_is_named(tmp_path, tiny_run):
 )
 def test_what_is_no_path_is_refused(model):
     name = type(model).__name__
-    with pytest.raises(TypeError, match=rf"load takes the path of .*, not .*{name}"):
+    with pytest.raises(TypeError, match=rf"load expects the path of .*, not .*{name}"):
         load(model)
 
 
@@ -126,7 +126,7 @@ class FakeFormat:
     def read_text(self, path):
         return path.read_text()
 
-    def open_engine(self, path, *, outputs, threads):
+    def Engine(self, path, *, outputs, threads):
         self.outputs, self.threads = outputs, threads
         return self
 
@@ -141,7 +141,7 @@ class FakeFormat:
 @pytest.fixture
 def exported(monkeypatch, tiny_run, tmp_path):
     module = FakeFormat()
-    monkeypatch.setattr(engines, "module_of", lambda path: module)
+    monkeypatch.setattr(engines.Format, "module", lambda _format, _part: module)
     manifest, _ = open_checkpoint(tiny_run)
     outputs = ("boxes_xyxy", "scores", "labels", "counts")
     facts = ExportFacts(format="onnx", outputs=outputs, postprocessing=True)
@@ -162,13 +162,13 @@ def test_an_exported_file_runs_in_its_own_runtime(exported):
 
 
 def test_an_exported_file_stays_on_the_cpu(exported):
-    with pytest.raises(ValueError, match="runs on the CPU here: omit device='cuda'"):
+    with pytest.raises(ValueError, match="only on the CPU; omit device='cuda'"):
         load(exported[0], device="cuda")
 
 
 def test_a_file_of_another_tool_is_refused(exported):
     exported[0].write_text("{}")
-    with pytest.raises(ManifestError, match=r"model.onnx holds no description that dettoolkit can read"):
+    with pytest.raises(ManifestError, match=r"model.onnx has no manifest that dettoolkit can read"):
         load(exported[0])
 
 
