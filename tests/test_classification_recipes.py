@@ -104,11 +104,11 @@ def test_the_overlay_is_for_images_of_ones_own():
         ("model.backbone.output_stride=16", "a classifier needs the backbone's full tail at stride 32"),
         (
             "data.eval_resize=200",
-            "eval_resize 200 is less than input_hw [224, 224]: the middle would be larger",
+            "eval_resize 200 is less than input_hw [224, 224]: the center crop would exceed",
         ),
         (
             "data.eval_hw=[320, 320]",
-            "is less than eval_hw [320, 320]: the middle would be larger than the image; "
+            "is less than eval_hw [320, 320]: the center crop would exceed than the image; "
             "raise eval_resize to 366",
         ),
         ("data.augment.area=[1.0, 0.1]", "data.augment.area: [1.0, 0.1] must be [min, max]: swap them"),

@@ -101,7 +101,7 @@ def test_the_models_type_decides_the_task():
         ("data={type: folders, classes: null}", "type folders needs classes, a list such as"),
         ("evaluation={mode: slide, window_hw: [64, 64], stride_hw: [64, 65]}", "pixels between the windows"),
         ("data.augment.scale=[2, 1]", "must be [min, max]: swap them"),
-        ("data.augment.erasing=0.1", "data.augment.erasing: not a key with this model.type; with another"),
+        ("data.augment.erasing=0.1", "data.augment.erasing: not a key of this model.type"),
         ("data.extra=[{imges: a, labels: b}]", "data.extra[0].imges: unknown key; did you mean 'images'?"),
         (
             "data.classes=[{name: road}]",

@@ -183,7 +183,7 @@ class Schedule(Section):
     decay_epochs: float = Field(3.0, ge=1e-3, le=1e6, description="Epochs between two decays.")
     staircase: bool = Field(True, description="Exponential decays in steps; false: continuously.")
     warmup_steps: CountOrZero = Field(0, description="Steps of linear warm-up.")
-    warmup_factor: Fraction = Field(1 / 3, description="Fraction of the learning rate at the first step.")
+    warmup_factor: Fraction = Field(1 / 3, description="Fraction of the full rate at the first step.")
     final_factor: Fraction = 0.0
     """Fraction of the full learning rate at the last step; for exponential, the minimum."""
 
