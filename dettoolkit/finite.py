@@ -24,6 +24,6 @@ def require_finite(tensors: Iterable[tuple[str, Tensor]], *, source: str, remedy
         bad = int((~tensor.isfinite()).sum())
         if bad:
             raise NonFiniteError(
-                f"{source}: {name} {tuple(tensor.shape)} has {bad} values that are NaN or infinite, of "
+                f"{source}: {name} {tuple(tensor.shape)} has {bad} NaN or infinite values out of "
                 f"{tensor.numel()}; {remedy}"
             )

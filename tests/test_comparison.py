@@ -283,7 +283,7 @@ def test_a_network_that_sees_nothing_is_a_doubt(images):
 
 def test_no_images_and_one_image_many_times_are_doubts(images):
     assert "there are no images" in compared([], ByHand()).doubts
-    assert "all images are the same one" in compared([images[0]] * 3, ByHand()).doubts
+    assert "all images are identical" in compared([images[0]] * 3, ByHand()).doubts
 
 
 def test_the_networks_input_is_what_the_predictor_makes_of_an_image(images):

@@ -52,7 +52,7 @@ def test_a_block_by_hand():
 
 def test_every_difference_beyond_the_tolerance_has_a_footnote(counts):
     text = render(counts, "text")
-    assert "[1] This row is that of MobileNetV2's paper" in text
+    assert "[1] This row is from MobileNetV2's paper" in text
     assert "V3†" in text
     for found in counts:
         if found.madds_off is None or found.row.note:
@@ -105,7 +105,7 @@ def test_an_unknown_table_is_refused(capsys):
 
 def test_a_row_without_a_recipe_is_refused():
     (row,) = [row for row in ROWS if row.name == "Proxyless"]
-    with pytest.raises(ValueError, match="Proxyless of Table 3 is not built here"):
+    with pytest.raises(ValueError, match="Proxyless of Table 3 is not implemented"):
         network_of(row)
 
 

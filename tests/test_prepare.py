@@ -64,7 +64,7 @@ def test_a_step_beyond_memory_is_refused_before_it_is_allocated(
     monkeypatch.setattr("dettoolkit.training.memory.memory_of", lambda device: 60 * 10**9)
     with pytest.raises(
         ValueError,
-        match=r"8 images of 8192x8192 keeps \d+.* GB, .* 60.0 GB .*cpu.*set data.batch",
+        match=r"8 images of 8192x8192 needs \d+.* GB, .* 60.0 GB .*cpu.*set data.batch",
     ):
         commands.check("tiny", recipe)
     assert time.perf_counter() - started < 60

@@ -63,16 +63,14 @@ def check_model(model: Path, manifest: Manifest) -> None:
     facts = manifest.export
     if facts is None or facts.format != "onnx" or not (facts.preprocessing and facts.postprocessing):
         raise ValueError(
-            f"{model}: the page runs ONNX files that take an image and give final outputs: give the run, or "
+            f"{model}: the page needs an ONNX file with preprocessing and post-processing: use the run, or "
             "export it with --format onnx --preprocessing --postprocessing"
         )
     if facts.batch not in (1, None):
-        raise ValueError(
-            f"{model} takes {facts.batch} images at once, and the page has one: export with --batch 1"
-        )
+        raise ValueError(f"{model} has batch size {facts.batch}, but the page uses 1: export with --batch 1")
     script = f"{manifest.task}.js"  # see page/app.js
     if not (FILES / "page" / script).is_file():
-        raise ValueError(f"{model}: the page has no {script}, which would show {manifest.task}")
+        raise ValueError(f"{model}: the page does not support {manifest.task}: {script} is missing")
 
 
 def choose_samples(images: Path, count: int) -> list[Path]:

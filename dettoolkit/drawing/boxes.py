@@ -71,7 +71,7 @@ def draw_boxes(
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(
-            f"draw_boxes: image is {image.dtype} {image.shape}, wanted uint8 (H, W, 3) RGB; "
+            f"draw_boxes: image is {image.dtype} {image.shape}, expected uint8 (H, W, 3) RGB; "
             "move channels last and scale to 0..255 first"
         )
     height, width = image.shape[:2]

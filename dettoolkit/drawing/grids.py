@@ -86,7 +86,7 @@ def _paste(sheet: Image.Image, cell: Cell, corner: tuple[int, int], width: int) 
 def save_figure(path: Path, image: Picture) -> None:
     """Write uint8 (H, W, 3) RGB as PNG or JPEG, by the path's ending; missing folders are made."""
     if path.suffix.lower() not in {".png", ".jpg", ".jpeg"}:
-        raise ValueError(f"{path}: cannot save a picture as '{path.suffix}', wanted .png, .jpg or .jpeg")
+        raise ValueError(f"{path}: cannot save a picture as '{path.suffix}', expected .png, .jpg or .jpeg")
     path.parent.mkdir(parents=True, exist_ok=True)
     png = path.suffix.lower() == ".png"
     settings = {} if png else {"quality": 90, "subsampling": 0}  # full chroma keeps thin colored lines sharp

@@ -46,7 +46,7 @@ def draw_segments(
     """
     if image.dtype != np.uint8 or image.ndim != 3 or labels.shape != image.shape[:2] or image.shape[2] != 3:
         raise ValueError(
-            f"draw_segments: image {image.dtype} {image.shape} and labels {labels.shape}, wanted uint8 "
+            f"draw_segments: image {image.dtype} {image.shape} and labels {labels.shape}, expected uint8 "
             "(H, W, 3) RGB and (H, W): resize one to the other first"
         )
     colors = [None] * len(class_names) if colors is None else colors

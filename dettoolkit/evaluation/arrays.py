@@ -49,7 +49,7 @@ class DetectionArrays:
         raise ValueError(
             f"detections: {int(wrong.sum())} of {len(wrong)} have {what}, first number {first} in image "
             f"{self.image_ids[first]}: box x, y, width, height {self.boxes_xywh[first].tolist()}, score "
-            f"{self.scores[first]}; evaluation wants finite scores and boxes as x, y, width, height: check "
+            f"{self.scores[first]}; evaluation expects finite scores and boxes as x, y, width, height: check "
             "that the model's output is finite and its boxes were converted from corners"
         )
 
@@ -113,8 +113,8 @@ class GroundTruthArrays:
         for key in ("images", "categories"):
             if key not in ground_truth:
                 raise ValueError(
-                    f"ground truth: no '{key}', got the keys {sorted(map(str, ground_truth))}; wanted a dict "
-                    "as COCO's instances_*.json holds it"
+                    f"ground truth: no '{key}', got the keys {sorted(map(str, ground_truth))}; expected a "
+                    "dict as in COCO's instances_*.json"
                 )
         image_ids = np.unique(np.array([image["id"] for image in ground_truth["images"]], np.int64))
         names = {
@@ -149,7 +149,7 @@ def image_positions(truth: GroundTruthArrays, detections: DetectionArrays) -> In
     if len(unknown):
         raise ValueError(
             f"detections of {len(unknown)} images that the ground truth does not list, image ids "
-            f"{', '.join(map(str, unknown[:5]))}{', …' if len(unknown) > 5 else ''}; wanted ids among its "
+            f"{', '.join(map(str, unknown[:5]))}{', …' if len(unknown) > 5 else ''}; expected ids among its "
             f"{len(truth.image_ids)} images: evaluate with the annotation file the detections were made for"
         )
     return np.searchsorted(truth.image_ids, detections.image_ids)
@@ -165,7 +165,7 @@ def check_shapes(what: str, arrays: object, wanted: Mapping[str, tuple[int, ...]
     """Refuse arrays of other shapes than wanted, by a ValueError."""
     for name, shape in wanted.items():
         if (got := getattr(arrays, name).shape) != shape:
-            raise ValueError(f"{what}: {name} has the shape {got}, wanted {shape}")
+            raise ValueError(f"{what}: {name} has the shape {got}, expected {shape}")
 
 
 def check_each_once(what: str, image_ids: IntArray) -> None:
@@ -173,8 +173,8 @@ def check_each_once(what: str, image_ids: IntArray) -> None:
     ids, times = np.unique(image_ids, return_counts=True)
     if len(ids) < len(image_ids):
         raise ValueError(
-            f"{what}: image {ids[times > 1][0]} was scored {times.max()} times, wanted each image once: give "
-            "each process its own images"
+            f"{what}: image {ids[times > 1][0]} was scored {times.max()} times, expected each image once: "
+            "give each process its own images"
         )
 
 

@@ -32,8 +32,8 @@ def write_label_ids(folder: Path, image: PurePath, predicted: NDArray[Any], labe
         save_label_ids(path, predicted, label_ids)
     except FileExistsError:
         raise FileExistsError(
-            f"{path} exists already and is not overwritten: write predictions into a fresh folder; if two "
-            "images have the same name in different folders, give their paths below a common folder"
+            f"{path} already exists and is not overwritten: write predictions to a new folder; if two "
+            "images have the same name in different folders, use their paths below a common folder"
         ) from None
     return path
 

@@ -115,8 +115,8 @@ def open_engine(
     if format_of(path).runs_code and not trust:
         raise ValueError(
             f"{path} can run code on this machine when it is opened: PyTorch unpickles objects in "
-            "such a file and evaluates expressions in it. If you trust who made it, open it with trust=True "
-            f"(on the command line --trust); a file of the same model of the format {DEFAULT} runs no code"
+            "such a file and evaluates expressions in it. If you trust its author, open it with trust=True "
+            f"(--trust on the command line); a file of the same model in the format {DEFAULT} cannot run code"
         )
     engine: Engine = format_of(path).module("open").Engine(path, outputs=outputs, threads=threads)
     return engine
@@ -126,8 +126,8 @@ def check_threads(count: int, name: str = "threads") -> int:
     """Return a number of threads that can be started: runtimes crash when the system refuses them one."""
     if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MAX_THREADS:
         raise ValueError(
-            f"{name}={count!r}: wanted a whole number from 1 to {MAX_THREADS}; more than the "
-            f"{os.cpu_count()} cores of this machine make nothing faster"
+            f"{name}={count!r}: expected an integer from 1 to {MAX_THREADS}; more than this machine's "
+            f"{os.cpu_count()} cores do not help"
         )
     return count
 
@@ -142,8 +142,8 @@ def format_of(path: Path) -> Format:
     """Return the format of a file by its ending; ValueError where no format has it."""
     if path.suffix.lower() not in FORMATS:
         raise ValueError(
-            f"{path}: files that end in '{path.suffix}' are of no format that dettoolkit exports "
-            f"({', '.join(FORMATS)}): give a run's folder, a checkpoint or an exported file"
+            f"{path}: '{path.suffix}' is not a format that dettoolkit exports "
+            f"({', '.join(FORMATS)}): use a run folder, a checkpoint or an exported file"
         )
     return FORMATS[path.suffix.lower()]
 
@@ -151,7 +151,7 @@ def format_of(path: Path) -> Format:
 def facts(manifest: Manifest) -> ExportFacts:
     """Return what an exported file's manifest says of the file; ValueError for that of a checkpoint."""
     if manifest.export is None:
-        raise ValueError("wanted a manifest with its export section, got a checkpoint's: fill it in")
+        raise ValueError("expected a manifest with its export section, got a checkpoint's: fill it in")
     return manifest.export
 
 
@@ -171,6 +171,6 @@ def requires(extra: str, *, what: str = "this") -> Iterator[None]:
 def no_manifest(path: Path, why: str = "") -> ManifestError:
     """Return the error that a file does not describe itself, as those of other tools."""
     return ManifestError(
-        f"{path} holds no description by dettoolkit: it was exported by something else{why}; "
+        f"{path} has no dettoolkit manifest: it was exported by another program{why}; "
         "export the run with 'dettoolkit export'"
     )

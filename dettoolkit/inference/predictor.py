@@ -53,7 +53,7 @@ class Predictor:
         self._outputs = self.spec.final_outputs if manifest.final else self.spec.raw_outputs
         if manifest.export is not None and manifest.export.outputs != self._outputs:
             raise ValueError(
-                f"{source} gives {listing(manifest.export.outputs)}, where a {self.spec.noun} gives "
+                f"{source} has the outputs {listing(manifest.export.outputs)}, but a {self.spec.noun} has "
                 f"{listing(self._outputs)}: export it again"
             )
         self._decode = self.spec.decoder(manifest, engine.device)
@@ -135,7 +135,7 @@ class Predictor:
         default: float | None = self.manifest.section.default_threshold
         if default is None:
             if threshold:
-                raise ValueError(f"a {self.spec.noun} takes no threshold: omit threshold={threshold}")
+                raise ValueError(f"a {self.spec.noun} has no threshold: omit threshold={threshold}")
             return 0.0
         if threshold is None:
             return default
@@ -189,8 +189,8 @@ class Predictor:
         shapes = [tuple(output.shape) for output in outputs]
         if len(outputs) != len(self._outputs) or any(shape[:1] != (images,) for shape in shapes):
             raise ValueError(
-                f"{self.source} gives {len(outputs)} outputs {shapes} for {images} images, where its "
-                f"description says {', '.join(self._outputs)}: export it again"
+                f"{self.source} returns {len(outputs)} outputs {shapes} for {images} images, but its "
+                f"manifest lists {', '.join(self._outputs)}: export it again"
             )
         require_finite(
             zip(self._outputs, outputs, strict=True),
@@ -200,8 +200,7 @@ class Predictor:
         own, named = self.spec.count_classes(outputs, self.manifest), len(self.class_names)
         if own > named or (own < named and not self.manifest.final):
             raise ValueError(
-                f"{self.source} gives {own} classes, where its description names {named}: the two do not "
-                "belong together; export it again"
+                f"{self.source} predicts {own} classes, but its manifest names {named}: export it again"
             )
 
 

@@ -65,7 +65,7 @@ def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> Ten
     """
     if predicted.shape != labels.shape:
         raise ValueError(
-            f"confusion_matrix wants predictions and labels of one size, got {tuple(predicted.shape)} and "
+            f"confusion_matrix expects predictions and labels of one size, got {tuple(predicted.shape)} and "
             f"{tuple(labels.shape)}: predict at the size of the label file"
         )
     # One more column for what is no class. Few bins fit a GPU's shared memory, and int32 takes half as long
@@ -83,7 +83,7 @@ def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> Ten
             pixels = int(table[num_classes:].sum())
             what = f"{pixels} pixels with labels such as {int(no_label[0]) + num_classes}"
         raise ValueError(
-            f"confusion_matrix wants 0 to {num_classes - 1}, and {VOID} for labels to leave out, got {what}: "
+            f"confusion_matrix expects 0 to {num_classes - 1}, and {VOID} for ignored labels, got {what}: "
             "map label ids to classes first, and build the network with the data set's number of classes"
         )
     return matrix.clone()
@@ -103,8 +103,8 @@ def instance_counts(
     """
     if predicted.shape != instances.shape:
         raise ValueError(
-            f"instance_counts wants predictions and instances of one size, got {tuple(predicted.shape)} and "
-            f"{tuple(instances.shape)}: check that the instance file belongs to the label file"
+            f"instance_counts expects predictions and instances of one size, got {tuple(predicted.shape)} "
+            f"and {tuple(instances.shape)}: check that the instance file belongs to the label file"
         )
     owners = F.pad(label_of_id, (0, 1), value=-1)  # (L + 1,): the last stands for all beyond
     pixel = (instances.flatten() > INSTANCE_STEP).nonzero().squeeze(1)  # (P,)

@@ -40,12 +40,12 @@ def cross_entropy(
     """
     if logits.dim() != 4 or labels.dim() != 3 or len(logits) != len(labels):
         raise ValueError(
-            "cross_entropy wants logits (N, K, h, w) and labels (N, H, W) of the same N, got "
+            "cross_entropy expects logits (N, K, h, w) and labels (N, H, W) of the same N, got "
             f"{tuple(logits.shape)} and {tuple(labels.shape)}"
         )
     if class_weights is not None and class_weights.shape != logits.shape[1:2]:
         raise ValueError(
-            f"cross_entropy wants a weight for each of the {logits.shape[1]} classes, got "
+            f"cross_entropy expects a weight for each of the {logits.shape[1]} classes, got "
             f"class_weights of shape {tuple(class_weights.shape)}"
         )
     logits, counted = logits.float(), labels != VOID

@@ -27,7 +27,7 @@ def upsampled_labels(logits: Tensor, out_hw: tuple[int, int], *, align_corners: 
     """
     height, width = out_hw
     if not len(logits):
-        raise ValueError("predict_labels wants logits of at least one class, got none")
+        raise ValueError("predict_labels expects logits of at least one class, got none")
     across = logits.contiguous()  # (K, h, W), in a moment
     if logits.shape[2] != width:
         size_hw = (logits.shape[1], width)
@@ -60,7 +60,7 @@ def first_highest(planes: Iterable[Tensor]) -> Tensor:
     labels = torch.zeros_like(best, dtype=torch.uint8)
     for label, scores in enumerate(planes, start=1):
         if label >= VOID:
-            raise ValueError(f"predict_labels wants at most {VOID} classes, which leaves {VOID} for void")
+            raise ValueError(f"predict_labels expects at most {VOID} classes: {VOID} means ignored")
         labels.masked_fill_(scores > best, label)
         torch.maximum(best, scores, out=best)
     return labels

@@ -45,7 +45,7 @@ class Shard:
 
     def __post_init__(self) -> None:
         if not 1 <= self.number <= self.of:
-            raise ValueError(f"shard {self.number}/{self.of}: wanted i/n with i from 1 to n, such as 1/8")
+            raise ValueError(f"shard {self.number}/{self.of}: expected i/n with i from 1 to n, such as 1/8")
 
     def has(self, name: str) -> bool:
         """Return whether an image is in it: by its name, so whatever is added to the folder or taken away."""
@@ -94,12 +94,12 @@ class Job:
     def __post_init__(self) -> None:
         for kind in self.save:
             if kind not in self.kinds:
-                raise ValueError(f"cannot save '{kind}' of {self.task}: choose from {', '.join(self.kinds)}")
+                raise ValueError(f"cannot save '{kind}' for {self.task}: choose from {', '.join(self.kinds)}")
         for name in self.classes or ():
             if name not in self.class_names:
                 raise ValueError(f"no class '{name}': the model has {', '.join(self.class_names)}")
         if self.classes is not None and self.threshold is None:
-            raise ValueError(f"classes cannot be chosen of {self.task}: omit --classes")
+            raise ValueError(f"{self.task} does not support --classes: omit it")
         if "parquet" in self.save:
             import_arrow()
 
@@ -157,7 +157,7 @@ def read_job(folder: Path) -> Job | None:
         lists = {key: tuple(value) for key, value in data.items() if isinstance(value, list)}
         return Job(**{**data, **lists})
     except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} describes no prediction job that this version knows: {error}") from None
+        raise ValueError(f"{path} is not a prediction job of this version: {error}") from None
 
 
 def enter_folder(folder: Path, job: Job, shard: Shard, *, resume: bool) -> bool:
@@ -166,7 +166,7 @@ def enter_folder(folder: Path, job: Job, shard: Shard, *, resume: bool) -> bool:
     listed = os.listdir(folder)
     # The job is looked for last: another shard that begins at this moment writes it before all else.
     if not all(name.startswith(PART) for name in listed) and not (folder / FILE).exists():
-        raise FileExistsError(f"{folder} has files already, of no prediction job: give a new folder")
+        raise FileExistsError(f"{folder} contains files that belong to no prediction job: use a new folder")
     _write_once(folder / FILE, json.dumps(asdict(job), indent=2, ensure_ascii=False) + "\n")
     for name in listed:
         if name.startswith(PART):  # of a process that was killed, or of one that now finds the job there
@@ -177,18 +177,18 @@ def enter_folder(folder: Path, job: Job, shard: Shard, *, resume: bool) -> bool:
         changed = [key for key in mine if mine[key] != theirs[key] and key != "model"]
         if changed and not resume:
             raise FileExistsError(
-                f"{folder} holds another job already, with other {', '.join(changed)}: give a new folder"
+                f"{folder} already contains a job with different {', '.join(changed)}: use a new folder"
             )
         if changed:
             raise ValueError(
-                f"{folder} holds another job: "
-                + "; ".join(f"{key} is {mine[key]!r:.60}, there {theirs[key]!r:.60}" for key in changed)
-                + ". Give a new folder, or the same model, images and options"
+                f"{folder} contains a different job: "
+                + "; ".join(f"{key} is {mine[key]!r:.60} here, {theirs[key]!r:.60} there" for key in changed)
+                + ". Use a new folder, or the same model, images and options"
             )
     begun = (folder / shard.file("results", ".jsonl")).exists()
     if begun and not resume:
         raise FileExistsError(
-            f"{folder} has results already: resume it with --resume {folder}, or give a new folder"
+            f"{folder} already has results: resume it with --resume {folder}, or use a new folder"
         )
     return begun
 

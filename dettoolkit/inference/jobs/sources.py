@@ -28,7 +28,7 @@ from dettoolkit.inference.whole_files import printable
 
 CAMERA = re.compile(r"(?:webcam|webcam:(\d+)|(\d+))")
 STREAM = re.compile(r"(?:rtsp|rtsps|rtmp|udp|tcp)://", re.IGNORECASE)
-HINT = "give an image, a video, a folder, a pattern like 'photos/**/*.jpg', a .txt list or webcam"
+HINT = "use an image, a video, a folder, a pattern like 'photos/**/*.jpg', a .txt list or webcam"
 
 
 class Found(NamedTuple):
@@ -81,7 +81,7 @@ class Sources:
         self.problems = DataReport(Path(self._below))
         for each in given:
             if not each:
-                raise ValueError(f"an empty source names nothing, not even the folder where you are: {HINT}")
+                raise ValueError(f"the source is empty: {HINT}")
             if "://" in each and not STREAM.match(each):
                 buckets.check(each)
             elif next(self._find(each), None) is None:
@@ -137,15 +137,13 @@ class Sources:
         path = Path(given).expanduser()
         if path.is_dir():
             return ValueError(
-                f"{given} holds no images and no videos, that is no files that end in "
-                f"{', '.join(IMAGES + VIDEOS)}"
+                f"{given} contains no images or videos (files ending in {', '.join(IMAGES + VIDEOS)})"
             )
         if path.is_file():
-            return ValueError(f"{given} lists nothing: it wants the path of an image or a video a line")
+            return ValueError(f"{given} is empty: it needs one path of an image or video per line")
         if glob.has_magic(given):
             return FileNotFoundError(
-                f"no image or video matches {given}: ** goes into folders, * does not; folders themselves "
-                "are given by their names"
+                f"no image or video matches {given}: ** matches subfolders, * does not; give folders by name"
             )
         return FileNotFoundError(f"{given} does not exist: {HINT}")
 

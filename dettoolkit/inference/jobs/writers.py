@@ -97,7 +97,7 @@ class Files:
                 return path
             if part is not None and filecmp.cmp(part, path, shallow=False):
                 return path
-        raise FileExistsError(f"{paths[-1]} is there already and this job has no record of it: move it away")
+        raise FileExistsError(f"{paths[-1]} already exists but does not belong to this job: move it away")
 
 
 def _shared(names: Iterable[FileName]) -> set[int]:
