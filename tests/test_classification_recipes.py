@@ -108,7 +108,7 @@ def test_the_overlay_is_for_images_of_ones_own():
         ),
         (
             "data.eval_hw=[320, 320]",
-            "is less than eval_hw [320, 320]: the center crop would exceed than the image; "
+            "is less than eval_hw [320, 320]: the center crop would exceed the image; "
             "raise eval_resize to 366",
         ),
         ("data.augment.area=[1.0, 0.1]", "data.augment.area: [1.0, 0.1] must be [min, max]: swap them"),

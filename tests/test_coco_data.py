@@ -258,7 +258,7 @@ class TestCleaning:
 
     def test_fractions_are_refused(self, load):
         boxes = [{**each, "bbox": [0.1, 0.25, 0.5, 1]} for each in document()["annotations"]]
-        with pytest.raises(ValueError, match=r"every bbox is within 0..1.*COCO's are in pixels: multiply"):
+        with pytest.raises(ValueError, match=r"every bbox is within 0..1.*COCO uses pixels: multiply"):
             load(document(annotations=boxes))
 
     def test_crowds_are_kept_for_evaluation_only(self, load):
@@ -314,7 +314,7 @@ class TestErrors:
             (b"\xff\xd8\xff\xe0", "is not valid JSON"),
             ("3", "contains a int, not an object"),
             ([{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}], "maybe results"),
-            ({"imgHeight": 1024, "imgWidth": 2048, "objects": []}, "it has imgHeight.*as Cityscapes"),
+            ({"imgHeight": 1024, "imgWidth": 2048, "objects": []}, "it has imgHeight.*by Cityscapes"),
             (document(images={"7": "a.jpg"}), "images is a dict, not a list"),
         ],
     )
@@ -431,7 +431,9 @@ def test_more_categories_than_a_detector_can_have_are_refused(tmp_path):
     path = tmp_path / "many.json"
     path.write_text(json.dumps(document(categories=categories)))
     for label_map in ("contiguous", "ids"):
-        with pytest.raises(ValueError, match=r"many\.json: 20001 categories, .* at most 20000: leave out"):
+        with pytest.raises(
+            ValueError, match=r"many\.json: 20001 categories, .* at most 20000: remove unused"
+        ):
             CocoAnnotations.load(path, images=tmp_path, label_map=label_map)
     path.write_text(json.dumps(document(categories=categories[:-1], annotations=[])))
     loaded = CocoAnnotations.load(path, images=tmp_path, label_map="contiguous")

@@ -75,7 +75,7 @@ def test_a_file_that_is_off_is_refused_with_the_figures(tiny_segmentation_run, t
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--out", "model.tflite"], "ends in .onnx"),
+        (["--out", "model.tflite"], "end in .onnx"),
         (["--tolerance", "pixles=0.1"], "did you mean pixels"),
         (["--images", "nowhere"], "nowhere does not exist"),
         (["data.root=nowhere"], "nowhere"),

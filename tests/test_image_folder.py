@@ -91,9 +91,7 @@ def test_missing_and_empty_folders_say_what_is_wanted(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"one folder of images per class, but has nothing$"):
         load(tmp_path)
     (tmp_path / "train" / "ILSVRC2012_val_00000001.JPEG").write_bytes(b"x")
-    with pytest.raises(
-        FileNotFoundError, match=r"it has 1 files and no folder\. ImageNet's validation images"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"has 1 files and no folder\. ImageNet's validation images"):
         load(tmp_path)
     (tmp_path / "train" / "a").mkdir()
     with pytest.raises(FileNotFoundError, match=r"has 1 folders of classes, but no image \(\.jpg, \.png, "):
@@ -101,10 +99,10 @@ def test_missing_and_empty_folders_say_what_is_wanted(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     with pytest.raises(FileNotFoundError) as caught:
         check_root(tmp_path, expected=["train", "val"], layout="classes")
-    assert f"  {tmp_path}/train\n  {tmp_path}/val   (missing)\nFolders there: other, train\n" in str(
+    assert f"  {tmp_path}/train\n  {tmp_path}/val   (missing)\nExisting folders: other, train\n" in str(
         caught.value
     )
-    assert "ImageNet has 1,281,167 images to train on" in str(caught.value)
+    assert "ImageNet has 1,281,167 training" in str(caught.value)
     check_root(tmp_path, expected=["train"], layout="classes")
 
 
@@ -116,7 +114,7 @@ def test_classes_are_called_as_a_table_says(data: Path) -> None:
     (data / "names.txt").write_text("disc compact disc\nother thing\n", encoding="utf-8")
     assert load(data, names="names.txt").class_names == ["bar", "box", "compact disc"]
     for text, told in (
-        ("box crane\nbox hoist\n", "names.txt:2: 'box' has two names: write a line for each class"),
+        ("box crane\nbox hoist\n", "names.txt:2: 'box' has two names: write one line per class"),
         ("box\n", "names.txt:1: 'box' has no name after it: write a line for each class"),
     ):
         (data / "names.txt").write_text(text, encoding="utf-8")

@@ -197,7 +197,7 @@ def test_errors_are_sentences(tiny, tiny_run, tmp_path, monkeypatch, errors, giv
 
 
 def test_a_device_that_is_not_there(tiny, tiny_run, capsys):
-    for device, text in (("cuda:99", "PyTorch sees "), ("gpu", "--device gpu: wanted cpu, cuda")):
+    for device, text in (("cuda:99", "PyTorch finds "), ("gpu", "--device gpu: wanted cpu, cuda")):
         assert predict([str(tiny_run), str(tiny.data / "val/1.png"), "--device", device]) == 2
         assert text in refused(capsys)
 
@@ -208,17 +208,17 @@ def test_a_device_that_is_not_there(tiny, tiny_run, capsys):
         ([], "a model and at least one source"),
         (["model.onnx"], "a model and at least one source"),
         (["--resume", "nowhere"], "nowhere has no job to resume: specify a model"),
-        (["m", "s", "--shard", "4/3"], "4/3: wanted I/N with I from 1 to N, such as 1/8"),
+        (["m", "s", "--shard", "4/3"], "4/3: expected I/N with I from 1 to N, such as 1/8"),
         (["m", "s", "--batch-size", "0"], "0: expected a number, 1 or more"),
         (["m", ""], "SOURCE: empty value: is a variable in your script unset?"),
-        (["", "s"], "MODEL: it is empty"),
-        (["m", "s", "--out", ""], "--out: it is empty"),
-        (["m", "s", "--resume", ""], "--resume: it is empty"),
-        (["--merge", ""], "--merge: it is empty"),
-        (["m", "s", "--annotations", ""], "--annotations: it is empty"),
-        (["m", "s", "--classes", ""], "--classes: it is empty"),
-        (["m", "s", "--resume", "a", "--out", "b"], "--resume names the folder already"),
-        (["m", "s", "--merge", "a"], "--merge DIR takes no other option"),
+        (["", "s"], "MODEL: empty value"),
+        (["m", "s", "--out", ""], "--out: empty value"),
+        (["m", "s", "--resume", ""], "--resume: empty value"),
+        (["--merge", ""], "--merge: empty value"),
+        (["m", "s", "--annotations", ""], "--annotations: empty value"),
+        (["m", "s", "--classes", ""], "--classes: empty value"),
+        (["m", "s", "--resume", "a", "--out", "b"], "--resume already specifies the folder"),
+        (["m", "s", "--merge", "a"], "--merge DIR can be combined only"),
     ],
 )
 def test_wrong_usage_is_told_before_anything_is_loaded(given, text, capsys):

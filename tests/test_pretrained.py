@@ -463,7 +463,7 @@ def test_nothing_in_a_file_can_run(legacy, tmp_path):
 def test_a_pickled_network_is_refused_with_advice(tmp_path):
     path = tmp_path / "network.pth"
     torch.save(nn.Linear(1, 1), path)
-    with pytest.raises(ValueError, match=r"refers to torch\.nn.*Linear\. .*save its state_dict alone"):
+    with pytest.raises(ValueError, match=r"refers to torch\.nn.*Linear\. .*save only its state_dict"):
         read_weights(str(path), torchvision_model="mobilenet_v3_small")
 
 
@@ -495,7 +495,7 @@ def test_a_truncated_file_is_refused_wherever_it_ends(legacy, tmp_path):
 
 
 def test_a_missing_file_says_what_can_be_given(tmp_path):
-    message = r"no weights at .*nothing\.pth: give a \.pth or \.ckpt file, or 'torchvision:DEFAULT'"
+    message = r"no weights at .*nothing\.pth: use a \.pth or \.ckpt file, or 'torchvision:DEFAULT'"
     with pytest.raises(FileNotFoundError, match=message):
         read_weights(str(tmp_path / "nothing.pth"), torchvision_model="mobilenet_v3_small")
     with pytest.raises(FileNotFoundError, match="no weights at"):
@@ -507,7 +507,7 @@ def test_a_runs_folder_is_told_its_checkpoint(tmp_path):
     for name in ("last", "best"):
         (tmp_path / "checkpoints" / f"{name}.ckpt").touch()
     with pytest.raises(
-        FileNotFoundError, match=r"a run's folder, not a file: give its checkpoint, .*/best\.ckpt$"
+        FileNotFoundError, match=r"a run folder, not a file: use its checkpoint, .*/best\.ckpt$"
     ):
         read_weights(str(tmp_path), torchvision_model="mobilenet_v3_small")
 

@@ -35,7 +35,7 @@ def test_second_call_draws_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_other_parameters_are_refused(root: Path) -> None:
     before = files(root)
     with pytest.raises(
-        FileExistsError, match=r"(?s)the way.*other parameters \(seed is 0, wanted 1\).*data.root"
+        FileExistsError, match=r"(?s)the way.*other parameters \(seed is 0, expected 1\).*data.root"
     ):
         write_scenes(root, **{**SMALL, "seed": 1})
     with pytest.raises(FileExistsError, match=r"image_hw is \[48, 96\], wanted \[64, 64\]"):
@@ -45,7 +45,7 @@ def test_other_parameters_are_refused(root: Path) -> None:
 
 def test_other_versions_are_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scenes, "VERSION", scenes.VERSION + 1)
-    with pytest.raises(FileExistsError, match=r"version is 1, wanted 2"):
+    with pytest.raises(FileExistsError, match=r"version is 1, expected 2"):
         write_scenes(root, **SMALL)
 
 
@@ -174,7 +174,7 @@ def test_the_loser_of_a_race_keeps_the_winners_files(
 
 def test_scenes_are_checked_without_being_written(root: Path, tmp_path: Path) -> None:
     write_scenes(root, **SMALL, generate=False)
-    with pytest.raises(FileExistsError, match=r"seed is 0, wanted 1"):
+    with pytest.raises(FileExistsError, match=r"seed is 0, expected 1"):
         write_scenes(root, **{**SMALL, "seed": 1}, generate=False)
     (tmp_path / "empty").mkdir()
     for name in ("typo", "empty"):

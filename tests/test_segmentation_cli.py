@@ -134,7 +134,7 @@ def test_settings_that_contradict_each_other(
     slide = ("evaluation.mode=slide", "evaluation.window_hw=[32, 32]", "evaluation.stride_hw=[48, 32]")
     for error in (train_error(*slide), evaluate_error(tiny_segmentation_run, *slide)):
         assert "stride_hw [48, 32] is larger than window_hw [32, 32]: pixels between the windows " in error
-        assert "make it at most the window's size" in error
+        assert "make it at most the window size" in error
     error = train_error("model.loss.class_weights={raod: 2.0}")
     assert "model.loss.class_weights names raod, but the classes are road, sidewalk, " in error
 

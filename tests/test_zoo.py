@@ -111,4 +111,4 @@ def test_without_a_list_of_scores_nothing_is_written(tmp_path, capsys):
 def test_the_page_takes_no_other_options(tmp_path, capsys):
     with pytest.raises(SystemExit):
         paper_tables(["6", "--zoo", str(tmp_path / "zoo.md")])
-    assert "--zoo writes a page of its own" in capsys.readouterr().err
+    assert "--zoo writes a separate page" in capsys.readouterr().err
