@@ -63,16 +63,17 @@ class _Late:
         self.module, self.name = module, name
 
     def __set_name__(self, owner: type, name: str) -> None:
-        self.name = self.name or name
+        self.name, self.folder = self.name or name, owner.__module__.rpartition(".")[0]
 
     def __get__(self, spec: TaskSpec | None, owner: type) -> Any:
-        return self if spec is None else getattr(import_module(self.module), self.name)
+        return self if spec is None else getattr(import_module(self.module, self.folder), self.name)
 
 
 def late(module: str, name: str = "") -> Any:
     """Return a method of a spec that is a function of a module, of its own name unless another is given.
 
-    The module is imported when the method is first called; the function is not given the spec.
+    The module, such as ".run" of the task's folder, is imported when the method is called; the function is
+    not given the spec.
     """
     return _Late(module, name)
 
@@ -157,7 +158,7 @@ class TaskSpec(ABC):
 
     def coco_entry(self, entry: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
         """Return an entry of a record's list as COCO's results have it, without the image's id."""
-        raise NotImplementedError(f"COCO has no results of {self.name}")
+        raise NotImplementedError(f"COCO has no results format for {self.name}")
 
     # Export
 

@@ -173,7 +173,7 @@ def _by_image(rank: Tensor, image: Tensor, *, images: int) -> Tensor:
 def topk_per_class(
     cells: Tensor, rank: Tensor, shape: torch.Size, *, candidates_per_class: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Take the best of each class of an image, by falling rank: their cells, ranks and groups, (C,) each."""
+    """Take the best of each group, a class of an image: cells, ranks, groups (C,), by group, best first."""
     _, anchors, slots = shape
     group = cells // (anchors * slots) * slots + cells % slots
     order = _falling(rank, group=group)

@@ -15,8 +15,6 @@ from dettoolkit.spec import ErrorKind, TaskSpec, late
 if TYPE_CHECKING:
     from torch import Tensor
 
-BUILD, RUN = "dettoolkit.detection.build", "dettoolkit.detection.run"
-
 Activation = Literal["sigmoid", "softmax"]
 Coder = Literal["deltas", "distances"]
 
@@ -108,14 +106,14 @@ class DetectionSpec(TaskSpec):
     }
     resizable = False
 
-    build_network = late(BUILD)
-    describe = late(BUILD)
-    training_run = late(RUN)
-    evaluation_run = late(RUN)
-    training_images = late(RUN)
-    decoder = late("dettoolkit.detection.decode", "DetectionDecoder")
-    compare = late("dettoolkit.detection.compare")
-    onnx_answers = late("dettoolkit.detection.onnx")
+    build_network = late(".build")
+    describe = late(".build")
+    training_run = late(".run")
+    evaluation_run = late(".run")
+    training_images = late(".run")
+    decoder = late(".decode", "DetectionDecoder")
+    compare = late(".compare")
+    onnx_answers = late(".onnx")
 
     def input_hw(self, recipe: DetectionRecipe) -> SizeHW:
         """Return the size to which images are resized."""
