@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dettoolkit.datasets.cityscapes_labels import VOID
-from dettoolkit.datasets.data_report import BadImageError, Problem
+from dettoolkit.datasets.data_report import BadImageError, Problem, naming
 from dettoolkit.datasets.images import read_image
 from dettoolkit.datasets.label_classes import read_instances, read_labels
 from dettoolkit.datasets.samples import ImageDataset, Reading, collate_images, to_tensor
@@ -55,8 +54,8 @@ class SegmentationDataset(ImageDataset):
         """Read and transform one sample; a LabelError is never skipped: the recipe does not fit the data."""
         path, label_path = self.files.image_paths[index], self.files.label_paths[index]
         labels, instances = self._read_maps(index)
-        expected = partial(read_image, expected_hw=_hw(labels), max_megapixels=self.max_megapixels)
-        image = _read(path, expected)
+        with naming(path):
+            image = read_image(path, expected_hw=_hw(labels), max_megapixels=self.max_megapixels)
         original_hw, problems = _hw(image), []
         if original_hw != _hw(labels):
             text = _sizes(path, original_hw, label_path, _hw(labels))
@@ -107,25 +106,17 @@ class SegmentationDataset(ImageDataset):
     def _read_maps(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.int32] | None]:
         path, instance_path = self.files.label_paths[index], self.files.instance_paths[index]
         limit = self.max_megapixels
-        labels = _read(path, partial(read_labels, classes=self.files.classes, max_megapixels=limit))
+        with naming(path):
+            labels = read_labels(path, self.files.classes, max_megapixels=limit)
         if not self.with_instances:
             return labels, None
         if instance_path is None:
             return labels, np.full(labels.shape, -1, np.int32)
-        instances = _read(instance_path, partial(read_instances, max_megapixels=limit))
+        with naming(instance_path):
+            instances = read_instances(instance_path, max_megapixels=limit)
         if instances.shape != labels.shape:
             raise BadImageError(_sizes(instance_path, _hw(instances), path, _hw(labels)))
         return labels, instances
-
-
-Array = TypeVar("Array", bound=NDArray[Any])
-
-
-def _read(path: Path, read: Callable[[Path], Array]) -> Array:
-    try:
-        return read(path)
-    except BadImageError as error:
-        raise BadImageError(f"{path}: {error}") from None
 
 
 def _hw(pixels: NDArray[Any]) -> tuple[int, int]:

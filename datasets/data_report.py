@@ -7,6 +7,7 @@ again on what augmentation made of them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import IntEnum
 from itertools import islice
 from pathlib import Path
@@ -232,6 +233,15 @@ def _line(problem: Problem) -> str:
 
 class BadImageError(ValueError):
     """An image that cannot be read, or too many of them."""
+
+
+@contextmanager
+def naming(what: object) -> Iterator[None]:
+    """Begin the text of a BadImageError, which is the reason only, with what could not be read."""
+    try:
+        yield
+    except BadImageError as error:
+        raise BadImageError(f"{what}: {error}") from None
 
 
 class BadImages:

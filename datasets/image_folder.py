@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dettoolkit.datasets.data_report import BadImageError, DataReport
+from dettoolkit.datasets.data_report import DataReport, naming
 from dettoolkit.datasets.images import ENDINGS, read_image
 from dettoolkit.datasets.labels import match_names
 from dettoolkit.datasets.regular_files import PackedStrings, Walk, read_lines
@@ -146,10 +146,8 @@ class ImageFolder(ImageDataset):
     def read_sample(self, index: int, seed: int) -> dict[str, Any]:
         """Read and transform one sample."""
         path = self.files.image_path(index)
-        try:
+        with naming(path):
             image = read_image(path, max_megapixels=self.max_megapixels)
-        except BadImageError as error:
-            raise BadImageError(f"{path}: {error}") from None
         return {
             "image": to_tensor(self.transform(image, seed)),
             "label": int(self.files.labels[index]),

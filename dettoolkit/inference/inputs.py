@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from dettoolkit.datasets.data_report import BadImageError, DataReport, Problem
+from dettoolkit.datasets.data_report import BadImageError, DataReport, Problem, naming
 from dettoolkit.datasets.images import ENDINGS, MAX_MEGAPIXELS, check_size, damage, decode, read_whole
 from dettoolkit.datasets.regular_files import Walk, natural
 from dettoolkit.inference.jobs.video import ENDINGS as VIDEOS
@@ -35,10 +35,8 @@ def read_upright(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> Pixel
     A BadImageError names the file: missing, no regular one, empty, cut short, not an image, or of more than
     `max_megapixels`.
     """
-    try:
+    with naming(path):
         return _decoded(read_whole(path, max_megapixels=max_megapixels), max_megapixels)
-    except BadImageError as error:
-        raise BadImageError(f"{path}: {error}") from None
 
 
 def decode_file(data: bytes, *, max_megapixels: float = MAX_MEGAPIXELS) -> Pixels:
@@ -58,10 +56,8 @@ def as_rgb(source: object, *, max_megapixels: float = MAX_MEGAPIXELS) -> tuple[P
         path = Path(source).expanduser()
         return path, read_upright(path, max_megapixels=max_megapixels)
     if isinstance(source, bytes):
-        try:
+        with naming("the bytes of an image"):
             return None, decode_file(source, max_megapixels=max_megapixels)
-        except BadImageError as error:
-            raise BadImageError(f"the bytes of an image: {error}") from None
     if isinstance(source, Image.Image):
         check_size((source.height, source.width), max_megapixels=max_megapixels)  # it may not be decoded yet
         return None, _from_pillow(source)
