@@ -20,19 +20,12 @@ BoolArray = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DetectionArrays:
-    """Hold the detections of a data set, checked: right shapes, finite, widths and heights not negative.
+    """Hold the detections of a data set, checked: right shapes, finite, widths and heights not negative."""
 
-    Attributes:
-        image_ids: int64 (n,), the annotation file's image ids, in any order.
-        category_ids: int64 (n,), the annotation file's category ids (not 0-based labels).
-        boxes_xywh: float64 (n, 4), left, top, width, height in pixels of the original image.
-        scores: float64 (n,).
-    """
-
-    image_ids: IntArray
-    category_ids: IntArray
-    boxes_xywh: FloatArray
-    scores: FloatArray
+    image_ids: IntArray  # (n,), the annotation file's image ids, in any order
+    category_ids: IntArray  # (n,), the annotation file's category ids (not 0-based labels)
+    boxes_xywh: FloatArray  # (n, 4), left, top, width, height in pixels of the original image
+    scores: FloatArray  # (n,)
 
     def __post_init__(self) -> None:
         count = len(self.scores)
@@ -82,25 +75,16 @@ class GroundTruthArrays:
 
     The file's annotation ids are not kept: pycocotools takes id 0 for "unmatched" and a repeated id for
     one object, so evaluation numbers the annotations itself.
-
-    Attributes:
-        image_ids: int64 (I,), the file's image ids, rising.
-        category_ids: int64 (K,), the file's category ids, rising.
-        names: K category names.
-        images, categories: int64 (g,), positions in image_ids and category_ids.
-        boxes_xywh: float64 (g, 4), pixels, as in the file.
-        areas: float64 (g,), the file's area (of the segment, in COCO); width x height where it has none.
-        crowds: bool (g,), True for a region that is ignored and may be matched many times.
     """
 
-    image_ids: IntArray
-    category_ids: IntArray
-    names: list[str]
-    images: IntArray
-    categories: IntArray
-    boxes_xywh: FloatArray
-    areas: FloatArray
-    crowds: BoolArray
+    image_ids: IntArray  # (I,), the file's image ids, rising
+    category_ids: IntArray  # (K,), the file's category ids, rising
+    names: list[str]  # K category names
+    images: IntArray  # (g,), positions in image_ids
+    categories: IntArray  # (g,), positions in category_ids
+    boxes_xywh: FloatArray  # (g, 4), pixels, as in the file
+    areas: FloatArray  # (g,), the file's area (of the segment, in COCO); width x height where it has none
+    crowds: BoolArray  # (g,), True for a region that is ignored and may be matched many times
 
     @classmethod
     def from_coco(cls, ground_truth: Mapping[str, Any]) -> Self:

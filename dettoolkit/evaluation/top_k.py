@@ -35,21 +35,13 @@ WORDS = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClassificationArrays:
-    """What was predicted for images, each of them once.
+    """What was predicted for images, each of them once."""
 
-    Attributes:
-        image_ids: int64 (N,), each image's number in its data set.
-        labels: int64 (N,), true classes.
-        ranks: int64 (N,), how many classes came before the true one.
-        best: int64 (N, T), the classes that came first, in order.
-        scores: float64 (N, T), their probabilities.
-    """
-
-    image_ids: IntArray
-    labels: IntArray
-    ranks: IntArray
-    best: IntArray
-    scores: NDArray[np.float64]
+    image_ids: IntArray  # (N,), each image's number in its data set
+    labels: IntArray  # (N,), true classes
+    ranks: IntArray  # (N,), how many classes came before the true one
+    best: IntArray  # (N, T), the classes that came first, in order
+    scores: NDArray[np.float64]  # (N, T), their probabilities
 
     def __post_init__(self) -> None:
         images, top = len(self.image_ids), self.best.shape[1]

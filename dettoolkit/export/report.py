@@ -63,27 +63,17 @@ class GateError(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What was measured of an exported file.
-
-    Attributes:
-        images: number of images that it was compared on.
-        tolerances: the largest value of each error.
-        monitor: name of the score.
-        scores: of PyTorch and of the file, on the validation set; None where they were not wanted.
-        milliseconds: median time from an image in memory to its result, of PyTorch and of the file.
-        sizes: bytes of the file, and of the checkpoint's weights.
-        notes: what a reader must know about the file.
-    """
+    """What was measured of an exported file."""
 
     manifest: Manifest
-    images: int
+    images: int  # number of images that it was compared on
     comparison: Comparison
-    tolerances: Mapping[str, float]
-    monitor: str
-    scores: tuple[float, float] | None
-    milliseconds: tuple[float, float]
-    sizes: tuple[int, int]
-    notes: tuple[str, ...] = ()
+    tolerances: Mapping[str, float]  # the largest value of each error
+    monitor: str  # name of the score
+    scores: tuple[float, float] | None  # of PyTorch and of the file, on the validation set; None: not wanted
+    milliseconds: tuple[float, float]  # of both, from an image in memory to its result: the median
+    sizes: tuple[int, int]  # bytes of the file, and of the checkpoint's weights
+    notes: tuple[str, ...] = ()  # what a reader must know about the file
 
     @property
     def errors(self) -> dict[str, float]:

@@ -32,27 +32,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """A kind of exported file.
+    """A kind of exported file."""
 
-    Attributes:
-        name: of the format, of its module here and of its extra.
-        ending: of its files.
-        libraries: needed besides PyTorch to write a file and to run it.
-        beside: endings of further files that belong to it.
-        flexible: whether files may take any number of images, and have resizing and post-processing inside.
-        int8: whether there are 8-bit files.
-        runs_code: whether a file can run code when it is opened; see docs/security.md.
-        folder: whether it has a module for each part of the work, not one for all.
-    """
-
-    name: str
-    ending: str
-    libraries: tuple[str, ...] = ()
-    beside: tuple[str, ...] = ()
-    flexible: bool = False
-    int8: bool = False
-    runs_code: bool = False
-    folder: bool = False
+    name: str  # of the format, of its module here and of its extra
+    ending: str  # of its files
+    libraries: tuple[str, ...] = ()  # needed besides PyTorch to write a file and to run it
+    beside: tuple[str, ...] = ()  # endings of further files that belong to it
+    flexible: bool = False  # any number of images; resizing and post-processing may be inside
+    int8: bool = False  # whether there are 8-bit files
+    runs_code: bool = False  # whether a file can run code when it is opened; see docs/security.md
+    folder: bool = False  # whether it has a module for each part of the work, not one for all
 
     def module(self, part: str) -> ModuleType:
         """Import the module that does a part of the work: open, convert or quantize."""

@@ -59,37 +59,22 @@ class Shard:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """All that decides a job's results.
+    """All that decides a job's results."""
 
-    Attributes:
-        model: the file, for people; `fingerprint` says whether it is the same.
-        fingerprint: of the model's file.
-        task, class_names, class_ids: the model's.
-        sources: as `Sources` takes them; local ones absolute.
-        save: of KINDS and the task's own.
-        threshold: lowest score of what is kept; None of a task without scores.
-        classes: names of those that are kept; None keeps all.
-        every: of a video, the first of so many frames.
-        limit: images, and frames of each video, at most.
-        max_megapixels: of an image; a larger one cannot be read.
-        annotations: COCO file that has the images' ids.
-        shards: into how many it is divided.
-    """
-
-    model: str
+    model: str  # the file, for people; `fingerprint` says whether it is the same
     fingerprint: str
     task: str
     class_names: tuple[str, ...]
     class_ids: tuple[int, ...]
-    sources: tuple[str, ...]
-    save: tuple[str, ...]
-    threshold: float | None
-    classes: tuple[str, ...] | None
-    every: int
-    limit: int | None
-    max_megapixels: float = MAX_MEGAPIXELS  # jobs of older versions do not say
-    annotations: str | None
-    shards: int
+    sources: tuple[str, ...]  # as `Sources` takes them; local ones absolute
+    save: tuple[str, ...]  # of KINDS and the task's own
+    threshold: float | None  # lowest score of what is kept; None of a task without scores
+    classes: tuple[str, ...] | None  # names of those that are kept; None keeps all
+    every: int  # of a video, the first of so many frames
+    limit: int | None  # images, and frames of each video, at most
+    max_megapixels: float = MAX_MEGAPIXELS  # a larger image cannot be read; jobs of older versions do not say
+    annotations: str | None  # COCO file that has the images' ids
+    shards: int  # into how many it is divided
 
     def __post_init__(self) -> None:
         for kind in self.save:

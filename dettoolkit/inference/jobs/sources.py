@@ -41,23 +41,14 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True)
 class Item:
-    """One image, or one frame.
+    """One image, or one frame."""
 
-    Attributes:
-        name: of the image as in `Found`; of a frame the video's name, / and the frame's number.
-        path: of the image or the video; None of what is no file.
-        read: gives uint8 (H, W, 3) RGB, or raises BadImageError with a text that says which and why.
-        video: the video's name, of a frame.
-        live: whether that is a camera or a stream.
-        frame: of a frame, its place in the video.
-    """
-
-    name: str
-    path: Path | None
-    read: Callable[[], Pixels]
-    video: str | None = None
-    live: bool = False
-    frame: Frame | None = None
+    name: str  # of the image as in `Found`; of a frame the video's name, / and the frame's number
+    path: Path | None  # of the image or the video; None of what is no file
+    read: Callable[[], Pixels]  # gives uint8 (H, W, 3) RGB; a BadImageError says which image and why
+    video: str | None = None  # the video's name, of a frame
+    live: bool = False  # whether that is a camera or a stream
+    frame: Frame | None = None  # of a frame, its place in the video
 
 
 class Sources:
