@@ -243,7 +243,7 @@ def test_other_files_than_those_tried_are_refused(tmp_path, runtime):
     with pytest.raises(ort_web.RuntimeFilesError, match="not contain an unpacked onnxruntime-web"):
         ort_web.read_files(tmp_path)
     with pytest.raises(
-        FileNotFoundError, match=r"does not exist: give the archive onnxruntime-web-1\.30\.0\.tgz"
+        FileNotFoundError, match=r"does not exist: use the archive onnxruntime-web-1\.30\.0\.tgz"
     ):
         ort_web.read_files(tmp_path / "nowhere")
     (tmp_path / "archive.tgz").write_bytes(b"another archive")

@@ -92,7 +92,7 @@ def test_the_manifest_is_replaced_and_all_else_stays(format, models, task, tmp_p
 def test_images_of_another_size_are_refused(models):
     engine = opened(models["detection"][2])
     for images in (normalized(batch=2), normalized()[..., :32]):
-        with pytest.raises(ValueError, match=r"takes images \(1, 3, 64, 64\), got"):
+        with pytest.raises(ValueError, match=r"expects images \(1, 3, 64, 64\), got"):
             engine(images)
 
 

@@ -74,7 +74,7 @@ def test_what_is_not_there_is_named(tmp_path, tiny_run):
         load(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match=r"runs with checkpoints: .*tiny"):
         load(tiny_run.parent)
-    with pytest.raises(FileNotFoundError, match=r"model.onnx does not exist: give an exported file"):
+    with pytest.raises(FileNotFoundError, match=r"model.onnx does not exist: use an exported file"):
         load(tmp_path / "model.onnx")
 
 

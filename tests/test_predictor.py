@@ -429,7 +429,7 @@ def test_a_file_that_describes_other_outputs_is_refused():
     with pytest.raises(ValueError, match=r"fake.onnx has the outputs logits, but a detector has class"):
         fake("detection", final_detections, outputs=("logits",))
     model, _ = fake("detection", final_detections, batch=1)
-    with pytest.raises(ValueError, match=r"fake.onnx gives 4 outputs .* description says class_logits, box"):
+    with pytest.raises(ValueError, match=r"fake.onnx returns 4 outputs .* manifest lists class_logits, box"):
         model.predict_batch([gray(8, 16)])
 
 

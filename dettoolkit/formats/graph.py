@@ -117,4 +117,4 @@ def refuse(manifest: Manifest, path: Path, *, runtime: str) -> None:
 def check_shape(images: Tensor, wanted: tuple[int, ...]) -> None:
     """Refuse images of another size than that of a file of fixed shapes."""
     if tuple(images.shape) != wanted:
-        raise ValueError(f"this file takes images {wanted}, got {tuple(images.shape)}")
+        raise ValueError(f"this file expects images {wanted}, got {tuple(images.shape)}")
