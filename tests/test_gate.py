@@ -82,8 +82,8 @@ def test_doubts_are_no_agreement():
         ((0.5, 0.49), "the loss of mIoU"),
         ((0.5, 0.51), "the loss of mIoU"),  # other answers, too
         ((0.5, math.nan), "the loss of mIoU"),
-        ((math.nan, math.nan), "nothing can be lost"),
-        ((0.0, 0.0), "nothing can be lost"),
+        ((math.nan, math.nan), "the comparison shows nothing"),
+        ((0.0, 0.0), "the comparison shows nothing"),
     ],
 )
 def test_scores_count(scores, sentence):
@@ -366,7 +366,7 @@ def test_a_file_that_describes_itself_otherwise_is_not_written(attempt, tiny_seg
         converter.stamp(path, described)
         edited(perturb)(None, described, path)
 
-    with pytest.raises(GateError, match="after its description was put in"):
+    with pytest.raises(GateError, match="after the manifest was added"):
         attempt(tiny_segmentation_run, stamp=damage)
     assert list(attempt.folder.iterdir()) == []
 

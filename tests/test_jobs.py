@@ -504,7 +504,7 @@ def test_stop_ends_what_has_no_end(images, tmp_path):
 def test_two_processes_do_not_share_a_file(tmp_path):
     with Journal(tmp_path / "results.jsonl", batch_size=1) as journal:
         journal.write({"name": "1.png", "index": 0})
-        with pytest.raises(BlockingIOError, match=r"another process is writing .*results\.jsonl: let it"):
+        with pytest.raises(BlockingIOError, match=r"another process is writing .*results\.jsonl: wait"):
             Journal(tmp_path / "results.jsonl", batch_size=1)
     with Journal(tmp_path / "results.jsonl", batch_size=1) as journal:
         assert journal.done == {"1.png"}

@@ -197,7 +197,7 @@ def test_errors_are_sentences(tiny, tiny_run, tmp_path, monkeypatch, errors, giv
 
 
 def test_a_device_that_is_not_there(tiny, tiny_run, capsys):
-    for device, text in (("cuda:99", "PyTorch finds "), ("gpu", "--device gpu: wanted cpu, cuda")):
+    for device, text in (("cuda:99", "PyTorch finds "), ("gpu", "--device gpu: expected cpu, cuda")):
         assert predict([str(tiny_run), str(tiny.data / "val/1.png"), "--device", device]) == 2
         assert text in refused(capsys)
 

@@ -262,7 +262,7 @@ def test_stream_reads_as_results_are_asked_for(detector, image):
         (torch.zeros(3, 8, 8), TypeError, "got torch.Tensor"),
         (np.zeros((8, 8, 3)), ValueError, r"uint8 \(H, W, 3\) RGB.*got float64 \(8, 8, 3\): scale to 0..255"),
         (np.zeros((3, 8, 8), np.uint8), ValueError, r"got uint8 \(3, 8, 8\)"),
-        (np.zeros((2, 8, 8, 3), np.uint8), ValueError, "give several images as a list"),
+        (np.zeros((2, 8, 8, 3), np.uint8), ValueError, "pass several images as a list"),
         (np.zeros((0, 8, 3), np.uint8), ValueError, r"got uint8 \(0, 8, 3\)"),
         (Image.new("I;16", (8, 8)), ValueError, "mode 'I;16' has more than 8 bits"),
         (Image.new("F", (8, 8)), ValueError, "mode 'F' has more than 8 bits"),
