@@ -115,7 +115,7 @@ def test_classes_are_called_as_a_table_says(data: Path) -> None:
     assert load(data, names="names.txt").class_names == ["bar", "box", "compact disc"]
     for text, told in (
         ("box crane\nbox hoist\n", "names.txt:2: 'box' has two names: write one line per class"),
-        ("box\n", "names.txt:1: 'box' has no name after it: write a line for each class"),
+        ("box\n", "names.txt:1: 'box' has no name after it: write one line per class"),
     ):
         (data / "names.txt").write_text(text, encoding="utf-8")
         with pytest.raises(ValueError, match=told):

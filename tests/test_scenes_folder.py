@@ -38,7 +38,7 @@ def test_other_parameters_are_refused(root: Path) -> None:
         FileExistsError, match=r"(?s)the way.*other parameters \(seed is 0, expected 1\).*data.root"
     ):
         write_scenes(root, **{**SMALL, "seed": 1})
-    with pytest.raises(FileExistsError, match=r"image_hw is \[48, 96\], wanted \[64, 64\]"):
+    with pytest.raises(FileExistsError, match=r"image_hw is \[48, 96\], expected \[64, 64\]"):
         write_scenes(root, **{**SMALL, "image_hw": (64, 64)})
     assert files(root) == before
 
