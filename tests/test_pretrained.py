@@ -347,7 +347,7 @@ def test_the_recipes_weights_are_loaded(small_file, trained, tmp_path):
     assert torch.equal(detector.state_dict()[kernel], trained.state_dict()[kernel])
     started(own, num_classes=5)
     with pytest.raises(
-        ValueError, match=r"another number of classes than the 5 .* \(12 tensors .*take others"
+        ValueError, match=r"a different number of classes than the 5 .* \(12 tensors .*take others"
     ):
         started(own, num_classes=5, exact="take others")
 
