@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dettoolkit.wording import listing
 
 LabelMap = Literal["contiguous", "ids"]
 
@@ -15,8 +18,24 @@ GAP = "N/A"
 """Name of a class that no category has, as in torchvision's COCO category list."""
 
 MOST_CLASSES = 20_000
-"""Largest number of classes: an SSDLite at 320 x 320 has then 240 million weights, and
-0.16 GB of class logits for each image. The largest data sets have 13,204 (V3Det)."""
+"""An SSDLite at 320 x 320 has then 240 million weights; the largest data sets have 13,204 classes (V3Det)."""
+
+
+def match_names(
+    names: Sequence[str], found: Sequence[str], *, whose: str, path: Path, remedy: str, may_lack: bool = False
+) -> None:
+    """Raise ValueError unless the classes found at `path` are those that `whose` has, in any order.
+
+    With `may_lack`, some of `names` are enough; `remedy` is what to do besides training on those found.
+    """
+    lacking, unknown = sorted(set(names) - set(found)), sorted(set(found) - set(names))
+    if unknown or (lacking and not may_lack):
+        raise ValueError(
+            f"{whose} has {len(names)} classes ({listing(names)}), but {path} has {len(found)} "
+            f"({listing(found)}). Only in the first: {listing(lacking)}; only in the second: "
+            f"{listing(unknown)}. {remedy}, or train on these (model.weights starts from a checkpoint of "
+            "other classes)"
+        )
 
 
 class ClassMap(NamedTuple):
@@ -33,20 +52,14 @@ def map_classes(categories: list[tuple[int, str]], label_map: LabelMap, path: Pa
 
     "contiguous": one label per category, in the order of ids. "ids": label = id - 1, one label for every id
     from 1 to the largest, with gaps.
-
-    Raises:
-        ValueError: too many categories, ids or names that repeat, or ids that "ids" cannot take; `path` is
-            named.
     """
     if len(categories) > MOST_CLASSES:
         raise ValueError(
-            f"{path}: {len(categories)} categories, but a detector can have at most {MOST_CLASSES}: leave "
-            "out categories that no annotation has, or merge some"
+            f"{path}: {len(categories)} categories, but a detector can have at most {MOST_CLASSES}: "
+            "remove unused categories, or merge some"
         )
-    ids_and_names = (("id", [id_ for id_, _ in categories]), ("name", [name for _, name in categories]))
-    for what, values in ids_and_names:
-        repeated = [str(value) for value, count in Counter(values).items() if count > 1]
-        if repeated:
+    for what, values in zip(("id", "name"), zip(*categories, strict=True), strict=True):
+        if repeated := [str(value) for value, count in Counter(values).items() if count > 1]:
             raise ValueError(
                 f"{path}: category {what} {', '.join(repeated)} occurs more than once in categories: "
                 f"give each category its own {what}"
@@ -60,7 +73,7 @@ def map_classes(categories: list[tuple[int, str]], label_map: LabelMap, path: Pa
         return ClassMap(list(by_id.values()), ids, file_ids, np.arange(len(ids)))
     if ids[0] < 1 or ids[-1] > MOST_CLASSES:
         raise ValueError(
-            f"{path}: category ids run from {ids[0]} to {ids[-1]}, but data.label_map=ids takes 1 to "
+            f"{path}: category ids run from {ids[0]} to {ids[-1]}, but data.label_map=ids supports 1 to "
             f"{MOST_CLASSES} (label = id - 1): use data.label_map=contiguous"
         )
     slots = list(range(1, ids[-1] + 1))

@@ -17,8 +17,8 @@ from dettoolkit.network import Network
 from dettoolkit.run import Classes
 from dettoolkit.tasks import sections, spec_of
 from dettoolkit.training.run_folder import checkpoint_of, stored_recipe
-from dettoolkit.weights.description import read_checkpoint
 from dettoolkit.weights.load import load_trained
+from dettoolkit.weights.read import read_checkpoint
 
 
 def load(
@@ -55,11 +55,11 @@ def load(
     if path.suffix.lower() in FORMATS:
         if not path.is_file():
             raise FileNotFoundError(
-                f"{path} does not exist: give an exported file, a checkpoint or a run's folder"
+                f"{path} does not exist: use an exported file, a checkpoint or a run folder"
             )
         manifest = read_manifest(path)
         if device not in (None, "cpu"):
-            raise ValueError(f"{path} runs on the CPU here: omit device={device!r}")
+            raise ValueError(f"{path}: exported files run only on the CPU; omit device={device!r}")
         outputs = manifest.export.outputs if manifest.export is not None else ()
         engine = open_engine(path, outputs=outputs, threads=threads, trust=trust)
         return Predictor(manifest, engine, source=str(path), max_megapixels=max_megapixels)
@@ -71,11 +71,7 @@ def load(
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read an exported file's description of itself, without its network.
-
-    Raises:
-        ManifestError: there is none, as in other tools' files, or none that this version can read.
-    """
+    """Read an exported file's description of itself, without its network."""
     return from_json(read_text(path), source=str(path), sections=sections())
 
 
@@ -84,23 +80,16 @@ def _path(model: object) -> Path:
         model = os.fspath(model)
     if not isinstance(model, str):
         raise TypeError(
-            "load takes the path of a run's folder, a checkpoint or an exported file, not an object of type "
-            f"{type(model).__name__}: write what is in memory to a file, and give its path"
+            "load expects the path of a run folder, a checkpoint or an exported file, not an object of type "
+            f"{type(model).__name__}: save the object to a file and pass its path"
         )
     if not model:
-        raise ValueError(
-            "load was given an empty path: give that of a run's folder, a checkpoint or an exported file"
-        )
+        raise ValueError("the path is empty: pass that of a run folder, a checkpoint or an exported file")
     return Path(model).expanduser()
 
 
 def open_checkpoint(path: Path, recipe: Recipe | None = None) -> tuple[Manifest, Network]:
-    """Build the network of a run's folder or a checkpoint, load its weights and describe it.
-
-    Args:
-        path: the folder, of which the best checkpoint is taken, or the file.
-        recipe: in the place of the one that the checkpoint carries; None takes that.
-    """
+    """Build the network of a run's folder or a checkpoint, by its own recipe or another, and describe it."""
     checkpoint = checkpoint_of(path, names=("best", "last"))
     description, state = read_checkpoint(checkpoint)
     if recipe is None:

@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor, nn
 
 Outputs = Tensor | tuple[Tensor, ...]
 
 
-class Head(Protocol):
-    """What turns a backbone's features into raw outputs.
-
-    Attributes:
-        features: names of the backbone's features that `forward` takes, in this order.
-        num_classes: without background.
-    """
-
-    features: tuple[str, ...]
-    num_classes: int
-
-    def initialize(self) -> None:
-        """Fill the head's own layers with random weights."""
-
-
 class Network(nn.Module):
     """A backbone whose features go to one or more heads.
 
-    Args:
-        backbone: maps images (N, 3, H, W), float, RGB, normalized, to features by name.
-        heads: by the name of their task.
+    The backbone maps images (N, 3, H, W), float, RGB, normalized, to features by name. Heads, by the name of
+    their task, each have `features`, the names of those that `forward` takes; `num_classes`, without
+    background; and `initialize()`.
     """
 
     def __init__(self, *, backbone: nn.Module, heads: Mapping[str, Any]) -> None:

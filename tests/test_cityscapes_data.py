@@ -18,15 +18,21 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dettoolkit.cli import failures as errors
-from dettoolkit.datasets.cityscapes import BatchError, SegmentationDataset, collate
-from dettoolkit.datasets.data_report import NO_ID, BadImageError, BadImages, DataReport, Problem
-from dettoolkit.datasets.label_classes import UNKNOWN, LabelClasses, LabelError
-from dettoolkit.datasets.label_files import read_instances, read_labels, read_values
+from dettoolkit.datasets.cityscapes import SegmentationDataset, collate
+from dettoolkit.datasets.data_report import BadImageError, BadImages, DataReport, Problem
+from dettoolkit.datasets.data_root import check_root
+from dettoolkit.datasets.label_classes import (
+    UNKNOWN,
+    LabelClasses,
+    LabelError,
+    read_instances,
+    read_labels,
+    read_values,
+)
 from dettoolkit.datasets.samplers import EpochSampler, ResumableLoader, SampleKey, worker_init
 from dettoolkit.datasets.scenes.folder import write_scenes
 from dettoolkit.datasets.segmentation_augment import CenterCrop, EvalTransform, SegmentationTransform
 from dettoolkit.datasets.segmentation_files import SegmentationFiles
-from dettoolkit.datasets.segmentation_root import check_cityscapes_root
 
 HW = (24, 40)
 CROP_HW = (16, 20)
@@ -132,17 +138,17 @@ class TestClasses:
         assert ours.known_text() == "0-33, 255"
 
     def test_train_ids_are_the_same_classes(self):
-        ours = LabelClasses.cityscapes_train_ids()
+        ours = LabelClasses.cityscapes(train_ids=True)
         assert ours.lookup[:19].tolist() == list(range(19))
         assert ours.lookup[255] == 255
-        assert np.flatnonzero(ours.known).tolist() == [*range(19), 255]
+        assert np.flatnonzero(ours.lookup != UNKNOWN).tolist() == [*range(19), 255]
         ids = LabelClasses.cityscapes()
         assert (ours.names, ours.label_ids, ours.colors) == (ids.names, ids.label_ids, ids.colors)
         assert not ours.same_as(ids)
 
     def test_further_ignored_values(self):
         assert LabelClasses.cityscapes(ignore=[34, 0]).known_text() == "0-34, 255"
-        assert LabelClasses.cityscapes_train_ids(ignore=[254]).lookup[254] == 255
+        assert LabelClasses.cityscapes(train_ids=True, ignore=[254]).lookup[254] == 255
         with pytest.raises(ValueError, match=r"the id 7 is the class road .* and also in data.ignore"):
             LabelClasses.cityscapes(ignore=[7])
 
@@ -157,30 +163,11 @@ class TestClasses:
         entries = [(f"c{value}", [value], None) for value in range(254)]
         table = LabelClasses.from_table(entries, ignore=[])
         assert table.lookup[253] == 253
-        assert int(table.known.sum()) == 254
-        for wrong in ([], [*entries, ("more", [254], None)]):
-            with pytest.raises(ValueError, match=f"data.classes has {len(wrong)} classes, wanted 1 to 254"):
-                LabelClasses.from_table(wrong, ignore=[])
+        assert int((table.lookup != UNKNOWN).sum()) == 254
 
-    @pytest.mark.parametrize(
-        ("entries", "ignore", "message"),
-        [
-            ([("a", [1, 2], None), ("b", [2], None)], [], r"gives the id 2 twice \(a, b\)"),
-            ([("a", [1, 1], None)], [], r"gives the id 1 twice \(a\)"),
-            (
-                [("a", [1], None), ("b", [2], None)],
-                [9, 2],
-                "the id 2 is the class b .*data.ignore: remove one",
-            ),
-            ([("a", [1], None), ("a", [2], None)], [], "two classes named a: give each its own name"),
-            ([("a", [], None)], [], "a has no ids"),
-            ([("a", [65536], None)], [], "has the id 65536, wanted 0 to 65535"),
-            ([("a", [1], None)], [-1], "has the id -1, wanted 0 to 65535"),
-        ],
-    )
-    def test_tables_that_contradict_themselves(self, entries, ignore, message):
-        with pytest.raises(ValueError, match=message):
-            LabelClasses.from_table(entries, ignore=ignore)
+    def test_a_class_that_is_ignored_too(self):
+        with pytest.raises(ValueError, match=r"the id 2 is the class b .*data.ignore: remove one"):
+            LabelClasses.from_table([("a", [1], None), ("b", [2], None)], ignore=[9, 2])
 
     def test_another_order_of_the_same_classes(self):
         other = OWN.reordered(["sky", "road", "car"])
@@ -215,7 +202,7 @@ class TestFiles:
     def test_train_ids_are_known_by_name_and_label_ids_preferred(self, tmp_path):
         save_pair(tmp_path, "a/a", kind="gtFine_labelTrainIds", labels=pixels(most=19))
         files = load(tmp_path)
-        assert files.classes.same_as(LabelClasses.cityscapes_train_ids())
+        assert files.classes.same_as(LabelClasses.cityscapes(train_ids=True))
         assert load(tmp_path, ignore=[254]).classes.lookup[254] == 255
         assert load(tmp_path, classes=OWN).classes is OWN
         save_pair(tmp_path, "a/a")
@@ -244,8 +231,6 @@ class TestFiles:
             ValueError, match=r"gtFine/train and .* cannot make one data set: .*labelTrainIds\?"
         ):
             SegmentationFiles.join([load(root), other])
-        with pytest.raises(ValueError, match="join needs at least one"):
-            SegmentationFiles.join([])
 
     def test_files_without_a_partner_are_counted_and_named(self, root):
         alone = root / f"gtFine/train/{NAMES[0]}_gtFine_labelIds.png"
@@ -255,20 +240,16 @@ class TestFiles:
         assert len(files) == 1
         assert files.problems.counts == {"image without label": 1, "label without image": 1}
         summary = files.problems.summary()
-        assert "2 problems (nothing on disk is changed)" in summary
-        assert f"image without label: 1 (left out)\n    {root}/leftImg8bit/train/{NAMES[0]}_left" in summary
-        assert f"label without image: 1 (left out)\n    {root}/gtFine/train/{NAMES[2]}_gtFine" in summary
+        assert "2 problems (" in summary
+        assert f"image without label: 1 (skipped)\n    {root}/leftImg8bit/train/{NAMES[0]}_left" in summary
+        assert f"label without image: 1 (skipped)\n    {root}/gtFine/train/{NAMES[2]}_gtFine" in summary
         assert files.problems.to_json()["problems"][0]["image_id"] is None
 
     def test_no_pair_at_all_says_what_was_looked_for(self, tmp_path):
         save_pair(tmp_path, "a/a")
         (tmp_path / "gtFine/train/a").rename(tmp_path / "gtFine/train/b")
-        message = (
-            r"none of the 1 images .* for .*a/a_leftImg8bit.png .*gtFine/train/a/a_gtFine_labelIds.png was "
-        )
-        with pytest.raises(
-            ValueError, match=message + r"looked for, but the 1 labels .* b/a_gtFine".replace(" b", ".*b")
-        ):
+        wanted = r"a/a_leftImg8bit.png, expected .*gtFine/train/a/a_gtFine_labelIds.png, but the 1 labels"
+        with pytest.raises(ValueError, match=rf"none of the 1 images .* for .*{wanted} .*b/a_gtFine"):
             load(tmp_path)
 
     @pytest.mark.parametrize(
@@ -276,13 +257,13 @@ class TestFiles:
         [
             (
                 None,
-                r"train holds no \*_leftImg8bit.png, .jpg or .jpeg in it or its city folders; it is empty",
+                r"train contains no \*_leftImg8bit.png, .jpg or .jpeg in it or its city folders; it is empty",
             ),
             (
                 "leftImg8bit/train/a/x.png",
-                r"it holds 1 .png, such as .*train/a/x.png. Complete it, or correct",
+                r"it contains 1 .png, such as .*train/a/x.png. Complete it, or correct",
             ),
-            ("leftImg8bit/train/a/x_leftImg8bit.png", r"holds no \*_gtFine_labelIds.png or .*it is empty"),
+            ("leftImg8bit/train/a/x_leftImg8bit.png", r"contains no \*_gtFine_labelIds.png or .*it is empty"),
         ],
     )
     def test_empty_folders(self, tmp_path, path, message):
@@ -297,7 +278,7 @@ class TestFiles:
         save_pair(tmp_path, "a", kind="gtFine_color")
         (tmp_path / "gtFine/train/a_gtFine_polygons.json").touch()
         with pytest.raises(
-            FileNotFoundError, match=r"holds no .*labelTrainIds.*; it holds 1 .png, 1 .json, such as"
+            FileNotFoundError, match=r"contains no .*labelTrainIds.*; it contains 1 .png, 1 .json, such as"
         ):
             load(tmp_path)
 
@@ -308,7 +289,7 @@ class TestFiles:
     def test_two_files_for_one_image(self, root):
         save(root / f"leftImg8bit/train/{NAMES[0]}_leftImg8bit.jpg", np.zeros((*HW, 3), np.uint8))
         with pytest.raises(
-            ValueError, match=r"_leftImg8bit.jpg and .*_leftImg8bit.png are the same image by name"
+            ValueError, match=r"_leftImg8bit.jpg and .*_leftImg8bit.png have the same image name"
         ):
             load(root)
 
@@ -323,7 +304,7 @@ class TestFiles:
         assert len(files) == 3
         assert files.problems.counts == {
             "image without label": 1,  # the city elsewhere
-            "link to what is listed anyway": 1,
+            "link to something already listed": 1,
         }
 
     def test_any_two_folders(self, tmp_path):
@@ -338,14 +319,12 @@ class TestFiles:
         ]
         assert files.instance_paths == [None, None]
         assert files.problems.counts == {"image without label": 1, "label without image": 1}
-        with pytest.raises(ValueError, match=r"data.type=folders needs data.classes"):
-            load_folders(tmp_path, classes=None)
         with pytest.raises(ValueError, match="images and labels are both in"):
             load_folders(tmp_path, labels="images")
         (tmp_path / "labels/b.png").rename(tmp_path / "labels/b_mask.png")
         (tmp_path / "labels/sub/a.png").unlink()
         with pytest.raises(
-            ValueError, match=r"images/b.jpg .*labels/b.png was looked for.*such as .*labels/b_mask"
+            ValueError, match=r"images/b.jpg, expected .*labels/b.png, .*such as .*labels/b_mask"
         ):
             load_folders(tmp_path)
 
@@ -416,7 +395,7 @@ class TestLabelPictures:
         path = tmp_path / "x.png"
         Image.new(mode, (4, 3)).save(path)
         with pytest.raises(
-            LabelError, match=f"{path} is a color picture; wanted a PNG whose values are class ids"
+            LabelError, match=f"{path} is a color picture; expected a PNG whose values are class ids"
         ):
             read_labels(path, OWN)
 
@@ -461,7 +440,7 @@ class TestLabelPictures:
                 path.write_bytes(bytes(broken))
                 reasons = []
                 for _ in range(2):
-                    with pytest.raises(BadImageError, match=r"cannot be decoded|cut short") as caught:
+                    with pytest.raises(BadImageError, match=r"cannot be decoded|truncated") as caught:
                         read_values(path)
                     reasons.append(str(caught.value))
                 assert reasons[0] == reasons[1]  # for a file to count once
@@ -474,7 +453,7 @@ class TestLabelPictures:
             (b"<html>", "is not a PNG, as label files have to be .starts with b'<html>'"),
             (b"\x89PNG\r\n\x1a\n\0\0\0\0IEND\0\0\0\0", "is not a PNG"),
             (cv2.imencode(".jpg", np.zeros((9, 9), np.uint8))[1].tobytes(), "is not a PNG"),
-            (cv2.imencode(".png", np.zeros((9, 9), np.uint8))[1].tobytes()[:-5], "cut short or damaged"),
+            (cv2.imencode(".png", np.zeros((9, 9), np.uint8))[1].tobytes()[:-5], "truncated or damaged"),
         ],
     )
     def test_no_label_picture(self, tmp_path, content, message):
@@ -547,7 +526,7 @@ class TestSamples:
         data = dataset(load(root), whole())
         assert collate([data[3]])["images"].shape == (1, 3, 50, 30)
         with pytest.raises(
-            BatchError, match=r"images of 24 x 40, 50 x 30 .*set data.eval_hw, .*eval_batch_size=1"
+            ValueError, match=r"images of 24 x 40, 50 x 30 .*set data.eval_hw, .*eval_batch_size=1"
         ):
             collate([data[0], data[3]])
         with pytest.raises(ValueError, match="collate needs at least one sample"):
@@ -585,7 +564,7 @@ class TestSamples:
             ("leftImg8bit", None, "leftImg8bit.png: file does not exist"),
             ("gtFine_labelIds", b"<html>", "gtFine_labelIds.png: is not a PNG"),
             ("gtFine_labelIds", None, "gtFine_labelIds.png: file does not exist"),
-            ("gtFine_instanceIds", b"\x89PNG\r\n\x1a\n", "gtFine_instanceIds.png: file is cut short"),
+            ("gtFine_instanceIds", b"\x89PNG\r\n\x1a\n", "gtFine_instanceIds.png: file is truncated"),
             ("gtFine_instanceIds", "other size", r"instanceIds.png is 5 x 5, but .*labelIds.png is 24 x 40"),
         ],
     )
@@ -696,19 +675,14 @@ class TestProblems:
         one, two = DataReport(tmp_path / "one", boxes=3), DataReport(tmp_path / "two")
         problem = Problem("nothing but void", 4, None, "a.png")
         one.record([problem, problem])
-        two.add(
-            "image without label",
-            image_ids=np.array([NO_ID]),
-            template="{}",
-            values=np.array([["b.png"]], object),
-        )
-        two.record([problem])
+        two.add("image without label", values=[["b.png"]])
+        two.record([problem, Problem("nothing but void", 4, None, "c.png")])
         both = DataReport(tmp_path)
         both.extend(one)
         both.extend(two)
         assert both.counts == {"image without label": 1, "nothing but void": 2}
         assert both.boxes == 3
-        assert [each.image_id for each in both.problems()] == [4, None, 4]
+        assert [each.image_id for each in both.problems()] == [None, 4, 4]
         assert "\n    b.png\n" in both.summary()
         both.record([problem])
         assert both.counts["nothing but void"] == 2  # met already
@@ -719,7 +693,7 @@ class TestRoot:
 
     def check(self, root: Path, layout: Any = "cityscapes") -> str:
         with pytest.raises(FileNotFoundError) as caught:
-            check_cityscapes_root(root, expected=self.EXPECTED, layout=layout)
+            check_root(root, expected=self.EXPECTED, layout=layout)
         return str(caught.value)
 
     def test_nothing_there_says_where_to_get_it(self, tmp_path):
@@ -734,18 +708,18 @@ class TestRoot:
             "data.classes",
         ):
             assert part in text
-        assert "Folders there" not in text
+        assert "Existing folders" not in text
 
     def test_incomplete_says_what_is_there(self, root):
         text = self.check(root)
         assert f"  {root / 'gtFine/train'}\n" in text
         assert f"  {root / 'gtFine/val'}   (missing)\n" in text
-        assert "Folders there: gtFine, gtFine/train, leftImg8bit, leftImg8bit/train\n" in text
+        assert "Existing folders: gtFine, gtFine/train, leftImg8bit, leftImg8bit/train\n" in text
         own = self.check(root, "folders")
         assert "is incomplete. Expected:" in own
-        assert "Folders there: gtFine" in own
+        assert "Existing folders: gtFine" in own
         assert "data.train.labels=" in own
         assert "cityscapes-dataset.com" not in own
 
     def test_complete(self, root):
-        check_cityscapes_root(root, expected=self.EXPECTED[:2], layout="cityscapes")
+        check_root(root, expected=self.EXPECTED[:2], layout="cityscapes")

@@ -2,7 +2,6 @@
 
 import sys
 from dataclasses import replace
-from importlib import import_module
 
 import pytest
 import torch
@@ -23,7 +22,7 @@ from tiny_exports import (
 from dettoolkit import load
 from dettoolkit.export.command import export
 from dettoolkit.export.request import Request
-from dettoolkit.formats import open_engine
+from dettoolkit.formats import NAMES, open_engine
 from dettoolkit.formats.trailer import stamp
 from dettoolkit.loading import read_manifest
 
@@ -83,7 +82,7 @@ def test_the_manifest_is_replaced_and_all_else_stays(format, models, task, tmp_p
     path.write_bytes(original.read_bytes())
     assert read_manifest(path).to_json() == manifest.to_json()
     stamped = replace(manifest, export=replace(manifest.export, parity={"share": 1.0, "note": "x" * 5000}))
-    import_module(f"dettoolkit.formats.{format}.convert").stamp(path, stamped)
+    NAMES[format].module("convert").stamp(path, stamped)
     assert read_manifest(path).to_json() == stamped.to_json()
     copied, written = (opened(each)(normalized()) for each in (path, original))
     for ours, theirs in zip(copied, written, strict=True):
@@ -93,7 +92,7 @@ def test_the_manifest_is_replaced_and_all_else_stays(format, models, task, tmp_p
 def test_images_of_another_size_are_refused(models):
     engine = opened(models["detection"][2])
     for images in (normalized(batch=2), normalized()[..., :32]):
-        with pytest.raises(ValueError, match=r"takes images \(1, 3, 64, 64\), got"):
+        with pytest.raises(ValueError, match=r"expects images \(1, 3, 64, 64\), got"):
             engine(images)
 
 
@@ -117,10 +116,10 @@ def test_a_trained_run_goes_through_the_gate(format, run, request, tmp_path):
 @pytest.mark.parametrize(
     ("wishes", "told"),
     [
-        ({"batch": None}, "takes a fixed number of images at once: give --batch a number"),
-        ({"preprocessing": True}, "cannot take images of any size: omit --preprocessing"),
-        ({"postprocessing": True}, "gives raw outputs: omit --postprocessing"),
-        ({"precision": "int8"}, "made in float32 only, not in int8"),
+        ({"batch": None}, "fixed batch size: set --batch to a number"),
+        ({"preprocessing": True}, "fixed input size: omit --preprocessing"),
+        ({"postprocessing": True}, "raw outputs: omit --postprocessing"),
+        ({"precision": "int8"}, "only float32, not int8"),
     ],
 )
 def test_what_it_cannot_have_is_refused_before_any_work(tiny, format, wishes, told, tmp_path):

@@ -136,10 +136,6 @@ def test_wrong_arguments_are_refused() -> None:
         epoch_sampler(rank=2, world_size=2)
     with pytest.raises(ValueError, match="got rank -1 of 1"):
         ExactSampler(size=3, rank=-1, world_size=1)
-    with pytest.raises(ValueError, match="batch_size must be at least 1 and seed not negative, got 0 and 3"):
-        epoch_sampler(batch_size=0)
-    with pytest.raises(ValueError, match="got 4 and -1"):
-        epoch_sampler(seed=-1)
     with pytest.raises(ValueError, match="start must be 0 to 20 samples of an epoch, got 21"):
         epoch_sampler().set_start(21)
 
@@ -171,7 +167,7 @@ def test_state_of_another_order_is_refused() -> None:
     next(iter(source))
     with pytest.raises(
         ValueError,
-        match=r"in mid-epoch with seed 3, batch_size 4; this run has size 23, seed 9, batch_size 2",
+        match=r"with seed 3, batch_size 4, but this run has size 23, seed 9, batch_size 2",
     ):
         loader(seed=9, batch_size=2).load_state_dict(source.state_dict())
     for _ in source:

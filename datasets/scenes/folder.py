@@ -15,7 +15,8 @@ from typing import Any
 
 import cv2
 
-from dettoolkit.datasets.scenes.render import CATEGORIES, SPLITS, Scene, Split, draw_scene
+from dettoolkit.datasets.scenes.render import SPLITS, Scene, Split, draw_scene
+from dettoolkit.datasets.scenes.stage import CATEGORIES
 
 logger = logging.getLogger(__name__)
 
@@ -37,23 +38,32 @@ _LICENSE = {"id": 1, "name": "Apache License 2.0", "url": "https://www.apache.or
 
 
 def write_scenes(
-    root: Path, *, train_images: int, val_images: int, image_hw: tuple[int, int], seed: int
+    root: Path,
+    *,
+    train_images: int,
+    val_images: int,
+    image_hw: tuple[int, int],
+    seed: int,
+    generate: bool = True,
 ) -> None:
-    """Write street scenes of `image_hw` pixels below `root`, or return at once when they are there already.
+    """Write street scenes below `root`, or return at once when they are there already.
 
-    The files are `train2017/`, `val2017/` and `annotations/instances_{train,val}2017.json` as COCO has them,
-    and `leftImg8bit/<split>/<city>/` and `gtFine/<split>/<city>/` as Cityscapes has them. A scene depends on
+    The files are `train2017/`, `val2017/` and `annotations/instances_{train,val}2017.json` as in COCO,
+    and `leftImg8bit/<split>/<city>/` and `gtFine/<split>/<city>/` as in Cityscapes. A scene depends on
     the seed, its split, its index and the size only. Several processes may call this at once: each writes
-    into a folder beside `root`, and the first to finish moves it into place.
-
-    Raises:
-        ValueError: an image is lower or narrower than 32 pixels, or another argument is out of range.
-        FileExistsError: `root` holds something else, or scenes of other parameters. Nothing in it is changed.
+    into a folder beside `root`, and the first to finish moves it into place. Without `generate`, or over
+    anything but these scenes, nothing is written.
     """
-    wanted = _manifest(train_images, val_images, image_hw, seed)
-    root = Path(root).expanduser().resolve()
+    counts = {"train_images": train_images, "val_images": val_images}
+    wanted = {"generator": __name__, "version": VERSION, **counts, "image_hw": list(image_hw), "seed": seed}
+    given, root = root, root.expanduser().resolve()
     if _is_finished(root, wanted):
         return
+    if not generate:
+        raise FileNotFoundError(
+            f"no generated scenes at data.root={given}: correct data.root. They are generated only by "
+            f"training, or by its dry run: tools/train.py RECIPE --check data.root={given}"
+        )
     root.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(root)
     folder = root.parent / f".{root.name}.{secrets.token_hex(4)}.partial"
@@ -63,46 +73,11 @@ def write_scenes(
         _move_into_place(folder, root, wanted)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    logger.info("generated %d scenes to train on and %d to validate on in %s", train_images, val_images, root)
-
-
-def check_scenes(
-    root: Path, *, train_images: int, val_images: int, image_hw: tuple[int, int], seed: int
-) -> None:
-    """Raise unless `write_scenes` has written these scenes below `root`; nothing is written.
-
-    Raises:
-        ValueError, FileExistsError: as write_scenes.
-        FileNotFoundError: there are none.
-    """
-    wanted = _manifest(train_images, val_images, image_hw, seed)
-    if not _is_finished(Path(root).expanduser().resolve(), wanted):
-        raise FileNotFoundError(
-            f"no generated scenes at data.root={root}: correct data.root. Only a training generates them, or "
-            f"its check: tools/train.py RECIPE --check data.root={root}"
-        )
-
-
-def _manifest(train_images: int, val_images: int, image_hw: tuple[int, int], seed: int) -> dict[str, Any]:
-    """Check the parameters and return what `scenes.json` says."""
-    counts = {"train_images": int(train_images), "val_images": int(val_images)}
-    for name, count in counts.items():
-        if not 1 <= count <= _MAX_IMAGES:
-            raise ValueError(f"{name} is {count}, wanted 1 to {_MAX_IMAGES}; choose another number of scenes")
-    if len(image_hw) != 2 or min(image_hw) < 32:
-        raise ValueError(f"image_hw is {tuple(image_hw)}, wanted (height, width) of at least 32 pixels each")
-    if seed < 0:
-        raise ValueError(f"seed is {seed}, wanted 0 or more; choose another seed")
-    size = [int(side) for side in image_hw]
-    return {"generator": __name__, "version": VERSION, **counts, "image_hw": size, "seed": int(seed)}
+    logger.info("generated %d training and %d validation scenes in %s", train_images, val_images, root)
 
 
 def _is_finished(root: Path, wanted: dict[str, Any]) -> bool:
-    """Return whether `root` holds the wanted scenes; False means that it may be written.
-
-    Raises:
-        FileExistsError: `root` holds anything else.
-    """
+    """Return whether `root` holds the wanted scenes; False: it may be written. Refuse anything else."""
     # In this order: another process may give the folder its name between the two looks.
     if not root.exists():
         return False
@@ -113,15 +88,15 @@ def _is_finished(root: Path, wanted: dict[str, Any]) -> bool:
         if not foreign:
             return False
         listing = ", ".join(foreign[:5]) + (", …" if len(foreign) > 5 else "")
-        problem = f"{root} holds files that are not generated scenes ({listing})"
+        problem = f"{root} contains files that are not generated scenes ({listing})"
     elif not isinstance(found := _read_json(root / MANIFEST), dict):
-        problem = f"{root / MANIFEST} is unreadable, so {root} may hold anything"
+        problem = f"{root / MANIFEST} is unreadable, so {root} may contain anything"
     elif found != wanted:
         differing = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
-        changes = "; ".join(f"{key} is {found.get(key)}, wanted {wanted.get(key)}" for key in differing)
-        problem = f"{root} holds generated scenes of other parameters ({changes})"
+        changes = "; ".join(f"{key} is {found.get(key)}, expected {wanted.get(key)}" for key in differing)
+        problem = f"{root} contains generated scenes with other parameters ({changes})"
     elif missing := sorted(set(_FOLDERS) - names):
-        problem = f"{root} holds generated scenes, but {', '.join(missing)} is gone"
+        problem = f"{root} contains generated scenes, but {', '.join(missing)} is missing"
     else:
         return True
     raise FileExistsError(f"{problem}: choose another data.root, or delete it to have scenes generated there")

@@ -11,18 +11,14 @@ from typing import Annotated, Any, ClassVar, Union
 
 from pydantic import Field, create_model
 
-from dettoolkit.config.classification import (
-    ClassificationData,
-    ClassificationEvaluation,
-    ClassifierModel,
-)
+from dettoolkit.config.classification import ClassificationData, ClassifierModel
 from dettoolkit.config.detection import DetectionData, DetectionEvaluation, SSDLiteModel
-from dettoolkit.config.sections import Data, Model, Optim, Section, Trainer
+from dettoolkit.config.sections import Data, Evaluation, Model, Optim, Section, Trainer
 from dettoolkit.config.segmentation import LRASPPModel, RASPPModel, SegmentationData, SegmentationEvaluation
 
 
 class Recipe(Section):
-    """Everything about one run. The model's type decides the task, and so what data and evaluation are.
+    """Everything about one run. model.type determines the task, and so the keys of data and evaluation.
 
     `files` is the type of data that are files and not generated.
     """
@@ -32,7 +28,7 @@ class Recipe(Section):
     data: Data
     optim: Optim
     trainer: Trainer
-    evaluation: Section
+    evaluation: Evaluation = Field(default_factory=Evaluation)  # type: ignore[arg-type]
 
 
 class DetectionRecipe(Recipe):
@@ -59,7 +55,6 @@ class ClassificationRecipe(Recipe):
     files: ClassVar[str] = "image_folder"
     model: ClassifierModel
     data: ClassificationData
-    evaluation: ClassificationEvaluation = Field(default_factory=ClassificationEvaluation)  # type: ignore[arg-type]
 
 
 def recipe_kinds() -> tuple[type[Recipe], ...]:

@@ -1,9 +1,7 @@
 """YAML 1.2's core schema, read into values that know their line and written from plain values.
 
-ruamel.yaml's composer reads the text into nodes; the values are made here. Its round-trip loader cannot make
-them: it takes 1_000 for a number and 2020-01-01 for a date, stops at the first duplicate key without the line
-of the other, applies merge keys, constructs sets and dates from tags, and forgets how a key such as 0x10 or
-null was written.
+ruamel.yaml's composer reads the text into nodes; the values are made here. Its own loaders take 1_000 for a
+number and 2020-01-01 for a date, stop at the first duplicate key, apply merge keys and construct from tags.
 """
 
 from __future__ import annotations
@@ -21,8 +19,7 @@ from ruamel.yaml.reader import ReaderError
 from ruamel.yaml.resolver import VersionedResolver
 from ruamel.yaml.tag import Tag
 
-from dettoolkit.config.entries import Entry, Scalar, below
-from dettoolkit.config.errors import Origin, Problem, refusal
+from dettoolkit.config.errors import Entry, Origin, Problem, Scalar, below, refusal
 
 # https://yaml.org/spec/1.2.2/#103-core-schema
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
@@ -63,7 +60,7 @@ def parse_yaml(text: str, origin_at: Callable[[int], Origin], path: str, problem
     are added to `problems`. Raises RecipeError when the document cannot be read at all.
     """
     if len(text) > _MAX_CHARACTERS:
-        raise refusal(origin_at(1), f"more than {_MAX_CHARACTERS} characters; this is no recipe", path)
+        raise refusal(origin_at(1), f"more than {_MAX_CHARACTERS} characters; this is not a recipe", path)
     if directive := re.search(r"^%YAML(?!\s+1\.2\s)", text, re.MULTILINE):
         line = text.count("\n", 0, directive.start()) + 1
         raise refusal(origin_at(line), "only YAML 1.2 is read; remove the %YAML line", path)
@@ -89,9 +86,9 @@ def parse_yaml(text: str, origin_at: Callable[[int], Origin], path: str, problem
 def _syntax_text(error: MarkedYAMLError) -> str:
     problem = str(error.problem or error.context)
     if "'\\t'" in problem:
-        return "not valid YAML: a tab in the indentation; YAML wants spaces"
+        return "not valid YAML: a tab in the indentation; YAML requires spaces"
     if "another document" in problem:
-        return "a second document; a file holds one"
+        return "a second YAML document; a file can have only one"
     if alias := re.search("undefined alias '(.*)'", problem):
         return f"the alias '*{alias[1]}' has no anchor '&{alias[1]}' before it"
     problem = problem.replace("'<stream end>'", "the end").replace("<block end>", "a key")
@@ -114,7 +111,7 @@ class _Builder:
         origin = self.origin_at(line)
         self.values += 1
         if self.values > _MAX_VALUES:
-            raise refusal(origin, f"more than {_MAX_VALUES} values; this is no recipe", path)
+            raise refusal(origin, f"more than {_MAX_VALUES} values; this is not a recipe", path)
         if depth > _MAX_DEPTH:
             raise refusal(origin, f"nested more than {_MAX_DEPTH} deep", path)
         value: Scalar | list[Entry] | dict[str, Entry]
@@ -143,7 +140,7 @@ class _Builder:
                 problem = "a key must be plain text"
             elif name.value in entries:
                 first = entries[name.value].origin.line  # 0 in an override
-                before = f"at line {first} already" if first else "twice in this override"
+                before = f"already on line {first}" if first else "twice in this override"
                 problem = f"duplicate key: it is set {before}; keep one of the two"
             elif name.value == "<<" and name.tag == "?":
                 problem = "merge keys are not YAML 1.2; write the keys out"
@@ -177,10 +174,7 @@ def write_flow(value: object) -> str:
 
 
 def write_lines(values: dict[str, object], indent: int = 0, path: str = "") -> Iterator[tuple[str, str]]:
-    """Write a mapping in block style: pairs of a line and the dotted key of its value ('' for none).
-
-    A list of mappings has a line for each of them.
-    """
+    """Write a mapping in block style: pairs of a line and the dotted key of its value ('' for none)."""
     for key, value in values.items():
         here, start = below(path, key), f"{' ' * indent}{write_flow(key)}:"
         if isinstance(value, dict) and value:

@@ -20,19 +20,6 @@ REDUCED_SCALE = 0.1
 REDUCED_RATIO = 2.0
 
 
-def level_scales(*, levels: int, min_scale: float, max_scale: float) -> list[float]:
-    """Space the scales evenly over the levels and append the scale that follows the last one.
-
-    Returns:
-        levels + 1 fractions of the input's sides. The one after the last is 1.0 (both libraries); with a
-        single level the two are min_scale and max_scale (torchvision).
-    """
-    if levels == 1:
-        return [min_scale, max_scale]
-    step = (max_scale - min_scale) / (levels - 1)
-    return [min_scale + step * level for level in range(levels)] + [1.0]
-
-
 def cell_sizes(
     *,
     levels: int,
@@ -44,23 +31,19 @@ def cell_sizes(
 ) -> list[tuple[tuple[float, float], ...]]:
     """List the (width, height) of the boxes of a cell, for each level, as fractions of the input's sides.
 
-    Order: (s_k, s_k), the square of side sqrt(s_k s_k+1), then r and 1/r for each aspect ratio r
-    (torchvision's DefaultBoxGenerator); a reduced first level is (0.1, 0.1), ratio 2, ratio 1/2 (TensorFlow).
-
-    Args:
-        levels: number of them.
-        min_scale: scale of the first level, as a fraction of the input's sides.
-        max_scale: scale of the last level.
-        aspect_ratios: width / height above 1; each stands for itself and its inverse.
-        reduce_first_level: three boxes per cell on the first level, the 0.1 scale among them (TensorFlow).
-        clip: limit widths and heights, not corners, to the input's (torchvision's meaning of clip).
+    Scales are evenly spaced from `min_scale` to `max_scale`. The one that follows the last is 1.0 (both
+    libraries), with a single level max_scale (torchvision). Order: (s_k, s_k), the square of side sqrt(s_k
+    s_k+1), then r and 1/r for each aspect ratio r above 1 (torchvision's DefaultBoxGenerator); a reduced
+    first level is (0.1, 0.1), ratio 2, ratio 1/2 (TensorFlow). `clip` limits widths and heights, not corners
+    (torchvision's meaning of clip).
     """
 
     def pair(scale: float, ratio: float) -> list[tuple[float, float]]:
         wide, high = scale * math.sqrt(ratio), scale / math.sqrt(ratio)
         return [(wide, high), (high, wide)]
 
-    scales = level_scales(levels=levels, min_scale=min_scale, max_scale=max_scale)
+    step = (max_scale - min_scale) / max(levels - 1, 1)
+    scales = [*(min_scale + step * level for level in range(levels)), 1.0 if levels > 1 else max_scale]
     sizes = []
     for scale, following in itertools.pairwise(scales):
         between = math.sqrt(scale * following)
@@ -69,23 +52,12 @@ def cell_sizes(
             sizes[-1].extend(pair(scale, ratio))
     if reduce_first_level:
         sizes[0] = [(REDUCED_SCALE, REDUCED_SCALE), *pair(min_scale, REDUCED_RATIO)]
-    most = 1.0 if clip else math.inf
-    return [tuple((min(wide, most), min(high, most)) for wide, high in cell) for cell in sizes]
+    limit = 1.0 if clip else math.inf
+    return [tuple((min(wide, limit), min(high, limit)) for wide, high in cell) for cell in sizes]
 
 
 def default_boxes(levels: Sequence[Level], *, input_hw: tuple[int, int]) -> Tensor:
-    """Lay out the default boxes of every level for one input size; box centers are (i + 0.5) / cells.
-
-    Args:
-        levels: cells and boxes of a cell of each feature map.
-        input_hw: height and width of the network's input, in pixels.
-
-    Returns:
-        float32 (A, 4) xyxy in pixels, not clipped to the input.
-
-    Raises:
-        ValueError: no level, or a level without cells.
-    """
+    """Lay out every level's default boxes: float32 (A, 4) xyxy pixels, centered in cells, not clipped."""
     grids = [level.grid_hw for level in levels]
     if not grids or min(min(grid) for grid in grids) < 1:
         raise ValueError(

@@ -21,6 +21,7 @@ from torch import Tensor
 from dettoolkit.detection.box_coding import CODERS, clip_to
 from dettoolkit.detection.nms import grouped_nms, rank_in_group
 from dettoolkit.detection.spec import Activation, Decoding
+from dettoolkit.manifest import SizeHW
 
 # Speed only, by benchmarks/postprocess.py; the detections are the same for any values.
 FIRST_DEPTH = 6  # candidates of an image looked at first, per wanted detection
@@ -39,32 +40,16 @@ class Detections(NamedTuple):
 
 @torch.no_grad()
 def postprocess(
-    class_logits: Tensor,
-    box_deltas: Tensor,
-    anchors_xyxy: Tensor,
-    decoding: Decoding,
-    *,
-    input_hw: tuple[int, int],
+    class_logits: Tensor, box_deltas: Tensor, anchors_xyxy: Tensor, decoding: Decoding, *, input_hw: SizeHW
 ) -> Detections:
     """Turn the head's outputs into detections, the same as torchvision's SSD.postprocess_detections.
 
-    A default box with a NaN among its logits or deltas is left out.
-
-    Args:
-        class_logits: (N, A, S), slot 0 is background where there is one.
-        box_deltas: (N, A, 4), as the coder codes them.
-        anchors_xyxy: float32 (A, 4) pixels of the input.
-        decoding: activation, coder, thresholds and limits.
-        input_hw: height and width of the input, to which boxes are clipped.
-
-    Returns:
-        Detections, D being those of the image with most, possibly 0.
-
-    Raises:
-        ValueError: shapes that do not belong together, or an unknown activation.
+    Class logits are (N, A, S), slot 0 the background where there is one, box deltas (N, A, 4) as the coder
+    codes them, default boxes (A, 4) pixels of the input. A default box with a NaN among its logits or deltas
+    is left out. D of the result is that of the image with most, possibly 0.
     """
     first = int(decoding.background)  # slot of label 0
-    max_detections, decode = decoding.max_detections, CODERS[decoding.coder].decode
+    decode = CODERS[decoding.coder].decode
     _check(class_logits, box_deltas, anchors_xyxy, first)
     ranks, lowest = _ranks(class_logits.float(), decoding.activation, decoding.score_threshold)
     images, anchors, slots = ranks.shape
@@ -76,9 +61,9 @@ def postprocess(
         deltas = box_deltas.flatten(0, 1).index_select(0, row).float()
         return clip_to(decode(deltas, anchors_xyxy.index_select(0, row % anchors)), image_hw=input_hw)
 
-    found = peaks.new_full((images, max_detections), -1, dtype=torch.int64)  # cells
+    found = peaks.new_full((images, decoding.max_detections), -1, dtype=torch.int64)  # cells
     pending = peaks.new_ones((images, 1), dtype=torch.bool)
-    depth = max(FIRST_DEPTH * max_detections, FIRST_CELLS // (slots - first))
+    depth = max(FIRST_DEPTH * decoding.max_detections, FIRST_CELLS // (slots - first))
     while True:
         cells, rank, floor = _candidates(
             ranks, peaks, box_deltas, pending, first=first, lowest=lowest, depth=depth
@@ -91,7 +76,7 @@ def postprocess(
         cells = cells.index_select(0, _falling(rank, group=cells // (anchors * slots)))
         image = cells // (anchors * slots)
         column = rank_in_group(image)
-        best = (column < max_detections).nonzero().squeeze(1)
+        best = (column < decoding.max_detections).nonzero().squeeze(1)
         found[image[best], column[best]] = cells[best]
         # What is below the floor can only matter where too few detections are above it.
         pending &= (floor > lowest) & (found[:, -1:] < 0)
@@ -100,10 +85,11 @@ def postprocess(
         depth *= DEEPER
 
 
-def to_original(detections: Detections, *, input_hw: tuple[int, int], original_hw: Tensor) -> Tensor:
-    """Scale boxes (N, D, 4) from the input to the original images; `original_hw` is (N, 2)."""
-    ratio = original_hw.to(detections.boxes_xyxy) / detections.boxes_xyxy.new_tensor(input_hw)  # (N, 2)
-    return detections.boxes_xyxy * ratio.flip(1).repeat(1, 2).unsqueeze(1)  # x by width, y by height
+def to_original(found: Detections, *, input_hw: SizeHW, original_hw: Tensor) -> Detections:
+    """Scale the boxes from the input to the original images; `original_hw` is (N, 2)."""
+    ratio = original_hw.to(found.boxes_xyxy) / found.boxes_xyxy.new_tensor(input_hw)  # (N, 2)
+    boxes = found.boxes_xyxy * ratio.flip(1).repeat(1, 2).unsqueeze(1)  # x by width, y by height
+    return found._replace(boxes_xyxy=boxes)
 
 
 def _check(class_logits: Tensor, box_deltas: Tensor, anchors_xyxy: Tensor, first: int) -> None:
@@ -111,7 +97,7 @@ def _check(class_logits: Tensor, box_deltas: Tensor, anchors_xyxy: Tensor, first
     fits = box_deltas.shape == (images, anchors, 4) and anchors_xyxy.shape == (anchors, 4)
     if slots <= first or not fits:
         raise ValueError(
-            f"postprocess wants class_logits (N, A, K + {first}) with K >= 1, box_deltas (N, A, 4) and "
+            f"postprocess expects class_logits (N, A, K + {first}) with K >= 1, box_deltas (N, A, 4) and "
             f"anchors_xyxy (A, 4), got {tuple(class_logits.shape)}, {tuple(box_deltas.shape)} and "
             f"{tuple(anchors_xyxy.shape)}; compute the default boxes for this input size and head"
         )
@@ -121,19 +107,16 @@ def _ranks(class_logits: Tensor, activation: Activation, score_threshold: float)
     """Return (N, A, S) numbers that rise with the score, and the lowest of them above the threshold."""
     if activation == "softmax":
         ranks, threshold = class_logits.softmax(dim=-1), score_threshold
-    elif activation == "sigmoid":
-        # The sigmoid itself is left to the few that become detections.
-        ranks, threshold = class_logits, _logit(score_threshold)
-    else:
-        raise ValueError(f"activation must be 'sigmoid' or 'softmax', got {activation!r}")
+    else:  # the sigmoid itself is left to the few that become detections
+        ranks, threshold = class_logits, logit(score_threshold)
     return ranks, torch.nextafter(ranks.new_tensor(threshold), ranks.new_tensor(torch.inf))
 
 
-def _logit(probability: float) -> float:
-    if probability <= 0:
+def logit(score: float) -> float:
+    """Return a score threshold as a logit; NaN, which nothing is above, where no score can be above it."""
+    if score <= 0:
         return -math.inf
-    # No score is above 1, and no number compares with NaN.
-    return math.log(probability) - math.log1p(-probability) if probability < 1 else math.nan
+    return math.log(score) - math.log1p(-score) if score < 1 else math.nan
 
 
 def _candidates(
@@ -146,20 +129,11 @@ def _candidates(
     lowest: Tensor,
     depth: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """List the best candidates, about `depth` or all, of each image that is pending.
+    """List the best candidates, `depth` or all, half as many at least, of each image that is pending (N, 1).
 
-    Args:
-        ranks: (N, A, S).
-        peaks: (N, A), the best class's rank at each default box.
-        box_deltas: (N, A, 4); default boxes with a NaN have no candidates.
-        pending: bool (N, 1).
-        first: slot of label 0.
-        lowest: min rank of a candidate, 0-dimensional.
-        depth: how many to look for; half as many are found at least, where there are as many.
-
-    Returns:
-        cells int64 (C,), their ranks (C,), ordered by image, and the floor (N, 1) that they reach: there
-        are no others at or above it.
+    Ranks are (N, A, S), peaks (N, A) the best class's; default boxes with a NaN in their deltas have no
+    candidates. Returned are cells int64 (C,) and their ranks (C,), ordered by image, and the floor (N, 1)
+    that they reach: there are no others at or above it.
     """
     anchors, slots = ranks.shape[1:]
     # Among the best candidates a default box has two or three, so those of the best half are enough.
@@ -199,11 +173,7 @@ def _by_image(rank: Tensor, image: Tensor, *, images: int) -> Tensor:
 def topk_per_class(
     cells: Tensor, rank: Tensor, shape: torch.Size, *, candidates_per_class: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Order by class of an image, then by falling rank, and take the best of each class.
-
-    Returns:
-        cells and ranks, as given, and the number of each one's group, a class of an image; (C,) each.
-    """
+    """Take the best of each group, a class of an image: cells, ranks, groups (C,), by group, best first."""
     _, anchors, slots = shape
     group = cells // (anchors * slots) * slots + cells % slots
     order = _falling(rank, group=group)

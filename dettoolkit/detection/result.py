@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dettoolkit.drawing.boxes import draw_boxes
-from dettoolkit.interop import supervision_boxes
-from dettoolkit.results import Image, Result, listed
+from dettoolkit.results import Image, Result, listed, supervision_detections
 
 
 class DetectedObject(NamedTuple):
@@ -127,4 +126,4 @@ class DetectionResult(Result):
         Raises:
             ModuleNotFoundError: the package supervision is not installed.
         """
-        return supervision_boxes(self.boxes_xyxy, self.scores, self.labels, self.names)
+        return supervision_detections(self.labels, self.names, boxes_xyxy=self.boxes_xyxy, scores=self.scores)

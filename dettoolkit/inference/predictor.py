@@ -40,17 +40,7 @@ class Predictor:
     def __init__(
         self, manifest: Manifest, engine: Engine, *, source: str, max_megapixels: float = MAX_MEGAPIXELS
     ) -> None:
-        """Put a model together.
-
-        Args:
-            manifest: what the model says about itself.
-            engine: runs its network.
-            source: where it came from, for people.
-            max_megapixels: a larger image cannot be read.
-
-        Raises:
-            ValueError: a limit that is out of range, or outputs that the model's task does not have.
-        """
+        """Put a model together: its manifest, and the engine of its network; `source` is for people."""
         if not 0 < max_megapixels <= MEGAPIXELS_LIMIT:
             raise ValueError(
                 f"max_megapixels must be above 0 and at most {MEGAPIXELS_LIMIT:g}, got {max_megapixels}"
@@ -63,10 +53,11 @@ class Predictor:
         self._outputs = self.spec.final_outputs if manifest.final else self.spec.raw_outputs
         if manifest.export is not None and manifest.export.outputs != self._outputs:
             raise ValueError(
-                f"{source} gives {listing(manifest.export.outputs)}, where a {self.spec.noun} gives "
+                f"{source} has the outputs {listing(manifest.export.outputs)}, but a {self.spec.noun} has "
                 f"{listing(self._outputs)}: export it again"
             )
         self._decode = self.spec.decoder(manifest, engine.device)
+        self._fixed = manifest.export.batch if manifest.export is not None else None
 
     @property
     def task(self) -> str:
@@ -105,45 +96,25 @@ class Predictor:
             BadImageError: an image cannot be read; a ValueError, whose message names the file.
             FileNotFoundError, ValueError, TypeError: nothing to predict on; the message says what was wanted.
         """
-        several = sources_of(source)
-        images = [source] if several is None else several
+        images, alone = _images_of(source)
         found = list(self._stream(images, self._min_score(threshold), _size(batch_size)))
-        return found[0] if several is None else found
+        return found[0] if alone else found
 
     def stream(
         self, source: object, *, threshold: float | None = None, batch_size: int = 1
     ) -> Iterator[Result]:
         """Predict on one batch after the other, as results are asked for; memory stays that of a batch.
 
-        Args:
-            source: as `__call__` takes it, or anything that yields images, such as a generator.
-            threshold: as in `__call__`.
-            batch_size: as in `__call__`.
+        All is as in `__call__`, and `source` may be anything that yields images, such as a generator.
         """
-        several = sources_of(source)
-        images = [source] if several is None else several
-        return self._stream(images, self._min_score(threshold), _size(batch_size))
+        return self._stream(_images_of(source)[0], self._min_score(threshold), _size(batch_size))
 
     def predict_batch(self, images: Sequence[Image], *, threshold: float | None = None) -> list[Result]:
-        """Predict on images, of any sizes, that are in memory.
+        """Predict on images in memory, uint8 (H, W, 3) RGB of any sizes; results are in their pixels.
 
-        Args:
-            images: uint8 (H, W, 3) RGB each. As many as can be go through the network at once.
-            threshold: as in `__call__`.
-
-        Returns:
-            the result of each image, in its own pixels.
+        As many as can be go through the network at once; `threshold` as in `__call__`.
         """
-        return self._predict(images, self._min_score(threshold))
-
-    def _stream(self, sources: Iterable[object], min_score: float, batch_size: int) -> Iterator[Result]:
-        for batch in batches(sources, batch_size):
-            images = [as_rgb(each, max_megapixels=self.max_megapixels) for each in batch]
-            results = self._predict([pixels for _, pixels in images], min_score)
-            for (path, _), result in zip(images, results, strict=True):
-                yield replace(result, path=path)
-
-    def _predict(self, images: Sequence[Image], min_score: float) -> list[Result]:
+        min_score = self._min_score(threshold)
         results: dict[int, Result] = {}
         for rows in self._groups(images):
             group = [images[row] for row in rows]
@@ -152,12 +123,19 @@ class Predictor:
             results.update(zip(rows, found, strict=True))
         return [results[row] for row in range(len(images))]
 
+    def _stream(self, sources: Iterable[object], min_score: float, batch_size: int) -> Iterator[Result]:
+        for batch in batches(sources, batch_size):
+            images = [as_rgb(each, max_megapixels=self.max_megapixels) for each in batch]
+            results = self.predict_batch([pixels for _, pixels in images], threshold=min_score)
+            for (path, _), result in zip(images, results, strict=True):
+                yield replace(result, path=path)
+
     def _min_score(self, threshold: object) -> float:
         """Check a threshold, or take the model's own; a task without scores has none."""
         default: float | None = self.manifest.section.default_threshold
         if default is None:
             if threshold:
-                raise ValueError(f"a {self.spec.noun} takes no threshold: omit threshold={threshold}")
+                raise ValueError(f"a {self.spec.noun} has no threshold: omit threshold={threshold}")
             return 0.0
         if threshold is None:
             return default
@@ -171,9 +149,8 @@ class Predictor:
         by_size: dict[tuple[int, ...], list[int]] = {}
         for row, image in enumerate(images):
             by_size.setdefault(() if resized else image.shape, []).append(row)
-        fixed = self.manifest.export.batch if self.manifest.export is not None else None
         for rows in by_size.values():
-            step = fixed or len(rows)
+            step = self._fixed or len(rows)
             yield from (rows[start : start + step] for start in range(0, len(rows), step))
 
     def _inputs(self, images: Sequence[Image]) -> Tensor:
@@ -188,20 +165,14 @@ class Predictor:
 
     def _forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """Run the engine; where it takes a fixed number of images, fill up by the last, drop the surplus."""
-        fixed = self.manifest.export.batch if self.manifest.export is not None else None
         count = len(inputs)
-        if fixed is None or count == fixed:
+        if self._fixed is None or count == self._fixed:
             return self._run(inputs)
-        filling = inputs[-1:].expand(fixed - count, *inputs.shape[1:])
+        filling = inputs[-1:].expand(self._fixed - count, *inputs.shape[1:])
         return tuple(output[:count] for output in self._run(torch.cat((inputs, filling))))
 
     def _run(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """Run the engine, and look at what it gives.
-
-        Raises:
-            ValueError: an exported file does not run, or gives something else than its manifest says.
-            NonFiniteError: a value that is not finite.
-        """
+        """Run the engine, and look at what it gives."""
         try:
             outputs = self.engine(inputs)
         except Exception as error:  # each runtime has its own
@@ -218,8 +189,8 @@ class Predictor:
         shapes = [tuple(output.shape) for output in outputs]
         if len(outputs) != len(self._outputs) or any(shape[:1] != (images,) for shape in shapes):
             raise ValueError(
-                f"{self.source} gives {len(outputs)} outputs {shapes} for {images} images, where its "
-                f"description says {', '.join(self._outputs)}: export it again"
+                f"{self.source} returns {len(outputs)} outputs {shapes} for {images} images, but its "
+                f"manifest lists {', '.join(self._outputs)}: export it again"
             )
         require_finite(
             zip(self._outputs, outputs, strict=True),
@@ -229,9 +200,14 @@ class Predictor:
         own, named = self.spec.count_classes(outputs, self.manifest), len(self.class_names)
         if own > named or (own < named and not self.manifest.final):
             raise ValueError(
-                f"{self.source} gives {own} classes, where its description names {named}: the two do not "
-                "belong together; export it again"
+                f"{self.source} predicts {own} classes, but its manifest names {named}: export it again"
             )
+
+
+def _images_of(source: object) -> tuple[Iterable[object], bool]:
+    """Return the images that a user names, and whether that is one alone."""
+    several = sources_of(source)
+    return ([source], True) if several is None else (several, False)
 
 
 def _size(batch_size: object) -> int:

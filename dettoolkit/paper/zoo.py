@@ -9,35 +9,32 @@ from pathlib import Path
 
 from torch import nn
 
+from dettoolkit import tasks
 from dettoolkit.complexity import count_madds, count_parameters
-from dettoolkit.config import Recipe, load_recipe
-from dettoolkit.config.layers import shipped_folder
-from dettoolkit.paper.counts import ROUNDS, TURNS, Latency, measure
-from dettoolkit.paper.machine import machine
-from dettoolkit.paper.published import TABLES, published_rows
-from dettoolkit.tasks import TASKS, spec_of
+from dettoolkit.config import load_recipe, shipped_folder
+from dettoolkit.paper.counts import ROUNDS, TABLES, TURNS, Latency, machine, measure, published_rows
 
 SCORES = "scores.csv"
 
 TITLE = """# Model zoo
 
-Every shipped recipe. `dettoolkit paper-tables --zoo docs/model_zoo.md` writes this page to the last figure;
-nothing in it is typed by hand.
+Every shipped recipe. `dettoolkit paper-tables --zoo docs/model_zoo.md` generates this page; nothing in it is
+written by hand.
 
-- **published**: the score that the paper prints (*Searching for MobileNetV3*, arXiv 1905.02244; the table is
-  named), or torchvision for its own weights. It is no score of ours.
-- **measured here**: the best score in a log of a training of ours, and on which data. No recipe has been
-  trained to its end on the data of its published score yet.
-- **parameters** include batch normalization's scale and offset; **MAdds** are those of one image of the size
-  in brackets. Both are for as many classes as the recipe's data have. `dettoolkit paper-tables` counts as the
-  paper does, and prints its figures beside ours."""
+- **published**: the score reported in the paper (*Searching for MobileNetV3*, arXiv 1905.02244; with its
+  table), or by torchvision for its own weights. We did not measure it.
+- **measured here**: the best score in the log of one of our training runs, and its data. No recipe has yet
+  been trained to the end on the data of its published score.
+- **parameters** include batch normalization's scale and offset; **MAdds** are for one image of the size in
+  parentheses. Both are for the number of classes in the recipe's data. `dettoolkit paper-tables` counts like
+  the paper, and prints its numbers next to ours."""
 HEADER = ("recipe", "published", "measured here", "parameters", "MAdds", "ms")
-MACHINE = """## What the milliseconds were measured on
+MACHINE = """## Latency
 
-**ms** is one image through the network as training builds it, in PyTorch on one thread: the median of
-{repeats} turns, in brackets the 10th to 90th percentile. The networks take turns, {turns} of each in every
-round, so that rows can be compared. Reading the image and what follows the network are left out.
-`dettoolkit predict` runs a version that is rewritten for speed, and exported files are faster still
+**ms** is the time of the network for one image, as training builds it, in PyTorch on one thread: the median
+of {repeats} measurements, with the 10th to 90th percentile in parentheses. The networks alternate, with
+{turns} measurements each per round, so that rows can be compared. Image decoding and post-processing are
+excluded. `dettoolkit predict` uses an optimized version of the network, and exported files are faster still
 ([performance.md](performance.md)).
 
 Measured on {machine}."""
@@ -46,49 +43,35 @@ Measured on {machine}."""
 def model_zoo(logs: Path, *, tell: Callable[[str], None] | None) -> Iterator[str]:
     """Write the page, a part at a time; each recipe's network is built, counted and run.
 
-    Args:
-        logs: folder of training logs with their list, `scores.csv`; the page links to it as `logs`.
-        tell: is called with what is being done, while networks are run; None does not run them.
-
-    Raises:
-        FileNotFoundError: there is no such list, or a log that it names is missing.
-        ValueError: the list names a recipe or a score that is not there.
+    `logs` has training logs with their list, `scores.csv`; the page links to it. `tell` is called with what
+    is being done, while networks are run; None does not run them.
     """
     published, measured = _published(), measured_scores(logs)
     recipes = {path.stem: load_recipe(path.stem).recipe for path in sorted(shipped_folder().glob("*.yaml"))}
     if unknown := sorted(measured.keys() - recipes.keys()):
         raise ValueError(f"{logs / SCORES} names the recipe '{unknown[0]}', which is not shipped: correct it")
-    networks = {name: _network(recipe) for name, recipe in recipes.items()}
+    specs = {name: tasks.spec_of(recipe) for name, recipe in recipes.items()}
+    networks: dict[str, tuple[nn.Module, tuple[int, int]]] = {}
+    for name, recipe in recipes.items():
+        classes, image_hw = specs[name].zoo_size(recipe)
+        networks[name] = specs[name].build_network(recipe, num_classes=classes).eval(), image_hw
     latencies = measure(networks, tell=tell) if tell is not None else {}
     yield TITLE
-    for spec in TASKS:
+    for spec in tasks.TASKS:
         yield f"\n## {spec.title}\n\n| {' | '.join(HEADER)} |\n|{'---|' * len(HEADER)}"
-        for name, recipe in recipes.items():
-            if spec_of(recipe) is spec:
-                scores = (published.get(name, ["none"]), measured.get(name, ["not measured"]))
-                cells = [
-                    f"[{name}](../configs/{name}.yaml)",
-                    *map("; ".join, scores),
-                    *_sizes(*networks[name], latencies.get(name)),
-                ]
-                yield f"| {' | '.join(cells)} |"
+        for name in (name for name in recipes if specs[name] is spec):
+            scores = map("; ".join, (published.get(name, ["none"]), measured.get(name, ["not measured"])))
+            sizes = _sizes(*networks[name], latencies.get(name))
+            yield f"| {' | '.join([f'[{name}](../configs/{name}.yaml)', *scores, *sizes])} |"
     if latencies:
         yield "\n" + MACHINE.format(repeats=ROUNDS * TURNS, turns=TURNS, machine=machine())
 
 
 def _sizes(network: nn.Module, image_hw: tuple[int, int], latency: Latency | None) -> tuple[str, str, str]:
     """Return parameters, multiply-adds and milliseconds; the last is empty where there are none."""
-    height, width = image_hw
     time = "" if latency is None else f"{latency.median:.1f} ({latency.low:.1f}-{latency.high:.1f})"
     parameters = f"{count_parameters(network, norm_affine=True) / 1e6:.2f}M"
-    return parameters, f"{count_madds(network, (height, width)) / 1e9:.3f}B ({height}x{width})", time
-
-
-def _network(recipe: Recipe) -> tuple[nn.Module, tuple[int, int]]:
-    """Build a network for the classes of the data that a recipe names; return the size of one image too."""
-    spec = spec_of(recipe)
-    classes, image_hw = spec.zoo_size(recipe)
-    return spec.build_network(recipe, num_classes=classes).eval(), image_hw
+    return parameters, f"{count_madds(network, image_hw) / 1e9:.3f}B ({image_hw[0]}x{image_hw[1]})", time
 
 
 def _published() -> Mapping[str, list[str]]:
@@ -107,24 +90,19 @@ def _published() -> Mapping[str, list[str]]:
 def measured_scores(logs: Path) -> Mapping[str, list[str]]:
     """Read each recipe's measured scores from the logs of its trainings: the best checkpoint's.
 
-    Args:
-        logs: folder with `scores.csv`, lines of a recipe, the data, the log's name and its column.
-
-    Raises:
-        FileNotFoundError: there is no such list, or a log that it names is missing.
-        ValueError: a log has no such column, or no score in it.
+    In the folder `logs` is `scores.csv`: lines of a recipe, the data, the log's name and its column.
     """
     index = logs / SCORES
     if not index.is_file():
         raise FileNotFoundError(
-            f"no list of measured scores at {index}: name a page beside a folder logs with it"
+            f"no list of measured scores at {index}: choose a page next to a folder logs with it"
         )
     found: dict[str, list[str]] = {}
     for line in csv.DictReader(index.read_text(encoding="utf-8").splitlines()):
         log, column = logs / line["log"], line["column"]
         if not log.is_file():
             raise FileNotFoundError(
-                f"{index} names the log {log}, which is not there: add it or take the line out"
+                f"{index} lists the log {log}, which does not exist: add it or delete the line"
             )
         rows = csv.DictReader(log.read_text(encoding="utf-8").splitlines())
         scores = [float(row[column]) for row in rows if row.get(column)]

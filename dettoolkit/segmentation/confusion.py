@@ -32,24 +32,16 @@ def count_image(
     label_ids: Sequence[int],
     categories: Sequence[str] | None,
 ) -> SegmentationCounts:
-    """Count one image, on its device.
+    """Count one image, on its device; see `confusion_matrix` and `instance_counts`.
 
-    Args:
-        predicted: uint8 or int64 (H, W), labels; they matter only where there is a label.
-        labels: uint8 (H, W), 0 to K - 1 and VOID.
-        num_classes: K, at most 255.
-        image_id: the image's number in its data set.
-        instances: int32 (H, W), Cityscapes' instance ids; None, or -1 in the first pixel, without a file.
-        label_ids: the label id of each class, for `instances`.
-        categories: the category of each class, or None: then each class is its own.
-
-    Raises:
-        ValueError: sizes differ, or a value is no label.
+    Predictions are uint8 or int64 (H, W), labels uint8 (H, W). `instances` is int32 (H, W), Cityscapes'
+    instance ids; None, or -1 in the first pixel, without a file. Without categories each class is its own.
     """
     matrix = confusion_matrix(predicted, labels, num_classes).cpu().numpy()
+    if instances is not None and instances.numel() and int(instances[0, 0]) < 0:
+        instances = None
     rows = np.zeros((0, 5), np.int64)
-    present = instances is not None and not (instances.numel() and int(instances[0, 0]) < 0)
-    if instances is not None and present:
+    if instances is not None:
         label_of_id = torch.full((max(label_ids) + 1,), -1, device=instances.device)
         label_of_id[list(label_ids)] = torch.arange(num_classes, device=instances.device)
         category_of = torch.from_numpy(category_numbers(categories, num_classes)).to(instances.device)
@@ -60,28 +52,20 @@ def count_image(
         image_ids=np.array([image_id], np.int64),
         image_scores=np.array([mean_iou(matrix)]),
         instances=rows,
-        without_instances=int(not present),
+        without_instances=int(instances is None),
     )
 
 
 @torch.no_grad()
 def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Count pixels by label (row) and prediction (column); pixels whose label is 255 are left out.
+    """Count pixels by label (row) and prediction (column): int64 (K, K).
 
-    Args:
-        predicted: uint8 or int64, any shape, 0 to K - 1 where there is a label.
-        labels: uint8, the same shape.
-        num_classes: K, at most 255.
-
-    Returns:
-        int64 (K, K).
-
-    Raises:
-        ValueError: sizes differ, or a label or prediction is no class.
+    Labels are uint8, 0 to K - 1, and 255 for pixels to leave out; predictions uint8 or int64, 0 to K - 1
+    where there is a label.
     """
     if predicted.shape != labels.shape:
         raise ValueError(
-            f"confusion_matrix wants predictions and labels of one size, got {tuple(predicted.shape)} and "
+            f"confusion_matrix expects predictions and labels of one size, got {tuple(predicted.shape)} and "
             f"{tuple(labels.shape)}: predict at the size of the label file"
         )
     # One more column for what is no class. Few bins fit a GPU's shared memory, and int32 takes half as long
@@ -94,21 +78,15 @@ def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> Ten
     table = torch.bincount(index.flatten(), minlength=(VOID + 1) * columns).view(-1, columns)[:VOID]
     matrix = table[:num_classes, :num_classes]
     if matrix.sum() != table.sum():
-        _complain(table, num_classes)
-    return matrix.clone()
-
-
-def _complain(table: Tensor, num_classes: int) -> None:
-    no_label = table[num_classes:].sum(dim=1).nonzero().flatten().tolist()
-    if no_label:
-        pixels = int(table[num_classes:].sum())
-        what = f"{pixels} pixels with labels such as {no_label[0] + num_classes}"
-    else:
         what = f"{int(table[:, num_classes].sum())} pixels predicted as {num_classes} or more"
-    raise ValueError(
-        f"confusion_matrix wants 0 to {num_classes - 1}, and {VOID} for labels to leave out, got {what}: map "
-        "label ids to classes first, and build the network with the data set's number of classes"
-    )
+        if len(no_label := table[num_classes:].sum(dim=1).nonzero()):
+            pixels = int(table[num_classes:].sum())
+            what = f"{pixels} pixels with labels such as {int(no_label[0]) + num_classes}"
+        raise ValueError(
+            f"confusion_matrix expects 0 to {num_classes - 1}, and {VOID} for ignored labels, got {what}: "
+            "map label ids to classes first, and build the network with the data set's number of classes"
+        )
+    return matrix.clone()
 
 
 @torch.no_grad()
@@ -117,27 +95,16 @@ def instance_counts(
 ) -> Tensor:
     """Count the pixels of each labeled object, and those predicted as its class and as its category.
 
-    As Cityscapes' evalPixelLevelSemanticLabeling: instance ids are 1000 * label id + number; ids up to 1000
-    are no objects, nor are groups of them; all of an object's pixels count, whatever the label map says.
-
-    Args:
-        predicted: uint8 or int64 (H, W), 0 to 255; what is K or more is no class.
-        instances: int32 (H, W).
-        label_of_id: int64 (L,), the label of each label id, -1 for one that is not scored. Nor is an id of
-            L or more.
-        category_of: int64 (K,), the number of each label's category.
-
-    Returns:
-        int64 (I, 4): label, pixels, pixels predicted as that label, pixels predicted as any label of its
-        category. By rising instance id; I may be 0.
-
-    Raises:
-        ValueError: sizes differ.
+    As Cityscapes' evalPixelLevelSemanticLabeling: instance ids, int32 (H, W), are 1000 * label id + number;
+    ids up to 1000 are no objects, nor are groups of them; all of an object's pixels count, whatever the label
+    map says. Predictions of K or more are no class. `label_of_id` (L,) has -1 for ids that are not scored, as
+    are those beyond it. Returned is int64 (I, 4), by rising instance id: label, pixels, pixels predicted as
+    that label, pixels predicted as any label of its category.
     """
     if predicted.shape != instances.shape:
         raise ValueError(
-            f"instance_counts wants predictions and instances of one size, got {tuple(predicted.shape)} and "
-            f"{tuple(instances.shape)}: check that the instance file belongs to the label file"
+            f"instance_counts expects predictions and instances of one size, got {tuple(predicted.shape)} "
+            f"and {tuple(instances.shape)}: check that the instance file belongs to the label file"
         )
     owners = F.pad(label_of_id, (0, 1), value=-1)  # (L + 1,): the last stands for all beyond
     pixel = (instances.flatten() > INSTANCE_STEP).nonzero().squeeze(1)  # (P,)

@@ -7,8 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -21,9 +20,7 @@ ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".w
 """Of the files that count as videos where a folder is given."""
 
 LIVE_FPS = 25.0  # of a camera or a stream that does not say
-MISSING = (
-    0.02  # fraction of frames by which a whole file's header may be wrong: some containers only estimate
-)
+MISSING = 0.02  # fraction of frames by which a header may be wrong: some containers only estimate
 
 
 class Frame(NamedTuple):
@@ -36,14 +33,10 @@ class Frame(NamedTuple):
 
 
 def read_frames(video: str | int | Path, *, every: int = 1) -> Iterator[Frame]:
-    """Yield the frames of a video, upright, without reading ahead.
+    """Yield frames of a video, the first of `every` so many, upright, without reading ahead.
 
-    Args:
-        video: a file, a stream's address (rtsp://...), or a camera's number.
-        every: yield the first of every so many frames.
-
-    Raises:
-        BadImageError: it cannot be opened, or ends before its header says; the text is the reason only.
+    It is a file, a stream's address (rtsp://...), or a camera's number. The text of a BadImageError, where it
+    cannot be opened or ends before its header says, is the reason only.
     """
     capture = _open(video)
     try:
@@ -61,7 +54,7 @@ def read_frames(video: str | int | Path, *, every: int = 1) -> Iterator[Frame]:
             index += 1
         wanted = 0 if live else capture.get(cv2.CAP_PROP_FRAME_COUNT)
         if index < (1 - MISSING) * wanted - 1:
-            raise BadImageError(f"ends after {index} of {wanted:.0f} frames: file is cut short or damaged")
+            raise BadImageError(f"ends after {index} of {wanted:.0f} frames: file is truncated or damaged")
     finally:
         capture.release()
 
@@ -86,23 +79,19 @@ def _open(video: str | int | Path) -> cv2.VideoCapture:
     if isinstance(video, Path) and not video.exists():
         raise BadImageError("file does not exist")
     if printable(str(video)) != str(video):
-        raise BadImageError("its name is not UTF-8, and OpenCV opens no other: rename it")
+        raise BadImageError("its name is not UTF-8, which OpenCV cannot open: rename it")
     capture = cv2.VideoCapture(video if isinstance(video, int) else str(video))
     if not capture.isOpened():
         what = f"there is no camera {video}, or it is in use" if isinstance(video, int) else "not a video"
-        raise BadImageError(f"cannot be opened: {what}, or of a kind that OpenCV does not read")
+        raise BadImageError(f"cannot be opened: {what}, or in a format that OpenCV cannot read")
     return capture
 
 
 class VideoFile:
     """Write frames into an MP4 (MPEG-4 part 2, which OpenCV's wheels can write everywhere).
 
-    The file has its name only when it is closed; until then it is hidden. Frames of odd width or
-    height get a row or a column more, since the codec knows even sizes only.
-
-    Args:
-        path: ends in .mp4; missing folders are made.
-        fps: frames in a second.
+    The file, whose `path` ends in .mp4, has its name only when it is closed; until then it is hidden. Frames
+    of odd width or height get a row or a column more, since the codec knows even sizes only.
     """
 
     def __init__(self, path: Path, *, fps: float) -> None:
@@ -112,34 +101,18 @@ class VideoFile:
         self._hw: tuple[int, int] = (0, 0)
         self._written = 0
 
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Finish the file, after an error too: what there is can be watched."""
-        self.close()
-
     def write(self, image: NDArray[np.uint8], *, until: float | None = None) -> None:
         """Append a frame, uint8 (H, W, 3) RGB, of the size of the first.
 
-        Args:
-            image: the frame.
-            until: seconds since the start to which this frame is shown, for live sources, whose frames come
-                at uneven times; it is repeated as often as that takes. None appends it once.
-
-        Raises:
-            OSError: the file cannot be written.
-            ValueError: a frame of another size.
+        Live sources, whose frames come at uneven times, say `until` which second since the start it is shown:
+        it is repeated as often as that takes.
         """
         if self._writer is None:
             self._writer = self._start(image)
         if image.shape[:2] != self._hw:
             raise ValueError(
-                f"{self.path}: frame {self._written} is of {image.shape[0]} x {image.shape[1]} pixels, the "
-                f"first was of {self._hw[0]} x {self._hw[1]}: all frames of a video have one size"
+                f"{self.path}: frame {self._written} has {image.shape[0]} x {image.shape[1]} pixels, the "
+                f"first had {self._hw[0]} x {self._hw[1]}: all frames of a video have one size"
             )
         even = np.pad(image, [(0, size % 2) for size in self._hw] + [(0, 0)], mode="edge")
         bgr = cv2.cvtColor(even, cv2.COLOR_RGB2BGR)
@@ -149,10 +122,9 @@ class VideoFile:
         self._written += times
 
     def close(self) -> None:
-        """Finish the file and give it its name; without any frame there is none.
+        """Finish the file, after an error too, and give it its name; without any frame there is none.
 
-        Raises:
-            OSError: not all that was written is in it, which OpenCV does not say.
+        OSError where not all that was written is in it, which OpenCV does not say.
         """
         if self._writer is None:
             return
@@ -161,7 +133,7 @@ class VideoFile:
         count = count_frames(self._part)
         if count != self._written:
             self._part.unlink(missing_ok=True)
-            text = f"not written whole ({count} of {self._written} frames), as on a full disk"
+            text = f"incomplete ({count} of {self._written} frames): is the disk full?"
             raise OSError(errno.EIO, text, str(self.path))
         os.replace(self._part, self.path)
 
@@ -169,13 +141,13 @@ class VideoFile:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if printable(str(self._part)) != str(self._part):
             raise OSError(
-                f"{printable(str(self.path))} is not UTF-8, and OpenCV writes no other: rename the folder"
+                f"{printable(str(self.path))} is not UTF-8, which OpenCV cannot write: rename the folder"
             )
         self._hw = image.shape[0], image.shape[1]
         height, width = (size + size % 2 for size in self._hw)
         codec = cv2.VideoWriter.fourcc(*"mp4v")
         writer = cv2.VideoWriter(str(self._part), codec, self.fps, (width, height))
         if not writer.isOpened():
-            text = "cannot be written, as on a full disk or in a read-only folder"
+            text = "cannot be written: is the disk full, or the folder read-only?"
             raise OSError(errno.EIO, text, str(self.path))
         return writer
