@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
+from dettoolkit.cli.converting import convert
 from dettoolkit.cli.demo import export_demo
 from dettoolkit.cli.evaluating import evaluate
 from dettoolkit.cli.exporting import export
@@ -16,7 +17,17 @@ from dettoolkit.cli.paper import paper_tables
 from dettoolkit.cli.predicting import predict
 from dettoolkit.cli.training import train
 
-__all__ = ["download_coco", "evaluate", "export", "export_demo", "main", "paper_tables", "predict", "train"]
+__all__ = [
+    "convert",
+    "download_coco",
+    "evaluate",
+    "export",
+    "export_demo",
+    "main",
+    "paper_tables",
+    "predict",
+    "train",
+]
 
 USAGE = """usage: dettoolkit COMMAND ...   (each has --help)
   train           train by a recipe, check it, or print it
@@ -26,6 +37,7 @@ USAGE = """usage: dettoolkit COMMAND ...   (each has --help)
   export-demo     make a web page that runs a model in the browser
   paper-tables    print the paper's tables beside our networks, or the page of all recipes
   download-coco   fetch and unpack COCO 2017
+  convert         convert labels of YOLO, VOC, labelme and others to what recipes read
   --version       print the version"""
 
 
@@ -39,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "export-demo": export_demo,
         "paper-tables": paper_tables,
         "download-coco": download_coco,
+        "convert": convert,
     }
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):

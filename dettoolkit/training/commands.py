@@ -48,7 +48,7 @@ from dettoolkit.training.scoring import score, score_best
 from dettoolkit.training.trainer import build_callbacks, build_trainer, lost_process
 from dettoolkit.weights.description import description_of, read_checkpoint
 from dettoolkit.weights.load import load_trained
-from dettoolkit.weights.read import TORCHVISION
+from dettoolkit.weights.published import TORCHVISION
 from dettoolkit.wording import listing
 
 logger = logging.getLogger(__name__)

@@ -10,13 +10,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torchvision.models import get_model_weights
 
+from dettoolkit.weights.published import TORCHVISION, cached, find_weights
 from dettoolkit.weights.translate import StateDict
-
-TORCHVISION = "torchvision:"
-# Where torchvision's name of a network is another; at width 1.0, the only one fetched by name.
-TORCHVISION_NAMES = {"mnasnet_b1": "mnasnet1_0"}
 
 
 def read_weights(source: str, *, torchvision_model: str) -> StateDict:
@@ -99,25 +95,15 @@ def _reason(error: Exception) -> str:
 
 
 def _fetch(name: str, torchvision_model: str) -> StateDict:
+    weights = find_weights(name, torchvision_model)
     try:
-        weights = get_model_weights(TORCHVISION_NAMES.get(torchvision_model, torchvision_model))
-    except ValueError:
-        raise ValueError(
-            f"torchvision has no {torchvision_model}, so '{TORCHVISION}{name}' names nothing: give a "
-            "file, or train the backbone with a recipe of type classifier"
-        ) from None
-    if name not in weights.__members__:
-        raise ValueError(
-            f"torchvision has no weights '{name}' for {torchvision_model}; it has {list(weights.__members__)}"
-        )
-    try:
-        state: StateDict = weights[name].get_state_dict(
+        state: StateDict = weights.get_state_dict(
             progress=True, check_hash=True, map_location="cpu", weights_only=True
         )
     except (OSError, http.client.HTTPException, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise RuntimeError(
-            f"{TORCHVISION}{name} cannot be fetched from {weights[name].url}: "
-            f"{error or type(error).__name__}. Without a network, bring that file here by other means and "
-            "give its path instead; a damaged copy in PyTorch's cache (torch.hub.get_dir()) must be deleted"
+            f"{TORCHVISION}{name} cannot be fetched from {weights.url}: {error or type(error).__name__}. "
+            f"Without a network, put that file at {cached(weights)} (a damaged one there must be deleted), "
+            "or give its path instead"
         ) from error
     return state
