@@ -94,8 +94,8 @@ def test_yolo_boxes_are_of_the_image_as_it_is_shown(tmp_path):
     ("line", "said"),
     [
         ("2 0.5 0.5 1 1", "wanted a class from 0 to 1"),
-        ("x 1 1 1 1", "wanted numbers"),
-        ("0 nan 0 1 1", "class"),
+        ("x 1 1 1 1", "wanted finite numbers"),
+        ("0 nan 0 1 1", "wanted finite"),
     ],
 )
 def test_lines_that_are_not_yolos(yolo, line, said):

@@ -137,10 +137,12 @@ def _boxes(path: Path, hw: Hw, classes: Sequence[str], lost: Lost) -> Iterator[B
             continue
         try:
             values = [float(word) for word in words]
+            if not all(map(math.isfinite, values)):
+                raise ValueError
         except ValueError:
-            raise ValueError(f"{path}:{number}: wanted numbers, got '{line:.60}'") from None
+            raise ValueError(f"{path}:{number}: wanted finite numbers, got '{line:.60}'") from None
         label, *rest = values
-        if not all(map(math.isfinite, values)) or label != int(label) or not 0 <= label < len(classes):
+        if label != int(label) or not 0 <= label < len(classes):
             raise ValueError(
                 f"{path}:{number}: wanted a class from 0 to {len(classes) - 1}, as names are numbered, got "
                 f"'{line:.60}'"
