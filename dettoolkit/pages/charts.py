@@ -56,7 +56,7 @@ def chart_svg(chart: Chart) -> str:
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Return round numbers from low to high, about `count`."""
     step = 10 ** math.floor(math.log10((high - low) / count))
-    step *= next(factor for factor in (1, 2, 5, 10) if (high - low) / (step * factor) <= count)
+    step *= next(factor for factor in (1, 2, 5, 10) if (high - low) / (step * factor) <= count + 1e-9)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [round(number * step, 12) for number in range(first, last + 1)]
 
