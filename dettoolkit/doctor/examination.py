@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
 from dettoolkit.datasets.images import MAX_MEGAPIXELS
-from dettoolkit.doctor.findings import Finding, Split
+from dettoolkit.doctor.findings import Example, Finding, Split
 
 Item = TypeVar("Item")
 
@@ -27,6 +27,11 @@ class ListedImage(NamedTuple):
     image_id: int
     hw: tuple[int, int] | None = None
     max_megapixels: float = MAX_MEGAPIXELS
+
+
+def example_of(image: ListedImage, text: str = "") -> Example:
+    """Return an image as an example of a finding."""
+    return Example(file=str(image.path), image_id=image.image_id, text=text, hw=image.hw)
 
 
 @dataclass(frozen=True, kw_only=True)
