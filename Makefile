@@ -6,14 +6,14 @@ WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Present while a set-up runs: an interrupted one leaves packages that look installed and are not.
+# Exists while a set-up runs: an interrupted set-up leaves packages that look installed but are not.
 UNFINISHED := $(VENV)/.unfinished
 
-# Seconds without a byte before uv gives a download up; its own 30 is short for packages of 500 MB.
+# Seconds without data before uv aborts a download; its default of 30 is too short for packages of 500 MB.
 export UV_HTTP_TIMEOUT ?= 300
 
-# Runtimes and libraries that want other versions of the same packages: an environment each, named after its
-# extra, and the tests that are skipped without it.
+# Runtimes and libraries that need conflicting package versions. Each has its own environment, named after its extra,
+# and its tests, which are skipped elsewhere.
 EXPORTS := .venv-exports
 RUNTIMES := openvino executorch litert ray supervision
 TESTS_openvino := tests/test_export_openvino.py tests/test_classification_inference.py::test_files_pass_the_gate
@@ -27,21 +27,21 @@ EXPORTS_READY := $(RUNTIMES:%=$(EXPORTS)/%/.ready)
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo     set up, train on generated street scenes, evaluate, draw pictures (minutes, no GPU needed)"
-	@echo "make test     set up, then ruff, mypy and pytest"
-	@echo "make test-exports   the tests of each runtime in an environment of its own; test-openvino is one of them"
-	@echo "make lint     ruff and mypy only"
+	@echo "make demo     install, train on generated street scenes, evaluate, draw figures (minutes, no GPU needed)"
+	@echo "make test     install, then run ruff, mypy and pytest"
+	@echo "make test-exports   test each runtime in its own environment; for a single one: make test-openvino"
+	@echo "make lint     run only ruff and mypy"
 	@echo "make format   format the code and apply ruff's safe fixes"
-	@echo "make clean    remove caches and build folders; never runs/, data/ or .venv"
+	@echo "make clean    remove caches and build folders, but not runs/, data/ or .venv"
 	@echo
-	@echo "PYTHON=python3.12 make demo        another Python (3.11 or newer)"
-	@echo "UV_TORCH_BACKEND=cpu make demo     PyTorch without CUDA: a download of 0.5 GB instead of 3 GB"
+	@echo "PYTHON=python3.12 make demo        use another Python (3.11 or newer)"
+	@echo "UV_TORCH_BACKEND=cpu make demo     install PyTorch without CUDA: download 0.5 GB instead of 3 GB"
 
 demo: setup
 	$(BIN)/python tools/demo.py
 
-# Two processes of one thread each: torch's threads would fight over the cores. Each begins with half of the files,
-# so that what the tests of a file share is made once.
+# Two processes with one thread each, because torch's threads would compete for the cores. Each starts with half of the
+# files, so that fixtures shared within a file are created once.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal -rs --durations=20
 
@@ -61,33 +61,33 @@ format: setup
 
 setup: $(READY)
 
-# uv and not pip, because it resolves torch and torchvision together, as a matching pair from one place.
+# uv instead of pip, because it resolves torch and torchvision as a matching pair from one index.
 $(READY): pyproject.toml
 	@command -v "$(PYTHON)" >/dev/null || { \
-		echo "error: '$(PYTHON)' was not found. Install Python 3.11 or newer, or name one:" \
+		echo "error: '$(PYTHON)' was not found. Install Python 3.11 or newer, or specify one:" \
 		     "make PYTHON=/path/to/python3.12" >&2; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "error: dettoolkit needs Python 3.11 or newer, and '$(PYTHON)' is" \
-		     "$$("$(PYTHON)" --version 2>&1). Name a newer one: make PYTHON=python3.12" >&2; exit 1; }
+		     "$$("$(PYTHON)" --version 2>&1). Specify a newer one: make PYTHON=python3.12" >&2; exit 1; }
 	@if [ ! -e $(UNFINISHED) ] && $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 			>/dev/null 2>&1 && $(BIN)/python -m pip --version >/dev/null 2>&1; then \
 		echo "set-up: using the environment in $(VENV)"; \
 	else \
-		echo "set-up: making a Python environment in $(VENV)"; \
+		echo "set-up: creating a Python environment in $(VENV)"; \
 		"$(PYTHON)" -m venv --clear $(VENV) || { \
-			echo "error: '$(PYTHON)' could not make a virtual environment (its message is above)." \
+			echo "error: '$(PYTHON)' could not create a virtual environment (see its message above)." \
 			     "On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }; \
 	fi
 	@touch $(UNFINISHED)
-	@echo "set-up: installing PyTorch and the other packages, once: a download of about 3 GB, 6 GB on disk"
+	@echo "set-up: installing PyTorch and the other packages (only once): download about 3 GB, 6 GB on disk"
 	@$(BIN)/uv --version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet --force-reinstall uv
 	$(BIN)/uv pip install --python $(BIN)/python --editable '.[dev]'
 	@mv $(UNFINISHED) $(READY)
 	@echo "set-up: done"
 
-# The mark comes last, so what was interrupted is made again from the start.
+# The marker is written last, so an interrupted set-up is repeated from the start.
 $(EXPORTS_READY): $(EXPORTS)/%/.ready: pyproject.toml $(READY)
-	@echo "set-up: making an environment for $* in $(@D), once: about 6 GB on disk"
+	@echo "set-up: creating an environment for $* in $(@D) (only once): about 6 GB on disk"
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(@D)
 	$(BIN)/uv pip install --python $(@D)/bin/python --editable '.[dev,$*]'
 	@touch $@

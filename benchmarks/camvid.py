@@ -25,7 +25,7 @@ from torchvision.models import mobilenet_v3_large
 from torchvision.models.segmentation.lraspp import LRASPP, _lraspp_mobilenetv3
 
 from dettoolkit.config import Recipe, load_recipe
-from dettoolkit.segmentation.build import build_segmenter
+from dettoolkit.segmentation.build import build_network
 from dettoolkit.training import commands
 
 OVERLAYS = ("finetune_segmentation.yaml", "camvid.yaml")
@@ -70,11 +70,11 @@ def resolve(options: argparse.Namespace, *more: str) -> Any:
 def train(name: str, options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Train one of the two, and score its best checkpoint on both splits."""
 
-    def build_peer(_model: Any, *, num_classes: int, **_: Any) -> Peer:
+    def build_peer(_recipe: Any, *, num_classes: int, **_: Any) -> Peer:
         return Peer(options.weights, num_classes)
 
-    build = build_peer if name == "torchvision" else build_segmenter
-    with patch("dettoolkit.segmentation.run.build_segmenter", build):
+    build = build_peer if name == "torchvision" else build_network
+    with patch("dettoolkit.segmentation.run.build_network", build):
         resolved = resolve(options)
         run_dir, val = commands.train(f"camvid_{name}", resolved.recipe, config_yaml=resolved.to_yaml())
         test_recipe: Recipe = resolve(

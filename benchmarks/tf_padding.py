@@ -19,10 +19,12 @@ from pathlib import Path
 
 import torch
 
-from dettoolkit.classification.build import build_classifier
+from dettoolkit.classification.build import build_network
 from dettoolkit.config.classification import ClassifierModel
+from dettoolkit.config.recipe import ClassificationRecipe
 from dettoolkit.datasets.classification_augment import EvalTransform
 from dettoolkit.datasets.images import read_image
+from dettoolkit.datasets.samples import to_tensor
 from dettoolkit.network import Network
 from dettoolkit.preprocessing import normalize
 
@@ -78,13 +80,15 @@ def classifier_of(weights: Path, padding: str) -> Network:
             "weights": str(weights),
         }
     )
-    return build_classifier(model, num_classes=1000, pretrained=True, exact=True).eval()
+    return build_network(
+        ClassificationRecipe.model_construct(model=model), num_classes=1000, pretrained=True, exact=True
+    ).eval()
 
 
 def first_five(network: Network, path: Path) -> list[int]:
     """Return the five labels that come first for a photo."""
     transform = EvalTransform(input_hw=(224, 224), resize=256, antialias=True)
-    images = normalize(transform(read_image(path), seed=0).unsqueeze(0), (0.5,) * 3, (0.5,) * 3)
+    images = normalize(to_tensor(transform(read_image(path), seed=0))[None], (0.5,) * 3, (0.5,) * 3)
     with torch.inference_mode():
         logits = network(images)
         assert isinstance(logits, torch.Tensor)

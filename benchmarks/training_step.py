@@ -17,8 +17,8 @@ import sys
 import torch
 
 from dettoolkit.config import DetectionRecipe, load_recipe
+from dettoolkit.detection.build import build_network
 from dettoolkit.detection.run import build_task
-from dettoolkit.detection.spec import DetectionSpec
 from dettoolkit.evaluation.arrays import GroundTruthArrays
 from dettoolkit.training.memory import keep_freed_memory
 
@@ -33,10 +33,9 @@ def steps(count: int, *, keep: bool) -> float:
         raise SystemExit("this system's malloc has no such settings (glibc on Linux has)")
     recipe = load_recipe("ssdlite_mnv3_large").recipe
     assert isinstance(recipe, DetectionRecipe)
-    spec = DetectionSpec()
-    network = spec.build_network(recipe, num_classes=80)
+    network = build_network(recipe, num_classes=80)
     truth = GroundTruthArrays.from_coco({"images": [], "annotations": [], "categories": []})
-    task = build_task(spec, recipe, network, category_ids=list(range(80)), ground_truth=truth)
+    task = build_task(recipe, network, category_ids=list(range(80)), ground_truth=truth)
     network.train().to(memory_format=torch.channels_last)
     corners = torch.rand(BATCH, 7, 2) * 200
     batch = {

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from dettoolkit.datasets.data_report import NO_ID, DataReport
 from dettoolkit.datasets.images import ENDINGS
+from dettoolkit.datasets.labels import match_names
 from dettoolkit.datasets.regular_files import read_lines
 from dettoolkit.datasets.walk import Walk
-from dettoolkit.wording import listing
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,14 +92,9 @@ class ImageFolderFiles:
         """
         if list(class_names) == self.class_names:
             return self
+        remedy = "Name the folders as its classes (data.names as it had)"
+        match_names(class_names, self.class_names, whose=whose, path=self.path, remedy=remedy, may_lack=True)
         number = {name: label for label, name in enumerate(class_names)}
-        unknown = [name for name in self.class_names if name not in number]
-        if unknown:
-            raise ValueError(
-                f"{whose} has {len(number)} classes ({listing(class_names)}), but {self.path} has folders of "
-                f"others: {listing(unknown)}. Name the folders as its classes (data.names as it had), "
-                "or train on these (model.weights starts from a checkpoint of other classes)"
-            )
         labels = np.array([number[name] for name in self.class_names])[self.labels]
         return replace(self, class_names=list(class_names), labels=labels)
 

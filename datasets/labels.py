@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dettoolkit.wording import listing
 
 LabelMap = Literal["contiguous", "ids"]
 
@@ -17,6 +20,32 @@ GAP = "N/A"
 MOST_CLASSES = 20_000
 """Largest number of classes: an SSDLite at 320 x 320 has then 240 million weights, and
 0.16 GB of class logits for each image. The largest data sets have 13,204 (V3Det)."""
+
+
+def match_names(
+    names: Sequence[str],
+    found: Sequence[str],
+    *,
+    whose: str,
+    path: Path,
+    remedy: str,
+    may_lack: bool = False,
+) -> None:
+    """Raise ValueError unless the classes found at `path` are those that `whose` has, in any order.
+
+    Args:
+        names: the classes of `whose`, a network or the training set.
+        found: those at `path`; with `may_lack`, some of `names` are enough.
+        remedy: what to do besides training on the classes found.
+    """
+    lacking, unknown = sorted(set(names) - set(found)), sorted(set(found) - set(names))
+    if unknown or (lacking and not may_lack):
+        raise ValueError(
+            f"{whose} has {len(names)} classes ({listing(names)}), but {path} has {len(found)} "
+            f"({listing(found)}). Only in the first: {listing(lacking)}; only in the second: "
+            f"{listing(unknown)}. {remedy}, or train on these (model.weights starts from a checkpoint of "
+            "other classes)"
+        )
 
 
 class ClassMap(NamedTuple):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -21,19 +23,11 @@ def count_parameters(module: nn.Module, *, norm_affine: bool) -> int:
 def count_madds(module: nn.Module, input_hw: tuple[int, int]) -> int:
     """Count multiply-adds of convolutions and linear layers for one image, by PyTorch's own counter.
 
-    Biases, BN, activations, pooling and resizing do not count.
-
-    Args:
-        module: takes images (N, 3, H, W); its modes and BN statistics stay as they are.
-        input_hw: height and width of the image.
+    Biases, BN, activations, pooling and resizing do not count. The module takes images (N, 3, H, W); it stays
+    as it is.
     """
-    modes = [(layer, layer.training) for layer in module.modules()]  # frozen layers may differ from the rest
-    module.eval()
-    like = next(module.parameters(), torch.empty(0))
-    try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            module(like.new_zeros(1, 3, *input_hw))
-    finally:
-        for layer, training in modes:
-            layer.training = training
+    probe = deepcopy(module).eval()
+    like = next(probe.parameters(), torch.empty(0))
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        probe(like.new_zeros(1, 3, *input_hw))
     return int(counter.get_total_flops()) // 2  # a multiplication and an addition

@@ -25,7 +25,7 @@ from dettoolkit.transfer import DownloadError, fetch, md5_of, progress, size_of
 BASE_URL = "http://images.cocodataset.org"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Archive:
     """A zip of the data set; everything in it lies in one folder of the same name as the split."""
 
@@ -46,34 +46,13 @@ class Archive:
 # Addresses: https://cocodataset.org/#download. Small ones first, so that a wrong set-up shows early. Of the
 # six annotation files only the two for detection count.
 COCO_2017 = (
-    Archive(
-        folder="annotations",
-        path="annotations/annotations_trainval2017.zip",
-        md5="f4bbac642086de4f52a3fdda2de5fa2c",
-        zip_bytes=260_000_000,
-        unpacked_bytes=900_000_000,
-        pattern="instances_*2017.json",
-        files=2,
-    ),
-    Archive(
-        folder="val2017",
-        path="zips/val2017.zip",
-        md5="442b8da7639aecaf257c1dceb8ba8c80",
-        zip_bytes=1_000_000_000,
-        unpacked_bytes=1_000_000_000,
-        pattern="*.jpg",
-        files=5_000,
-    ),
-    Archive(
-        folder="train2017",
-        path="zips/train2017.zip",
-        md5="cced6f7f71b7629ddf16f17bbcfab6b2",
-        zip_bytes=19_500_000_000,
-        unpacked_bytes=20_000_000_000,
-        pattern="*.jpg",
-        files=118_287,
-    ),
-)
+    Archive("annotations", "annotations/annotations_trainval2017.zip", "f4bbac642086de4f52a3fdda2de5fa2c",
+            zip_bytes=260_000_000, unpacked_bytes=900_000_000, pattern="instances_*2017.json", files=2),
+    Archive("val2017", "zips/val2017.zip", "442b8da7639aecaf257c1dceb8ba8c80",
+            zip_bytes=1_000_000_000, unpacked_bytes=1_000_000_000, pattern="*.jpg", files=5_000),
+    Archive("train2017", "zips/train2017.zip", "cced6f7f71b7629ddf16f17bbcfab6b2",
+            zip_bytes=19_500_000_000, unpacked_bytes=20_000_000_000, pattern="*.jpg", files=118_287),
+)  # fmt: skip
 
 
 def download_coco(
@@ -96,12 +75,11 @@ def download_coco(
     root.mkdir(parents=True, exist_ok=True)
     missing = []
     for archive in archives:
-        if splits is not None and archive.folder not in splits:
-            continue
-        if is_complete(root, archive):
-            tqdm.write(f"{root / archive.folder}: complete, left as it is")
-        else:
-            missing.append(archive)
+        if splits is None or archive.folder in splits:
+            if _is_complete(root, archive):
+                tqdm.write(f"{root / archive.folder}: complete, left as it is")
+            else:
+                missing.append(archive)
     _check_disk(root, missing, keep_zips)
     for archive in missing:
         zip_path = _obtain(root, archive, base_url)
@@ -111,12 +89,8 @@ def download_coco(
         tqdm.write(f"{root / archive.folder}: complete")
 
 
-def is_complete(root: Path, archive: Archive) -> bool:
-    """Return whether the archive's folder holds all its files; an empty or absent folder does not.
-
-    Raises:
-        DownloadError: the folder holds some files but not all: it is somebody's, so it is not overwritten.
-    """
+def _is_complete(root: Path, archive: Archive) -> bool:
+    """Return whether the archive's folder holds all its files; one with only some is not overwritten."""
     folder = root / archive.folder
     if not folder.is_dir() or not any(folder.iterdir()):
         return False
@@ -137,8 +111,7 @@ def _check_disk(root: Path, archives: Sequence[Archive], keep_zips: bool) -> Non
     """Refuse to begin what cannot end: compare the most space needed at one time with what is free."""
     needed = held = 0
     for archive in archives:
-        zip_path = root / archive.zip_name
-        fetched = size_of(zip_path) or size_of(_part(zip_path))
+        fetched = size_of(root / archive.zip_name) or size_of(_part(root, archive))
         unpacked = sum(size_of(path) for path in _unpacking(root, archive).rglob("*"))
         to_fetch = max(archive.zip_bytes - fetched, 0)
         to_unpack = max(archive.unpacked_bytes - unpacked, 0)
@@ -153,8 +126,8 @@ def _check_disk(root: Path, archives: Sequence[Archive], keep_zips: bool) -> Non
         )
 
 
-def _part(zip_path: Path) -> Path:
-    return zip_path.with_name(zip_path.name + ".part")
+def _part(root: Path, archive: Archive) -> Path:
+    return root / f"{archive.zip_name}.part"
 
 
 def _unpacking(root: Path, archive: Archive) -> Path:
@@ -163,26 +136,17 @@ def _unpacking(root: Path, archive: Archive) -> Path:
 
 def _obtain(root: Path, archive: Archive, base_url: str) -> Path:
     """Return the archive's zip with the right checksum, fetched unless it is there."""
-    zip_path = root / archive.zip_name
-    if zip_path.is_file():
-        _check_md5(zip_path, archive)
-        return zip_path
-    part = _part(zip_path)
-    fetch(f"{base_url.rstrip('/')}/{archive.path}", part)
-    _check_md5(part, archive)
-    return part.replace(zip_path)
-
-
-def _check_md5(path: Path, archive: Archive) -> None:
-    got = md5_of(path)
-    if got != archive.md5:
-        aside = path.with_name(archive.zip_name + ".bad")
-        path.replace(aside)
-        raise DownloadError(
-            f"{archive.zip_name}: wrong checksum: wanted md5 {archive.md5}, got {got}. The file is damaged "
-            f"or another one; it is now {aside} (delete it). Run the same command again to repeat "
-            f"the transfer"
-        )
+    zip_path = fetched = root / archive.zip_name
+    if not zip_path.is_file():
+        fetched = _part(root, archive)
+        fetch(f"{base_url.rstrip('/')}/{archive.path}", fetched)
+    if (got := md5_of(fetched)) == archive.md5:
+        return fetched.replace(zip_path)
+    aside = fetched.replace(root / f"{archive.zip_name}.bad")
+    raise DownloadError(
+        f"{archive.zip_name}: wrong checksum: wanted md5 {archive.md5}, got {got}. The file is damaged "
+        f"or another one; it is now {aside} (delete it). Run the same command again to repeat the transfer"
+    )
 
 
 def _unpack(root: Path, archive: Archive, zip_path: Path) -> None:
@@ -195,7 +159,9 @@ def _unpack(root: Path, archive: Archive, zip_path: Path) -> None:
                 _refuse_outside(member, archive)
             with progress(f"unpacking {zip_path.name}", len(members), unit=" files") as bar:
                 for member in members:
-                    _extract(opened, member, unpacking / member.filename)
+                    target = unpacking / member.filename
+                    if not target.is_file() or zlib.crc32(target.read_bytes()) != member.CRC:
+                        opened.extract(member, unpacking)
                     bar.update()
     except zipfile.BadZipFile as error:
         raise DownloadError(f"{zip_path}: not a sound zip ({error}). Delete it and run again") from error
@@ -206,7 +172,7 @@ def _unpack(root: Path, archive: Archive, zip_path: Path) -> None:
         )
     folder = root / archive.folder
     if folder.is_dir():
-        folder.rmdir()  # empty, or is_complete had spoken; fails, as it should, if that changed since
+        folder.rmdir()  # empty, or _is_complete had spoken; fails, as it should, if that changed since
     (unpacking / archive.folder).rename(folder)
     unpacking.rmdir()
 
@@ -220,30 +186,12 @@ def _refuse_outside(member: zipfile.ZipInfo, archive: Archive) -> None:
         )
 
 
-def _extract(opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
-    if size_of(target) == member.file_size and _crc32(target) == member.CRC:
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with opened.open(member) as source, target.open("wb") as file:
-        shutil.copyfileobj(source, file)
-
-
-def _crc32(path: Path) -> int:
-    return zlib.crc32(path.read_bytes()) if path.is_file() else 0
-
-
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Run the command line; return the exit status (0, 1 after an error, 130 after Ctrl-C)."""
-    arguments = _parser(prog).parse_args(argv)
-    root: Path = arguments.root
+    options = _parser(prog).parse_args(argv)
+    root: Path = options.root
     try:
-        download_coco(
-            root,
-            splits=arguments.splits,
-            base_url=arguments.base_url,
-            keep_zips=arguments.keep_zips,
-            archives=COCO_2017,
-        )
+        download_coco(**vars(options), archives=COCO_2017)
     except (DownloadError, OSError, ValueError) as error:
         tqdm.write(f"error: {error}", file=sys.stderr)
         return 1
@@ -265,15 +213,9 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
         description="Download COCO 2017 (about 19 GB; 42 GB of disk while unpacking) into DIR, laid out "
         "for training. Stopped or broken off, the same command goes on from there.",
     )
-    parser.add_argument(
-        "root", type=Path, metavar="DIR", help="where train2017/, val2017/ and annotations/ go"
-    )
-    parser.add_argument(
-        "--splits",
-        nargs="+",
-        choices=[archive.folder for archive in COCO_2017],
-        help="only these parts (default: all)",
-    )
-    parser.add_argument("--keep-zips", action="store_true", help="keep the zips after unpacking")
-    parser.add_argument("--base-url", default=BASE_URL, metavar="URL", help="a mirror (default: %(default)s)")
+    add, folders = parser.add_argument, [archive.folder for archive in COCO_2017]
+    add("root", type=Path, metavar="DIR", help="where train2017/, val2017/ and annotations/ go")
+    add("--splits", nargs="+", choices=folders, help="only these parts (default: all)")
+    add("--keep-zips", action="store_true", help="keep the zips after unpacking")
+    add("--base-url", default=BASE_URL, metavar="URL", help="a mirror (default: %(default)s)")
     return parser

@@ -17,8 +17,8 @@ from dettoolkit.network import Network
 from dettoolkit.run import Classes
 from dettoolkit.tasks import sections, spec_of
 from dettoolkit.training.run_folder import checkpoint_of, stored_recipe
-from dettoolkit.weights.description import read_checkpoint
 from dettoolkit.weights.load import load_trained
+from dettoolkit.weights.read import read_checkpoint
 
 
 def load(
@@ -71,11 +71,7 @@ def load(
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read an exported file's description of itself, without its network.
-
-    Raises:
-        ManifestError: there is none, as in other tools' files, or none that this version can read.
-    """
+    """Read an exported file's description of itself, without its network."""
     return from_json(read_text(path), source=str(path), sections=sections())
 
 
@@ -97,9 +93,7 @@ def _path(model: object) -> Path:
 def open_checkpoint(path: Path, recipe: Recipe | None = None) -> tuple[Manifest, Network]:
     """Build the network of a run's folder or a checkpoint, load its weights and describe it.
 
-    Args:
-        path: the folder, of which the best checkpoint is taken, or the file.
-        recipe: in the place of the one that the checkpoint carries; None takes that.
+    A recipe takes the place of the one that the checkpoint carries.
     """
     checkpoint = checkpoint_of(path, names=("best", "last"))
     description, state = read_checkpoint(checkpoint)

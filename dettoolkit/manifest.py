@@ -15,13 +15,9 @@ from typing import Annotated, Any, Literal, Self
 import msgspec
 from msgspec import Meta
 
-VERSION = 2
-"""Of the layout below; a file of another one is refused."""
-MAX_BYTES = 16 << 20
-"""Of a manifest; one of ours has some thousand."""
-
-MAX_SIDE = 16384
-"""Of an input, and of an image that is resized to be cropped."""
+VERSION = 2  # of the layout below; a file of another one is refused
+MAX_BYTES = 16 << 20  # of a manifest; one of ours has some thousand
+MAX_SIDE = 16384  # of an input, and of an image that is resized to be cropped
 
 Side = Annotated[int, Meta(ge=1, le=MAX_SIDE)]
 SizeHW = tuple[Side, Side]
@@ -32,8 +28,7 @@ Positive = Annotated[float, Meta(gt=0, le=1e6)]
 Byte = Annotated[int, Meta(ge=0, le=255)]
 Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
-INPUT = "images"
-"""Name of an exported file's input."""
+INPUT = "images"  # name of an exported file's input
 
 
 class ManifestError(ValueError):
@@ -42,15 +37,10 @@ class ManifestError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """What every task's section has.
+    """What every task's section has."""
 
-    Attributes:
-        class_names: by label.
-        class_ids: by label, the data's own: category ids, or values in label files.
-    """
-
-    class_names: Annotated[tuple[str, ...], Meta(min_length=1)]
-    class_ids: tuple[Integer, ...]
+    class_names: Annotated[tuple[str, ...], Meta(min_length=1)]  # by label
+    class_ids: tuple[Integer, ...]  # by label, the data's own: category ids, or values in label files
 
     def __post_init__(self) -> None:
         if len(self.class_ids) != len(self.class_names):
@@ -63,64 +53,45 @@ class Section:
         """Return the score from which results are shown by default; None where there are no scores."""
         return None
 
+    @property
+    def colors(self) -> tuple[tuple[Byte, Byte, Byte] | None, ...] | None:
+        """Return red, green, blue of each class in figures; None, for one or all, chooses."""
+        return None
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExportFacts:
-    """What an exported file takes and gives, and how it was found to agree with PyTorch.
+    """What an exported file takes and gives, and how it was found to agree with PyTorch."""
 
-    Attributes:
-        format: onnx, openvino, executorch, litert or pt2.
-        outputs: their names, in order.
-        precision: float32 or int8.
-        batch: images that the file takes at once; None for any number.
-        preprocessing: whether resizing and normalizing are inside. Then the input is uint8 (N, H, W, 3),
-            RGB, of any size; otherwise float32 (N, 3, h, w) of `Manifest.input_hw`, normalized.
-        postprocessing: whether the file gives final answers: the task's `final_outputs`. Otherwise it gives
-            the network's `raw_outputs`.
-        float_layers: of an int8 file, the layers that stayed float.
-        parity: what the gate measured; empty before it has.
-    """
-
-    format: str
-    outputs: Annotated[tuple[str, ...], Meta(min_length=1, max_length=64)]
+    format: str  # onnx, openvino, executorch, litert or pt2
+    outputs: Annotated[tuple[str, ...], Meta(min_length=1, max_length=64)]  # their names, in order
     precision: Literal["float32", "int8"] = "float32"
-    batch: Annotated[int, Meta(ge=1, le=1024)] | None = None
+    batch: Annotated[int, Meta(ge=1, le=1024)] | None = None  # images at once; None for any number
     preprocessing: bool = False
-    postprocessing: bool = False
-    float_layers: tuple[str, ...] = ()
-    parity: dict[str, Any] = field(default_factory=dict)
+    """Whether resizing and normalizing are inside. Then the input is uint8 (N, H, W, 3), RGB, of any size;
+    otherwise float32 (N, 3, h, w) of `Manifest.input_hw`, normalized."""
+    postprocessing: bool = False  # gives the task's `final_outputs`, not the network's `raw_outputs`
+    float_layers: tuple[str, ...] = ()  # of an int8 file, the layers that stayed float
+    parity: dict[str, Any] = field(default_factory=dict)  # what the gate measured; empty before it has
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """A model's description of itself.
+    """A model's description of itself."""
 
-    Attributes:
-        name: of the recipe.
-        mean: of red, green and blue in [0, 1]; the network's input is (image / 255 - mean) / std.
-        std: likewise.
-        input_hw: size to which an image is fitted before it is normalized; None keeps its own.
-        fit: stretch resizes the whole image to `input_hw` (bilinear, half-pixel centers, no antialias); crop
-            resizes its shorter side to `short_side` (bilinear, half-pixel centers) and crops the center.
-        crop_fraction: of crop: the shorter side of `input_hw`, over `short_side`.
-        antialias: of crop: whether pixels are averaged where the image shrinks.
-        recipe: the resolved recipe.
-        versions: of the libraries that made the model.
-        tasks: a section for each task, by its name.
-        export: of an exported file; None of a checkpoint.
-    """
-
-    name: str
-    mean: tuple[Number, Number, Number]
+    name: str  # of the recipe
+    mean: tuple[Number, Number, Number]  # RGB; the network's input is (image / 255 - mean) / std
     std: tuple[Positive, Positive, Positive]
-    input_hw: SizeHW | None
+    input_hw: SizeHW | None  # to which an image is fitted before it is normalized; None keeps its own
     fit: Literal["stretch", "crop"] = "stretch"
-    crop_fraction: Annotated[float, Meta(gt=0, le=1)] = 1.0
-    antialias: bool = False
-    recipe: dict[str, Any]
-    versions: dict[str, str]
-    tasks: dict[str, Any]
-    export: ExportFacts | None = None
+    """Stretch resizes the whole image to `input_hw` (bilinear, half-pixel centers, no antialias); crop
+    resizes its shorter side to `short_side` (bilinear, half-pixel centers) and crops the center."""
+    crop_fraction: Annotated[float, Meta(gt=0, le=1)] = 1.0  # shorter side of `input_hw`, over `short_side`
+    antialias: bool = False  # of crop: whether pixels are averaged where the image shrinks
+    recipe: dict[str, Any]  # resolved
+    versions: dict[str, str]  # of the libraries that made the model
+    tasks: dict[str, Any]  # a section for each task, by its name
+    export: ExportFacts | None = None  # of an exported file; None of a checkpoint
 
     def __post_init__(self) -> None:
         if not self.tasks:

@@ -3,26 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor, nn
 
 Outputs = Tensor | tuple[Tensor, ...]
-
-
-class Head(Protocol):
-    """What turns a backbone's features into raw outputs.
-
-    Attributes:
-        features: names of the backbone's features that `forward` takes, in this order.
-        num_classes: without background.
-    """
-
-    features: tuple[str, ...]
-    num_classes: int
-
-    def initialize(self) -> None:
-        """Fill the head's own layers with random weights."""
 
 
 class Network(nn.Module):
@@ -30,7 +15,8 @@ class Network(nn.Module):
 
     Args:
         backbone: maps images (N, 3, H, W), float, RGB, normalized, to features by name.
-        heads: by the name of their task.
+        heads: by the name of their task. Each has `features`, the names of those that its `forward` takes;
+            `num_classes`, without background; and `initialize()`, which fills it with random weights.
     """
 
     def __init__(self, *, backbone: nn.Module, heads: Mapping[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,12 @@ from numpy.typing import NDArray
 from dettoolkit.datasets.data_report import BadImageError
 from dettoolkit.datasets.images import MAX_MEGAPIXELS
 from dettoolkit.inference import buckets
-from dettoolkit.inference.inputs import as_rgb, read_upright
+from dettoolkit.inference.inputs import Pixels, as_rgb, decode_file, read_upright
 from dettoolkit.inference.jobs.journal import Record
-from dettoolkit.inference.jobs.sources import Pixels
 from dettoolkit.inference.jobs.table_files import arrow_table
 from dettoolkit.loading import load
 
-IMAGES = ("bytes", "image", "path")  # columns that hold images, the first that is there is taken
+IMAGES = ("bytes", "image", "path")  # columns that hold images; the first that is there is taken
 
 
 class BatchPredictor:
@@ -35,13 +33,11 @@ class BatchPredictor:
     Each worker loads the model once. An image that cannot be read is a row with an `error`.
 
     Args:
-        model: as `dettoolkit.load` takes it; a path that every worker can read.
+        model, device, max_megapixels, trust: as `dettoolkit.load` takes them; every worker must be able to
+            read the model's path.
         threshold: as the predictor takes it.
-        device: as `dettoolkit.load` takes it.
-        max_megapixels: as `dettoolkit.load` takes it.
         threads: of the network's runtime; best the worker's `num_cpus`.
         at_once: images that go through the network at once.
-        trust: as `dettoolkit.load` takes it.
     """
 
     def __init__(
@@ -66,11 +62,11 @@ class BatchPredictor:
         Args:
             batch: columns, of which one holds the images: `bytes` of image files (as `read_binary_files`
                 returns), `image` (uint8 arrays, as `read_images` returns) or `path` (files, or addresses that
-                fsspec reads). A batch with images of one column has others too, such as their paths.
+                fsspec reads). There may be others.
 
         Returns:
-            a `pyarrow.Table`: the columns of `dettoolkit predict --save parquet`, but for the name, and those
-            that came, but for bytes and pixels.
+            a `pyarrow.Table`: the columns of `dettoolkit predict --save parquet` without the name, and those
+            of the batch without bytes and pixels.
 
         Raises:
             ValueError: no column holds images.
@@ -104,10 +100,11 @@ def _read(value: object, limit: float) -> Pixels | str:
     """Read an image, or return why it cannot be read."""
     try:
         if isinstance(value, bytes):
-            return buckets.decode_file(value, max_megapixels=limit)
+            return decode_file(value, max_megapixels=limit)
+        if isinstance(value, str) and "://" in value:
+            return buckets.read(value, max_megapixels=limit)
         if isinstance(value, str):
-            read = partial(buckets.read, value) if "://" in value else partial(read_upright, Path(value))
-            return read(max_megapixels=limit)
+            return read_upright(Path(value), max_megapixels=limit)
         return as_rgb(value, max_megapixels=limit)[1]
     except BadImageError as error:
         return str(error)

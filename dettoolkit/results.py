@@ -71,20 +71,11 @@ class Result(ABC):
         return {}
 
     def only(self, labels: Sequence[int]) -> Self:  # noqa: ARG002
-        """Return the result with what is of these classes only.
-
-        Raises:
-            ValueError: the task gives every pixel or image a class of its own.
-        """
+        """Return the result with what is of these classes only; ValueError unless the task finds objects."""
         raise ValueError(f"classes cannot be chosen of {self.task}")
 
-    def record(self, *, masks: bool) -> dict[str, Any]:
-        """Return height, width and what was found, as data that can be written as JSON.
-
-        Args:
-            masks: code masks too, where the task has any.
-        """
-        del masks
+    def record(self, *, masks: bool) -> dict[str, Any]:  # noqa: ARG002
+        """Return height, width and what was found as JSON data; with `masks`, coded masks too if any."""
         return {key: value for key, value in self.to_dict().items() if key not in ("path", "task")}
 
     def crops(self) -> Iterator[tuple[str, Image]]:
@@ -113,12 +104,7 @@ def listed(classes: list[str]) -> str:
 
 
 def fresh(path: str | Path) -> Path:
-    """Return a path to write to.
-
-    Raises:
-        FileExistsError: there is a file already.
-    """
-    path = Path(path)
-    if path.exists():
+    """Return a path to write to, at which there is no file."""
+    if Path(path).exists():
         raise FileExistsError(f"{path} exists already and is not overwritten: give another name")
-    return path
+    return Path(path)

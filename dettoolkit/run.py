@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,8 @@ from dettoolkit.datasets.data_report import BadImageError, BadImages, DataReport
 from dettoolkit.datasets.images import MAX_MEGAPIXELS, read_image
 from dettoolkit.datasets.samplers import SampleKey
 from dettoolkit.drawing.grids import save_figure
-from dettoolkit.network import Network
+from dettoolkit.network import Network, Outputs, name_outputs
+from dettoolkit.preprocessing import normalize
 
 Batch = dict[str, Any]
 Split = Literal["train", "val"]
@@ -31,24 +33,14 @@ class Classes:
 
 
 class ImageFile(NamedTuple):
-    """An image file of a data set.
-
-    Attributes:
-        path: the file.
-        hw: size that its annotations were made for; None takes the pixels as they are stored.
-        max_megapixels: a larger one cannot be read.
-    """
+    """An image file of a data set."""
 
     path: Path
-    hw: tuple[int, int] | None = None
-    max_megapixels: float = MAX_MEGAPIXELS
+    hw: tuple[int, int] | None = None  # that its annotations were made for; None takes the pixels as stored
+    max_megapixels: float = MAX_MEGAPIXELS  # a larger one cannot be read
 
     def read(self) -> NDArray[np.uint8]:
-        """Read it as RGB uint8 (H, W, 3), turned as in training.
-
-        Raises:
-            BadImageError: it cannot be read; the message names it.
-        """
+        """Read it as RGB uint8 (H, W, 3), turned as in training; a BadImageError names the file."""
         try:
             return read_image(self.path, expected_hw=self.hw, max_megapixels=self.max_megapixels)
         except BadImageError as error:
@@ -69,68 +61,63 @@ class Score(Protocol):
         """Return everything found, as plain data."""
 
 
-class Task(Protocol):
-    """What a run trains: nothing of it knows Lightning."""
+@dataclass(kw_only=True)
+class Task(ABC):
+    """What a run trains and scores on one data set: nothing of it knows Lightning."""
 
-    @property
-    def network(self) -> Network:
-        """What is trained."""
+    network: Network
+    mean: Sequence[float]  # of red, green and blue in [0, 1], as `normalize` takes it
+    std: Sequence[float]
+    monitor: ClassVar[str]  # name of the number that says which checkpoint is best, the higher the better
+    raw_outputs: ClassVar[tuple[str, ...]]  # names of the network's outputs, in their order
 
-    @property
-    def monitor(self) -> str:
-        """Name of the number that says which checkpoint is best, the higher the better."""
-
-    @property
-    def raw_outputs(self) -> tuple[str, ...]:
-        """Names of the network's outputs, in their order."""
+    def images(self, batch: Batch) -> Tensor:
+        """Normalize the batch's uint8 images to (N, 3, H, W) float32 on their device."""
+        return normalize(batch["images"], self.mean, self.std)
 
     def training_inputs(self, batch: Batch) -> tuple[Tensor, Batch]:
         """Return normalized images and the batch that `losses` takes; training may mix images of a batch."""
+        return self.images(batch), batch
 
-    def images(self, batch: Batch) -> Tensor:
-        """Normalize the batch's images to (N, 3, H, W) float on their device."""
-
+    @abstractmethod
     def losses(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
         """Return the parts of the loss, which add up to it."""
 
+    @abstractmethod
     def predict(self, forward: Callable[[Tensor], Any], batch: Batch) -> Any:
         """Return the batch's predictions as plain arrays on the host.
 
         `forward` runs the network on normalized images, as often as the task's way of inference asks.
         """
 
+    @abstractmethod
     def score(self, predictions: Sequence[Any]) -> Score:
         """Score the predictions of the whole set, in any order."""
 
 
+def spread(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Return `count` of some rows, or all of them, at even distances."""
+    return np.take(rows, np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(np.int64))
+
+
 @dataclass(kw_only=True)
 class Run:
-    """Data, network and task of a training or an evaluation; each task has its own kind.
+    """Data, network and task of a training or an evaluation; each task has its own kind."""
 
-    Attributes:
-        name: the recipe's.
-        recipe: the run.
-        classes: of the network, as its training data has them; checkpoints carry them.
-        task: what is trained and scored.
-        train: training set, indexed by SampleKey; of an evaluation, the validation set. The size of its
-            images is `transform.input_hw`.
-        val: validation set.
-        scored_on: where the validation set's ground truth is, for people.
-        problems: what was found wrong with the data of each split.
-        bad_images: those that could not be read, counted over all processes.
-        collate: makes a batch of samples.
-    """
-
-    name: str
+    name: str  # the recipe's
     recipe: Recipe
-    classes: Classes
+    classes: Classes  # of the network, as its training data has them; checkpoints carry them
     task: Task
     train: Any
+    """Training set, indexed by SampleKey, with images of `transform.input_hw`; of an evaluation, `val`."""
     val: Any
-    scored_on: Path
-    problems: dict[Split, DataReport]
-    bad_images: BadImages
-    collate: Callable[[Sequence[Any]], Any]
+    scored_on: Path  # where the validation set's ground truth is, for people
+    problems: dict[Split, DataReport]  # what was found wrong with the data
+    collate: Callable[[Sequence[Any]], Any]  # makes a batch of samples
+    bad_images: BadImages = field(init=False)  # that could not be read, counted over all processes
+
+    def __post_init__(self) -> None:
+        self.bad_images = BadImages(self.recipe.data.max_bad_images)
 
     @property
     def monitor(self) -> str | None:
@@ -147,13 +134,10 @@ class Run:
         raise NotImplementedError
 
     def prediction_of(self, result: Any, row: int) -> Any:
-        """Return what `task.score` takes, of the result on image `row` of the validation set.
+        """Return what `task.score` takes, of a predictor's result on image `row` of the validation set.
 
-        None where the data set's own file of that image cannot be read and is to be skipped.
-
-        Args:
-            result: of a predictor on the image as it is stored, with everything the thresholds let through.
-            row: number of the image in the validation set.
+        The image was as it is stored, and the result has everything the thresholds let through. None where
+        the data set's own file of that image cannot be read and is to be skipped.
         """
         raise NotImplementedError
 
@@ -164,8 +148,15 @@ class Run:
         """Describe the network in lines, with the figures that the paper's tables print."""
         raise NotImplementedError
 
-    def batch_lines(self, batch: Batch, outputs: Any) -> list[str]:
-        """Describe a batch's targets and the network's outputs."""
+    def batch_lines(self, batch: Batch, outputs: Outputs) -> list[str]:
+        """Describe a batch and the network's outputs."""
+        named = name_outputs(self.task.raw_outputs, outputs)
+        shapes = ", ".join(f"{name.replace('_', ' ')} {tuple(output.shape)}" for name, output in named)
+        images = f"images {tuple(batch['images'].shape)}"
+        return [f"batch     {images}, {self.describe_targets(batch)}", f"outputs   {shapes}"]
+
+    def describe_targets(self, batch: Batch) -> str:
+        """Describe what a batch is to be learned as."""
         raise NotImplementedError
 
     def draw_training_batch(self, folder: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from dettoolkit.config.recipe import Recipe
@@ -28,32 +29,20 @@ Strictness = Literal["exact", "resized", "quantized"]
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorKind:
-    """An error by which a file is judged; 0 is perfect agreement.
+    """An error by which a file is judged; 0 is perfect agreement."""
 
-    Attributes:
-        meaning: begins the sentence about it, such as "the fraction of pixels of another class is".
-        max: the tolerance of each strictness; without one the error is printed, not judged.
-        required: without it a comparison proves nothing.
-    """
-
-    meaning: str
-    max: Mapping[Strictness, float]
-    required: bool = True
+    meaning: str  # begins the sentence about it, such as "the fraction of pixels of another class is"
+    max: Mapping[Strictness, float]  # the tolerance of each; without one the error is printed, not judged
+    required: bool = True  # without it a comparison proves nothing
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """How far the results of one model are from those of another.
+    """How far the results of one model are from those of another."""
 
-    Attributes:
-        errors: by name, those of `TaskSpec.errors` that apply; 0 is perfect agreement.
-        details: more numbers, for people.
-        doubts: sentences that say why the errors prove nothing.
-    """
-
-    errors: Mapping[str, float]
-    details: Mapping[str, Any] = field(default_factory=dict)
-    doubts: tuple[str, ...] = ()
+    errors: Mapping[str, float]  # by name, those of `TaskSpec.errors` that apply
+    details: Mapping[str, Any] = field(default_factory=dict)  # more numbers, for people
+    doubts: tuple[str, ...] = ()  # sentences that say why the errors prove nothing
 
 
 class Decoder(Protocol):
@@ -72,40 +61,43 @@ class Decoder(Protocol):
         """
 
 
-class TaskSpec(ABC):
-    """A task: its recipe, networks, data, results and files.
+class _Late:
+    def __init__(self, module: str, name: str) -> None:
+        self.module, self.name = module, name
 
-    Attributes:
-        name: of the task, in manifests, networks (`Network.heads`) and results.
-        title: for people, such as "Object detection".
-        noun: what a model of it is called, such as "detector".
-        recipe: its kind of recipe.
-        section: its section of a manifest.
-        raw_outputs: names of a network's outputs, in their order.
-        final_outputs: names of the outputs of a file with post-processing inside.
-        errors: by which the results of an exported file are judged, beside its raw outputs.
-        saves: what `predict --save` writes of it beside figures, json, csv and parquet: masks, crops, coco.
-        default_saves: what it writes unless told otherwise.
-        csv_columns: of a job's table, behind the image's name.
-        record_key: of a result's list in its record, such as "objects".
-        arrow_columns: of a job's Parquet table: column to (key in an entry of that list, Arrow's type).
-        resizable: whether a file may have another input size than its recipe.
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = self.name or name
+
+    def __get__(self, spec: TaskSpec | None, owner: type) -> Any:
+        return self if spec is None else getattr(import_module(self.module), self.name)
+
+
+def late(module: str, name: str = "") -> Any:
+    """Return a method of a spec that is a function of a module, of its own name unless another is given.
+
+    The module is imported when the method is first called; the function is not given the spec.
     """
+    return _Late(module, name)
 
-    name: ClassVar[str]
-    title: ClassVar[str]
-    noun: ClassVar[str]
+
+class TaskSpec(ABC):
+    """A task: its recipe, networks, data, results and files."""
+
+    name: ClassVar[str]  # in manifests, networks (`Network.heads`) and results
+    title: ClassVar[str]  # for people, such as "Object detection"
+    noun: ClassVar[str]  # what a model of it is called, such as "detector"
     recipe: ClassVar[type[Recipe]]
-    section: ClassVar[type[Section]]
-    raw_outputs: ClassVar[tuple[str, ...]]
-    final_outputs: ClassVar[tuple[str, ...]]
-    errors: ClassVar[Mapping[str, ErrorKind]]
-    saves: ClassVar[tuple[str, ...]] = ()
-    default_saves: ClassVar[tuple[str, ...]] = ("figures",)
-    csv_columns: ClassVar[tuple[str, ...]]
-    record_key: ClassVar[str]
+    section: ClassVar[type[Section]]  # of a manifest
+    raw_outputs: ClassVar[tuple[str, ...]]  # names of a network's outputs, in their order
+    final_outputs: ClassVar[tuple[str, ...]]  # of a file with post-processing inside
+    errors: ClassVar[Mapping[str, ErrorKind]]  # of an exported file's results, beside those of raw outputs
+    saves: ClassVar[tuple[str, ...]] = ()  # what `predict --save` can write besides figures and tables
+    default_saves: ClassVar[tuple[str, ...]] = ("figures",)  # what it writes unless told otherwise
+    csv_columns: ClassVar[tuple[str, ...]]  # of a job's table, after the image's name
+    record_key: ClassVar[str]  # of a result's list in its record, such as "objects"
     arrow_columns: ClassVar[Mapping[str, tuple[str, str]]]
-    resizable: ClassVar[bool] = True
+    """Of a job's Parquet table: column to (key in an entry of that list, Arrow's type)."""
+    resizable: ClassVar[bool] = True  # whether a file may have another input size than its recipe
 
     # Training and evaluation
 
@@ -122,7 +114,7 @@ class TaskSpec(ABC):
 
     @abstractmethod
     def evaluation_run(self, name: str, recipe: Any, *, own: Classes | None, what: str) -> Run:
-        """Load the validation data and build the network that is scored.
+        """Load the validation data and build the network that is scored; refuse data of other classes.
 
         Args:
             name: of the run.
@@ -130,55 +122,45 @@ class TaskSpec(ABC):
             own: classes of a checkpoint, whose weights the caller loads; None takes the recipe's
                 model.weights and the data set's classes.
             what: the weights' name, for messages.
-
-        Raises:
-            ValueError: the data set has other classes.
         """
 
     @abstractmethod
     def training_images(self, recipe: Any) -> list[ImageFile]:
-        """Return the training images that a recipe names; an int8 file is calibrated with some of them.
-
-        Raises:
-            FileNotFoundError: they are not there.
-        """
+        """Return the training images that a recipe names; an int8 file is calibrated with some of them."""
 
     # A model that is run
 
-    @abstractmethod
-    def describe(self, recipe: Any, network: Network, *, classes: Classes) -> Section:
+    def describe(self, recipe: Any, network: Network, *, classes: Classes) -> Section:  # noqa: ARG002
         """Return the section of a checkpoint's manifest: how its raw outputs become results."""
+        return self.section(class_names=tuple(classes.names), class_ids=tuple(classes.ids))
 
     @abstractmethod
     def input_hw(self, recipe: Any) -> SizeHW | None:
         """Return the size to which images are resized; None keeps their own."""
 
-    def fitting(self, recipe: Any) -> dict[str, Any]:
+    def fitting(self, recipe: Any) -> dict[str, Any]:  # noqa: ARG002
         """Return how images are fitted to that size: a manifest's fit, crop_fraction and antialias."""
-        del recipe
         return {}
 
     @abstractmethod
     def decoder(self, manifest: Manifest, device: torch.device) -> Decoder:
-        """Return what turns a model's outputs into results.
+        """Return what turns outputs, which are on the device, into results.
 
-        Args:
-            manifest: of the model; its export section says whether outputs are raw or final.
-            device: where the outputs are.
+        The manifest's export section says whether they are raw or final.
         """
 
-    @abstractmethod
     def count_classes(self, outputs: Sequence[Tensor], manifest: Manifest) -> int:
-        """Return the number of classes that a model's outputs have; of final ones, that they show at least.
-
-        The manifest says whether they are final, and what else a task must know to count.
-        """
+        """Return the number of classes that outputs have; of final ones, that they show at least."""
+        if not manifest.final:
+            return outputs[0].shape[1] if outputs[0].dim() > 1 else 0
+        labels = outputs[self.final_outputs.index("labels")]
+        return int(labels.max()) + 1 if labels.numel() else 0
 
     # Results in files
 
-    @abstractmethod
     def csv_row(self, entry: Mapping[str, Any]) -> tuple[Any, ...]:
         """Return the cells of an entry of a record's list, as `csv_columns` names them."""
+        return tuple(entry["name" if column == "class" else column] for column in self.csv_columns)
 
     def coco_entry(self, entry: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
         """Return an entry of a record's list as COCO's results have it, without the image's id."""
@@ -192,36 +174,24 @@ class TaskSpec(ABC):
     ) -> Comparison:
         """Compare the results of a reference and of a file on the same images."""
 
-    def export_section(self, section: Any, *, score_threshold: float | None, final: bool) -> Section:
-        """Return the section of an exported file, of a checkpoint's.
+    def export_section(self, section: Any, *, score_threshold: float | None, final: bool) -> Section:  # noqa: ARG002
+        """Return an exported file's section, of a checkpoint's; `final` where the file gives final answers.
 
-        Args:
-            section: the checkpoint's.
-            score_threshold: that was asked for; None takes the default.
-            final: whether the file gives final answers.
-
-        Raises:
-            ValueError: a threshold that the task does not have, or out of its range.
+        The score threshold is the one that was asked for; None takes the default.
         """
-        del final
         if score_threshold is not None:
             raise ValueError(f"a {self.noun} has no detection scores: omit --score-threshold")
         unchanged: Section = section
         return unchanged
 
     def check_export(self, manifest: Manifest) -> None:  # noqa: B027
-        """Refuse ways of answering that a file of one input size cannot have.
+        """Refuse ways of answering that a file of one input size cannot have, and say what to change."""
 
-        Raises:
-            ValueError: what to change.
-        """
-
-    def final_module(self, manifest: Manifest) -> nn.Module | None:
+    def final_module(self, manifest: Manifest) -> nn.Module | None:  # noqa: ARG002
         """Return the module that turns raw outputs and (H, W) into final ones; None where PyTorch has none.
 
         It is called as module(outputs, (H, W)), traced by torch.export.
         """
-        del manifest
         return None
 
     @abstractmethod
@@ -240,15 +210,9 @@ class TaskSpec(ABC):
             value, shape without the batch, and ONNX type of each of `final_outputs`.
         """
 
-    def page(self, section: Any) -> dict[str, Any]:
+    def page(self, section: Any) -> dict[str, Any]:  # noqa: ARG002
         """Return what the browser page must know beside the classes: see demo/page/."""
-        del section
         return {}
-
-    def colors(self, section: Any) -> tuple[tuple[int, int, int] | None, ...] | None:
-        """Return the color of each class in figures; None, for one or all, chooses."""
-        del section
-        return None
 
     # The paper's tables
 

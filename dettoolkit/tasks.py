@@ -21,11 +21,7 @@ def spec_of(recipe: Recipe) -> TaskSpec:
 
 
 def spec_named(name: str) -> TaskSpec:
-    """Return the task of a name.
-
-    Raises:
-        ManifestError: there is none; a file of a later version may name it.
-    """
+    """Return the task of a name; a file of a later version may name one that is not there."""
     for spec in TASKS:
         if spec.name == name:
             return spec

@@ -34,10 +34,7 @@ def fetch(url: str, target: Path) -> None:
     """Transfer `url` into the file `target`, going on after the bytes that are there already.
 
     A broken transfer is tried again after growing waits, until `RETRIES` tries in a row bring nothing new.
-
-    Raises:
-        ValueError: the address is not http or https.
-        DownloadError: the server refuses, sends something else, or stays away. `target` keeps what has come.
+    `target` keeps what has come.
     """
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"{url!r} is no web address: it must start with http:// or https://")

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 from torch import Tensor, nn
-
-from dettoolkit.backbones.initialize import initialize_classifier
 
 
 class ClassifierHead(nn.Module):
@@ -20,10 +17,8 @@ class ClassifierHead(nn.Module):
         in_channels: channels of C5.
         hidden_channels: of the hidden layer; None for a network without one.
         activation: makes the hidden layer's activation.
-        num_classes: number of classes.
         dropout: fraction of the last features that training leaves out.
-        init: distribution of the initial kernels.
-        init_std: standard deviation of truncated_normal.
+        init: fills the layers of a module with random weights.
     """
 
     features = ("c5",)
@@ -37,30 +32,24 @@ class ClassifierHead(nn.Module):
         activation: Callable[[], nn.Module],
         num_classes: int,
         dropout: float,
-        init: Literal["truncated_normal", "kaiming"],
-        init_std: float,
+        init: Callable[[nn.Module], None],
     ) -> None:
         super().__init__()
-        self.hidden = (
-            nn.Sequential(nn.Linear(in_channels, hidden_channels), activation())
-            if hidden_channels is not None
-            else nn.Identity()
-        )
-        self.dropout = nn.Dropout(dropout)
-        features = in_channels if hidden_channels is None else hidden_channels
-        self.classifier = nn.Linear(features, num_classes)
         self.num_classes = num_classes
-        self.init: Literal["truncated_normal", "kaiming"] = init
-        self.init_std = init_std
-        self.torchvision_names = (
-            (("classifier.1.", "classifier."),)
-            if hidden_channels is None
-            else (("classifier.0.", "hidden.0."), ("classifier.3.", "classifier."))
-        )
+        self.init = init
+        self.dropout = nn.Dropout(dropout)
+        if hidden_channels is None:
+            self.hidden: nn.Module = nn.Identity()
+            self.classifier = nn.Linear(in_channels, num_classes)
+            self.torchvision_names = [("classifier.1.", "classifier.")]
+        else:
+            self.hidden = nn.Sequential(nn.Linear(in_channels, hidden_channels), activation())
+            self.classifier = nn.Linear(hidden_channels, num_classes)
+            self.torchvision_names = [("classifier.0.", "hidden.0."), ("classifier.3.", "classifier.")]
 
     def initialize(self) -> None:
-        """Draw the linear layers' weights; their biases are 0."""
-        initialize_classifier(self, init=self.init, std=self.init_std)
+        """Draw the linear layers' weights."""
+        self.init(self)
 
     def forward(self, c5: Tensor) -> Tensor:
         """Map C5 (N, C, h, w) to logits (N, K)."""

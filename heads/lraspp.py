@@ -6,16 +6,14 @@ Details that the paper leaves open are those of TensorFlow's DeepLab (`research/
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal, get_args
+from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops.misc import Conv2dNormActivation
 
-Pool = Literal["fixed", "global"]
-Gate = Literal["hard_sigmoid", "sigmoid"]
-
-GATES: dict[Gate, type[nn.Module]] = {"hard_sigmoid": nn.Hardsigmoid, "sigmoid": nn.Sigmoid}
+from dettoolkit.backbones.blocks import GATES
+from dettoolkit.backbones.tables import Gate
 
 # Kernel and (vertical, horizontal) stride of the fixed pooling, in cells of C5, by C5's stride. At 16 the
 # paper's (figure 10); at 32 those of TensorFlow's released models: image_pooling_crop_size 769, so
@@ -31,18 +29,12 @@ class LRASPPHead(nn.Module):
     Args:
         in_channels: channels of the low-level feature and of C5, in this order, by name.
         filters: channels between C5 and the classes.
-        num_classes: number of classes.
         in_stride: stride of C5, which decides the window of the fixed pooling.
         pool: what the gate averages over. fixed: windows of the paper's size, clipped to C5, so that it is
             global on small images. global: all of C5. The weights are the same.
-        gate: the gate's activation.
-        gate_bias: whether the gate's convolution has a bias.
         align_corners: how features are resized; True is TensorFlow's way.
         norm: makes the normalization of so many channels.
         init: fills the convolutions of a module with random weights.
-
-    Raises:
-        ValueError: an unknown pool or gate, or a stride whose window is not known.
     """
 
     class_layers = ("classifier.*", "low_classifier.*")
@@ -60,7 +52,7 @@ class LRASPPHead(nn.Module):
         filters: int,
         num_classes: int,
         in_stride: int,
-        pool: Pool,
+        pool: Literal["fixed", "global"],
         gate: Gate,
         gate_bias: bool,
         align_corners: bool,
@@ -68,13 +60,6 @@ class LRASPPHead(nn.Module):
         init: Callable[[nn.Module], None],
     ) -> None:
         super().__init__()
-        for name, value, known in (
-            ("in_stride", in_stride, tuple(WINDOWS)),
-            ("pool", pool, get_args(Pool)),
-            ("gate", gate, get_args(Gate)),
-        ):
-            if value not in known:
-                raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
         self.features = tuple(in_channels)
         self.num_classes = num_classes
         low_channels, channels = in_channels.values()
@@ -94,7 +79,12 @@ class LRASPPHead(nn.Module):
 
     def forward(self, low: Tensor, c5: Tensor) -> Tensor:
         """Map the low-level feature (N, C, H, W) and C5 (N, C, h, w) to logits (N, K, H, W)."""
-        gate = self.gate_activation(self.gate(self._average(c5)))  # (N, F, windows down, windows across)
+        if self.pool == "global":
+            average = c5.mean((2, 3), keepdim=True)  # a plain reduction, as in SqueezeExcite
+        else:
+            kernel = [min(self.window, side) for side in c5.shape[2:]]
+            average = F.avg_pool2d(c5, kernel, self.window_stride)
+        gate = self.gate_activation(self.gate(average))  # (N, F, windows down, windows across)
         if gate.shape[2:] != (1, 1):  # a single window's is broadcast
             gate = self._resize(gate, c5)
         gated = self._resize(self.branch(c5) * gate, low)  # (N, F, H, W)
@@ -103,14 +93,5 @@ class LRASPPHead(nn.Module):
         logits: Tensor = self.classifier(gated) + self.low_classifier(low)
         return logits
 
-    def _average(self, c5: Tensor) -> Tensor:
-        """Average C5 over windows: (N, C, windows down, windows across)."""
-        if self.pool == "global":
-            return c5.mean((2, 3), keepdim=True)  # a plain reduction, as in SqueezeExcite
-        height, width = c5.shape[2:]
-        kernel = (min(self.window, height), min(self.window, width))
-        return F.avg_pool2d(c5, kernel, self.window_stride)
-
     def _resize(self, x: Tensor, like: Tensor) -> Tensor:
-        """Resize `x` bilinearly to the height and width of `like`."""
         return F.interpolate(x, like.shape[2:], mode="bilinear", align_corners=self.align_corners)

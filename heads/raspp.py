@@ -20,7 +20,6 @@ class RASPPHead(nn.Module):
     Args:
         in_channels: channels of C5.
         filters: channels of either branch and of their projection.
-        num_classes: number of classes.
         norm: makes the normalization of so many channels.
         init: fills the convolutions of a module with random weights.
     """

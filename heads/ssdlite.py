@@ -41,12 +41,16 @@ def _predictor(channels: int, out_channels: int, norm: Norm) -> nn.Sequential:
     return nn.Sequential(depthwise, nn.Conv2d(channels, out_channels, 1))
 
 
-def _per_box(raw: Tensor, values: int) -> Tensor:
-    """Turn (N, B*values, H, W) into (N, H*W*B, values): row, column, box of the cell."""
-    n, _, h, w = raw.shape
-    boxes = raw.shape[1] // values
-    split = raw.view(n, boxes, values, h, w).permute(0, 3, 4, 1, 2)  # (N, H, W, B, values)
-    return split.reshape(n, h * w * boxes, values)
+def _predict(predictors: nn.ModuleList, levels: Sequence[Tensor], values: int) -> list[Tensor]:
+    """Map each level (N, C, H, W) to (N, H * W * B, values): row, column, box of the cell."""
+    boxes = []
+    for predictor, level in zip(predictors, levels, strict=True):
+        raw = predictor(level)  # (N, B * values, H, W)
+        n, _, h, w = raw.shape
+        count = raw.shape[1] // values
+        split = raw.view(n, count, values, h, w).permute(0, 3, 4, 1, 2)  # (N, H, W, B, values)
+        boxes.append(split.reshape(n, h * w * count, values))
+    return boxes
 
 
 class SSDLiteHead(nn.Module):
@@ -57,12 +61,9 @@ class SSDLiteHead(nn.Module):
         extra_channels: output channels of the extra layers, one level each.
         boxes_per_cell: default boxes per cell, for each level.
         anchors_xyxy: the default boxes, float32 (A, 4) pixels of the input.
-        num_classes: classes without background.
+        num_classes: without the background, which is slot 0 of the logits.
         init: distribution of the initial kernels of extra layers; of predictors it is always normal.
-        init_std: standard deviation of the initial kernels.
         class_bias: initial bias of the class logits.
-        norm_eps: epsilon of batch normalization.
-        norm_momentum: momentum of batch normalization.
 
     Raises:
         ValueError: if `boxes_per_cell` has not an entry for each level.
@@ -100,7 +101,7 @@ class SSDLiteHead(nn.Module):
             )
         norm = partial(nn.BatchNorm2d, eps=norm_eps, momentum=norm_momentum)
         self.num_classes = num_classes
-        self.slots = num_classes + 1  # slot 0 is the background
+        self.slots = num_classes + 1
         self.init, self.init_std, self.class_bias = init, init_std, class_bias
         # Computed from the recipe, so not part of the weights.
         self.register_buffer("anchors_xyxy", anchors_xyxy, persistent=False)
@@ -108,13 +109,12 @@ class SSDLiteHead(nn.Module):
             _extra_layer(before, after, norm)
             for before, after in zip(levels[1:-1], extra_channels, strict=True)
         )
-        self.class_predictors = nn.ModuleList(
-            _predictor(channels, boxes * self.slots, norm)
-            for channels, boxes in zip(levels, boxes_per_cell, strict=True)
-        )
-        self.box_predictors = nn.ModuleList(
-            _predictor(channels, boxes * 4, norm)
-            for channels, boxes in zip(levels, boxes_per_cell, strict=True)
+        self.class_predictors, self.box_predictors = (
+            nn.ModuleList(
+                _predictor(channels, boxes * values, norm)
+                for channels, boxes in zip(levels, boxes_per_cell, strict=True)
+            )
+            for values in (self.slots, 4)
         )
 
     def initialize(self) -> None:
@@ -129,14 +129,12 @@ class SSDLiteHead(nn.Module):
     def forward(self, c4: Tensor, c5: Tensor) -> tuple[Tensor, Tensor]:
         """Map C4 (N, C, H, W) and C5 to class logits (N, A, S) and box deltas (N, A, 4).
 
-        A runs over levels, rows, columns, boxes of a cell; slot 0 is the background; deltas are
-        (dx, dy, dw, dh) of the box coder in `detection/box_coding.py`.
+        A runs over levels, rows, columns, boxes of a cell; deltas are (dx, dy, dw, dh) of the coder in
+        `detection/box_coding.py`.
         """
         levels = [c4, c5]
         for extra in self.extras:
             levels.append(extra(levels[-1]))
-        logits = [
-            _per_box(predict(x), self.slots) for predict, x in zip(self.class_predictors, levels, strict=True)
-        ]
-        deltas = [_per_box(predict(x), 4) for predict, x in zip(self.box_predictors, levels, strict=True)]
+        logits = _predict(self.class_predictors, levels, self.slots)
+        deltas = _predict(self.box_predictors, levels, 4)
         return torch.cat(logits, dim=1), torch.cat(deltas, dim=1)

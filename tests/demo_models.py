@@ -4,9 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dettoolkit.classification.spec import ClassificationSection
 from dettoolkit.detection.spec import DetectionSection, Level
-from dettoolkit.manifest import ExportFacts, Manifest
+from dettoolkit.manifest import ExportFacts, Manifest, Section
 from dettoolkit.segmentation.spec import SegmentationSection
 from dettoolkit.tasks import spec_named
 
@@ -35,7 +34,7 @@ def section_of(task: str):
         return SegmentationSection(class_names=names, class_ids=ids, align_corners=False, colors=COLORS)
     if task == "classification":
         ids = tuple(range(len(CLASSIFIER_CLASSES)))
-        return ClassificationSection(class_names=CLASSIFIER_CLASSES, class_ids=ids)
+        return Section(class_names=CLASSIFIER_CLASSES, class_ids=ids)
     return DetectionSection(
         class_names=DETECTOR_CLASSES,
         class_ids=(0, 1),

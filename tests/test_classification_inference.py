@@ -15,17 +15,16 @@ from PIL import Image
 from tiny_exports import handmade
 
 from dettoolkit import cli, load
-from dettoolkit.classification.compare import compare
 from dettoolkit.classification.decode import best_classes
-from dettoolkit.classification.result import ClassificationResult
-from dettoolkit.classification.spec import ClassificationSection, ClassificationSpec
+from dettoolkit.classification.result import ClassificationResult, compare
+from dettoolkit.classification.spec import ClassificationSpec
 from dettoolkit.config import load_recipe
 from dettoolkit.datasets.classification_augment import EvalTransform
 from dettoolkit.export.command import export
-from dettoolkit.export.metric import score, validation_run
 from dettoolkit.export.request import Request
+from dettoolkit.export.verify import score, validation_run
 from dettoolkit.loading import read_manifest
-from dettoolkit.manifest import Manifest, ManifestError
+from dettoolkit.manifest import Manifest, ManifestError, Section
 from dettoolkit.preprocessing import fit_image, fit_planes
 from dettoolkit.training.run_folder import stored_recipe
 
@@ -51,7 +50,7 @@ def result(scores: list[float], labels: list[int], image: Any = None) -> Classif
 @pytest.fixture(scope="module")
 def cropping() -> Manifest:
     """Return the manifest of a classifier whose images are cropped."""
-    section = ClassificationSection(class_names=NAMES, class_ids=(0, 1, 2))
+    section = Section(class_names=NAMES, class_ids=(0, 1, 2))
     return handmade(section, input_hw=(64, 96), fit="crop", crop_fraction=64 / 110, antialias=True)
 
 
@@ -67,7 +66,7 @@ def test_images_are_fitted_as_in_evaluation(cropping: Manifest, hw: tuple[int, i
     assert manifest.short_side == 110
     evaluated = EvalTransform(input_hw=(64, 96), resize=110, antialias=antialias)(image, 0)
     fitted = fit_image(image, manifest)
-    np.testing.assert_array_equal(fitted, evaluated.permute(1, 2, 0).numpy())
+    np.testing.assert_array_equal(fitted, evaluated)
     planes = fit_planes(torch.from_numpy(image).permute(2, 0, 1)[None], manifest)
     # torchvision resizes whole numbers, a file floating-point ones.
     assert (planes[0].permute(1, 2, 0) - torch.from_numpy(fitted)).abs().max() <= 1
@@ -83,7 +82,7 @@ def test_a_recipe_says_how_images_are_fitted(tiny_classification: Any, tmp_path:
     spec = ClassificationSpec()
     keys = ("data.eval_hw=[96, 64]", "data.eval_resize=100", "data.antialias=false")
     recipe = tiny_classification.load(tmp_path, *keys).recipe
-    section = ClassificationSection(class_names=NAMES, class_ids=(0, 1, 2))
+    section = Section(class_names=NAMES, class_ids=(0, 1, 2))
     manifest = handmade(section, input_hw=spec.input_hw(recipe), **spec.fitting(recipe))
     assert (manifest.input_hw, manifest.fit, manifest.short_side) == ((96, 64), "crop", 100)
     assert not manifest.antialias
@@ -140,13 +139,13 @@ def test_comparison_counts_other_best_classes_but_not_ties() -> None:
     same = result([0.7, 0.2, 0.1], [2, 0, 1])
     tied = result([0.40003, 0.4, 0.19997], [0, 1, 2]), result([0.4, 0.39999, 0.2], [1, 0, 2])
     other = same, result([0.5, 0.4, 0.1], [0, 2, 1])
-    found = compare([(same, same), tied, other, (same, same)])
+    found = compare([(same, same), tied, other, (same, same)], None, "exact")
     assert found.errors == {"top1": 0.25}
     assert found.details["ties"] == 1
     assert found.details["largest_score_difference"] == pytest.approx(0.3, abs=1e-4)
     assert not found.doubts
-    assert "every image the class disc" in compare([(same, same), (same, same)]).doubts[0]
-    assert np.isnan(compare([]).errors["top1"])
+    assert "every image the class disc" in compare([(same, same), (same, same)], None, "exact").doubts[0]
+    assert np.isnan(compare([], None, "exact").errors["top1"])
 
 
 # A trained classifier

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torchvision.models import MobileNet_V3_Large_Weights
 
-from dettoolkit.classification.build import build_classifier
+from dettoolkit.classification.build import build_network
 from dettoolkit.classification.run import build_task, training_transform
 from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.config import ClassificationRecipe, RecipeError, load_recipe
 from dettoolkit.datasets.classification_augment import TrainTransform
-from dettoolkit.training.optimizers import RMSpropTF
-from dettoolkit.training.schedules import build_optimizer, rate_factor, scaled_rate
+from dettoolkit.datasets.samples import to_tensor
+from dettoolkit.training.optimizers import RMSpropTF, build_optimizer, rate_factor, scaled_rate
 
 RECIPES = ("imagenet_mnv3_large", "imagenet_mnv3_small", "imagenet_mnv3_large_torchvision")
 
@@ -30,14 +30,14 @@ def refused(*overrides):
 @pytest.mark.parametrize(("name", "parameters", "madds"), [(RECIPES[0], 5.4, 219), (RECIPES[1], 2.5, 56)])
 def test_recipes_have_the_size_of_table_3(name, parameters, madds):
     with torch.device("meta"):
-        network = build_classifier(recipe_of(name).model, num_classes=1000, pretrained=False)
+        network = build_network(recipe_of(name), num_classes=1000)
         assert count_parameters(network, norm_affine=True) / 1e6 == pytest.approx(parameters, rel=0.02)
         assert count_madds(network, (224, 224)) / 1e6 == pytest.approx(madds, rel=0.015)
 
 
 def test_the_torchvision_recipe_has_torchvisions_size_and_score():
     meta = MobileNet_V3_Large_Weights.IMAGENET1K_V1.meta
-    network = build_classifier(recipe_of(RECIPES[2]).model, num_classes=1000, pretrained=False)
+    network = build_network(recipe_of(RECIPES[2]), num_classes=1000)
     assert count_parameters(network, norm_affine=True) == meta["num_params"] == 5_483_032
     assert f"{count_madds(network, (224, 224)) / 1e9:.3f}" == f"{meta['_ops']:.3f}"
     assert meta["_metrics"]["ImageNet-1K"] == {"acc@1": 74.042, "acc@5": 91.34}
@@ -68,13 +68,13 @@ def test_settings_are_those_of_section_6_1_1(name):
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_takes_a_step(name, overlay):
     recipe = recipe_of(name, *overlay)
-    network = build_classifier(recipe.model, num_classes=5, pretrained=False)
+    network = build_network(recipe, num_classes=5)
     task = build_task(recipe, network, list("abcde"))
     transform = training_transform(recipe.data)
     assert isinstance(transform, TrainTransform)
     image = torch.randint(0, 256, (80, 90, 3), dtype=torch.uint8).numpy()
     batch = {
-        "images": torch.stack([transform(image, seed)[:, ::4, ::4] for seed in range(2)]),
+        "images": torch.stack([to_tensor(transform(image, seed))[:, ::4, ::4] for seed in range(2)]),
         "class_labels": torch.tensor([0, 3]),
     }
     optimizer = build_optimizer(network, recipe.optim, lr=recipe.optim.lr)
@@ -111,7 +111,7 @@ def test_the_overlay_is_for_images_of_ones_own():
             "is less than eval_hw [320, 320]: the middle would be larger than the image; "
             "raise eval_resize to 366",
         ),
-        ("data.augment.area=[1.0, 0.1]", "area [1.0, 0.1] must be [min, max]: swap them"),
+        ("data.augment.area=[1.0, 0.1]", "data.augment.area: [1.0, 0.1] must be [min, max]: swap them"),
         ("data.augment.area=[0.1, 1.5]", "data.augment.area[1]: must be at most 1, got 1.5"),
         ("data.augment.erasing=0.2", "a key of type 'torchvision', not of 'inception'"),
         ("data.augment.type=torchvison", "did you mean 'torchvision'?"),

@@ -258,7 +258,7 @@ def test_two_processes_train_and_score_as_one(tiny_classification: Any, tmp_path
     out = tmp_path / "runs"
     ran = on_two_processes(tiny_classification.recipe, tiny_classification.data, out, QUICK)
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.count("share of images whose class came first\n") == 3  # printed once each
+    assert ran.stdout.count("fraction of images whose class came first\n") == 3  # printed once each
     run = the_run(out)
     assert column(run, "loss").keys() == set(range(6))
     alone = evaluated(run, tmp_path / "alone", "trainer={devices: 1, strategy: auto}")
@@ -310,7 +310,7 @@ def test_other_images_of_some_of_the_classes_can_be_scored(
     (data / "val" / "disc").rename(data / "val" / "cone")
     command = ["evaluate", str(tiny_classification_run), "--data", str(data), QUICK]
     assert cli.main(command) == 2
-    assert f"has 3 classes (bar, box, disc), but {data}/val has folders of others: cone. " in refused(capsys)
+    assert f"has 3 classes (bar, box, disc), but {data}/val has 2 (box, cone). " in refused(capsys)
 
 
 def test_no_images_say_what_is_wanted(train_error: Errors, data: Path, tmp_path: Path) -> None:
@@ -324,8 +324,8 @@ def test_no_images_say_what_is_wanted(train_error: Errors, data: Path, tmp_path:
     shutil.copy(data / "train" / "box" / "1.png", data / "val" / "square")
     error = train_error(f"data.root={data}")
     assert (
-        f"{data}/train has 3 classes (bar, box, disc), but {data}/val has folders of others: square. "
-        in error
+        f"{data}/train has 3 classes (bar, box, disc), but {data}/val has 3 (bar, disc, square). Only in the "
+        "first: box; only in the second: square. Name the folders as its classes" in error
     )
 
 

@@ -8,10 +8,11 @@ import torchvision
 from random_weights import randomize
 from torch import nn
 
-from dettoolkit.classification.build import build_classifier
+from dettoolkit.classification.build import build_network
 from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.config import load_recipe
 from dettoolkit.config.classification import ClassifierModel
+from dettoolkit.config.recipe import ClassificationRecipe
 from dettoolkit.heads.classifier import ClassifierHead
 from dettoolkit.tasks import spec_of
 from dettoolkit.weights.load import load_network, load_pretrained
@@ -29,7 +30,9 @@ def model_of(network="mobilenet_v3_small", head=None, weights=None, **backbone):
 
 
 def classifier(network="mobilenet_v3_small", *, classes=1000, head=None, **backbone):
-    return build_classifier(model_of(network, head, **backbone), num_classes=classes, pretrained=False)
+    return build_network(
+        ClassificationRecipe.model_construct(model=model_of(network, head, **backbone)), num_classes=classes
+    )
 
 
 def images(*shape):
@@ -63,7 +66,9 @@ def test_torchvisions_whole_networks_load_with_equal_logits(network, theirs, eps
     give_linear_layers_weight(randomize(reference))
     torch.save(reference.state_dict(), tmp_path / "weights.pth")
     model = model_of(network, norm_eps=eps, weights=str(tmp_path / "weights.pth"))
-    ours = build_classifier(model, num_classes=17, pretrained=True, exact=True).eval()
+    ours = build_network(
+        ClassificationRecipe.model_construct(model=model), num_classes=17, pretrained=True, exact=True
+    ).eval()
     assert not caplog.records  # nothing is missing, surplus or replaced
     assert count_parameters(ours, norm_affine=True) == sum(p.numel() for p in reference.parameters())
     for size in ((64, 64), (97, 65)):
@@ -87,7 +92,7 @@ def test_class_layers_of_another_size_start_fresh_or_are_refused(tmp_path, caplo
     trained = classifier(classes=4)
     torch.save(trained.state_dict(), source)
     model = model_of(weights=str(source))
-    fresh = build_classifier(model, num_classes=3, pretrained=True)
+    fresh = build_network(ClassificationRecipe.model_construct(model=model), num_classes=3, pretrained=True)
     assert "heads.classification.classifier.weight (4, 1024) -> (3, 1024)" in caplog.text
     assert torch.equal(
         fresh.heads["classification"].hidden[0].weight, trained.heads["classification"].hidden[0].weight
@@ -95,7 +100,9 @@ def test_class_layers_of_another_size_start_fresh_or_are_refused(tmp_path, caplo
     with pytest.raises(
         ValueError, match=r"predicts another number of classes than the 3 of the data set \(2 t"
     ):
-        build_classifier(model, num_classes=3, pretrained=True, exact=True)
+        build_network(
+            ClassificationRecipe.model_construct(model=model), num_classes=3, pretrained=True, exact=True
+        )
     large = classifier("mobilenet_v3_large")
     with pytest.raises(ValueError, match=r"check the recipe's model against the network of that file"):
         load_network(large, str(source), torchvision_model="mobilenet_v3_large")
@@ -108,8 +115,7 @@ def test_the_head_alone_by_hand():
         activation=nn.ReLU,
         num_classes=2,
         dropout=0.5,
-        init="kaiming",
-        init_std=0.09,
+        init=nn.Identity(),
     ).eval()
     head.classifier.weight.data = torch.tensor([[1.0, 0.0], [1.0, -1.0]])
     head.classifier.bias.data = torch.tensor([0.5, 0.0])
@@ -253,11 +259,13 @@ def test_a_classifiers_checkpoint_starts_a_detector_and_a_segmenter(checkpoint, 
 def test_a_classifiers_checkpoint_starts_a_classifier_of_other_classes(checkpoint, caplog):
     path, trained = checkpoint
     model = model_of(width=0.35, weights=str(path))
-    fresh = build_classifier(model, num_classes=7, pretrained=True)
+    fresh = build_network(ClassificationRecipe.model_construct(model=model), num_classes=7, pretrained=True)
     assert torch.equal(
         fresh.heads["classification"].hidden[0].weight, trained.heads["classification"].hidden[0].weight
     )
     assert fresh.heads["classification"].classifier.weight.shape == (7, 1024)
-    same = build_classifier(model, num_classes=3, pretrained=True, exact=True).eval()
+    same = build_network(
+        ClassificationRecipe.model_construct(model=model), num_classes=3, pretrained=True, exact=True
+    ).eval()
     x = images(1, 3, 64, 64)
     assert torch.equal(same(x), trained.eval()(x))

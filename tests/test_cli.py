@@ -285,11 +285,11 @@ def test_data_of_other_classes_is_refused(
     data = edited(tiny.write(tmp_path / "coco"), "val", third)
     error = evaluate_error(tiny_run, "--data", data)
     best, val = tiny_run / "checkpoints" / "best.ckpt", data / "annotations" / "val.json"
-    assert f"{best} detects 2 classes (box, bar), but {val} has 3" in error
-    assert "Only in the first: box; only in the file: ball, crate." in error
+    assert f"{best} has 2 classes (box, bar), but {val} has 3" in error
+    assert "Only in the first: box; only in the second: ball, crate." in error
     # So they are where a recipe names the checkpoint.
     error = evaluate_error(tiny.recipe, f"model.weights={best}", f"data.root={data}")
-    assert f"{best} detects 2 classes (box, bar), but {val} has 3" in error
+    assert f"{best} has 2 classes (box, bar), but {val} has 3" in error
 
 
 def test_weights_of_as_many_other_classes_are_not_scored(
@@ -302,8 +302,8 @@ def test_weights_of_as_many_other_classes_are_not_scored(
     data = edited(tiny.write(tmp_path / "coco"), "val", renamed)
     weights = f"model.weights={tiny_run / 'checkpoints' / 'best.ckpt'}"
     error = evaluate_error(tiny.recipe, weights, f"data.root={data}")
-    assert "best.ckpt detects 2 classes (box, bar)" in error
-    assert "only in the file: cat, dog" in error
+    assert "best.ckpt has 2 classes (box, bar)" in error
+    assert "only in the second: cat, dog" in error
 
 
 def test_classes_in_another_order_are_scored_by_name(tiny_run: Path, tiny: Any, tmp_path: Path) -> None:

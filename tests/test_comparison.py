@@ -1,23 +1,25 @@
 """How far the results of two models are apart: sets of detections and label maps made by hand."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from tiny_exports import exporting, handmade
 
-from dettoolkit.detection.compare import Matching, compare_detections, match_detections
+from dettoolkit.detection.compare import SAME, match_detections
+from dettoolkit.detection.compare import compare as compare_detections
 from dettoolkit.detection.result import DetectionResult
 from dettoolkit.export.comparison import GROUPS, compare, groups, raw_outputs
 from dettoolkit.finite import NonFiniteError
 from dettoolkit.inference.predictor import Predictor
 from dettoolkit.preprocessing import network_input
-from dettoolkit.segmentation.compare import compare_labels
 from dettoolkit.segmentation.result import SegmentationResult
+from dettoolkit.segmentation.result import compare as compare_maps
 from dettoolkit.segmentation.spec import SegmentationSection
 
-MATCHING = Matching(score=0.01, iou=0.5, threshold=0.1, shown=0.5, max_detections=100)
+SECTION = SimpleNamespace(score_threshold=0.1, threshold=0.5, max_detections=100)
 BOXES = [[0, 0, 10, 10], [20, 20, 40, 40], [50, 0, 60, 30]]
 
 
@@ -37,9 +39,15 @@ def found(boxes=BOXES, scores=(0.9, 0.6, 0.3), labels=(0, 1, 0)):
 NOTHING = found([], [], [])
 
 
+@pytest.fixture(autouse=True)
+def same(monkeypatch):
+    """Take detections for the same whose scores differ by 0.01 at most, and whose IoU is 0.5 at least."""
+    monkeypatch.setitem(SAME, "exact", (0.01, 0.5))
+
+
 def errors(reference, candidate, **changes):
-    matching = Matching(**{**vars(MATCHING), **changes})
-    return compare_detections([(reference, candidate)], matching)
+    section = SimpleNamespace(**{**vars(SECTION), **changes})
+    return compare_detections([(reference, candidate)], section, "exact")
 
 
 def test_the_same_detections_in_another_order_are_the_same():
@@ -51,13 +59,13 @@ def test_the_same_detections_in_another_order_are_the_same():
     assert comparison.doubts == ()
     assert comparison.details["largest_score_difference"] == 0
     assert comparison.details["compared_detections"] == 6  # both sides
-    np.testing.assert_array_equal(match_detections(one, other, MATCHING), [1, 2, 0])
+    np.testing.assert_array_equal(match_detections(one, other, score=0.01, iou=0.5), [1, 2, 0])
 
 
 def test_two_equal_scores_on_one_place_find_each_their_own():
     one = found([BOXES[0], BOXES[0]], (0.5, 0.5), (0, 1))
     other = found([BOXES[0], BOXES[0]], (0.5, 0.5), (1, 0))
-    np.testing.assert_array_equal(match_detections(one, other, MATCHING), [1, 0])
+    np.testing.assert_array_equal(match_detections(one, other, score=0.01, iou=0.5), [1, 0])
 
 
 def test_boxes_without_an_area_are_the_same_too():
@@ -107,7 +115,7 @@ def test_where_an_image_is_full_its_weakest_detection_is_the_threshold():
 
 def test_nothing_on_both_sides_is_a_doubt_and_no_agreement():
     for pairs in ([(NOTHING, NOTHING)], []):
-        comparison = compare_detections(pairs, MATCHING)
+        comparison = compare_detections(pairs, SECTION, "exact")
         assert math.isnan(comparison.errors["detections"])
         assert "neither" in comparison.doubts[0]
     only_edge = found(BOXES[:1], (0.105,), (0,))  # all of it is excused, so nothing was compared
@@ -138,12 +146,17 @@ def maps(*labels):
 NAMES = ("road", "car", "sky")
 
 
+def compare_labels(pairs):
+    section = SegmentationSection(class_names=NAMES, class_ids=(0, 1, 2), align_corners=False)
+    return compare_maps(pairs, section, "exact")
+
+
 def test_label_maps_are_compared_by_pixel_and_by_class():
     one = np.zeros((10, 10), np.uint8)
     one[:2] = 1
     other = one.copy()
     other[0, :5] = 0  # 5 of the car's 20 pixels
-    comparison = compare_labels(zip(maps(one, one), maps(one, other), strict=True), NAMES)
+    comparison = compare_labels(zip(maps(one, one), maps(one, other), strict=True))
     assert comparison.errors["pixels"] == pytest.approx(5 / 200)
     assert comparison.errors["worst_class"] == pytest.approx(1 - 35 / 40)  # of the car, over both images
     assert comparison.details["worst_class_name"] == "car"
@@ -155,7 +168,7 @@ def test_two_rare_classes_swapped_show_though_few_pixels_differ():
     one[0, :30], one[1, :30] = 1, 2
     other = one.copy()
     other[0, :30], other[1, :30] = 2, 1
-    found = compare_labels(zip(maps(one), maps(other), strict=True), NAMES).errors
+    found = compare_labels(zip(maps(one), maps(other), strict=True)).errors
     assert found["pixels"] == pytest.approx(0.006)
     assert found["worst_class"] == 1
 
@@ -163,21 +176,21 @@ def test_two_rare_classes_swapped_show_though_few_pixels_differ():
 def test_a_value_that_is_no_class_is_an_error():
     one = np.zeros((4, 4), np.uint8)
     one[0] = 1
-    errors = compare_labels(zip(maps(one), maps(np.full((4, 4), 255)), strict=True), NAMES).errors
+    errors = compare_labels(zip(maps(one), maps(np.full((4, 4), 255)), strict=True)).errors
     assert errors == {"pixels": 1, "worst_class": 1}
 
 
 def test_one_class_all_over_is_a_doubt():
     road = np.zeros((4, 4), np.uint8)
-    comparison = compare_labels(zip(maps(road), maps(road), strict=True), NAMES)
+    comparison = compare_labels(zip(maps(road), maps(road), strict=True))
     assert comparison.errors["pixels"] == 0
     assert "nothing but road" in comparison.doubts[0]
 
 
 def test_no_maps_and_maps_of_another_size_are_doubts():
-    assert compare_labels([], NAMES).doubts
+    assert compare_labels([]).doubts
     one = np.eye(4, dtype=np.uint8)
-    assert "size" in compare_labels(zip(maps(one), maps(one[:2]), strict=True), NAMES).doubts[0]
+    assert "size" in compare_labels(zip(maps(one), maps(one[:2]), strict=True)).doubts[0]
 
 
 def manifest(**export):

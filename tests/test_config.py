@@ -12,25 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from recipe_values import recipe_from_dict
 from ruamel.yaml import YAML
 
 from dettoolkit.config import (
     Recipe,
     RecipeError,
     ResolvedRecipe,
-    find_overlay,
     find_recipe,
-    json_schema,
     load_recipe,
-    recipe_from_dict,
     recipe_to_dict,
+    shipped_folder,
 )
 from dettoolkit.config.errors import one_edit
-from dettoolkit.config.layers import shipped_folder
+from dettoolkit.config.files import json_schema
 from dettoolkit.config.recipe import any_recipe
-from dettoolkit.config.schema import key_paths
-from dettoolkit.config.sections import TrainerExtra
-from dettoolkit.config.trainer_arguments import OWNED
+from dettoolkit.config.schema import OWNED, key_paths, sections
+from dettoolkit.config.sections import Section, TrainerExtra
 from dettoolkit.config.yaml12 import scalar_value
 
 SHIPPED = sorted(shipped_folder().glob("*.yaml"))
@@ -167,14 +165,13 @@ def test_find_overlay_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     folder = tmp_path / "configs" / "overlays"
     folder.mkdir(parents=True)
     (folder / "tiny.yaml").write_text("optim: {lr: 1.0}\n")
-    monkeypatch.setattr("dettoolkit.config.layers.shipped_folder", lambda: tmp_path / "configs")
-    for name in ("tiny.yaml", "overlays/tiny.yaml", "configs/overlays/tiny.yaml"):
-        assert find_overlay(name) == folder / "tiny.yaml"
-    with pytest.raises(RecipeError, match=r"overlay 'tinny.yaml' not found.*did you mean 'tiny'\?"):
-        find_overlay("tinny.yaml")
+    monkeypatch.setattr("dettoolkit.config.files.shipped_folder", lambda: tmp_path / "configs")
     recipe = tmp_path / "r.yaml"
     recipe.write_text(SMALL)
-    assert load_recipe(str(recipe), ["tiny.yaml"]).recipe.optim.lr == 1.0
+    for name in ("tiny.yaml", "overlays/tiny.yaml", "configs/overlays/tiny.yaml"):
+        assert load_recipe(str(recipe), [name]).recipe.optim.lr == 1.0
+    with pytest.raises(RecipeError, match=r"overlay 'tinny.yaml' not found.*did you mean 'tiny'\?"):
+        load_recipe(str(recipe), ["tinny.yaml"])
     assert refuse(str(recipe), ["tiny"]) == [
         "'tiny' is neither an overlay (a .yaml file) nor an override (key=value); did you mean 'tiny.yaml'?"
     ]
@@ -384,6 +381,7 @@ def test_errors_of_all_layers_in_order(write: Any) -> None:
         ("trainer.limit_train_batches=2", "did you mean 'trainer.extra.limit_train_batches'?"),
         ("trainer.accumulate_grad_batches=2", "did you mean 'trainer.accumulate'?"),
         ("model.loss.zzz=2", "unknown key; model.loss has type, alpha, gamma and box_weight"),
+        ("evaluation.picture_threshold=0.5", "unknown key; did you mean 'threshold'?"),
         ("zzz=2", "zzz: unknown key; the recipe has model, data, optim, trainer and evaluation"),
         ("data.batch_size=abc", "data.batch_size: expected an integer, got 'abc'"),
         ("data.batch_size=1.0", "expected an integer, got 1.0"),
@@ -612,25 +610,22 @@ def test_recipe_to_dict_is_plain(write: Any) -> None:
     check(recipe_to_dict(small([], write).recipe))
 
 
-def test_recipe_from_dict_names_its_source(write: Any) -> None:
-    values = recipe_to_dict(small([], write).recipe)
-    values["optim"]["lrr"] = values["optim"].pop("lr")
-    values["data"]["root"] = Path("x")
-    kind = type(Path("x")).__name__
-    with pytest.raises(RecipeError) as caught:
-        recipe_from_dict(values, source="last.ckpt")
-    assert str(caught.value).splitlines() == [
-        "last.ckpt: data.root: expected text, a number, true, false, null, a list or a mapping, "
-        f"got a {kind}",
-        "last.ckpt: optim.lrr: unknown key; did you mean 'lr'?",
-    ]
-
-
 def test_json_schema() -> None:
     schema = json.loads(json_schema())
     assert set(schema["properties"]) == set(Recipe.model_fields)
     assert schema["additionalProperties"] is False
     assert schema["$schema"].startswith("https://json-schema.org/")
+
+
+def test_every_key_has_a_sentence() -> None:
+    def without(section: type[Section], path: str) -> Iterator[str]:
+        for name, field in section.model_fields.items():
+            if not field.description and not sections(field.annotation) and name != "type":
+                yield f"{path}.{name}"
+            for nested in sections(field.annotation):
+                yield from without(nested, f"{path}.{name}")
+
+    assert list(without(any_recipe(), "")) == []
 
 
 def edit_distance_by_search(one: str, two: str) -> int:

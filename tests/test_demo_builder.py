@@ -181,8 +181,8 @@ def test_a_model_that_the_page_cannot_run_is_refused(tmp_path, model, runtime, f
 
 
 def test_a_task_without_a_script_on_the_page_is_refused(tmp_path, model, runtime, monkeypatch):
-    monkeypatch.setattr(builder, "_script", lambda manifest: "counting.js")
-    with pytest.raises(ValueError, match=r"segmenter\.onnx: the page has no counting\.js"):
+    monkeypatch.setattr(builder, "FILES", tmp_path)
+    with pytest.raises(ValueError, match=r"segmenter\.onnx: the page has no segmentation\.js"):
         build(model, tmp_path / "demo", runtime)
 
 
@@ -277,9 +277,8 @@ def test_npm_fetches_once(tmp_path, monkeypatch):
     script = 'echo "$@" >> "$LOG"; echo archive > "$4/onnxruntime-web-1.30.0.tgz"'
     monkeypatch.setenv("LOG", str(tmp_path / "log"))
     stand_in(tmp_path, monkeypatch, script)
-    cache = ort_web.cache_folder()
-    assert cache == tmp_path / "cache" / "dettoolkit"
-    assert ort_web.fetch(cache) == ort_web.fetch(cache) == cache / "onnxruntime-web-1.30.0.tgz"
+    archive = tmp_path / "cache" / "dettoolkit" / "onnxruntime-web-1.30.0.tgz"
+    assert ort_web.fetch() == ort_web.fetch() == archive
     (called,) = (tmp_path / "log").read_text().splitlines()
     assert called.startswith("pack onnxruntime-web@1.30.0 --pack-destination ")
 

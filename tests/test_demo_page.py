@@ -58,7 +58,7 @@ def runtime() -> Path:
         patch.setenv("npm_config_fetch_retries", "0")
         patch.setattr(ort_web, "TIMEOUT_S", 120)
         try:
-            return ort_web.fetch(ort_web.cache_folder())
+            return ort_web.fetch()
         except ort_web.RuntimeFilesError as error:
             pytest.skip(f"no ONNX Runtime Web; set DETTOOLKIT_TEST_ORT_WEB to its archive: {error}")
 

@@ -68,7 +68,7 @@ def test_plates_never_leave_the_image_and_never_pile_up(size_hw: tuple[int, int]
         assert 0 <= left < right <= width
         assert 0 <= top < bottom <= height
     for a, b in itertools.combinations(plates.values(), 2):
-        shared = drawing._intersections(a, np.array([b]))[0]
+        shared = drawing.intersections(a, [b])[0]
         assert shared <= 0.1 * (b[2] - b[0]) * (b[3] - b[1]) + 1e-9
 
 
@@ -97,7 +97,7 @@ def test_names_of_any_script_are_written() -> None:
         assert font.getlength(text) > 0
     assert fit_font("person 0.93", 14)[0] == "person 0.93"
     assert drawing.class_name(7, NAMES) == "class 7"
-    assert len(drawing.class_name(4, NAMES)) == drawing.LONGEST_NAME
+    assert len(drawing.class_name(4, NAMES)) == drawing.MAX_NAME
 
 
 def test_80_classes_have_80_colors() -> None:
@@ -198,8 +198,8 @@ def test_comparison_of_nothing_of_80_classes_and_of_any_size() -> None:
 
 def test_legend_shows_only_the_classes_present() -> None:
     cell = Cell(GRAY, "caption")
-    with_legend = grid([[cell, cell], [cell]], title="t", column_titles=["a", "b"], legend=[("bicycle", 1)])
-    without = grid([[cell, cell], [cell]], title="t", column_titles=["a", "b"], legend=[])
+    with_legend = grid([cell] * 3, 2, title="t", column_titles=["a", "b"], legend=[("bicycle", 1)])
+    without = grid([cell] * 3, 2, title="t", column_titles=["a", "b"])
     assert with_legend.shape[0] > without.shape[0]
     assert shows(with_legend, drawing.class_color(1)).any()
     assert not shows(with_legend, drawing.class_color(4)).any()

@@ -6,15 +6,14 @@ import pytest
 import torch
 
 from dettoolkit.classification import run as classification
-from dettoolkit.config import ClassificationRecipe, DetectionRecipe, load_recipe
-from dettoolkit.config.layers import shipped_folder
+from dettoolkit.config import ClassificationRecipe, DetectionRecipe, load_recipe, shipped_folder
 from dettoolkit.datasets.label_classes import LabelClasses
 from dettoolkit.detection import run as detection
-from dettoolkit.paper.published import TABLES, published_rows
+from dettoolkit.paper.counts import TABLES, published_rows
 from dettoolkit.paper.zoo import measured_scores
 from dettoolkit.segmentation import run as segmentation
 from dettoolkit.tasks import spec_of
-from dettoolkit.training.schedules import build_optimizer, scaled_rate
+from dettoolkit.training.optimizers import build_optimizer, scaled_rate
 
 SHIPPED = sorted(shipped_folder().glob("*.yaml"))
 each_recipe = pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -31,7 +30,7 @@ def task_of(recipe):
     spec = spec_of(recipe)
     network = spec.build_network(recipe, num_classes=len(NAMES))
     if isinstance(recipe, DetectionRecipe):
-        return detection.build_task(spec, recipe, network, category_ids=[1, 2, 3], ground_truth=None)
+        return detection.build_task(recipe, network, category_ids=[1, 2, 3], ground_truth=None)
     if isinstance(recipe, ClassificationRecipe):
         return classification.build_task(recipe, network, NAMES)
     table = [(name, [number], None) for number, name in enumerate(NAMES)]

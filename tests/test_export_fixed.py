@@ -2,7 +2,6 @@
 
 import sys
 from dataclasses import replace
-from importlib import import_module
 
 import pytest
 import torch
@@ -23,7 +22,7 @@ from tiny_exports import (
 from dettoolkit import load
 from dettoolkit.export.command import export
 from dettoolkit.export.request import Request
-from dettoolkit.formats import open_engine
+from dettoolkit.formats import NAMES, open_engine
 from dettoolkit.formats.trailer import stamp
 from dettoolkit.loading import read_manifest
 
@@ -83,7 +82,7 @@ def test_the_manifest_is_replaced_and_all_else_stays(format, models, task, tmp_p
     path.write_bytes(original.read_bytes())
     assert read_manifest(path).to_json() == manifest.to_json()
     stamped = replace(manifest, export=replace(manifest.export, parity={"share": 1.0, "note": "x" * 5000}))
-    import_module(f"dettoolkit.formats.{format}.convert").stamp(path, stamped)
+    NAMES[format].module("convert").stamp(path, stamped)
     assert read_manifest(path).to_json() == stamped.to_json()
     copied, written = (opened(each)(normalized()) for each in (path, original))
     for ours, theirs in zip(copied, written, strict=True):

@@ -33,7 +33,6 @@ from tiny_exports import (
 )
 
 from dettoolkit import load
-from dettoolkit.classification.spec import ClassificationSection
 from dettoolkit.datasets.images import resize_image
 from dettoolkit.detection.anchors import cell_sizes, default_boxes
 from dettoolkit.detection.onnx import detections
@@ -44,7 +43,7 @@ from dettoolkit.formats.onnx import convert as converter
 from dettoolkit.formats.onnx.convert import OPSET, stamp
 from dettoolkit.formats.onnx.nodes import Nodes
 from dettoolkit.loading import open_checkpoint, read_manifest
-from dettoolkit.manifest import ManifestError
+from dettoolkit.manifest import ManifestError, Section
 from dettoolkit.preprocessing import fit_image, normalize
 from dettoolkit.segmentation.onnx import label_map
 from dettoolkit.segmentation.spec import SegmentationSection
@@ -72,7 +71,7 @@ def manifest_of(task, section=None, **changes):
         section = {
             "detection": facts(),
             "segmentation": SegmentationSection(**NAMES, align_corners=False),
-            "classification": ClassificationSection(**NAMES),
+            "classification": Section(**NAMES),
         }[task]
     statistics = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
     return handmade(section, **({"input_hw": INPUT_HW} | statistics | changes))

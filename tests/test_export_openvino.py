@@ -21,7 +21,7 @@ from tiny_exports import (
     with_section,
 )
 
-from dettoolkit.formats.openvino.open import library
+from dettoolkit.formats.openvino import library
 
 try:
     library()
@@ -32,7 +32,7 @@ from dettoolkit import load
 from dettoolkit.export.command import export
 from dettoolkit.export.request import Request
 from dettoolkit.formats import NAMES, open_engine
-from dettoolkit.formats.openvino import convert as converter
+from dettoolkit.formats import openvino as converter
 from dettoolkit.loading import read_manifest
 from dettoolkit.manifest import ManifestError
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from dettoolkit.datasets.images import resize_image
 from dettoolkit.formats import open_engine
-from dettoolkit.formats.pt2.convert import stamp
+from dettoolkit.formats.pt2 import stamp
 from dettoolkit.loading import open_checkpoint, read_manifest
 from dettoolkit.manifest import ManifestError
 from dettoolkit.preprocessing import normalize

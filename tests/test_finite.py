@@ -15,7 +15,7 @@ from dettoolkit import cli, load
 from dettoolkit.finite import NonFiniteError, require_finite
 from dettoolkit.inference.predictor import Predictor
 from dettoolkit.training import commands
-from dettoolkit.weights.description import read_checkpoint
+from dettoolkit.weights.read import read_checkpoint
 
 RUNS = ("tiny_run", "tiny_segmentation_run", "tiny_classification_run")
 

@@ -25,20 +25,18 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from dettoolkit import cli, load, tasks
-from dettoolkit.backbones.build import build_backbone
 from dettoolkit.backbones.initialize import initialize
+from dettoolkit.backbones.mobilenet import build_backbone
 from dettoolkit.config import load_recipe
-from dettoolkit.config.bounds import SizeHW, Text
 from dettoolkit.config.recipe import Recipe, any_recipe, recipe_kinds
-from dettoolkit.config.sections import Data, Model, Section, Split
-from dettoolkit.datasets.data_report import BadImages, DataReport
+from dettoolkit.config.sections import Data, Model, Section, SizeHW, Split, Text
+from dettoolkit.datasets.data_report import DataReport
 from dettoolkit.datasets.images import read_image, resize_image
 from dettoolkit.datasets.samples import collate_images, sample_key
 from dettoolkit.manifest import Section as ManifestSection
 from dettoolkit.network import Network
-from dettoolkit.preprocessing import normalize
 from dettoolkit.results import Result
-from dettoolkit.run import Classes, ImageFile, Run
+from dettoolkit.run import Classes, ImageFile, Run, Task
 from dettoolkit.spec import Comparison, ErrorKind, TaskSpec
 from dettoolkit.tasks import TASKS
 from dettoolkit.weights.load import load_pretrained
@@ -177,18 +175,9 @@ class CountingScore:
         return {"numbers": self.numbers}
 
 
-@dataclass
-class CountingTask:
-    network: Network
-    data: CountingData
-    monitor: str = "exact"
-    raw_outputs: tuple[str, ...] = ("estimates",)
-
-    def training_inputs(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
-        return self.images(batch), batch
-
-    def images(self, batch: dict[str, Any]) -> Tensor:
-        return normalize(batch["images"], self.data.mean, self.data.std)
+class CountingTask(Task):
+    monitor = "exact"
+    raw_outputs = ("estimates",)
 
     def losses(self, outputs: Tensor, batch: dict[str, Any]) -> dict[str, Tensor]:
         return {"number": nn.functional.smooth_l1_loss(outputs, batch["numbers"].float())}
@@ -214,8 +203,8 @@ class CountingRun(Run):
     def network_lines(self) -> list[str]:
         return [f"counter of {len(self.classes.names)} classes"]
 
-    def batch_lines(self, batch: dict[str, Any], outputs: Tensor) -> list[str]:
-        return [f"outputs   estimates {tuple(outputs.shape)}"]
+    def describe_targets(self, batch: dict[str, Any]) -> str:
+        return f"{int(batch['numbers'].sum())} objects"
 
     def write_predictions(self, predictions: Sequence[Any], out: Path) -> None:
         (out / "predictions.json").write_text(json.dumps(np.concatenate(predictions)[:, 0].tolist()))
@@ -295,21 +284,17 @@ class CountingSpec(TaskSpec):
             name=name,
             recipe=recipe,
             classes=Classes(NAMES, IDS),
-            task=CountingTask(network, recipe.data),
+            task=CountingTask(network=network, mean=recipe.data.mean, std=recipe.data.std),
             train=train or val,
             val=val,
             scored_on=val.folder,
             problems={"train": DataReport(val.folder), "val": DataReport(val.folder)},
-            bad_images=BadImages(0),
             collate=collate,
         )
 
     def training_images(self, recipe: CountingRecipe) -> list[ImageFile]:
         data = Pictures(recipe, recipe.data.train)
         return [ImageFile(data.folder / name) for name in data.files]
-
-    def describe(self, recipe: CountingRecipe, network: Network, *, classes: Classes) -> CountingSection:
-        return CountingSection(class_names=tuple(classes.names), class_ids=tuple(classes.ids))
 
     def input_hw(self, recipe: CountingRecipe) -> tuple[int, int]:
         return recipe.model.input_hw
@@ -333,9 +318,6 @@ class CountingSpec(TaskSpec):
 
     def count_classes(self, outputs: Sequence[Tensor], manifest: Any) -> int:
         return outputs[0].shape[1]
-
-    def csv_row(self, entry: Mapping[str, Any]) -> tuple[Any, ...]:
-        return entry["name"], entry["class_id"], entry["number"]
 
     def compare(self, pairs: Any, section: Any, strictness: Any) -> Comparison:
         numbers = np.array([[one.numbers, two.numbers] for one, two in pairs])

@@ -6,8 +6,7 @@ from random_weights import randomize
 from torch import nn
 
 from dettoolkit.config import load_recipe
-from dettoolkit.formats.fusion import Pointwise, fused, with_products
-from dettoolkit.formats.pytorch import PytorchEngine
+from dettoolkit.formats.pytorch import Pointwise, PytorchEngine, fused, with_products
 from dettoolkit.tasks import spec_of
 
 RECIPES = ["ssdlite_mnv3_large", "ssdlite_mnv3_large_torchvision", "lraspp_mnv3_large", "lraspp_mnv3_small"]

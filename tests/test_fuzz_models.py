@@ -28,7 +28,7 @@ from dettoolkit.loading import read_manifest
 from dettoolkit.manifest import ManifestError, from_json
 from dettoolkit.tasks import sections
 from dettoolkit.training.run_folder import stored_recipe
-from dettoolkit.weights.description import description_of, read_checkpoint
+from dettoolkit.weights.read import description_of, read_checkpoint
 
 MEMORY = 1 << 30
 """Bytes that a test may add to what the process has."""

@@ -10,8 +10,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dettoolkit.config import RecipeError, load_recipe
-from dettoolkit.config.layers import shipped_folder
+from dettoolkit.config import RecipeError, load_recipe, shipped_folder
 from dettoolkit.config.recipe import any_recipe
 from dettoolkit.config.schema import key_paths
 

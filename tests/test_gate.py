@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from tiny_exports import exporting, handmade, with_section
 
-from dettoolkit.export.report import GateError, Report
+from dettoolkit.export.comparison import evenly, read, views
+from dettoolkit.export.report import GateError, Report, tolerances_of
 from dettoolkit.export.request import Request
-from dettoolkit.export.sample_images import evenly, read, views
-from dettoolkit.export.tolerances import tolerances_of
 from dettoolkit.formats import Format
 from dettoolkit.run import ImageFile
 from dettoolkit.segmentation.spec import SegmentationSection

@@ -16,13 +16,11 @@ from dettoolkit import cli, load
 from dettoolkit.config.sections import Data
 from dettoolkit.datasets.coco_json import read_columns
 from dettoolkit.datasets.data_report import BadImageError
-from dettoolkit.datasets.image_folder_files import read_names
+from dettoolkit.datasets.image_folder import read_names
 from dettoolkit.datasets.images import MAX_MEGAPIXELS, MEGAPIXELS_LIMIT, header_hw, read_image
-from dettoolkit.datasets.label_classes import LabelClasses
-from dettoolkit.datasets.label_files import read_instances, read_labels, read_values
+from dettoolkit.datasets.label_classes import LabelClasses, read_instances, read_labels, read_values
 from dettoolkit.datasets.regular_files import open_regular, read_lines
-from dettoolkit.inference import buckets
-from dettoolkit.inference.inputs import as_rgb, read_upright
+from dettoolkit.inference.inputs import as_rgb, decode_file, read_upright
 from dettoolkit.inference.jobs.image_ids import ImageIds
 from dettoolkit.inference.jobs.sources import Sources, open_found
 
@@ -60,7 +58,7 @@ def test_a_large_image_is_refused_by_its_header_everywhere(tmp_path, monkeypatch
         lambda: read_upright(path),
         lambda: as_rgb(path),
         lambda: as_rgb(bomb()),
-        lambda: buckets.decode_file(bomb()),
+        lambda: decode_file(bomb()),
         item.read,
         ImageIds(ids).expect(item).read,
     ):

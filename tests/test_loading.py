@@ -17,7 +17,7 @@ from dettoolkit import loading
 from dettoolkit.loading import load, open_checkpoint, read_manifest
 from dettoolkit.manifest import ExportFacts, ManifestError, from_json
 from dettoolkit.tasks import sections
-from dettoolkit.weights.description import read_checkpoint
+from dettoolkit.weights.read import read_checkpoint
 
 
 def test_a_folder_and_its_checkpoint_give_the_same(tiny_run):

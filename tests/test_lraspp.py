@@ -155,7 +155,7 @@ def test_real_weights_decide_as_torchvisions_on_real_images(shared_data, shared_
     reference.load_state_dict(torch.load(path, weights_only=True))
     segmenter = torchvisions_variant(2)
     report = load(segmenter, path)
-    assert (report.missing, report.surplus, report.replaced) == ([], [], [])
+    assert report == ([], [])
     found = set()
     for name, image in photos(shared_data):
         with torch.no_grad():
@@ -373,19 +373,6 @@ def test_norm_settings_of_a_head_are_its_own():
     assert norm_settings(head_in(segmenter)) == {(1e-5, 0.1)}
     assert norm_settings(segmenter.backbone) == {(1e-3, 0.01)}
     assert norm_settings(head_in(raspp_of(backbone_of()))) == {(1e-3, 0.01)}
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"in_stride": 8}, "in_stride must be one of 16, 32, got 8"),
-        ({"pool": "whole"}, "pool must be one of 'fixed', 'global', got 'whole'"),
-        ({"gate": "relu"}, "gate must be one of 'hard_sigmoid', 'sigmoid', got 'relu'"),
-    ],
-)
-def test_what_the_head_cannot_be_is_refused(wrong, message):
-    with pytest.raises(ValueError, match=message):
-        head_of(**({"in_stride": 16} | wrong))
 
 
 # the segmenter

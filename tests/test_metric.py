@@ -6,7 +6,7 @@ import pytest
 
 from dettoolkit import load
 from dettoolkit.config import load_recipe
-from dettoolkit.export.metric import score, validation_run
+from dettoolkit.export.verify import score, validation_run
 from dettoolkit.training.run_folder import stored_recipe
 
 

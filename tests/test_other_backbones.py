@@ -6,8 +6,7 @@ from random_weights import randomize
 from torchvision import models
 
 from dettoolkit.backbones.mobilenet import MobileNet
-from dettoolkit.backbones.scaling import reduce_tail, scale_width
-from dettoolkit.backbones.tables import TABLES
+from dettoolkit.backbones.tables import TABLES, reduce_tail, scale_width
 from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.weights.load import load_backbone
 
@@ -69,10 +68,10 @@ def test_features_have_the_channels_and_strides_that_are_told(network, output_st
 def test_c4_is_the_first_expansion_of_stride_32():
     for name, table in TABLES.items():
         halving = [number for number, row in enumerate(table.rows, start=1) if row.stride == 2]
-        assert halving[-1] == table.c4, name
-        at_eight = [number for number in halving if number <= table.low]
-        assert len(at_eight) == 2, name
-        assert table.rows[table.low].stride == 2, name
+        low_first, low, c4 = table.taps
+        assert halving[-1] == c4, name
+        assert [number for number in halving if number <= low][1:] == [low_first], name  # the stem halves too
+        assert table.rows[low].stride == 2, name
 
 
 def test_v2s_rows_are_those_of_its_paper():
@@ -85,7 +84,7 @@ def test_v2s_rows_are_those_of_its_paper():
 def test_a_reduced_tail_of_v2_keeps_its_factors():
     """RF2 halves what the last blocks put out; their expansions stay six times their inputs."""
     table = reduce_tail(TABLES["mobilenet_v2"], halve_c4_expansion=True)
-    tail = table.rows[table.c4 - 1 :]
+    tail = table.rows[13:]
     assert [row.channels for row in tail] == [80, 80, 80, 160]
     assert [row.expansion for row in tail] == [576, 480, 480, 480]
 

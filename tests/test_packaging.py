@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-PAGE = (".html", ".css", ".js", ".svg")  # of the browser demo
+PAGE = (".html", ".css", ".js", ".svg", ".txt")  # of the browser demo
 IMPORT_ALL = """
 import pathlib, sys, dettoolkit, dettoolkit.config, dettoolkit.datasets, dettoolkit.heads
 for module in (dettoolkit, dettoolkit.config, dettoolkit.datasets, dettoolkit.heads):

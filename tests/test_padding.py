@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from dettoolkit.backbones.blocks import SameConv2d, pad_same
 from dettoolkit.backbones.mobilenet import MobileNet
-from dettoolkit.backbones.padding import SameConv2d, pad_same
 
 
 def by_hand(x, conv):

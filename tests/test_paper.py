@@ -9,9 +9,8 @@ from torch import nn
 
 from dettoolkit.cli.paper import paper_tables
 from dettoolkit.complexity import count_madds, count_parameters
-from dettoolkit.paper.counts import Count, Latency, count, measure, network_of, timed
+from dettoolkit.paper.counts import TABLES, Count, Latency, count, measure, network_of, published_rows, timed
 from dettoolkit.paper.printing import NOTES, render
-from dettoolkit.paper.published import TABLES, published_rows
 
 ROWS = published_rows(["3", "6", "7", "8"])
 BUILT = [pytest.param(row, id=f"{row.table}-{row.name}") for row in ROWS if row.recipe is not None]
@@ -19,7 +18,7 @@ BUILT = [pytest.param(row, id=f"{row.table}-{row.name}") for row in ROWS if row.
 
 @pytest.fixture(scope="module")
 def counts():
-    return [row if row.recipe is None else count(row) for row in ROWS]
+    return [count(row) for row in ROWS]
 
 
 @pytest.mark.parametrize("row", BUILT)
@@ -56,7 +55,7 @@ def test_every_difference_beyond_the_tolerance_has_a_footnote(counts):
     assert "[1] This row is that of MobileNetV2's paper" in text
     assert "V3†" in text
     for found in counts:
-        if not hasattr(found, "madds_off") or found.row.note:
+        if found.madds_off is None or found.row.note:
             continue
         assert abs(found.madds_off) <= TABLES[found.row.table].tolerance, found.row.name
 
@@ -81,7 +80,7 @@ def test_formats_agree(counts, capsys):
         "published_score": "60.3",
         "published_madds_b": "4.5",
     }
-    markdown = render([found for found in counts if getattr(found, "row", found).table == "8"], "markdown")
+    markdown = render([found for found in counts if found.row.table == "8"], "markdown")
     for row in rows:
         assert f"| {row['row']}" in markdown
     assert markdown.count("\n| ") == 2 + len(rows)  # the header and its rule

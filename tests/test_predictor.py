@@ -12,13 +12,13 @@ from PIL import Image
 from tiny_exports import exporting, handmade
 
 from dettoolkit import load
-from dettoolkit.classification.spec import ClassificationSection
 from dettoolkit.datasets.cityscapes_labels import CLASSES
 from dettoolkit.datasets.data_report import BadImageError
 from dettoolkit.datasets.images import read_image
 from dettoolkit.detection.result import DetectionResult
 from dettoolkit.detection.spec import DetectionSection, Level
 from dettoolkit.inference.predictor import Predictor
+from dettoolkit.manifest import Section
 from dettoolkit.preprocessing import normalize
 from dettoolkit.segmentation.predict import predict_labels
 from dettoolkit.segmentation.result import SegmentationResult
@@ -75,7 +75,7 @@ SECTIONS = {
         levels=(Level(grid_hw=(1, 2), sizes=((0.5, 0.5), (0.7, 0.7))),),
     ),
     "segmentation": SegmentationSection(**CLASSES_OF, align_corners=False),
-    "classification": ClassificationSection(**CLASSES_OF),
+    "classification": Section(**CLASSES_OF),
 }
 
 

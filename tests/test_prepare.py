@@ -61,14 +61,14 @@ def test_a_step_beyond_memory_is_refused_before_it_is_allocated(
 ) -> None:
     recipe = tiny_segmentation.load(tmp_path, "data.crop_hw=[8192, 8192]", "data.batch_size=8").recipe
     started = time.perf_counter()
-    monkeypatch.setattr("dettoolkit.training.prepare.memory_of", lambda device: 60 * 10**9)
+    monkeypatch.setattr("dettoolkit.training.memory.memory_of", lambda device: 60 * 10**9)
     with pytest.raises(
         ValueError,
         match=r"8 images of 8192x8192 keeps \d+.* GB, and there are 60.0 GB .*cpu.* set data.batch",
     ):
         commands.check("tiny", recipe)
     assert time.perf_counter() - started < 60
-    monkeypatch.setattr("dettoolkit.training.prepare.memory_of", lambda device: 10**5)
+    monkeypatch.setattr("dettoolkit.training.memory.memory_of", lambda device: 10**5)
     with pytest.raises(ValueError, match=r"4 images of 64x64 .* set a smaller size of image"):
         commands.check("tiny", tiny.load(tmp_path).recipe)
 

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from dettoolkit.classification.build import build_classifier
+from dettoolkit.classification.build import build_network
 from dettoolkit.config.classification import ClassifierModel
+from dettoolkit.config.recipe import ClassificationRecipe
 from dettoolkit.datasets.classification_augment import EvalTransform
 from dettoolkit.datasets.images import read_image
+from dettoolkit.datasets.samples import to_tensor
 from dettoolkit.preprocessing import normalize
 
 # Photos of COCO with one thing that fills most of them, and the labels of ImageNet that name it.
@@ -38,9 +40,11 @@ def answers(data: Path, weights: Path, padding: str) -> list[list[int]]:
     model = ClassifierModel.model_validate(
         {"type": "classifier", "backbone": backbone, "weights": str(weights)}
     )
-    network = build_classifier(model, num_classes=1000, pretrained=True, exact=True).eval()
+    network = build_network(
+        ClassificationRecipe.model_construct(model=model), num_classes=1000, pretrained=True, exact=True
+    ).eval()
     transform = EvalTransform(input_hw=(224, 224), resize=256, antialias=True)
-    images = torch.stack([transform(read_image(data / name), 0) for name in PHOTOS])
+    images = torch.stack([to_tensor(transform(read_image(data / name), 0)) for name in PHOTOS])
     with torch.inference_mode():
         best: list[list[int]] = network(normalize(images, (0.5,) * 3, (0.5,) * 3)).topk(5).indices.tolist()
     return best

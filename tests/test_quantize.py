@@ -10,9 +10,9 @@ pytest.importorskip("onnxscript", reason="8-bit files need the extra onnx")
 
 from dettoolkit import load  # noqa: E402
 from dettoolkit.export import command  # noqa: E402
+from dettoolkit.export.comparison import own_images, read  # noqa: E402
 from dettoolkit.export.report import GateError  # noqa: E402
 from dettoolkit.export.request import Request, manifest_for  # noqa: E402
-from dettoolkit.export.sample_images import own_images, read  # noqa: E402
 from dettoolkit.formats.onnx import convert as converter  # noqa: E402
 from dettoolkit.formats.onnx.calibrate import best_range, find_ranges  # noqa: E402
 from dettoolkit.formats.onnx.quantize import Quantizer, layer_of  # noqa: E402

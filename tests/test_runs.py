@@ -23,7 +23,7 @@ from dettoolkit.training.run_folder import (
     new_run_dir,
     stored_recipe,
 )
-from dettoolkit.weights.description import read_checkpoint
+from dettoolkit.weights.read import read_checkpoint
 
 
 @pytest.fixture(autouse=True)

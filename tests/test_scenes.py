@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
 from dettoolkit.datasets.scenes.folder import write_scenes
-from dettoolkit.datasets.scenes.render import CATEGORIES, MIN_VISIBLE_PIXELS, Scene, draw_scene
+from dettoolkit.datasets.scenes.render import MIN_VISIBLE_PIXELS, Scene, draw_scene
+from dettoolkit.datasets.scenes.stage import CATEGORIES
 
 SMALL: dict[str, Any] = {"train_images": 4, "val_images": 3, "image_hw": (96, 192), "seed": 0}
 # labelId: (name, has instances), from cityscapesScripts' helpers/labels.py

@@ -22,13 +22,13 @@ from torchvision.ops import sigmoid_focal_loss
 from dettoolkit import load, tasks
 from dettoolkit.backbones.initialize import initialize
 from dettoolkit.config import load_recipe
-from dettoolkit.config.bounds import InitStd, SizeHW, Text
 from dettoolkit.config.detection import Postprocess, SSDLiteModel
 from dettoolkit.config.recipe import DetectionRecipe
-from dettoolkit.config.sections import Model, Section
+from dettoolkit.config.sections import InitStd, Model, Section, SizeHW, Text
 from dettoolkit.datasets.images import read_image
 from dettoolkit.detection.anchors import default_boxes
 from dettoolkit.detection.box_coding import CODERS, pairwise_iou
+from dettoolkit.detection.build import BUILDERS, Detector
 from dettoolkit.detection.matching import Objects, Targets
 from dettoolkit.detection.spec import DetectionSpec, Level
 from dettoolkit.export.command import export
@@ -159,41 +159,34 @@ def losses(outputs: tuple[Tensor, Tensor], targets: Targets) -> dict[str, Tensor
 # What tells detection of it
 
 
-class Points:
-    coder = "distances"
-    background = False
-    torchvision_model = "none"
-
-    def levels(self, model: PointsModel, strides: Mapping[str, int]) -> tuple[Level, ...]:
+def points(model: PointsModel) -> Detector:
+    def levels(strides: Mapping[str, int]) -> tuple[Level, ...]:
         grids = [tuple(-(-side // strides[name]) for side in model.input_hw) for name in PointsHead.features]
         return tuple(Level(grid_hw=(rows, cols), sizes=((1 / cols, 1 / rows),)) for rows, cols in grids)
 
-    def head(
-        self, model: PointsModel, *, channels: Mapping[str, int], levels: tuple[Level, ...], num_classes: int
-    ) -> PointsHead:
+    def head(*, channels: Mapping[str, int], levels: tuple[Level, ...], num_classes: int) -> PointsHead:
         return PointsHead(
             in_channels=tuple(channels[name] for name in PointsHead.features),
             anchors_xyxy=default_boxes(levels, input_hw=model.input_hw),
             num_classes=num_classes,
         )
 
-    def assigner(self, model: PointsModel):
-        return assign
-
-    def losses(self, model: PointsModel):
-        return losses
-
-    def activation(self, model: PointsModel):
-        return "sigmoid"
+    return Detector(
+        levels=levels,
+        head=head,
+        coder="distances",
+        background=False,
+        activation="sigmoid",
+        assign=assign,
+        losses_of=losses,
+        torchvision_model="none",
+    )
 
 
 class TwoHeadsSpec(DetectionSpec):
-    """Detection, whose BUILDERS list this head too."""
+    """Detection, whose recipes may have this model too."""
 
     recipe = TwoHeadsRecipe
-
-    def builder(self, recipe: TwoHeadsRecipe):
-        return Points() if isinstance(recipe.model, PointsModel) else super().builder(recipe)
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +197,7 @@ def resolved(tiny, tmp_path_factory):
     two = tuple(TwoHeadsSpec() if spec.name == "detection" else spec for spec in tasks.TASKS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tasks, "TASKS", two)
+        patch.setitem(BUILDERS, PointsModel, points)
         yield load_recipe(str(folder / "points.yaml"), [f"data.root={tiny.data}", f"trainer.out={folder}"])
 
 

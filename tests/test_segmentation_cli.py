@@ -367,12 +367,12 @@ def test_weights_of_other_classes_are_refused(
 ) -> None:
     best, root = tiny_segmentation_run / "checkpoints" / "best.ckpt", tiny_segmentation.data
     error = evaluate_error(tiny_segmentation_run, OWN, "data.ignore=[0]")
-    assert f"{best} knows 19 classes (road, sidewalk, building, " in error
-    assert f"but {root}/gtFine/val is read with 3 (ground, sky, thing)" in error
-    assert "; only in the files: ground, thing. " in error
+    assert f"{best} has 19 classes (road, sidewalk, building, " in error
+    assert f"but {root}/gtFine/val has 3 (ground, sky, thing)" in error
+    assert "; only in the second: ground, thing. " in error
     arguments = (f"model.weights={best}", f"data.root={root}", OWN, "data.ignore=[0]")
     error = evaluate_error(tiny_segmentation.recipe, *arguments)
-    assert f"{best} knows 19 classes" in error
+    assert f"{best} has 19 classes" in error
     error = evaluate_error(tiny_segmentation.recipe, f"data.root={root}")
     assert "names no weights to score: set model.weights to a checkpoint" in error
     error = evaluate_error(tiny_segmentation_run, "model.head.filters=64")

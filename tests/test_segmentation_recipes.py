@@ -1,12 +1,14 @@
 """The shipped segmentation recipes: sizes as printed, overlays that fit, a step of each, their schema."""
 
+import json
+
 import pytest
 import torch
 from torchvision.models.segmentation import LRASPP_MobileNet_V3_Large_Weights
 
 from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.config import RecipeError, SegmentationRecipe, load_recipe
-from dettoolkit.segmentation.build import build_loss, build_segmenter
+from dettoolkit.segmentation.build import build_loss, build_network
 
 RECIPES = ("lraspp_mnv3_large", "lraspp_mnv3_small", "lraspp_mnv3_large_torchvision", "lraspp_scenes")
 # Table 7, rows 8, 11, 7, 6 and 5: parameters in millions, multiply-adds in billions.
@@ -42,7 +44,7 @@ def refused(name, *overrides):
 @pytest.mark.parametrize(("name", "overrides", "parameters", "madds"), TABLE_7)
 def test_recipes_have_the_size_of_tables_7_and_8(name, overrides, parameters, madds):
     with torch.device("meta"):
-        network = build_segmenter(recipe_of(name, *overrides).model, num_classes=19, pretrained=False)
+        network = build_network(recipe_of(name, *overrides), num_classes=19)
         assert f"{count_parameters(network, norm_affine=True) / 1e6:.2f}" == parameters
         assert count_madds(network, (1025, 2049)) / 1e9 == pytest.approx(madds, rel=0.05)
 
@@ -52,14 +54,14 @@ def test_the_torchvision_recipe_has_torchvisions_size():
     recipe = recipe_of("lraspp_mnv3_large_torchvision")
     names = ["__background__", *(each.name for each in recipe.data.classes[1:])]
     assert names == published["categories"]
-    network = build_segmenter(recipe.model, num_classes=len(names), pretrained=False)
+    network = build_network(recipe, num_classes=len(names))
     assert count_parameters(network, norm_affine=True) == published["num_params"] == 3_221_538
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_takes_a_step(name):
     recipe = recipe_of(name)
-    network = build_segmenter(recipe.model, num_classes=5, pretrained=False).train()
+    network = build_network(recipe, num_classes=5).train()
     loss_of = build_loss(recipe.model.loss, list("abcde"), align_corners=recipe.model.align_corners)
     labels = torch.randint(0, 5, (2, 65, 97), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     loss = loss_of(network(torch.rand(2, 3, 65, 97)), labels)
@@ -99,11 +101,27 @@ def test_the_models_type_decides_the_task():
         ("data={type: folders, classes: null}", "type folders needs classes, a list such as"),
         ("evaluation={mode: slide, window_hw: [64, 64], stride_hw: [64, 65]}", "pixels between the windows"),
         ("data.augment.scale=[2, 1]", "must be [min, max]: swap them"),
+        ("data.augment.erasing=0.1", "data.augment.erasing: not a key with this model.type; with another"),
+        ("data.extra=[{imges: a, labels: b}]", "data.extra[0].imges: unknown key; did you mean 'images'?"),
         (
             "data.classes=[{name: road}]",
             "data.classes[0].ids: missing; it is needed: Values in the label files",
         ),
         ("data.classes=[{name: road, ids: [1], colour: [1, 2, 3]}]", "did you mean 'color'?"),
+        ("data.augment.scale_step=-1", "data.augment.scale_step: must be at least 0, got -1"),
+        ("data.augment.max_class_fraction=75", "data.augment.max_class_fraction: must be at most 1, got 75"),
+        (
+            "data.classes=[{name: a, ids: [1, 2]}, {name: b, ids: [2]}]",
+            "classes gives the id 2 to a and to b",
+        ),
+        ("data.classes=[{name: a, ids: [1]}, {name: a, ids: [2]}]", "two classes have the same name"),
+        ("data.classes=[{name: a, ids: []}]", "data.classes[0].ids: expected at least 1 value, got 0"),
+        ("data.classes=[{name: a, ids: [65536]}]", "data.classes[0].ids[0]: must be at most 65535"),
+        ("data.ignore=[-1]", "data.ignore[0]: must be at least 0, got -1"),
+        (
+            f"data.classes={json.dumps([{'name': str(label), 'ids': [label]} for label in range(255)])}",
+            "data.classes: expected at most 254 values, got 255",
+        ),
         ("model.loss.ohem.threshold=1.5", "model.loss.ohem.threshold: must be at most 1, got 1.5"),
         ("model.backbone.output_stride=8", "expected 16 or 32, got 8"),
     ],

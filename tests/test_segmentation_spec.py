@@ -14,7 +14,6 @@ import torch
 
 from dettoolkit.manifest import ExportFacts, Manifest, ManifestError
 from dettoolkit.run import Classes
-from dettoolkit.segmentation.compare import compare_labels
 from dettoolkit.segmentation.decode import FinalLabels
 from dettoolkit.segmentation.result import SegmentationResult
 from dettoolkit.segmentation.spec import SegmentationSection, SegmentationSpec
@@ -61,7 +60,7 @@ def test_colors_are_those_of_the_classes() -> None:
     with pytest.raises(ManifestError, match="3 class names and 2 colors"):
         section(colors=(None, (1, 2, 3)))
     colors = (None, (1, 2, 3), None)
-    assert SPEC.colors(section(colors=colors)) == colors
+    assert section(colors=colors).colors == colors
 
 
 def test_the_section_of_a_recipe_has_its_classes_in_the_networks_order(
@@ -91,7 +90,7 @@ def test_logits_and_labels_become_results_of_the_images_sizes() -> None:
     assert [each.labels.shape for each in found] == [(8, 12), (16, 5)]  # type: ignore[attr-defined]
     assert [each.tally() for each in found] == [{"sky": 1.0}, {"car": 1.0}]
     assert SPEC.count_classes([logits], manifest()) == 3
-    labels = FinalLabels(align_corners=False)(logits, (8, 12))
+    labels = FinalLabels(manifest())(logits, (8, 12))
     decode = SPEC.decoder(manifest(final=True), torch.device("cpu"))
     again = decode(lambda _: (labels,), inputs, images, min_score=0.0)
     for one, other in zip(found, again, strict=True):
@@ -127,11 +126,11 @@ def test_comparison_counts_pixels_and_the_class_that_agrees_least() -> None:
 
 
 def test_comparison_that_proves_nothing() -> None:
-    same = compare_labels([(result(np.zeros((4, 4))),) * 2], NAMES)
+    same = SPEC.compare([(result(np.zeros((4, 4))),) * 2], section(), "exact")
     assert same.errors == {"pixels": 0.0, "worst_class": 0.0}
     assert "nothing but road" in same.doubts[0]
-    assert "no pixels" in compare_labels([], NAMES).doubts[0]
-    sizes = compare_labels([(result(np.zeros((4, 4))), result(np.zeros((2, 2))))], NAMES)
+    assert "no pixels" in SPEC.compare([], section(), "exact").doubts[0]
+    sizes = SPEC.compare([(result(np.zeros((4, 4))), result(np.zeros((2, 2))))], section(), "exact")
     assert sizes.errors == {"pixels": 1.0}
     assert "should be (4, 4)" in sizes.doubts[0]
 

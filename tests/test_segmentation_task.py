@@ -14,13 +14,14 @@ import torch.nn.functional as F
 from numpy_counts import count_image
 from torch import Tensor
 
+from dettoolkit.config.recipe import SegmentationRecipe
 from dettoolkit.config.segmentation import CrossEntropy
 from dettoolkit.datasets.cityscapes_labels import CLASSES, VOID
 from dettoolkit.datasets.label_classes import LabelClasses
 from dettoolkit.datasets.samplers import SampleKey
 from dettoolkit.evaluation.segmentation_counts import SegmentationCounts
 from dettoolkit.run import Classes
-from dettoolkit.segmentation.build import build_loss, build_segmenter
+from dettoolkit.segmentation.build import build_loss, build_network
 from dettoolkit.segmentation.run import (
     build_task,
     evaluation_run,
@@ -48,7 +49,7 @@ def task_of(tiny: Any, *overrides: str, classes: LabelClasses | None = None) -> 
     torch.manual_seed(0)
     classes = classes or LabelClasses.cityscapes()
     recipe = tiny.load(tiny.data, *overrides).recipe
-    network = build_segmenter(recipe.model, num_classes=len(classes), pretrained=False)
+    network = build_network(recipe, num_classes=len(classes))
     return build_task(recipe, network, classes)
 
 
@@ -268,9 +269,11 @@ def test_other_classes_are_refused(tiny_segmentation: Any, tmp_path: Path) -> No
     recipe = tiny_segmentation.load(tmp_path, OWN, "data.ignore=[0]").recipe
     files = find_files(recipe.data, [recipe.data.val])
     assert in_order_of(["ground", "sky", "thing"], files, whose="weights") is files
-    with pytest.raises(ValueError, match=r"weights knows 2 classes \(sky, tree\), but .*gtFine/val is read "):
+    with pytest.raises(ValueError, match=r"weights has 2 classes \(sky, tree\), but .*gtFine/val has "):
         in_order_of(["sky", "tree"], files, whose="weights")
-    with pytest.raises(ValueError, match=r"Only in the first: tree; only in the files: ground, thing\. Give"):
+    with pytest.raises(
+        ValueError, match=r"Only in the first: tree; only in the second: ground, thing\. Give"
+    ):
         in_order_of(["sky", "tree"], files, whose="weights")
 
 
@@ -279,18 +282,22 @@ def test_weights_of_another_number_of_classes(
 ) -> None:
     model = tiny_segmentation.load(tmp_path).recipe.model
     path = tmp_path / "weights.pth"
-    trained = build_segmenter(model, num_classes=4, pretrained=False)
+    trained = build_network(SegmentationRecipe.model_construct(model=model), num_classes=4)
     torch.save(trained.state_dict(), path)
     model = tiny_segmentation.load(tmp_path, f"model.weights={path}").recipe.model
     with pytest.raises(
         ValueError, match=r"predicts another number of classes than the 3 of the data set \(4 "
     ):
-        build_segmenter(model, num_classes=3, pretrained=True, exact=True)
-    same = build_segmenter(model, num_classes=4, pretrained=True, exact=True)
+        build_network(
+            SegmentationRecipe.model_construct(model=model), num_classes=3, pretrained=True, exact=True
+        )
+    same = build_network(
+        SegmentationRecipe.model_construct(model=model), num_classes=4, pretrained=True, exact=True
+    )
     for name, tensor in trained.state_dict().items():
         assert torch.equal(same.state_dict()[name], tensor)
     caplog.clear()
-    fresh = build_segmenter(model, num_classes=3, pretrained=True)
+    fresh = build_network(SegmentationRecipe.model_construct(model=model), num_classes=3, pretrained=True)
     assert "heads.segmentation.classifier.weight (4, 32, 1, 1) -> (3, 32, 1, 1)" in caplog.text
     assert torch.equal(fresh.backbone.stem[0].weight, trained.backbone.stem[0].weight)
     assert fresh.heads["segmentation"].num_classes == 3

@@ -11,7 +11,7 @@ from torchvision.models.detection.image_list import ImageList
 from dettoolkit.backbones.initialize import initialize
 from dettoolkit.config import load_recipe
 from dettoolkit.datasets.images import resize_image
-from dettoolkit.detection.build import SSDLite, level_grids
+from dettoolkit.detection.build import level_grids, ssdlite
 from dettoolkit.detection.matching import Objects, match, targets_of
 from dettoolkit.detection.postprocess import postprocess
 from dettoolkit.detection.spec import Decoding, DetectionSpec
@@ -36,7 +36,9 @@ def detector_of(recipe, *overrides, num_classes=90, pretrained=False):
     resolved = load_recipe(recipe, overrides).recipe
     network = DetectionSpec().build_network(resolved, num_classes=num_classes)
     if pretrained:
-        load_pretrained(network, resolved.model, torchvision_model=SSDLite.torchvision_model, exact=None)
+        load_pretrained(
+            network, resolved.model, torchvision_model=ssdlite(resolved.model).torchvision_model, exact=None
+        )
     return network
 
 
@@ -308,7 +310,7 @@ def test_every_parameter_gets_a_gradient_even_without_objects(loss, count):
     anchors, objects = anchors_of(detector), Objects(boxes, labels)
     matched = match(None, anchors, objects, iou_threshold=0.5, force_match=True)
     outputs = detector(normalize(random_bytes(2, 3, 64, 64), (0.5,) * 3, (0.5,) * 3))
-    losses = SSDLite().losses(model)(outputs, targets_of(matched, anchors, objects, coder="deltas"))
+    losses = ssdlite(model).losses_of(outputs, targets_of(matched, anchors, objects, coder="deltas"))
     sum(losses.values()).backward()
     assert losses.keys() == {"class", "box"}
     assert all(loss.isfinite() for loss in losses.values())

@@ -10,12 +10,11 @@ from torch import Tensor, nn
 from torchvision.transforms import functional
 
 from dettoolkit.detection.box_coding import encode
-from dettoolkit.detection.build import SSDLite
+from dettoolkit.detection.build import build_network, ssdlite
 from dettoolkit.detection.losses import focal_loss
 from dettoolkit.detection.matching import Objects, match, targets_of
 from dettoolkit.detection.postprocess import Detections, to_original
 from dettoolkit.detection.run import build_task
-from dettoolkit.detection.spec import DetectionSpec
 from dettoolkit.detection.task import DetectionTask, detection_arrays
 from dettoolkit.evaluation.arrays import GroundTruthArrays
 from dettoolkit.preprocessing import normalize
@@ -38,9 +37,9 @@ LABELS = torch.tensor([[1], [0]])
 def task(tiny: Any) -> DetectionTask:
     torch.manual_seed(0)
     recipe = tiny.load(tiny.data, "model.loss.box_weight=2.0", "evaluation.max_detections=5").recipe
-    spec, truth = DetectionSpec(), GroundTruthArrays.from_coco(TRUTH)
-    network = spec.build_network(recipe, num_classes=2)
-    return build_task(spec, recipe, network, category_ids=CATEGORY_IDS, ground_truth=truth)
+    truth = GroundTruthArrays.from_coco(TRUTH)
+    network = build_network(recipe, num_classes=2)
+    return build_task(recipe, network, category_ids=CATEGORY_IDS, ground_truth=truth)
 
 
 def batch(**changes: Tensor) -> dict[str, Any]:
@@ -84,7 +83,7 @@ def test_boxes_go_back_to_each_images_own_size() -> None:
         input_hw=(64, 64),
         original_hw=torch.tensor([[32, 128], [64, 64]]),
     )
-    assert found.tolist() == [[[16, 4, 96, 24]], [[20, 8, 44, 38]]]  # x by 2, y by 1/2; unchanged
+    assert found.boxes_xyxy.tolist() == [[[16, 4, 96, 24]], [[20, 8, 44, 38]]]  # x by 2, y by 1/2; unchanged
 
 
 def test_predictions_are_in_the_files_ids_and_pixels(task: DetectionTask) -> None:
@@ -118,13 +117,11 @@ def test_padding_is_no_detection() -> None:
         torch.tensor([[1, 0], [-1, -1]]),
         torch.tensor([2, 0]),
     )
-    arrays = detection_arrays(found, found.boxes_xyxy, torch.tensor([70, 9]), CATEGORY_IDS)
+    arrays = detection_arrays(found, torch.tensor([70, 9]), CATEGORY_IDS)
     assert arrays.image_ids.tolist() == [70, 70]
     assert arrays.category_ids.tolist() == [7, 3]
     assert arrays.boxes_xywh.tolist() == [[0, 0, 2, 3], [1, 1, 4, 8]]
-    none = detection_arrays(
-        Detections(*(each[:0] for each in found)), torch.zeros(0, 2, 4), torch.zeros(0), [3]
-    )
+    none = detection_arrays(Detections(*(each[:0] for each in found)), torch.zeros(0), [3])
     assert len(none) == 0
 
 
@@ -151,7 +148,7 @@ def test_batch_without_boxes_trains(
     task: DetectionTask, tiny: Any, loss: str, boxes_of_the_largest_image: int
 ) -> None:
     model = tiny.load(tiny.data, f"model.loss={{type: {loss}}}").recipe.model
-    task = replace(task, losses_of=SSDLite().losses(model))
+    task = replace(task, losses_of=ssdlite(model).losses_of)
     empty = batch(
         boxes_xyxy=torch.zeros(2, boxes_of_the_largest_image, 4),
         box_labels=torch.full((2, boxes_of_the_largest_image), -1),

@@ -1,11 +1,13 @@
 """The rule of docs/architecture.md that a new task is a folder and a line: no other code names a task."""
 
 import ast
+import inspect
 from collections.abc import Iterator
 
 import pytest
 from test_imports import MODULES, ROOMS, ROOT, unit
 
+from dettoolkit.spec import TaskSpec
 from dettoolkit.tasks import TASKS
 
 ALLOWED = {"tasks", "config", "datasets", "drawing", "heads", *ROOMS}
@@ -96,3 +98,19 @@ def test_the_check_sees_a_decision_by_task(code):
 )
 def test_the_check_lets_words_pass(code):
     assert not list(decisions(ast.parse(code)))
+
+
+def taken(function) -> tuple[int, set[str]]:
+    """Return how many arguments a function wants by place, and the names of the others."""
+    arguments = [
+        each for each in inspect.signature(function).parameters.values() if each.default is each.empty
+    ]
+    named = {each.name for each in arguments if each.kind is each.KEYWORD_ONLY}
+    return len(arguments) - len(named), named
+
+
+@pytest.mark.parametrize("spec", TASKS, ids=lambda spec: spec.name)
+def test_what_a_spec_imports_late_is_there_and_takes_what_commands_give(spec):
+    for name in [name for name, value in vars(TaskSpec).items() if inspect.isfunction(value)]:
+        places, named = taken(getattr(TaskSpec, name))
+        assert taken(getattr(spec, name)) == (places - 1, named), name  # `self` is bound

@@ -6,6 +6,7 @@ import math
 import shutil
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -38,7 +39,7 @@ from dettoolkit.training import commands
 from dettoolkit.training.callbacks import EMA, RecordBadImages
 from dettoolkit.training.checkpoints import Checkpoint
 from dettoolkit.training.data import DataModule
-from dettoolkit.training.module import NonFiniteLoss
+from dettoolkit.training.module import NonFiniteLoss, TrainingModule
 from dettoolkit.training.prepare import prepare
 from dettoolkit.training.run_folder import Interrupted
 from dettoolkit.training.trainer import build_trainer
@@ -491,7 +492,7 @@ def test_loss_that_is_not_finite_stops_the_run(
 def test_batch_with_problems_is_saved_as_plain_data(tiny: Any, tmp_path: Path) -> None:
     run = prepare("tiny", tiny.load(tmp_path).recipe)
     trainer = build_trainer(run.recipe.trainer, run_dir=None, callbacks=[])
-    module = commands.lightning_module(run, trainer, tmp_path)
+    module = TrainingModule(run, tmp_path, world_size=1)
     module._trainer = trainer
     batch = {
         "image_ids": torch.tensor([4]),
@@ -567,9 +568,9 @@ def test_batches_without_boxes_train(tiny: Any, tmp_path: Path) -> None:
 
 def test_records_of_all_processes_are_joined(monkeypatch: pytest.MonkeyPatch) -> None:
     recorded: list[list[Any]] = [[], [], []]
-    callback = RecordBadImages(
-        bad_images=recorded[0].extend, problems=(recorded[1].extend, recorded[2].extend)
-    )
+    bad_images, train, val = (SimpleNamespace(record=each.extend) for each in recorded)
+    run = SimpleNamespace(bad_images=bad_images, problems={"train": train, "val": val})
+    callback = RecordBadImages(run)  # type: ignore[arg-type]
 
     class Two:
         world_size = 2
@@ -592,9 +593,8 @@ def test_sets_too_small_for_the_processes_are_refused(tiny: Any, tmp_path: Path)
         global_rank, world_size = 1, 5
 
     run = prepare("tiny", tiny.load(tmp_path).recipe)
-    data = DataModule(
-        train=run.val, val=run.val, collate=list, batch_size=4, val_batch_size=4, workers=0, seed=0
-    )
+    run.train = run.val
+    data = DataModule(run)
     data.trainer = Trainer()  # type: ignore[assignment]
     with pytest.raises(
         ValueError, match=r"training set has 5 image\(s\) for 5 process\(es\), but batch norm"

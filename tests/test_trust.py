@@ -19,9 +19,9 @@ from test_export_pt2 import Toy, manifest_of
 from tiny_exports import convert
 
 from dettoolkit.cli.demo import export_demo
-from dettoolkit.cli.evaluating import evaluate
 from dettoolkit.cli.exporting import export
 from dettoolkit.cli.predicting import predict
+from dettoolkit.cli.training import evaluate
 from dettoolkit.formats import open_engine
 from dettoolkit.inference.jobs.job import fingerprint
 from dettoolkit.loading import load, read_manifest

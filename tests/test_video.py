@@ -1,5 +1,7 @@
 """Videos: every frame once, in order, of the right colors; files that can be watched."""
 
+from contextlib import closing
+
 import cv2
 import numpy as np
 import pytest
@@ -69,7 +71,7 @@ def test_a_written_file_has_the_frames_and_the_colors(tmp_path, hw):
     path = tmp_path / "new" / "out.mp4"
     image = np.zeros((*hw, 3), np.uint8)
     image[..., 0] = 200  # red
-    with VideoFile(path, fps=12.5) as file:
+    with closing(VideoFile(path, fps=12.5)) as file:
         for _ in range(6):
             file.write(image)
         assert not path.exists()  # not before it is whole
@@ -86,21 +88,21 @@ def test_a_written_file_has_the_frames_and_the_colors(tmp_path, hw):
 
 
 def test_a_live_video_keeps_its_time(tmp_path):
-    with VideoFile(tmp_path / "out.mp4", fps=10.0) as file:
+    with closing(VideoFile(tmp_path / "out.mp4", fps=10.0)) as file:
         for seconds in (0.0, 0.1, 0.7, 1.0):  # the model was slow once
             file.write(np.zeros((16, 16, 3), np.uint8), until=seconds)
     assert count_frames(tmp_path / "out.mp4") == 10
 
 
 def test_no_frame_makes_no_file(tmp_path):
-    with VideoFile(tmp_path / "out.mp4", fps=10.0):
+    with closing(VideoFile(tmp_path / "out.mp4", fps=10.0)):
         pass
     assert not list(tmp_path.iterdir())
 
 
 def test_what_was_written_before_an_error_can_be_watched(tmp_path):
     def stop():
-        with VideoFile(tmp_path / "out.mp4", fps=10.0) as file:
+        with closing(VideoFile(tmp_path / "out.mp4", fps=10.0)) as file:
             file.write(np.zeros((16, 16, 3), np.uint8))
             raise KeyboardInterrupt
 
@@ -110,7 +112,7 @@ def test_what_was_written_before_an_error_can_be_watched(tmp_path):
 
 
 def test_frames_of_one_size_only(tmp_path):
-    with VideoFile(tmp_path / "out.mp4", fps=10.0) as file:
+    with closing(VideoFile(tmp_path / "out.mp4", fps=10.0)) as file:
         file.write(np.zeros((16, 16, 3), np.uint8))
         with pytest.raises(ValueError, match="frame 1 is of 8 x 16 pixels, the first was of 16 x 16"):
             file.write(np.zeros((8, 16, 3), np.uint8))

@@ -11,12 +11,12 @@ import pytest
 from fake_predictor import write_images
 from PIL import Image
 
-from dettoolkit.datasets.image_folder_files import ImageFolderFiles
+from dettoolkit.datasets.image_folder import ImageFolderFiles
 from dettoolkit.datasets.label_classes import LabelClasses
+from dettoolkit.datasets.regular_files import Walk, natural
 from dettoolkit.datasets.segmentation_files import SegmentationFiles
-from dettoolkit.datasets.walk import Walk, natural
 from dettoolkit.demo.builder import choose_samples
-from dettoolkit.export.sample_images import own_images
+from dettoolkit.export.comparison import own_images
 from dettoolkit.inference.inputs import sources_of
 from dettoolkit.inference.jobs.sources import Sources
 

@@ -17,9 +17,8 @@ from pycocotools.coco import COCO
 
 from dettoolkit.drawing.grids import save_figure
 from dettoolkit.inference.jobs import table_files as tables
-from dettoolkit.inference.jobs.names import Files, crop_name
 from dettoolkit.inference.jobs.sources import Sources, open_found
-from dettoolkit.inference.jobs.writers import Crops, Figures, Masks
+from dettoolkit.inference.jobs.writers import Files, Writer, crop_name
 from dettoolkit.tasks import spec_named
 
 DETECTION, SEGMENTATION = spec_named("detection"), spec_named("segmentation")
@@ -50,7 +49,7 @@ def images(tmp_path):
 
 
 def test_pictures_keep_names_and_folders(images, tmp_path):
-    write(Figures(Files(tmp_path), every=1), predicted(images))
+    write(Writer(Files(tmp_path), ["figures"]), predicted(images))
     assert files(tmp_path / "figures") == ["0.png", "1.jpg", "a/2.bmp.jpg", "a/3.png"]
     assert np.array_equal(cv2.imread(str(tmp_path / "figures/0.png")), cv2.imread(str(images / "0.png")))
     shown = cv2.imread(str(tmp_path / "figures/a/3.png"))
@@ -62,7 +61,7 @@ def test_pictures_keep_names_and_folders(images, tmp_path):
 def test_a_video_becomes_a_video_of_the_same_length(tmp_path, every, frames):
     folder = write_video(tmp_path / "in/a/clip.mp4", 9, fps=12.0).parents[1]
     write_video(folder / "b/other.avi.mp4", 2)
-    write(Figures(Files(tmp_path), every=every), predicted(folder, every=every))
+    write(Writer(Files(tmp_path), ["figures"], every=every), predicted(folder, every=every))
     assert files(tmp_path / "figures") == ["a/clip.mp4", "b/other.avi.mp4"]
     capture = cv2.VideoCapture(str(tmp_path / "figures/a/clip.mp4"))
     assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == frames
@@ -71,7 +70,7 @@ def test_a_video_becomes_a_video_of_the_same_length(tmp_path, every, frames):
 
 def test_label_maps_have_the_data_sets_ids(images, tmp_path):
     pairs = list(predicted(images, "segmentation"))
-    write(Masks(Files(tmp_path)), pairs)
+    write(Writer(Files(tmp_path), ["masks"]), pairs)
     assert files(tmp_path / "masks") == ["0.png", "1.png", "a/2.png", "a/3.png"]
     for (item, prediction), name in zip(pairs, ("0", "1", "a/2", "a/3"), strict=True):
         assert item.name.startswith(name)
@@ -80,7 +79,7 @@ def test_label_maps_have_the_data_sets_ids(images, tmp_path):
 
 
 def test_objects_are_cut_out(images, tmp_path):
-    write(Crops(Files(tmp_path)), predicted(images))
+    write(Writer(Files(tmp_path), ["crops"]), predicted(images))
     assert files(tmp_path / "crops") == [
         "bar/a/2.bmp_2.jpg",
         "bar/a/3.png_2.jpg",
@@ -95,7 +94,7 @@ def test_objects_are_cut_out(images, tmp_path):
 @pytest.mark.parametrize("kind", ["figures", "masks", "crops"])
 def test_nothing_is_overwritten_but_by_the_same_image(images, tmp_path, kind):
     task = "segmentation" if kind == "masks" else "detection"
-    make = {"figures": partial(Figures, every=1), "masks": Masks, "crops": Crops}[kind]
+    make = partial(Writer, save=[kind])
     pairs = list(predicted(images, task))
     write(make(Files(tmp_path / "out")), pairs)
     before = files(tmp_path / "out")
@@ -158,14 +157,14 @@ def test_a_class_of_dots_is_cut_out_below_crops(images, tmp_path):
         (item, dataclasses.replace(prediction, class_names=("..", ".", "none")))
         for item, prediction in predicted(images)
     ]
-    write(Crops(Files(tmp_path / "out/job")), pairs)
+    write(Writer(Files(tmp_path / "out/job"), ["crops"]), pairs)
     assert all(name.startswith("job/crops/%2E") for name in files(tmp_path / "out"))
 
 
 def test_each_kind_is_of_its_task(images, tmp_path):
-    for kind, task in ((Masks, "detection"), (Masks, "classification"), (Crops, "segmentation")):
+    for kind, task in (("masks", "detection"), ("masks", "classification"), ("crops", "segmentation")):
         with pytest.raises(ValueError, match=f"the model does {task}"):
-            write(kind(Files(tmp_path)), predicted(images, task))
+            write(Writer(Files(tmp_path), [kind]), predicted(images, task))
 
 
 def records(images, task="detection"):

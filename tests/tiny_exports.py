@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib import import_module
 
 import numpy as np
 import torch
 from random_weights import randomize
 
 from dettoolkit.config import recipe_to_dict
-from dettoolkit.formats import open_engine
+from dettoolkit.formats import NAMES, open_engine
 from dettoolkit.formats.pytorch import PytorchEngine
 from dettoolkit.inference.predictor import Predictor
 from dettoolkit.loading import read_manifest
@@ -77,7 +76,7 @@ def tiny_model(fixture, folder, *, format, **wishes):
 
 def convert(network, manifest, path):
     """Write a file of the format that a manifest names."""
-    converter = import_module(f"dettoolkit.formats.{manifest.export.format}.convert")
+    converter = NAMES[manifest.export.format].module("convert")
     converter.convert(network, manifest, path, spec_for(manifest))
 
 

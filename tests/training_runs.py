@@ -15,7 +15,7 @@ import torch
 
 from dettoolkit.training.module import TrainingModule
 
-SPEED = {"images_per_second", "data_wait_share"}  # columns of metrics.csv that differ from run to run
+SPEED = {"images_per_second", "data_wait_fraction"}  # columns of metrics.csv that differ from run to run
 
 DRIVER = """\
 import sys

@@ -4,8 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dettoolkit.datasets.scenes.drawing import CIRCLE, Color, Points, points
-from dettoolkit.datasets.scenes.sprite import Sprite
-from dettoolkit.datasets.scenes.stage import Shade, Stage
+from dettoolkit.datasets.scenes.stage import Shade, Sprite, Stage
 
 _PAINTS = "c93c3c 2f6fb0 f2efe8 e0a52b 3c8d7a 39414d 9fb4c3 d96f3a 6d4b86 b8bcc0 7fa35b 24456b"
 
@@ -46,11 +45,11 @@ _WHEEL = (
 )  # fmt: skip
 
 
-class Car:
+class Car(Sprite):
     """A car: the middle of its footprint in meters, its heading in radians from z to x, and its kind."""
 
     def __init__(self, stage: Stage, x: float, z: float, heading: float, kind: str) -> None:
-        self.stage, self.x, self.z = stage, x, z
+        super().__init__(stage, x, z)
         self.profile = points(_PROFILES[kind])
         self.length = float(self.profile[8, 0])
         self.is_van = kind == "van"
@@ -116,18 +115,14 @@ class Car:
         u, y = np.asarray(outline, dtype=np.float64).T
         return self._project(u, self.visible_side * (self._half_width(y) + 0.005), y)
 
-    def _tone(self, color: Color, shade: Shade = 1.0) -> Color:
-        return self.stage.tone(color, shade, self.z)
-
     def _fill(self, pixels: Points, color: Color, shade: Shade = 1.0, number: int | None = None) -> None:
-        self.stage.canvas.fill(pixels, self._tone(color, shade), number)
+        self.stage.canvas.fill(pixels, self.tone(color, shade), number)
 
     def _details(self, strip: int) -> None:
-        """Draw glass, lamps and plates on a strip."""
         canvas, dark = self.stage.canvas, self.stage.lamps
         if strip in (_REAR_WINDOW, _WINDSHIELD):
             glass = self._on_strip(strip, -0.88, 0.88, 0.1, 0.9)
-            canvas.gradient(glass, self._tone("8fb0c4"), self._tone("3d5163"))
+            canvas.gradient(glass, self.tone("8fb0c4"), self.tone("3d5163"))
             shine = self._on_strip(strip, -0.5, -0.15, 0.1 if strip == _WINDSHIELD else 0.12, 0.88)
             shine[[0, 1]] += (shine[1] - shine[0]) * 0.6
             self._fill(shine, "a9c6d6")
@@ -136,9 +131,9 @@ class Car:
             self._fill(patch, *((lit, None) if lit and dark else (color, 1.0)))
         if dark and strip in _GLOWS:
             height, color, strength = _GLOWS[strip]
-            radius = 0.6 * self.stage.pixels_per_meter(self.z)
             for side in (-0.8, 0.8):
-                canvas.glow(self._on_strip(strip, side, side, height, height)[0], radius, color, strength)
+                lamp = self._on_strip(strip, side, side, height, height)[0]
+                canvas.glow(lamp, 0.6 * self.scale, color, strength)
 
     def _side(self, paint: Color, number: int | None) -> None:
         """Draw the visible side without the wheels: body, windows and door lines."""
@@ -150,16 +145,17 @@ class Car:
         shade = 0.98 if self.stage.sun * self.cos * self.visible_side > 0 else 0.84
         self._fill(self._on_side(p[3:7]), paint, shade * 0.97, number)
         body = self._on_side(p[[0, 1, 2, 3, 6, 7, 8, 9]])
-        canvas.gradient(body, self._tone(paint, shade * 1.08), self._tone(paint, shade * 0.86), number)
+        canvas.gradient(body, self.tone(paint, shade * 1.08), self.tone(paint, shade * 0.86), number)
         self._fill(self._on_side([p[0], p[0] + (0, 0.1), p[9] + (0, 0.12), p[9]]), _DARK)
         windows = [[(right, low), (p[6, 0] - 0.22, low), (p[5, 0] - 0.02, top), (right, top)]]
         if not self.is_van:  # a van has no windows at the back
             windows.insert(0, [(back, low), (left, low), (left, top), (p[4, 0] + 0.12, top)])
         for window in windows:
-            canvas.gradient(self._on_side(window), self._tone("6f8ea3"), self._tone("34475a"))
-        scale = self.stage.pixels_per_meter(self.z)
+            canvas.gradient(self._on_side(window), self.tone("6f8ea3"), self.tone("34475a"))
         for u in (middle - 0.95, middle, middle + 0.85):
-            canvas.line(self._on_side([(u, 0.42), (u, belt)]), 0.02 * scale, self._tone(paint, shade * 0.72))
+            canvas.line(
+                self._on_side([(u, 0.42), (u, belt)]), 0.02 * self.scale, self.tone(paint, shade * 0.72)
+            )
         for u in (middle - 0.3, middle + 0.6):
             handle = self._on_side([(u, belt - 0.12), (u + 0.15, belt - 0.12)])
-            canvas.line(handle, 0.04 * scale, self._tone(paint, 0.6))
+            canvas.line(handle, 0.04 * self.scale, self.tone(paint, 0.6))

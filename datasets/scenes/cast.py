@@ -8,12 +8,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dettoolkit.datasets.scenes import stage as labels
 from dettoolkit.datasets.scenes.cars import CAR_KINDS, Car
 from dettoolkit.datasets.scenes.drawing import CIRCLE
 from dettoolkit.datasets.scenes.furniture import draw_bush, draw_lamp_post, draw_sign, draw_signal, draw_tree
 from dettoolkit.datasets.scenes.people import draw_crowd, draw_person, draw_rider
-from dettoolkit.datasets.scenes.sprite import Sprite
-from dettoolkit.datasets.scenes.stage import BICYCLE, CAR, PERSON, RIDER, TRAFFIC_LIGHT, TRAFFIC_SIGN, Stage
+from dettoolkit.datasets.scenes.stage import Sprite, Stage
 
 Box = tuple[float, float, float, float]  # low x, low y, high x, high y
 _NEAR = 24.0  # meters; things farther away only cast a shadow when the sun shines
@@ -107,7 +107,6 @@ class Cast:
         return float(self.stage.focal / (size * self.stage.canvas.height / 256))
 
     def _add_greenery(self) -> None:
-        """Add trees, bushes and lamp posts along the sidewalks."""
         stage = self.stage
         for side, curb, wall in zip((-1, 1), stage.curbs, stage.walls, strict=True):
             spacing, z = stage.between(6, 14), stage.between(9, 16)
@@ -150,7 +149,7 @@ class Cast:
         car = Car(stage, x, z, heading + stage.between(-0.06, 0.06), kind)
         outline = car.footprint(0.06)
         near, width = float(outline[:, 2].min()), float(np.ptp(outline[:, 0]))
-        return _Part(x, near + 0.3, outline, width, 1.5, car.draw, (CAR,))
+        return _Part(x, near + 0.3, outline, width, 1.5, car.draw, (labels.CAR,))
 
     def _road_x(self, margin: float) -> float:
         return self.stage.between(self.stage.curbs[0] + margin, self.stage.curbs[1] - margin)
@@ -170,27 +169,27 @@ class Cast:
             if crosswalk is not None and stage.chance(0.7):
                 z = crosswalk + stage.between(0.4, 2.4)
         height = stage.between(1.58, 1.9) if stage.chance(0.88) else stage.between(1.2, 1.45)
-        return _Part(x, z, 0.24, 0.7, height, partial(draw_person, height=height), (PERSON,))
+        return _Part(x, z, 0.24, 0.7, height, partial(draw_person, height=height), (labels.PERSON,))
 
     def _rider(self) -> _Part:
         z, x = self._distance(74, 38), self._road_x(0.4)
-        return _Part(x, z, 0.4, 1.5, 1.8, draw_rider, (RIDER, BICYCLE))
+        return _Part(x, z, 0.4, 1.5, 1.8, draw_rider, (labels.RIDER, labels.BICYCLE))
 
     def _traffic_light(self) -> _Part:
         z, x = self._distance(62, 36), self._roadside_x()
-        return _Part(x, z, 0.12, 0.55, 3.6, draw_signal, (TRAFFIC_LIGHT,), bottom=2.3)
+        return _Part(x, z, 0.12, 0.55, 3.6, draw_signal, (labels.TRAFFIC_LIGHT,), bottom=2.3)
 
     def _traffic_sign(self) -> _Part:
         z, x, size = self._distance(58, 34), self._roadside_x(), self.stage.between(0.82, 1.02)
         top, bottom = 2.55 + size / 2, 2.55 - size / 2
-        return _Part(x, z, 0.1, size, top, partial(draw_sign, size=size), (TRAFFIC_SIGN,), bottom)
+        return _Part(x, z, 0.1, size, top, partial(draw_sign, size=size), (labels.TRAFFIC_SIGN,), bottom)
 
     def _crowd(self) -> _Part:
         """Return a dense group far down the street, marked as one crowd."""
         rng, z, x = self.stage.rng, self._distance(20, 15), self._sidewalk_x()
         offsets = rng.uniform(-1, 1, (int(rng.integers(7, 12)), 2)) * (1.3, 0.8)
         draw = partial(draw_crowd, offsets=offsets[np.argsort(-offsets[:, 1])].tolist())  # far to near
-        return _Part(x, z, 1.3, 2.8, 1.8, draw, (PERSON,), crowd=True)
+        return _Part(x, z, 1.3, 2.8, 1.8, draw, (labels.PERSON,), crowd=True)
 
 
 def _plot(part: _Part) -> Box:
@@ -200,5 +199,4 @@ def _plot(part: _Part) -> Box:
 
 
 def _overlap(a: Box, b: Box) -> float:
-    """Return the area of the intersection of two boxes."""
     return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))

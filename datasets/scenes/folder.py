@@ -15,7 +15,8 @@ from typing import Any
 
 import cv2
 
-from dettoolkit.datasets.scenes.render import CATEGORIES, SPLITS, Scene, Split, draw_scene
+from dettoolkit.datasets.scenes.render import SPLITS, Scene, Split, draw_scene
+from dettoolkit.datasets.scenes.stage import CATEGORIES
 
 logger = logging.getLogger(__name__)
 
@@ -37,23 +38,36 @@ _LICENSE = {"id": 1, "name": "Apache License 2.0", "url": "https://www.apache.or
 
 
 def write_scenes(
-    root: Path, *, train_images: int, val_images: int, image_hw: tuple[int, int], seed: int
+    root: Path,
+    *,
+    train_images: int,
+    val_images: int,
+    image_hw: tuple[int, int],
+    seed: int,
+    generate: bool = True,
 ) -> None:
-    """Write street scenes of `image_hw` pixels below `root`, or return at once when they are there already.
+    """Write street scenes below `root`, or return at once when they are there already.
 
     The files are `train2017/`, `val2017/` and `annotations/instances_{train,val}2017.json` as COCO has them,
     and `leftImg8bit/<split>/<city>/` and `gtFine/<split>/<city>/` as Cityscapes has them. A scene depends on
     the seed, its split, its index and the size only. Several processes may call this at once: each writes
-    into a folder beside `root`, and the first to finish moves it into place.
+    into a folder beside `root`, and the first to finish moves it into place. Without `generate` nothing is
+    written.
 
     Raises:
-        ValueError: an image is lower or narrower than 32 pixels, or another argument is out of range.
         FileExistsError: `root` holds something else, or scenes of other parameters. Nothing in it is changed.
+        FileNotFoundError: there are no scenes, and `generate` is False.
     """
-    wanted = _manifest(train_images, val_images, image_hw, seed)
-    root = Path(root).expanduser().resolve()
+    counts = {"train_images": train_images, "val_images": val_images}
+    wanted = {"generator": __name__, "version": VERSION, **counts, "image_hw": list(image_hw), "seed": seed}
+    given, root = root, root.expanduser().resolve()
     if _is_finished(root, wanted):
         return
+    if not generate:
+        raise FileNotFoundError(
+            f"no generated scenes at data.root={given}: correct data.root. Only a training generates them, "
+            f"or its check: tools/train.py RECIPE --check data.root={given}"
+        )
     root.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(root)
     folder = root.parent / f".{root.name}.{secrets.token_hex(4)}.partial"
@@ -64,37 +78,6 @@ def write_scenes(
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     logger.info("generated %d scenes to train on and %d to validate on in %s", train_images, val_images, root)
-
-
-def check_scenes(
-    root: Path, *, train_images: int, val_images: int, image_hw: tuple[int, int], seed: int
-) -> None:
-    """Raise unless `write_scenes` has written these scenes below `root`; nothing is written.
-
-    Raises:
-        ValueError, FileExistsError: as write_scenes.
-        FileNotFoundError: there are none.
-    """
-    wanted = _manifest(train_images, val_images, image_hw, seed)
-    if not _is_finished(Path(root).expanduser().resolve(), wanted):
-        raise FileNotFoundError(
-            f"no generated scenes at data.root={root}: correct data.root. Only a training generates them, or "
-            f"its check: tools/train.py RECIPE --check data.root={root}"
-        )
-
-
-def _manifest(train_images: int, val_images: int, image_hw: tuple[int, int], seed: int) -> dict[str, Any]:
-    """Check the parameters and return what `scenes.json` says."""
-    counts = {"train_images": int(train_images), "val_images": int(val_images)}
-    for name, count in counts.items():
-        if not 1 <= count <= _MAX_IMAGES:
-            raise ValueError(f"{name} is {count}, wanted 1 to {_MAX_IMAGES}; choose another number of scenes")
-    if len(image_hw) != 2 or min(image_hw) < 32:
-        raise ValueError(f"image_hw is {tuple(image_hw)}, wanted (height, width) of at least 32 pixels each")
-    if seed < 0:
-        raise ValueError(f"seed is {seed}, wanted 0 or more; choose another seed")
-    size = [int(side) for side in image_hw]
-    return {"generator": __name__, "version": VERSION, **counts, "image_hw": size, "seed": int(seed)}
 
 
 def _is_finished(root: Path, wanted: dict[str, Any]) -> bool:

@@ -5,8 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from dettoolkit.datasets.scenes.drawing import CIRCLE, Color, Points, mix, points
-from dettoolkit.datasets.scenes.sprite import Sprite
-from dettoolkit.datasets.scenes.stage import POLE, VEGETATION
+from dettoolkit.datasets.scenes.stage import POLE, VEGETATION, Sprite
 
 _GREENS = "5f9a4d 6fa552 4c8a55 86ab4f 7fa04a 558f5f"
 _AUTUMN = "d29a3f c9774a dba94b 86ab4f b9573f"

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from dettoolkit.datasets.scenes.drawing import CIRCLE, Points
-from dettoolkit.datasets.scenes.sprite import Sprite
+from dettoolkit.datasets.scenes.stage import Sprite
 
 _PALETTES = (
     "f3cfb3 e4b48f c98f66 9a6844 6f4a33",  # skin
@@ -70,7 +70,6 @@ def draw_crowd(place: Sprite, offsets: list[tuple[float, float]]) -> None:
 
 
 def _from_the_side(f: _Figure) -> None:
-    """Draw someone walking across the view, far limbs first."""
     chance, stride = f.stage.chance, f.stage.between(0.45, 1.05)
     dress, coat = chance(0.2), chance(0.25)
     legs = f.skin if dress else f.bottom
@@ -96,7 +95,6 @@ def _from_the_side(f: _Figure) -> None:
 
 
 def _from_the_front(f: _Figure, *, back: bool) -> None:
-    """Draw someone who faces the camera, or the other way."""
     chance = f.stage.chance
     dress = chance(0.25)
     legs = f.skin if dress else f.bottom
@@ -154,7 +152,6 @@ def _riding_across(f: _Figure, bicycle: Sprite) -> None:
 
 
 def _riding_along(f: _Figure, bicycle: Sprite, *, back: bool) -> None:
-    """Draw a cyclist from the front or from behind."""
     frame = f.stage.pick(_FRAMES)
     f.gradient([(-0.23, 1.42), (-0.1, 1.5), (0.1, 1.5), (0.23, 1.42), (0.17, 0.9), (-0.17, 0.9)], f.top)
     f.head(0.0, 1.64, size=1.65, back=back)

@@ -11,24 +11,12 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from dettoolkit.datasets.scenes.cast import Cast
-from dettoolkit.datasets.scenes.stage import (
-    CAR,
-    PERSON,
-    RIDER,
-    TRAFFIC_LIGHT,
-    TRAFFIC_SIGN,
-    SceneObject,
-    Stage,
-)
+from dettoolkit.datasets.scenes.stage import CATEGORIES, SceneObject, Stage
 from dettoolkit.datasets.scenes.street import draw_backdrop
 
 Split = Literal["train", "val"]
 SPLITS: tuple[Split, ...] = ("train", "val")
 
-# The detection classes; category ids are Cityscapes' labelIds, so they have gaps and do not start at 1.
-CATEGORIES = {
-    TRAFFIC_LIGHT: "traffic light", TRAFFIC_SIGN: "traffic sign", PERSON: "person", RIDER: "rider", CAR: "car"
-}  # fmt: skip
 # An object gets no box when others leave less than this of it visible; it stays in the label maps.
 MIN_VISIBLE_FRACTION = 0.2
 MIN_VISIBLE_PIXELS = 30

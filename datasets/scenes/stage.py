@@ -1,4 +1,4 @@
-"""What all parts of a generated scene need: the stage with its street and light, and the labelIds used."""
+"""What all parts of a generated scene need: labelIds, the stage with its street and light, and sprites."""
 
 import math
 from dataclasses import dataclass
@@ -7,13 +7,17 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike
 
-from dettoolkit.datasets.scenes.drawing import Canvas, Color, Points, mix, rgb
+from dettoolkit.datasets.scenes.drawing import CIRCLE, Canvas, Color, Points, mix, rgb
 
 Shade = float | None  # how light a color appears; None for what shines by itself
 
 # labelIds of Cityscapes (cityscapesScripts, helpers/labels.py)
 ROAD, SIDEWALK, BUILDING, POLE, TRAFFIC_LIGHT, TRAFFIC_SIGN = 7, 8, 11, 17, 19, 20
 VEGETATION, SKY, PERSON, RIDER, CAR, BICYCLE = 21, 23, 24, 25, 26, 33
+# The detection classes; category ids are Cityscapes' labelIds, so they have gaps and do not start at 1.
+CATEGORIES = {
+    TRAFFIC_LIGHT: "traffic light", TRAFFIC_SIGN: "traffic sign", PERSON: "person", RIDER: "rider", CAR: "car"
+}  # fmt: skip
 # Classes of which Cityscapes separates instances; its instanceIds are labelId * 1000 + k for these.
 _INSTANCES = (PERSON, RIDER, CAR, BICYCLE)
 _FIRST_OBJECT = 64  # object numbers start here; a smaller number on the canvas is a labelId itself
@@ -124,3 +128,54 @@ class Stage:
     def fill(self, xyz: ArrayLike, color: Color, shade: Shade, z: float, number: int | None = None) -> None:
         """Draw one polygon `(P, 3)` or many `(N, P, 3)` in meters, with their color at distance `z`."""
         self.canvas.fill(self.project(xyz), self.tone(color, shade, z), number)
+
+
+@dataclass
+class Sprite:
+    """Something flat that stands upright at `(x, z)` meters and faces the camera.
+
+    Its own coordinates are x to the right (to the left when `facing` is -1) and y up from its foot, in units
+    of `unit` meters. What it draws gets `number` on the canvas.
+    """
+
+    stage: Stage
+    x: float
+    z: float
+    number: int | None = None
+    unit: float = 1.0
+    facing: float = 1.0
+
+    def __post_init__(self) -> None:
+        self.foot = self.stage.project((self.x, 0.0, self.z))
+        self.scale = self.stage.pixels_per_meter(self.z) * self.unit  # pixels per unit
+
+    def at(self, points: ArrayLike) -> Points:
+        """Return own coordinates as pixels."""
+        return self.foot + np.asarray(points, dtype=np.float64) * (self.scale * self.facing, -self.scale)
+
+    def tone(self, color: Color, shade: Shade = 1.0) -> Color:
+        """Return a color as it appears from here."""
+        return self.stage.tone(color, shade, self.z)
+
+    def fill(self, points: ArrayLike, color: Color, shade: Shade = 1.0) -> None:
+        """Draw a polygon."""
+        self.stage.canvas.fill(self.at(points), self.tone(color, shade), self.number)
+
+    def line(self, points: ArrayLike, width: float, color: Color, shade: Shade = 1.0) -> None:
+        """Draw a bent line with round ends."""
+        self.stage.canvas.line(self.at(points), width * self.scale, self.tone(color, shade), self.number)
+
+    def ellipse(self, center: ArrayLike, radii: ArrayLike, color: Color, shade: Shade = 1.0) -> None:
+        """Draw an upright ellipse with these radii along x and y, or with one for both."""
+        outline = self.at(center) + CIRCLE * (np.asarray(radii) * self.scale)
+        self.stage.canvas.fill(outline, self.tone(color, shade), self.number)
+
+    def gradient(self, points: ArrayLike, color: Color) -> None:
+        """Draw a polygon that is a little lighter at its top."""
+        self.stage.canvas.gradient(
+            self.at(points), self.tone(color, 1.08), self.tone(color, 0.9), self.number
+        )
+
+    def glow(self, center: ArrayLike, radius: float, color: Color, strength: float) -> None:
+        """Draw light around a lamp."""
+        self.stage.canvas.glow(self.at(center), radius * self.scale, color, strength)

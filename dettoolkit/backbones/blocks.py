@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision.ops.misc import Conv2dNormActivation
 
 from dettoolkit.backbones.tables import Activation, Bneck, Gate
@@ -40,27 +40,16 @@ class SqueezeExcite(nn.Module):
         return gate * x
 
 
-class BlockFeatures(NamedTuple):
-    """What a block offers to heads: all (N, C, H, W), C and size differ."""
-
-    expansion: Tensor
-    depthwise: Tensor
-    output: Tensor
-
-
 class InvertedResidual(nn.Module):
     """Expand by 1x1, filter depthwise, squeeze and excite, project by a linear 1x1; add the input if it fits.
 
     No expansion convolution where the expansion equals the input (row 1 of both tables).
 
     Args:
-        in_channels: channels of the input.
         row: the block's line of its table.
         stride: of the depthwise convolution; the row's own, or 1 where the output stride ends the halving.
         dilation: of the depthwise convolution.
-        squeezed: channels between squeeze and excitation.
-        gate: activation of the excitation.
-        norm: makes a normalization of so many channels.
+        squeezed: channels between squeeze and excitation, whose activation is `gate`.
     """
 
     def __init__(
@@ -103,14 +92,45 @@ class InvertedResidual(nn.Module):
             activation_layer=None if row.linear else activation,
         )
 
-    def forward(self, x: Tensor) -> BlockFeatures:
+    @property
+    def parts(self) -> list[str]:
+        """Return the names of the modules that exist, in order; torchvision numbers them so."""
+        return [name for name, part in self.named_children() if not isinstance(part, nn.Identity)]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Map (N, C_in, H, W) to the expansion (same size), the depthwise output and the block's output."""
         expansion = self.expand(x)
         depthwise = self.depthwise(expansion)  # after BN and activation, before SE: where DeepLab taps
         output = self.project(self.squeeze(depthwise))
-        return BlockFeatures(expansion, depthwise, output + x if self.adds_input else output)
+        return expansion, depthwise, output + x if self.adds_input else output
 
-    def parts(self) -> list[str]:
-        """Return the names of the modules that exist, in order; torchvision numbers them so."""
-        names = ("expand", "depthwise", "squeeze", "project")
-        return [name for name in names if not isinstance(getattr(self, name), nn.Identity)]
+
+class SameConv2d(nn.Conv2d):
+    """A convolution padded as TensorFlow's SAME: ceil(size / stride) outputs, an odd pixel right and below.
+
+    With stride 1 and an odd kernel that is symmetric padding. With stride 2 it depends on the size: of a 3x3
+    kernel on an even one, all padding is right and below, where symmetric padding needs it left and above.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, C_out, ceil(H / stride), ceil(W / stride))."""
+        height, width = (
+            _padding(x.shape[axis + 2], self.kernel_size[axis], self.stride[axis], self.dilation[axis])
+            for axis in (0, 1)
+        )
+        return F.conv2d(
+            F.pad(x, (*width, *height)), self.weight, self.bias, self.stride, 0, self.dilation, self.groups
+        )
+
+
+def _padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
+    """Return the pixels before and after (tensorflow.org/api_docs/python/tf/nn, notes on padding)."""
+    total = max((-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
+    return total // 2, total - total // 2
+
+
+def pad_same(network: nn.Module) -> None:
+    """Pad every convolution that halves the size as TensorFlow's SAME; weights and their names stay."""
+    for layer in network.modules():
+        if type(layer) is nn.Conv2d and max(layer.stride) > 1 and max(layer.kernel_size) > 1:
+            layer.__class__ = SameConv2d

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Literal, get_args
+from typing import Literal
 
 from torch import Tensor, nn
 from torchvision.ops.misc import Conv2dNormActivation
 
 from dettoolkit.backbones.blocks import ACTIVATIONS, InvertedResidual
-from dettoolkit.backbones.scaling import Rounding, reduce_tail, scale_width, squeezed_channels
-from dettoolkit.backbones.tables import TABLES, Table
-
-Tail = Literal["full", "reduced", "reduced_c4"]
-LastConv = Literal["keep", "scale", "none"]
-OUTPUT_STRIDES = (16, 32)
+from dettoolkit.backbones.tables import (
+    TABLES,
+    Rounding,
+    Table,
+    reduce_tail,
+    scale_width,
+    squeezed_channels,
+)
+from dettoolkit.config.sections import Backbone
 
 
 class MobileNet(nn.Module):
@@ -30,23 +33,10 @@ class MobileNet(nn.Module):
       V3-Large, 9 of V3-Small (paper, section 6.3), 14 of V2 (TensorFlow's `layer_15/expansion_output`);
     - `c5`: the last 1x1 convolution, or the last row's output.
 
-    Args:
-        network: name of the table.
-        width: multiplier of every channel count (rounded to multiples of 8).
-        tail: full; reduced (the dagger of Table 6); reduced_c4 (RF2 of Table 7).
-        last_conv: what a width below 1 does to the last 1x1 convolution. keep: what the network's authors do,
-            which is nothing in MobileNetV2 and MnasNet. scale: it shrinks with the rest, as in TensorFlow's
-            detectors on those. none: there is none, as in DeepLab on MobileNetV2.
-        rounding: of MobileNetV3's channels at widths other than 1; see `scaling.scale_width`.
-        output_stride: stride of C5; at 16 the C4 block keeps the size and those after it are dilated by 2.
-        dilate_c4: dilate the C4 block's depthwise convolution by 2 as well if `output_stride` is 16.
-            TensorFlow dilates only what follows the stride it took away (slim's `mobilenet_base`),
-            torchvision the block itself too.
-        norm_eps: epsilon of batch normalization.
-        norm_momentum: momentum of batch normalization, in PyTorch's sense (1 - decay).
-
-    Raises:
-        ValueError: no such network, tail or output stride, or a width that is not positive.
+    The arguments are the fields of `config.sections.Backbone`, where each is explained; `network` is its
+    type, `rounding` explained further in `tables.scale_width`. With output stride 16 the C4 block keeps the
+    size, and those after it are dilated by 2: TensorFlow dilates only what follows the stride it took away
+    (slim's `mobilenet_base`), torchvision the block itself too, as `dilate_c4` asks.
     """
 
     def __init__(
@@ -54,39 +44,41 @@ class MobileNet(nn.Module):
         *,
         network: str,
         width: float,
-        tail: Tail,
-        last_conv: LastConv,
+        tail: Literal["full", "reduced", "reduced_c4"],
+        last_conv: Literal["keep", "scale", "none"],
         rounding: Rounding,
-        output_stride: int,
+        output_stride: Literal[16, 32],
         dilate_c4: bool,
         norm_eps: float,
         norm_momentum: float,
     ) -> None:
         super().__init__()
-        _check(network, width, tail, last_conv, output_stride)
-        table = _table(network, width, tail, last_conv, rounding)
+        table = TABLES[network]
+        if tail != "full":
+            table = reduce_tail(table, halve_c4_expansion=tail == "reduced_c4")
+        table = scale_width(table, width, rounding=rounding, scale_last=last_conv == "scale")
+        if last_conv == "none":
+            table = replace(table, last_channels=None)
+        self.low_first_row, self.low_row, self.c4_row = table.taps
         norm = partial(nn.BatchNorm2d, eps=norm_eps, momentum=norm_momentum)
         convolution = partial(
             Conv2dNormActivation, norm_layer=norm, activation_layer=ACTIVATIONS[table.activation]
         )
 
         self.stem = convolution(3, table.stem_channels, 3, stride=2)
-        blocks = _blocks(table, output_stride=output_stride, dilate_c4=dilate_c4, norm=norm)
-        self.blocks = nn.ModuleList(blocks)
-        self.row_parts = [block.parts() for block in blocks]
+        self.blocks = _blocks(table, output_stride=output_stride, dilate_c4=dilate_c4, norm=norm)
+        last = table.rows[-1].channels
         self.last = (
-            convolution(table.rows[-1].channels, table.last_channels, 1)
-            if table.last_channels is not None
-            else nn.Identity()
+            nn.Identity() if table.last_channels is None else convolution(last, table.last_channels, 1)
         )
 
-        self.c4_row, self.low_row, self.low_first_row = table.c4, table.low, table.low_first
+        low_first, low, c4 = (table.rows[number - 1] for number in table.taps)
         self.channels = {
-            "low_first": table.rows[table.low_first - 1].channels,
-            "low_depthwise": table.rows[table.low - 1].expansion,
-            "low": table.rows[table.low - 1].channels,
-            "c4": table.rows[table.c4 - 1].expansion,
-            "c5": table.c5_channels,
+            "low_first": low_first.channels,
+            "low_depthwise": low.expansion,
+            "low": low.channels,
+            "c4": c4.expansion,
+            "c5": table.last_channels or last,
         }
         self.strides = {"low_first": 8, "low_depthwise": 8, "low": 8, "c4": 16, "c5": output_stride}
 
@@ -111,13 +103,12 @@ class MobileNet(nn.Module):
 
 def _blocks(
     table: Table, *, output_stride: int, dilate_c4: bool, norm: Callable[[int], nn.Module]
-) -> list[InvertedResidual]:
+) -> nn.ModuleList:
     """Build the rows' blocks; at output stride 16 the C4 block keeps the size."""
-    blocks = []
-    in_channels = table.stem_channels
+    blocks, in_channels, c4 = nn.ModuleList(), table.stem_channels, table.taps[-1]
     for number, row in enumerate(table.rows, start=1):
-        fine = output_stride == 16 and number >= table.c4
-        dilated = fine and (dilate_c4 or number > table.c4)
+        fine = output_stride == 16 and number >= c4
+        dilated = fine and (dilate_c4 or number > c4)
         blocks.append(
             InvertedResidual(
                 in_channels=in_channels,
@@ -133,22 +124,7 @@ def _blocks(
     return blocks
 
 
-def _table(network: str, width: float, tail: Tail, last_conv: LastConv, rounding: Rounding) -> Table:
-    table = TABLES[network]
-    if tail != "full":
-        table = reduce_tail(table, halve_c4_expansion=tail == "reduced_c4")
-    table = scale_width(table, width, rounding=rounding, scale_last=last_conv == "scale")
-    return replace(table, last_channels=None) if last_conv == "none" else table
-
-
-def _check(network: str, width: float, tail: str, last_conv: str, output_stride: int) -> None:
-    for name, value, known in (
-        ("network", network, tuple(TABLES)),
-        ("tail", tail, get_args(Tail)),
-        ("last_conv", last_conv, get_args(LastConv)),
-        ("output_stride", output_stride, OUTPUT_STRIDES),
-    ):
-        if value not in known:
-            raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
-    if width <= 0:
-        raise ValueError(f"width must be positive (1.0 is the paper's network), got {width}")
+def build_backbone(section: Backbone) -> MobileNet:
+    """Build a recipe's backbone with random weights."""
+    settings = section.model_dump(exclude={"type", "padding", "weights"})
+    return MobileNet(network=section.type, **settings)

@@ -2,40 +2,39 @@
 
 from __future__ import annotations
 
-from dettoolkit.backbones.blocks import ACTIVATIONS
-from dettoolkit.backbones.build import build_backbone
-from dettoolkit.backbones.initialize import initialize_classifier
-from dettoolkit.backbones.padding import pad_same
-from dettoolkit.backbones.scaling import make_divisible
-from dettoolkit.backbones.tables import TABLES
+from functools import partial
+
+from dettoolkit.backbones.blocks import ACTIVATIONS, pad_same
+from dettoolkit.backbones.initialize import initialize
+from dettoolkit.backbones.mobilenet import build_backbone
+from dettoolkit.backbones.tables import TABLES, make_divisible
 from dettoolkit.config.classification import ClassifierModel
+from dettoolkit.config.recipe import ClassificationRecipe
 from dettoolkit.heads.classifier import ClassifierHead
 from dettoolkit.network import Network
 from dettoolkit.weights.load import load_pretrained
 
 
-def build_classifier(
-    model: ClassifierModel, *, num_classes: int, pretrained: bool, exact: bool = False
+def build_network(
+    recipe: ClassificationRecipe, *, num_classes: int, pretrained: bool = False, exact: bool = False
 ) -> Network:
     """Build the classifier; with `pretrained`, start it from the weights that the recipe names.
 
-    Raises:
-        ValueError: with `exact`, weights of another number of classes; without, their class layer starts
-            fresh.
+    With `exact`, weights of another number of classes are refused; without, their class layer starts fresh.
     """
-    section = model.backbone
+    model, section = recipe.model, recipe.model.backbone
     backbone = build_backbone(section)
+    init = partial(initialize, init=model.head.init, std=model.head.init_std)
     head = ClassifierHead(
         in_channels=backbone.channels["c5"],
         hidden_channels=hidden_channels(model),
         activation=ACTIVATIONS[TABLES[section.type].activation],
         num_classes=num_classes,
         dropout=model.head.dropout,
-        init=model.head.init,
-        init_std=model.head.init_std,
+        init=init,
     )
     network = Network(backbone=backbone, heads={"classification": head})
-    initialize_classifier(backbone, init=model.head.init, std=model.head.init_std)
+    init(backbone)
     head.initialize()
     if section.padding == "same":
         pad_same(network)

@@ -1,11 +1,11 @@
-"""What an image shows: its best classes and their scores.
+"""What an image shows: its best classes and their scores; and whether two classifiers agree on images.
 
 T: classes, at most evaluation.top_k.TOP; H, W: the image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,7 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dettoolkit.drawing.classification_grids import draw_band
+from dettoolkit.manifest import Section
 from dettoolkit.results import Result
+from dettoolkit.spec import Comparison, Strictness
+
+TIE = 1e-4
+"""Scores that differ by no more are equal: which class comes first is a matter of rounding."""
 
 
 class ClassScore(NamedTuple):
@@ -77,14 +82,37 @@ class ClassificationResult(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the pixels as data that can be written as JSON."""
+        rows = enumerate(zip(self, self.labels.tolist(), strict=True), start=1)
         best = [
-            {
-                "rank": rank,
-                "name": found.name,
-                "label": label,
-                "class_id": self.class_ids[label],
-                "score": found.score,
-            }
-            for rank, (found, label) in enumerate(zip(self, self.labels.tolist(), strict=True), start=1)
+            {"rank": rank, "name": name, "label": label, "class_id": self.class_ids[label], "score": score}
+            for rank, ((name, score), label) in rows
         ]
         return {**self._facts(), "best": best}
+
+
+def compare(
+    pairs: Iterable[tuple[ClassificationResult, ClassificationResult]],
+    section: Section,  # noqa: ARG001
+    strictness: Strictness,  # noqa: ARG001
+) -> Comparison:
+    """Count the images whose best class differs, and measure how far its score moved."""
+    images, differing, ties, largest = 0, 0, 0, 0.0
+    seen = set()
+    for reference, candidate in pairs:
+        images += 1
+        seen.add(reference.names[0])
+        ours, theirs = (
+            dict(zip(each.labels.tolist(), each.scores.tolist(), strict=True))
+            for each in (reference, candidate)
+        )
+        best, other = int(reference.labels[0]), int(candidate.labels[0])
+        largest = max(largest, abs(ours[best] - theirs.get(best, 0.0)))
+        if best != other:
+            tie = ours[best] - ours.get(other, 0.0) <= TIE
+            ties, differing = ties + tie, differing + (not tie)
+    doubts = tuple(f"PyTorch gives every image the class {name}, which any file could" for name in seen)
+    return Comparison(
+        errors={"top1": differing / images if images else float("nan")},
+        details={"classes_seen": len(seen), "ties": ties, "largest_score_difference": largest},
+        doubts=doubts if len(seen) == 1 and images > 1 else (),
+    )

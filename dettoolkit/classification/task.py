@@ -1,47 +1,38 @@
-"""Classification as a task: network, loss, the best classes of each image, top-1 and top-5."""
+"""Classification as a task: network, loss, the best classes of each image, top-1 and top-5.
+
+N: images, K: classes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms import v2
 
 from dettoolkit.classification.decode import best_classes
-from dettoolkit.classification.losses import Mix
 from dettoolkit.evaluation.top_k import (
     ClassificationArrays,
     ClassificationScores,
     evaluate_classification,
 )
-from dettoolkit.network import Network
-from dettoolkit.preprocessing import normalize
-from dettoolkit.run import Batch
+from dettoolkit.run import Batch, Task
 
-Forward = Callable[[Tensor], Tensor]
+Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(kw_only=True)
-class ClassificationTask:
-    """Train and score a classifier on one data set; see `run.Task`.
+class ClassificationTask(Task):
+    """Train and score a classifier on one data set; see `run.Task`."""
 
-    Attributes:
-        network: the classifier.
-        loss_of: (logits (N, K), labels (N,) or fractions of the classes (N, K)) -> loss.
-        mix: mixes the images of a training batch, or None; see `losses.build_mix`.
-        class_names: in the network's order.
-    """
-
-    network: Network
-    loss_of: Callable[[Tensor, Tensor], Tensor]
-    mix: Mix | None
-    mean: Sequence[float]
-    std: Sequence[float]
-    class_names: Sequence[str]
-    monitor: str = field(default="top-1", init=False)
-    raw_outputs: ClassVar[tuple[str, ...]] = ("logits",)
+    label_smoothing: float  # fraction of the target that is spread over all classes
+    mix: Mix | None  # mixes the images of a training batch; see `build_mix`
+    class_names: Sequence[str]  # in the network's order
+    monitor = "top-1"
+    raw_outputs = ("logits",)
 
     def training_inputs(self, batch: Batch) -> tuple[Tensor, Batch]:
         """Return normalized images and the batch; where images are mixed, its labels are fractions (N, K)."""
@@ -51,15 +42,12 @@ class ClassificationTask:
         images, fractions = self.mix(images, batch["class_labels"])
         return images, {**batch, "class_labels": fractions}
 
-    def images(self, batch: Batch) -> Tensor:
-        """Normalize the batch's uint8 images to float32 (N, 3, H, W)."""
-        return normalize(batch["images"], self.mean, self.std)
-
     def losses(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Return the loss of logits (N, K) against the batch's labels."""
-        return {"class": self.loss_of(outputs, batch["class_labels"])}
+        """Return the mean cross-entropy of logits (N, K)."""
+        labels = batch["class_labels"]
+        return {"class": F.cross_entropy(outputs.float(), labels, label_smoothing=self.label_smoothing)}
 
-    def predict(self, forward: Forward, batch: Batch) -> ClassificationArrays:
+    def predict(self, forward: Callable[[Tensor], Tensor], batch: Batch) -> ClassificationArrays:
         """Run the network on a batch and return each image's best classes."""
         logits = forward(self.images(batch)).detach().float()
         scores, best = best_classes(logits)
@@ -77,15 +65,31 @@ class ClassificationTask:
         return evaluate_classification(everything, class_names=self.class_names)
 
 
+def build_mix(*, num_classes: int, mixup: float, cutmix: float) -> Mix | None:
+    """Build what mixes images with others of their batch; None where nothing is asked for.
+
+    It maps normalized images (N, 3, H, W) and labels (N,) to mixed images and class fractions (N, K).
+    Each image is mixed with its neighbor in the batch, by a fraction that torch's generators draw from
+    Beta(alpha, alpha) for the whole batch.
+
+    Args:
+        num_classes: K.
+        mixup: alpha of mixup (arXiv 1710.09412), 0 for none.
+        cutmix: alpha of CutMix (arXiv 1905.04899), 0 for none; with both, each batch takes one of them.
+    """
+    ways = [
+        way(alpha=alpha, num_classes=num_classes)
+        for way, alpha in ((v2.MixUp, mixup), (v2.CutMix, cutmix))
+        if alpha
+    ]
+    return v2.RandomChoice(ways) if len(ways) > 1 else next(iter(ways), None)
+
+
 def ranks_of(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return how many classes come before the true one of each image, int64 (N,).
+    """Return how many classes come before the true one of each image, int64 (N,), for logits (N, K).
 
     Of equal logits the lower class comes first. An image with a logit that is not a number has its true class
     last: nothing is known of it.
-
-    Args:
-        logits: (N, K).
-        labels: int64 (N,).
     """
     own = logits.gather(1, labels.unsqueeze(1))  # (N, 1)
     lower = torch.arange(logits.shape[1], device=logits.device) < labels.unsqueeze(1)  # (N, K)

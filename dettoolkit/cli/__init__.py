@@ -11,11 +11,10 @@ from importlib.metadata import version
 
 from dettoolkit.cli.converting import convert
 from dettoolkit.cli.demo import export_demo
-from dettoolkit.cli.evaluating import evaluate
 from dettoolkit.cli.exporting import export
 from dettoolkit.cli.paper import paper_tables
 from dettoolkit.cli.predicting import predict
-from dettoolkit.cli.training import train
+from dettoolkit.cli.training import evaluate, train
 
 __all__ = [
     "convert",
@@ -29,45 +28,41 @@ __all__ = [
     "train",
 ]
 
-USAGE = """usage: dettoolkit COMMAND ...   (each has --help)
-  train           train by a recipe, check it, or print it
-  evaluate        score a run, a checkpoint or a recipe's own weights
-  predict         find objects, or each pixel's class, in images and videos
-  export          write a model for another runtime, if it agrees with PyTorch
-  export-demo     make a web page that runs a model in the browser
-  paper-tables    print the paper's tables beside our networks, or the page of all recipes
-  download-coco   fetch and unpack COCO 2017
-  convert         convert labels of YOLO, VOC, labelme and others to what recipes read
-  --version       print the version"""
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run a subcommand and give its exit status."""
-    commands = {
-        "train": train,
-        "evaluate": evaluate,
-        "predict": predict,
-        "export": export,
-        "export-demo": export_demo,
-        "paper-tables": paper_tables,
-        "download-coco": download_coco,
-        "convert": convert,
-    }
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE)
-        return 0
-    if arguments[0] == "--version":
-        print(f"dettoolkit {version('dettoolkit')}")
-        return 0
-    if arguments[0] not in commands:
-        print(f"dettoolkit has no command '{arguments[0]}'; it has: {', '.join(commands)}", file=sys.stderr)
-        return 2
-    return commands[arguments[0]](arguments[1:])
-
 
 def download_coco(argv: Sequence[str] | None = None) -> int:
     """Fetch and unpack COCO 2017."""
     from dettoolkit.download import main as download
 
     return download(argv, prog="dettoolkit download-coco")
+
+
+COMMANDS = {
+    "train": (train, "train by a recipe, check it, or print it"),
+    "evaluate": (evaluate, "score a run, a checkpoint or a recipe's own weights"),
+    "predict": (predict, "find objects, or each pixel's class, in images and videos"),
+    "export": (export, "write a model for another runtime, if it agrees with PyTorch"),
+    "export-demo": (export_demo, "make a web page that runs a model in the browser"),
+    "paper-tables": (
+        paper_tables,
+        "print the paper's tables beside our networks, or the page of all recipes",
+    ),
+    "convert": (convert, "convert labels of YOLO, VOC, labelme and others to what recipes read"),
+    "download-coco": (download_coco, "fetch and unpack COCO 2017"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand and return its exit status."""
+    name, *arguments = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    if name in COMMANDS:
+        return COMMANDS[name][0](arguments)
+    if name == "--version":
+        print(f"dettoolkit {version('dettoolkit')}")
+    elif name in ("-h", "--help"):
+        print("usage: dettoolkit COMMAND ...   (each has --help)")
+        print(*(f"  {command:<15} {does}" for command, (_, does) in COMMANDS.items()), sep="\n")
+        print("  --version       print the version")
+    else:
+        print(f"dettoolkit has no command '{name}'; it has: {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    return 0

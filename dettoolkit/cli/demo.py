@@ -8,64 +8,46 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dettoolkit.cli.evaluating import HERE
-from dettoolkit.cli.failures import guarded, quiet
-from dettoolkit.cli.training import OVERRIDES
+from dettoolkit.cli.arguments import OVERRIDES, adder, command_parser, recipe_of, run
+from dettoolkit.cli.failures import quiet
 
 if TYPE_CHECKING:
     from dettoolkit.config import Recipe
 
+USAGE = """%(prog)s RUN | CHECKPOINT | FILE.onnx [key=value ...] --out DIR [options]
+       %(prog)s --serve DIR"""
+DESCRIPTION = """Make a folder with a web page that runs a model in the browser. Any file server
+will do, and the page makes no external requests."""
 EXAMPLES = """examples:
   dettoolkit export-demo runs/lraspp_scenes/2026-01-31_12-00-00 --out demo
   dettoolkit export-demo --serve demo
   dettoolkit export-demo model.onnx --out demo --images my_images --serve"""
+MODEL_HELP = """a run's folder or a checkpoint, which is exported; or an ONNX file that was exported with
+--preprocessing --postprocessing"""
+IMAGES_HELP = """images to offer and to verify the export on: a folder, a pattern or a file
+(default: the run's validation set)"""
+SIZE_HELP = """the network's input, of a segmenter that keeps its images' size
+(default: that of the first image)"""
+ORT_WEB_HELP = "npm's archive of onnxruntime-web, or its folder (default: npm fetches it once)"
+SERVE_HELP = "show the page on this computer, until Ctrl-C; with threads, which other servers may not give"
 
 
 def export_demo(argv: Sequence[str] | None = None) -> int:
     """Make a page that runs a model in the browser, or serve one."""
-    options = _parser().parse_intermixed_args(argv)
-    return guarded(lambda: _export_demo(options), options.traceback)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="dettoolkit export-demo",
-        usage="%(prog)s RUN | CHECKPOINT | FILE.onnx [key=value ...] --out DIR [options]\n"
-        "       %(prog)s --serve DIR",
-        description="Make a folder with a web page that runs a model in the browser. Any file server\n"
-        "will do, and the page makes no external requests.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawTextHelpFormatter,
-    )
-    add = parser.add_argument
-    add("model", nargs="?", metavar="RUN", help=MODEL_HELP)
-    add("extras", nargs="*", help=OVERRIDES)
-    add("--out", metavar="DIR", type=Path, help="folder to write; it must not exist yet")
-    add("--images", metavar="PATH", type=Path, help=IMAGES_HELP)
-    add("--samples", metavar="N", type=_count, default=6, help="images to offer (default: 6)")
-    add("--title", help="heading of the page")
-    add("--int8", action="store_true", help="quantize the model to 8 bits")
-    add("--size", nargs=2, type=int, metavar=("H", "W"), help=SIZE_HELP)
-    add("--ort-web", metavar="PATH", type=Path, help=ORT_WEB_HELP)
-    add("--serve", nargs="?", const=True, metavar="DIR", help=SERVE_HELP)
-    add("--port", type=_port, default=8000, help="of --serve (default: 8000)")
-    add("--traceback", action="store_true", help="show where an error arose")
-    return parser
-
-
-MODEL_HELP = (
-    "a run's folder or a checkpoint, which is exported; or an ONNX file that was exported with\n"
-    "--preprocessing --postprocessing"
-)
-IMAGES_HELP = (
-    "images to offer and to verify the export on: a folder, a pattern or a file\n"
-    "(default: the run's validation set)"
-)
-SIZE_HELP = (
-    "the network's input, of a segmenter that keeps its images' size\n(default: that of the first image)"
-)
-ORT_WEB_HELP = "npm's archive of onnxruntime-web, or its folder (default: npm fetches it once)"
-SERVE_HELP = "show the page on this computer, until Ctrl-C; with threads, which other servers may not give"
+    parser = command_parser("export-demo", usage=USAGE, description=DESCRIPTION, epilog=EXAMPLES)
+    add = adder(parser)
+    add("model", "RUN", MODEL_HELP, nargs="?", type=Path)
+    add("extras", "extras", OVERRIDES, nargs="*")
+    add("--out", "DIR", "folder to write; it must not exist yet", type=Path)
+    add("--images", "PATH", IMAGES_HELP, type=Path)
+    add("--samples", "N", "images to offer (default: 6)", type=_count, default=6)
+    add("--title", "TITLE", "heading of the page")
+    add("--int8", None, "quantize the model to 8 bits")
+    add("--size", ("H", "W"), SIZE_HELP, nargs=2, type=int)
+    add("--ort-web", "PATH", ORT_WEB_HELP, type=Path)
+    add("--serve", "DIR", SERVE_HELP, nargs="?", const=True)
+    add("--port", "PORT", "of --serve (default: 8000)", type=_port, default=8000)
+    return run(parser, argv, _export_demo)
 
 
 def _count(text: str) -> int:
@@ -82,15 +64,15 @@ def _port(text: str) -> int:
 
 def _export_demo(options: argparse.Namespace) -> int:
     served = Path(options.serve) if isinstance(options.serve, str) else options.out
-    if options.model is None and options.serve is None:
-        raise ValueError("give a run and --out DIR for a new demo, or --serve DIR for an existing one")
-    if options.model is None and served is None:
-        raise ValueError("name the demo's folder: --serve DIR")
     if options.model is not None:
         if options.out is None:
             raise ValueError("name the folder to write: --out DIR")
         _make(options)
         served = options.out
+    elif options.serve is None:
+        raise ValueError("give a run and --out DIR for a new demo, or --serve DIR for an existing one")
+    elif served is None:
+        raise ValueError("name the demo's folder: --serve DIR")
     if options.serve is not None:
         _serve(served, options.port)
     return 0
@@ -104,9 +86,9 @@ def _make(options: argparse.Namespace) -> None:
 
     check_free(options.out)
     quiet()
-    model = Path(options.model)
+    model: Path = options.model
     exported = model.suffix.lower() == ".onnx"
-    recipe = None if exported else _recipe(options)
+    recipe = None if exported else recipe_of(model, options.extras)
     if exported and (options.extras or options.int8 or options.size):
         raise ValueError(f"{model} is exported already: key=value, --int8 and --size are for a run")
     read_files(options.ort_web)  # before the export, which takes longer
@@ -130,28 +112,20 @@ def _make(options: argparse.Namespace) -> None:
         print(f"see it: dettoolkit export-demo --serve {options.out}")
 
 
-def _recipe(options: argparse.Namespace) -> Recipe:
-    from dettoolkit.config import load_recipe
-    from dettoolkit.training.run_folder import stored_recipe
-
-    with stored_recipe(Path(options.model), trainer=HERE) as config:
-        return load_recipe(str(config), options.extras).recipe
-
-
 def _export(options: argparse.Namespace, recipe: Recipe, out: Path) -> Path:
     from dettoolkit.export.command import export
     from dettoolkit.export.request import Request
 
     request = Request(
         format="onnx",
-        precision="int8" if options.int8 else "float32",
         batch=1,
+        precision="int8" if options.int8 else "float32",
         preprocessing=True,
         postprocessing=True,
         input_hw=tuple(options.size) if options.size else None,
         images=options.images,
     )
-    done = export(Path(options.model), out, request, recipe=recipe)
+    done = export(options.model, out, request, recipe=recipe)
     print(f"{done.report.table()}\n")
     return done.path
 

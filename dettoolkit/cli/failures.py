@@ -24,14 +24,7 @@ QUIET_WARNINGS = (
     ".*contains too few points.*",
     ".*sync_dist=True.*",
 )
-QUIET_LOGGERS = (
-    "lightning.pytorch",
-    "lightning.fabric",
-    "lightning",
-    "faster_coco_eval",
-    "onnx_ir",
-    "onnxscript",
-)
+QUIET_LOGGERS = "lightning.pytorch lightning.fabric lightning faster_coco_eval onnx_ir onnxscript torch.onnx"
 
 
 def quiet() -> None:
@@ -42,7 +35,7 @@ def quiet() -> None:
     level = logging.INFO if is_first_process() else logging.ERROR
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
     import_module("lightning.pytorch")  # it sets its loggers' levels when it is imported
-    for name in QUIET_LOGGERS:
+    for name in QUIET_LOGGERS.split():
         logging.getLogger(name).setLevel(logging.WARNING)
         logging.getLogger(name).propagate = False
     for text in QUIET_WARNINGS:

@@ -14,8 +14,9 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from dettoolkit.cli.failures import guarded, quiet_images
-from dettoolkit.cli.predict_arguments import arguments, names
+from dettoolkit.cli.arguments import run
+from dettoolkit.cli.failures import quiet_images
+from dettoolkit.cli.predict_arguments import arguments
 from dettoolkit.cli.progress import Tally
 
 if TYPE_CHECKING:
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
 def predict(argv: Sequence[str] | None = None) -> int:
     """Predict on images, videos or a camera."""
     parser = arguments()
-    options = parser.parse_intermixed_args(argv)
-    return guarded(lambda: _predict(options, parser), options.traceback)
+    return run(parser, argv, lambda options: _predict(options, parser))
 
 
 def _predict(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
@@ -42,8 +42,8 @@ def _predict(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
         parser.error("--resume names the folder already: omit --out")
     from dettoolkit.inference.jobs.job import Shard, read_job
 
-    shard = Shard(*options.shard) if options.shard is not None else Shard(1, 1)
-    before = read_job(Path(options.resume)) if options.resume is not None else None
+    shard = Shard(*(options.shard or (1, 1)))
+    before = read_job(options.resume) if options.resume is not None else None
     if before is None and (options.model is None or not options.sources):
         what = f"{options.resume} holds no job to resume: " if options.resume is not None else ""
         parser.error(f"{what}give a model and what to predict on")
@@ -58,34 +58,30 @@ def _predict(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
 def _run(options: argparse.Namespace, before: Job | None, shard: Shard) -> int:
     from dettoolkit.inference.jobs.image_ids import ImageIds
     from dettoolkit.inference.jobs.job import enter_folder
-    from dettoolkit.inference.jobs.sources import Sources
+    from dettoolkit.inference.jobs.sources import Sources, is_local
     from dettoolkit.training.run_folder import new_run_dir
 
-    given = _absolute(options.sources) if options.sources or before is None else before.sources
+    given = before.sources if before is not None and not options.sources else options.sources
+    # absolute, so that the job can be resumed from another folder
+    given = tuple(os.path.abspath(os.path.expanduser(each)) if is_local(each) else each for each in given)
     live = Sources(given).live  # what does not exist is reported before a model is loaded
     if live and (options.resume is not None or options.shard is not None):
         raise ValueError("a camera or a stream cannot be resumed or divided: omit --resume and --shard")
-    model = Path(options.model if before is None or options.model is not None else before.model).expanduser()
+    model = Path(before.model) if before is not None and options.model is None else options.model
     predictor = _load(model, options)
     job = _job(options, before, predictor, given, shard)
     ids = None if job.annotations is None else ImageIds(Path(job.annotations))
-    named = options.resume if options.resume is not None else options.out
-    folder = Path(named).expanduser() if named is not None else new_run_dir(Path("runs"), "predictions")
+    folder = options.resume or options.out or new_run_dir(Path("runs"), "predictions")
     with _advised(folder, "run the same command again"):
-        again = enter_folder(folder, job, shard, resume=options.resume is not None)
+        begun = enter_folder(folder, job, shard, resume=options.resume is not None)
     if options.resume is not None:
-        print(f"{'Resuming' if again else 'Starting'} in {folder}", file=sys.stderr)
-    command = f"continue with: {_command(folder, shard, options)}"
-    with _advised(folder, "start again, in another folder" if live else command):
-        tally = _work(options, predictor, job, folder, shard, ids=ids, live=live)
+        print(f"{'Resuming' if begun else 'Starting'} in {folder}", file=sys.stderr)
+    again = f"continue with: dettoolkit predict --resume {folder}"
+    again += f" --shard {shard.number}/{shard.of}" if shard.of > 1 else ""
+    again += " --trust" if options.trust else ""
+    with _advised(folder, "start again, in another folder" if live else again):
+        tally = _work(options, predictor, job, folder, shard, ids=ids, live=live, again=again)
         return _finish(options, job, folder, shard, tally)
-
-
-def _command(folder: Path, shard: Shard, options: argparse.Namespace) -> str:
-    """Return the command that resumes a job."""
-    shown = f" --shard {shard.number}/{shard.of}" if shard.of > 1 else ""
-    shown += " --trust" if options.trust else ""
-    return f"dettoolkit predict --resume {folder}{shown}"
 
 
 @contextmanager
@@ -96,9 +92,8 @@ def _advised(folder: Path, advice: str) -> Iterator[None]:
     except OSError as error:
         if error.errno is None:  # raised here, with advice of its own
             raise
-        raise OSError(
-            f"{error.filename or folder}: {error.strerror}. Once that is fixed, {advice}"
-        ) from error
+        where = error.filename or folder
+        raise OSError(f"{where}: {error.strerror}. Once that is fixed, {advice}") from error
 
 
 def _load(model: Path, options: argparse.Namespace) -> Predictor:
@@ -113,9 +108,8 @@ def _load(model: Path, options: argparse.Namespace) -> Predictor:
         except RuntimeError:
             raise ValueError(f"--device {options.device}: wanted cpu, cuda, cuda:1 or mps") from None
         if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-            raise ValueError(
-                f"--device {options.device}: PyTorch sees {torch.cuda.device_count()} GPUs here; omit it"
-            )
+            count = torch.cuda.device_count()
+            raise ValueError(f"--device {options.device}: PyTorch sees {count} GPUs here; omit it")
     check_threads(options.workers, "workers")
     if options.threads is not None:
         torch.set_num_threads(check_threads(options.threads))
@@ -141,17 +135,16 @@ def _job(
         "max_megapixels": predictor.max_megapixels,
     }
 
-    def choose(name: str, value: Any) -> Any:
-        return value if value is not None else getattr(before, name) if before else first.get(name)
-
     if options.threshold is not None:
         if first["threshold"] is None:
-            raise ValueError(
-                f"a {predictor.spec.noun} takes no threshold: omit --threshold {options.threshold}"
-            )
+            noun = predictor.spec.noun
+            raise ValueError(f"a {noun} takes no threshold: omit --threshold {options.threshold}")
         if not 0 <= options.threshold <= 1:
             raise ValueError(f"--threshold {options.threshold}: wanted a score from 0 to 1")
-    annotations = str(Path(options.annotations).expanduser().absolute()) if options.annotations else None
+    chosen: dict[str, Any] = {}
+    for name in ("save", "threshold", "classes", "every", "limit", "max_megapixels", "annotations"):
+        value = getattr(options, name)
+        chosen[name] = value if value is not None else getattr(before, name) if before else first.get(name)
     return Job(
         model=str(model.absolute()),
         fingerprint=fingerprint(file),
@@ -159,14 +152,8 @@ def _job(
         class_names=manifest.class_names,
         class_ids=manifest.section.class_ids,
         sources=tuple(given),
-        save=choose("save", names(options.save)),
-        threshold=choose("threshold", options.threshold),
-        classes=choose("classes", names(options.classes)),
-        every=choose("every", options.every),
-        limit=choose("limit", options.limit),
-        max_megapixels=choose("max_megapixels", options.max_megapixels),
-        annotations=choose("annotations", annotations),
         shards=shard.of,
+        **chosen,
     )
 
 
@@ -179,27 +166,25 @@ def _work(
     *,
     ids: ImageIds | None,
     live: bool,
+    again: str,
 ) -> Tally:
+    """Predict what is not done; `again` says how to continue after a stop."""
     from dettoolkit.inference.jobs.sources import Sources
     from dettoolkit.inference.jobs.worker import Worker
     from dettoolkit.training.run_folder import Interrupted
 
     export = predictor.manifest.export
-    fixed = export.batch if export is not None else None
-    batch_size = options.batch_size or fixed or 1
-    with Worker(job, folder, shard, batch_size=batch_size, ids=ids) as run:
-        sources = Sources(job.sources, skip=folder)
-        count = None if live else partial(job.count, sources, shard)
-        tally = Tally(count, done=run.done)
-        outcomes = run.predict(predictor, workers=options.workers)
+    batch_size = options.batch_size or (export and export.batch) or 1
+    with Worker(job, folder, shard, batch_size=batch_size, ids=ids) as worker:
+        count = None if live else partial(job.count, Sources(job.sources, skip=folder), shard)
+        tally = Tally(count, done=worker.done)
+        outcomes = worker.predict(predictor, workers=options.workers)
         try:
-            with _signals(run.stop if live else None):
+            with _signals(worker.stop if live else None):
                 tally.follow(outcomes)
         except KeyboardInterrupt:
             outcomes.close()
-            raise Interrupted(
-                f"stopped after {run.done} images; continue with: {_command(folder, shard, options)}"
-            ) from None
+            raise Interrupted(f"stopped after {worker.done} images; {again}") from None
     return tally
 
 
@@ -212,9 +197,8 @@ def _finish(options: argparse.Namespace, job: Job, folder: Path, shard: Shard, t
     if shard.of > 1:
         others = "both" if shard.of == 2 else f"all {shard.of}"
         print(f"when {others} shards are done: dettoolkit predict --merge {folder}")
-    readable = tally.images - tally.unreadable
-    nothing = tally.images > 0 and not readable
-    return 1 if nothing or (options.strict and tally.unreadable) else 0
+    nothing = tally.images == tally.unreadable
+    return 1 if tally.unreadable and (nothing or options.strict) else 0
 
 
 def _merge(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
@@ -223,12 +207,12 @@ def _merge(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 
     if options.model is not None or options.resume is not None or options.shard is not None:
         parser.error("--merge DIR takes no other option than --save")
-    folder = Path(options.merge).expanduser()
+    folder = options.merge
     job = read_job(folder)
     if job is None:
         raise FileNotFoundError(f"{folder} holds no prediction job: give the folder that the shards wrote to")
     tables = [kind for kind in TABLES if kind in job.kinds]
-    kinds = names(options.save) or tuple(kind for kind in job.save if kind in tables) or tables[:1]
+    kinds = options.save or tuple(kind for kind in job.save if kind in tables) or tables[:1]
     for kind in kinds:
         if kind not in tables:
             parser.error(f"--save {kind}: finished shards of {job.task} can be made into {', '.join(tables)}")
@@ -236,13 +220,6 @@ def _merge(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         sentences = write_tables(folder, job, kinds)
     print(*sentences, *(f"written: {folder / TABLES[kind]}" for kind in kinds), sep="\n")
     return 0
-
-
-def _absolute(sources: Sequence[str]) -> tuple[str, ...]:
-    """Make local paths absolute, so that a job can be resumed from another folder."""
-    from dettoolkit.inference.jobs.sources import is_local
-
-    return tuple(os.path.abspath(os.path.expanduser(each)) if is_local(each) else each for each in sources)
 
 
 @contextmanager

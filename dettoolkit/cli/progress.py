@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dettoolkit.inference.jobs.pipeline import Outcome
+    from dettoolkit.inference.jobs.worker import Outcome
 
 NAMED = 10  # images, unreadable ones and classes that are named at the end
 COUNT_SECONDS = 10  # that the end waits for the count of images to notice it
@@ -28,13 +28,12 @@ class Tally:
     """
 
     def __init__(self, count: Callable[[threading.Event], int | None] | None, *, done: int) -> None:
-        self.images, self.seconds, self.done = 0, 0.0, done
-        self.unreadable = 0
+        self.images, self.unreadable, self.seconds, self.done = 0, 0, 0.0, done
         self.problems: list[str] = []  # the first of them
         self.lines: list[str] = []  # what was found in each of the first images
         self.found = Counter[str]()  # what `Result.tally` returns, summed over images
-        self._total: int | None = None
         self._count = count
+        self._total: int | None = None
         self._ended = threading.Event()
 
     def follow(self, outcomes: Iterable[Outcome]) -> None:
@@ -51,14 +50,16 @@ class Tally:
                 for outcome in outcomes:
                     self._add(outcome)
                     bar.total = self._total
-                    bar.set_postfix_str(
-                        f"{self.unreadable} unreadable" if self.unreadable else "", refresh=False
-                    )
+                    bad = f"{self.unreadable} unreadable"
+                    bar.set_postfix_str(bad if self.unreadable else "", refresh=False)
                     bar.update()
                     self.seconds = time.monotonic() - start
                     if not terminal and time.monotonic() - logged >= LOG_SECONDS:
                         logged = time.monotonic()
-                        print(self._progress(), file=sys.stderr, flush=True)
+                        of = f" of {self._total}" if self._total is not None else ""
+                        speed = f"{self.images / self.seconds:.1f} a second"
+                        count = f"{self.done + self.images}{of} images"
+                        print(count, speed, bad, sep=", ", file=sys.stderr, flush=True)
             finally:
                 self.seconds = time.monotonic() - start
                 # A daemon thread that is inside OpenCV when Python ends takes the process down: status 134.
@@ -75,7 +76,12 @@ class Tally:
         noun = "image" if self.images == 1 else "images"
         yield f"{self.images} {noun} in {self.seconds:.1f} s{speed}{before}"
         if readable:
-            yield f"found {self._summary(readable)}"
+            shown = [
+                f"{amount} {name}" if isinstance(amount, int) else f"{name} {amount / readable:.1%}"
+                for name, amount in self.found.most_common(NAMED)
+            ]
+            more = f", {len(self.found) - NAMED} more" if len(self.found) > NAMED else ""
+            yield f"found {', '.join(shown) or 'nothing'}{more}"
         if self.unreadable:
             yield f"{self.unreadable} could not be read:"
             yield from (f"  {problem}" for problem in self.problems)
@@ -93,22 +99,6 @@ class Tally:
         self.found.update(result.tally())
         if len(self.lines) < NAMED:
             self.lines.append(f"{outcome.item.name}: {result.summary()}")
-
-    def _summary(self, readable: int) -> str:
-        best = self.found.most_common(NAMED)
-        more = f", {len(self.found) - NAMED} more" if len(self.found) > NAMED else ""
-        shown = [
-            f"{amount} {name}" if isinstance(amount, int) else f"{name} {amount / readable:.1%}"
-            for name, amount in best
-        ]
-        return (", ".join(shown) or "nothing") + more
-
-    def _progress(self) -> str:
-        of = f" of {self._total}" if self._total is not None else ""
-        return (
-            f"{self.done + self.images}{of} images, {self.images / self.seconds:.1f} a second, "
-            f"{self.unreadable} unreadable"
-        )
 
     def _set_total(self) -> None:
         # What goes wrong in a listing is reported where its images are predicted: here a total is missing.

@@ -1,103 +1,133 @@
-"""`dettoolkit train`."""
+"""`dettoolkit train` and `dettoolkit evaluate`."""
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dettoolkit.cli.failures import guarded, quiet
+from dettoolkit.cli.arguments import OVERRIDES, adder, command_parser, recipe_of, run
+from dettoolkit.cli.failures import quiet
 
-OVERRIDES = (
-    "overlay files and values, later ones win; a value is YAML (optim.lr=1e-2),\n"
-    "in quotes where the shell would read brackets ('model.input_hw=[256, 512]')"
-)
+TRAIN_USAGE = """%(prog)s RECIPE [OVERLAY.yaml | key=value ...] [options]
+       %(prog)s --resume RUN [key=value ...]"""
 TRAIN_EXAMPLES = """examples:
   dettoolkit train ssdlite_mnv3_large data.root=data/coco
   dettoolkit train ssdlite_mnv3_large finetune.yaml data.root=my_data --check
   dettoolkit train ssdlite_scenes trainer.max_epochs=5
 """
-
-
-def shipped_names() -> str:
-    """List the recipes and overlays that are found by name."""
-    from dettoolkit.config.layers import shipped_folder
-
-    folder = shipped_folder()
-    recipes = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
-    overlays = ", ".join(sorted(path.name for path in folder.glob("overlays/*.yaml")))
-    return f"shipped recipes: {recipes}\nshipped overlays: {overlays}"
+EVALUATE_USAGE = "%(prog)s RUN | CHECKPOINT | RECIPE [OVERLAY.yaml | key=value ...] [options]"
+EVALUATE_DESCRIPTION = """Score a detector by COCO's rules, a segmenter by Cityscapes', a classifier by top-1
+and top-5, on the machine at hand."""
+EVALUATE_EXAMPLES = """examples:
+  dettoolkit evaluate runs/ssdlite_scenes/2026-01-31_12-00-00
+  dettoolkit evaluate last.ckpt --data other_data
+  dettoolkit evaluate ssdlite_mnv3_large_torchvision data.root=data/coco
+  dettoolkit evaluate runs/lraspp_mnv3_large/2026-01-31_12-00-00 evaluation.flip=true --write-predictions
+  dettoolkit evaluate runs/imagenet_mnv3_small/2026-01-31_12-00-00 --data other_images"""
+PREDICTIONS_HELP = """write every prediction: a segmenter's as PNGs of label ids, named as Cityscapes' test
+server wants them, into <out>/predictions (others' are always in predictions.json)"""
 
 
 def train(argv: Sequence[str] | None = None) -> int:
     """Train by a recipe, or check it, or print it."""
-    parser = argparse.ArgumentParser(
-        prog="dettoolkit train",
-        usage="%(prog)s RECIPE [OVERLAY.yaml | key=value ...] [options]\n"
-        "       %(prog)s --resume RUN [key=value ...]",
-        description="Train by a recipe.",
-        epilog=TRAIN_EXAMPLES + shipped_names(),
-        formatter_class=argparse.RawTextHelpFormatter,
+    from dettoolkit.config import shipped_folder
+
+    recipes = ", ".join(sorted(path.stem for path in shipped_folder().glob("*.yaml")))
+    overlays = ", ".join(sorted(path.name for path in shipped_folder().glob("overlays/*.yaml")))
+    shipped = f"shipped recipes: {recipes}\nshipped overlays: {overlays}"
+    parser = command_parser(
+        "train", usage=TRAIN_USAGE, description="Train by a recipe.", epilog=TRAIN_EXAMPLES + shipped
     )
-    parser.add_argument(
-        "recipe", nargs="?", help="a recipe's file, or a shipped one's name; omit it with --resume"
-    )
-    parser.add_argument("extras", nargs="*", help=OVERRIDES)
-    parser.add_argument(
-        "--resume", metavar="RUN", help="continue the run in this folder, runs/<recipe>/<time>"
-    )
-    parser.add_argument(
-        "--check", action="store_true", help="try recipe, data and one forward; train nothing"
-    )
-    parser.add_argument(
-        "--print-config", action="store_true", help="print the recipe and where values come from"
-    )
-    parser.add_argument("--schema", action="store_true", help="print the recipes' JSON Schema, for editors")
-    parser.add_argument("--traceback", action="store_true", help="show where an error arose")
-    options = parser.parse_intermixed_args(argv)
-    return guarded(lambda: _train(options, parser), options.traceback)
+    add = adder(parser)
+    add("recipe", "recipe", "a recipe's file, or a shipped one's name; omit it with --resume", nargs="?")
+    add("extras", "extras", OVERRIDES, nargs="*")
+    add("--resume", "RUN", "continue the run in this folder, runs/<recipe>/<time>")
+    add("--check", None, "try recipe, data and one forward; train nothing")
+    add("--print-config", None, "print the recipe and where values come from")
+    add("--schema", None, "print the recipes' JSON Schema, for editors")
+    return run(parser, argv, lambda options: _train(options, parser))
 
 
 def _train(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    from dettoolkit.config import json_schema, load_recipe
+    from dettoolkit.config.files import json_schema, load_recipe
 
     if options.schema:
         print(json_schema(), end="")
         return 0
+    folder, recipe, extras = None, options.recipe, options.extras
     if options.resume is not None:
-        return _resume(Path(options.resume), [each for each in (options.recipe, *options.extras) if each])
-    if options.recipe is None:
+        folder, extras = Path(options.resume), [each for each in (recipe, *extras) if each]
+        recipe = str(folder / "config.yaml")
+        if not Path(recipe).is_file():
+            raise FileNotFoundError(
+                f"{folder} is no run's folder: it has no config.yaml; give runs/<recipe>/<time>"
+            )
+    elif recipe is None:
         parser.error("name a recipe, such as configs/ssdlite_mnv3_large.yaml")
-    resolved = load_recipe(options.recipe, options.extras)
+    resolved = load_recipe(recipe, extras)
     if options.print_config:
         print(resolved.with_provenance(), end="")
         return 0
     quiet()
     from dettoolkit.training import commands
 
+    name = resolved.name if folder is None else folder.resolve().parent.name
     if options.check:
-        print(commands.check(resolved.name, resolved.recipe))
+        print(commands.check(name, resolved.recipe))
         return 0
-    run_dir, score = commands.train(resolved.name, resolved.recipe, config_yaml=resolved.to_yaml())
-    report(run_dir, score)
+    report(*commands.train(name, resolved.recipe, config_yaml=resolved.to_yaml(), resume=folder))
     return 0
 
 
-def _resume(run: Path, extras: Sequence[str]) -> int:
-    from dettoolkit.config import load_recipe
+def evaluate(argv: Sequence[str] | None = None) -> int:
+    """Score a run, a checkpoint or a recipe's own weights."""
+    parser = command_parser(
+        "evaluate", usage=EVALUATE_USAGE, description=EVALUATE_DESCRIPTION, epilog=EVALUATE_EXAMPLES
+    )
+    add = adder(parser)
+    add("source", "source", "a run's folder, a checkpoint, or a recipe whose model.weights are set")
+    add("extras", "extras", OVERRIDES, nargs="*")
+    add("--data", "ROOT", "folder to use as data.root; data.val.* stay as in the recipe")
+    add(
+        "--out",
+        "DIR",
+        "folder for report and figures (default: <run>/evaluation, evaluation_2 ...)",
+        type=Path,
+    )
+    add("--write-predictions", None, PREDICTIONS_HELP)
+    return run(parser, argv, _evaluate)
 
-    config = run / "config.yaml"
-    if not config.is_file():
-        raise FileNotFoundError(f"{run} is no run's folder: it has no config.yaml; give runs/<recipe>/<time>")
-    resolved = load_recipe(str(config), extras)
+
+def _evaluate(options: argparse.Namespace) -> int:
+    source, extras = _found(Path(options.source)), list(options.extras)
+    if options.data is not None:
+        extras.append(f"data.root={json.dumps(options.data)}")
+        recipe = recipe_of(source, extras)
+        if recipe.data.type == "scenes":  # what lies there is not to be generated
+            extras.append(f"data.type={recipe.files}")
+    recipe = recipe_of(source, extras)
     quiet()
     from dettoolkit.training import commands
 
-    name = run.resolve().parent.name
-    run_dir, score = commands.train(name, resolved.recipe, config_yaml=resolved.to_yaml(), resume=run)
-    report(run_dir, score)
+    report(*commands.evaluate(source, recipe=recipe, out=options.out, keep=options.write_predictions))
     return 0
+
+
+def _found(source: Path) -> Path:
+    """Return the file of a shipped recipe that is meant by its name; anything else as it is."""
+    from dettoolkit.config import RecipeError, find_recipe
+
+    if source.suffix in (".yaml", ".yml") or source.is_file() or (source / "checkpoints").is_dir():
+        return source
+    try:
+        return find_recipe(str(source))
+    except RecipeError as error:
+        if source.exists() or source.suffix or source.parent.name:
+            return source
+        raise FileNotFoundError(f"{source} is no run's folder and no checkpoint, and as a {error}") from None
 
 
 def report(folder: Path, score: Any) -> None:

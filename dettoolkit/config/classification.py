@@ -4,56 +4,51 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
-from dettoolkit.config.bounds import (
+from dettoolkit.config.sections import (
+    Data,
     Fraction,
     FractionBelow1,
     InitStd,
+    Model,
     PositiveFraction,
+    Section,
     Side,
     SizeHW,
+    Split,
     Text,
     ZeroOrMore,
+    rising,
 )
-from dettoolkit.config.sections import Data, Model, Section, Split
 
-Area = Annotated[tuple[PositiveFraction, PositiveFraction], Field(strict=False)]
+Area = Annotated[tuple[PositiveFraction, PositiveFraction], Field(strict=False), AfterValidator(rising)]
 Ratio = Annotated[float, Field(ge=0.01, le=100)]
-Aspect = Annotated[tuple[Ratio, Ratio], Field(strict=False)]
+Aspect = Annotated[tuple[Ratio, Ratio], Field(strict=False), AfterValidator(rising)]
 
 
 class ClassifierHead(Section):
     """What follows the backbone's mean."""
 
-    scale_hidden: bool = Field(
-        False,
-        description="Let the width change the hidden layer of MobileNetV3 (1280 channels, 1024 of Small) "
-        "too, as torchvision does. The published sizes of widths below 1 have it whole.",
-    )
+    scale_hidden: bool = False
+    """Let the width change the hidden layer of MobileNetV3 (1280 channels, 1024 of Small) too, as torchvision
+    does. The published sizes of widths below 1 have it whole."""
     dropout: FractionBelow1 = Field(0.2, description="Fraction of the last features that training drops.")
-    init: Literal["truncated_normal", "kaiming"] = Field(
-        "truncated_normal",
-        description="Distribution of the initial kernels. truncated_normal: all alike (TensorFlow). kaiming: "
-        "convolutions by their fan-out, linear layers normal with 0.01 (torchvision).",
-    )
+    init: Literal["truncated_normal", "kaiming"] = "truncated_normal"
+    """Distribution of the initial kernels. truncated_normal: all alike (TensorFlow). kaiming: convolutions by
+    their fan-out, linear layers normal with 0.01 (torchvision)."""
     init_std: InitStd = Field(0.09, description="Standard deviation of truncated_normal.")
 
 
 class ClassificationLoss(Section):
     """Cross-entropy, and what softens its targets."""
 
-    label_smoothing: FractionBelow1 = Field(
-        0.0, description="Fraction of the target spread over all classes."
-    )
-    mixup: ZeroOrMore = Field(
-        0.0, description="Alpha of mixup: each image is blended with another of its batch. 0: none."
-    )
-    cutmix: ZeroOrMore = Field(
-        0.0,
-        description="Alpha of CutMix: a window of each image comes from another of its batch. 0: none. With "
-        "mixup too, each batch takes one of them at random.",
-    )
+    label_smoothing: FractionBelow1 = Field(0.0, description="Fraction of the target spread over classes.")
+    mixup: ZeroOrMore = 0.0
+    """Alpha of mixup: each image is blended with another of its batch. 0: none."""
+    cutmix: ZeroOrMore = 0.0
+    """Alpha of CutMix: a window of each image comes from another of its batch. 0: none. With mixup too, each
+    batch takes one of them at random."""
 
 
 class ClassifierModel(Model):
@@ -62,11 +57,6 @@ class ClassifierModel(Model):
     type: Literal["classifier"]
     head: ClassifierHead = Field(default_factory=ClassifierHead)  # type: ignore[arg-type]
     loss: ClassificationLoss = Field(default_factory=ClassificationLoss)  # type: ignore[arg-type]
-    weights: Text | None = Field(
-        None,
-        description="Weights of the whole classifier to start from: a checkpoint or .pth file, or "
-        "'torchvision:DEFAULT'. A class layer of another size is replaced, with a message.",
-    )
 
     @model_validator(mode="after")
     def _whole_backbone(self) -> Self:
@@ -92,13 +82,6 @@ class Augment(Section):
     aspect: Aspect = Field((0.75, 1.3333), description="Minimum and maximum width / height of the window.")
     flip: bool = Field(True, description="Mirror half of the images.")
 
-    @model_validator(mode="after")
-    def _ranges_rise(self) -> Self:
-        for name, (low, high) in (("area", self.area), ("aspect", self.aspect)):
-            if low > high:
-                raise ValueError(f"{name} [{low}, {high}] must be [min, max]: swap them")
-        return self
-
 
 class InceptionAugment(Augment):
     """TensorFlow's Inception preprocessing, the one of the paper."""
@@ -113,10 +96,8 @@ class TorchvisionAugment(Augment):
     """torchvision's classification reference."""
 
     type: Literal["torchvision"]
-    policy: Literal["none", "randaugment", "autoaugment"] = Field(
-        "none",
-        description="Further changes. randaugment: some at random. autoaugment: those found on ImageNet.",
-    )
+    policy: Literal["none", "randaugment", "autoaugment"] = "none"
+    """Further changes. randaugment: some at random. autoaugment: those found on ImageNet."""
     num_ops: PositiveInt = Field(2, le=20, description="Changes by randaugment, one after the other.")
     magnitude: int = Field(9, ge=0, le=30, description="How strong randaugment's are.")
     erasing: Fraction = Field(0.0, description="Probability that a rectangle is filled with the mean color.")
@@ -125,27 +106,21 @@ class TorchvisionAugment(Augment):
 class ClassificationData(Data):
     """Images in a folder for each class."""
 
-    type: Literal["image_folder"] = Field(
-        description="image_folder: <split>/<class>/*.jpg, as ImageNet's training set is unpacked."
-    )
+    type: Literal["image_folder"]
+    """image_folder: <split>/<class>/*.jpg, as ImageNet's training set is unpacked."""
     train: ImageFolderSplit = ImageFolderSplit(images="train")
     val: ImageFolderSplit = ImageFolderSplit(images="val")
-    names: Text | None = Field(
-        None,
-        description="Text file below data.root with a line for each class: its folder, a blank and its name, "
-        "as ImageNet's LOC_synset_mapping.txt. null: folders are named as their classes.",
-    )
+    names: Text | None = None
+    """Text file below data.root with a line for each class: its folder, a blank and its name, as ImageNet's
+    LOC_synset_mapping.txt. null: folders are named as their classes."""
     input_hw: SizeHW = Field((224, 224), description="Height and width of training images.")
-    eval_hw: SizeHW | None = Field(
-        None, description="Height and width of the middle that is scored; null takes input_hw."
-    )
+    eval_hw: SizeHW | None = None
+    """Height and width of the middle that is scored; null takes input_hw."""
     eval_resize: Side = Field(256, description="The short side before that middle is cut out.")
-    antialias: bool = Field(
-        True, description="Average pixels where images shrink, as torchvision does; TensorFlow does not."
-    )
-    augment: Annotated[InceptionAugment | TorchvisionAugment, Field(discriminator="type")] | None = Field(
-        None, description="null: training images are cut as those that are scored."
-    )
+    antialias: bool = True
+    """Average pixels where images shrink, as torchvision does; TensorFlow does not."""
+    augment: Annotated[InceptionAugment | TorchvisionAugment, Field(discriminator="type")] | None = None
+    """null: training images are cut as those that are scored."""
 
     @model_validator(mode="after")
     def _middle_is_inside(self) -> Self:
@@ -158,9 +133,3 @@ class ClassificationData(Data):
                 "(the usual 7/8)"
             )
         return self
-
-
-class ClassificationEvaluation(Section):
-    """What is shown."""
-
-    figures: int = Field(16, ge=0, le=1000, description="Images in the figures.")

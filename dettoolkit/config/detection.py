@@ -6,8 +6,19 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from dettoolkit.config.bounds import Fraction, InitStd, PositiveFraction, SizeHW, Text, Weight
-from dettoolkit.config.sections import Data, Model, Section, Split
+from dettoolkit.config.sections import (
+    Data,
+    Evaluation,
+    Fraction,
+    InitStd,
+    Model,
+    PositiveFraction,
+    Section,
+    SizeHW,
+    Split,
+    Text,
+    Weight,
+)
 
 # An extra layer has half as many channels inside, so two at least.
 Channels = Annotated[int, Field(ge=2, le=2048)]
@@ -16,20 +27,13 @@ Channels = Annotated[int, Field(ge=2, le=2048)]
 class SSDLiteHead(Section):
     """Extra layers and predictors of SSDLite."""
 
-    extra_channels: Annotated[list[Channels], Field(min_length=1, max_length=8)] = Field(
-        [512, 256, 256, 128], description="Output channels of the extra stride-2 layers after C5."
-    )
-    init: Literal["truncated_normal", "normal"] = Field(
-        "truncated_normal",
-        description="Distribution of the initial kernels of backbone and extra layers; predictors: normal.",
-    )
+    extra_channels: Annotated[list[Channels], Field(min_length=1, max_length=8)] = Field([512, 256, 256, 128])
+    """Output channels of the extra stride-2 layers after C5."""
+    init: Literal["truncated_normal", "normal"] = "truncated_normal"
+    """Distribution of the initial kernels of backbone and extra layers; predictors: normal."""
     init_std: InitStd = Field(0.03, description="Standard deviation of the initial kernels.")
-    class_bias: float = Field(
-        0.0,
-        ge=-100,
-        le=100,
-        description="Initial bias of the class logits; -4.6 makes every score start at 0.01.",
-    )
+    class_bias: float = Field(0.0, ge=-100, le=100)
+    """Initial bias of the class logits; -4.6 makes every score start at 0.01."""
 
 
 class Anchors(Section):
@@ -37,12 +41,10 @@ class Anchors(Section):
 
     min_scale: PositiveFraction = Field(0.2, description="Scale of the first level's boxes.")
     max_scale: PositiveFraction = Field(0.95, description="Scale of the last level's boxes.")
-    aspect_ratios: list[Annotated[float, Field(gt=1, le=100)]] = Field(
-        [2.0, 3.0], max_length=8, description="Aspect ratios; each stands for itself and its inverse."
-    )
-    reduce_first_level: bool = Field(
-        True, description="Three boxes on the first level (scale 0.1 among them), as in the paper."
-    )
+    aspect_ratios: list[Annotated[float, Field(gt=1, le=100)]] = Field([2.0, 3.0], max_length=8)
+    """Aspect ratios; each stands for itself and its inverse."""
+    reduce_first_level: bool = True
+    """Three boxes on the first level (scale 0.1 among them), as in the paper."""
     clip: bool = Field(False, description="Limit the widths and heights of default boxes to the input's.")
 
     @model_validator(mode="after")
@@ -58,9 +60,7 @@ class Anchors(Section):
 class Matcher(Section):
     """Which default box learns which object."""
 
-    iou_threshold: PositiveFraction = Field(
-        0.5, description="Minimum IoU at which a default box takes an object."
-    )
+    iou_threshold: PositiveFraction = Field(0.5, description="Minimum IoU of a default box and its object.")
     force_match: bool = Field(True, description="Give every object its best default box, whatever the IoU.")
 
 
@@ -85,9 +85,7 @@ class Postprocess(Section):
     """From raw predictions to detections."""
 
     nms_iou: Fraction = Field(0.6, description="IoU above which the weaker box of a class is dropped.")
-    candidates_per_class: PositiveInt = Field(
-        100, le=100_000, description="Best boxes of each class that enter NMS."
-    )
+    candidates_per_class: PositiveInt = Field(100, le=100_000, description="Boxes of a class that enter NMS.")
 
 
 class SSDLiteModel(Model):
@@ -100,11 +98,6 @@ class SSDLiteModel(Model):
     matcher: Matcher = Field(default_factory=Matcher)  # type: ignore[arg-type]
     loss: Annotated[FocalLoss | MultiboxLoss, Field(discriminator="type")]
     postprocess: Postprocess = Field(default_factory=Postprocess)  # type: ignore[arg-type]
-    weights: Text | None = Field(
-        None,
-        description="Weights of the whole detector to start from: a checkpoint or .pth file, or "
-        "'torchvision:COCO_V1'. A class head of another size is replaced, with a message.",
-    )
 
 
 class CocoSplit(Split):
@@ -116,27 +109,21 @@ class CocoSplit(Split):
 class DetectionData(Data):
     """Images and boxes, in COCO's format."""
 
-    type: Literal["coco", "scenes"] = Field(
-        description="coco: files of yours. scenes: street scenes, generated at data.root when not there."
-    )
+    type: Literal["coco", "scenes"]
+    """coco: files of yours. scenes: street scenes, generated at data.root when not there."""
     train: CocoSplit = CocoSplit(images="train2017", annotations="annotations/instances_train2017.json")
     val: CocoSplit = CocoSplit(images="val2017", annotations="annotations/instances_val2017.json")
-    label_map: Literal["contiguous", "ids"] = Field(
-        "contiguous",
-        description="contiguous: a class slot for each category of the file. ids: a slot for every id up "
-        "to the largest (91 with background for COCO), as TensorFlow and torchvision have it.",
-    )
-    augment: Literal["ssdlite", "ssd", "none"] = Field(
-        "ssdlite",
-        description="ssdlite: IoU crop, flip. ssd: color, zoom-out, IoU crop, flip. none: resize only.",
-    )
+    label_map: Literal["contiguous", "ids"] = "contiguous"
+    """contiguous: a class slot for each category of the file. ids: a slot for every id up to the largest (91
+    with background for COCO), as TensorFlow and torchvision have it."""
+    augment: Literal["ssdlite", "ssd", "none"] = "ssdlite"
+    """ssdlite: IoU crop, flip. ssd: color, zoom-out, IoU crop, flip. none: resize only."""
     drop_empty: bool = Field(False, description="Leave images without boxes out of training.")
 
 
-class DetectionEvaluation(Section):
+class DetectionEvaluation(Evaluation):
     """What is scored and shown."""
 
     score_threshold: Fraction = Field(1e-8, description="Minimum score of a detection that is scored.")
     max_detections: PositiveInt = Field(100, le=10_000, description="Detections per image that are scored.")
-    figures: int = Field(16, ge=0, le=1000, description="Images in the figures.")
     threshold: Fraction = Field(0.3, description="Minimum score of a detection that is drawn.")

@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, in plain words and with its place: the one exception and its lines."""
+"""Values of a recipe that know where they were written, and what is wrong with them, in plain words."""
 
 from __future__ import annotations
 
@@ -55,6 +55,36 @@ def refusal(origin: Origin, text: str, path: str = "") -> RecipeError:
     return RecipeError([Problem(origin, path, text)])
 
 
+Scalar = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A value and where it was written (in a mapping: where its key was).
+
+    ``switched`` is the layer that changed the value, when a later layer did; ``guessed`` marks a value about
+    which a problem is reported already, so that checks of its type would only add noise.
+    """
+
+    value: Scalar | list[Entry] | dict[str, Entry]
+    origin: Origin
+    switched: int | None = None
+    guessed: bool = False
+
+    def plain(self) -> object:
+        """Return the bare value: dictionaries, lists and scalars."""
+        if isinstance(self.value, dict):
+            return {key: entry.plain() for key, entry in self.value.items()}
+        if isinstance(self.value, list):
+            return [entry.plain() for entry in self.value]
+        return self.value
+
+
+def below(path: str, key: str) -> str:
+    """Return the dotted path of a key in the mapping at `path`."""
+    return f"{path}.{key}" if path else key
+
+
 def join_words(words: Sequence[str], last: str = "or") -> str:
     """Return the words as prose: ``a, b or c``."""
     return f" {last} ".join(part for part in (", ".join(words[:-1]), words[-1]) if part) if words else ""
@@ -68,13 +98,13 @@ def did_you_mean(names: Sequence[str]) -> str:
 def closest(word: str, names: Iterable[str]) -> list[str]:
     """Return the names that ``word`` may be a misspelling of.
 
-    All names one edit away; otherwise the only one that begins with it, or the most similar one, if any
-    resembles it.
+    All names one edit away; otherwise the only one that begins with it or that ends it, or the most similar
+    one, if any resembles it.
     """
     names = [name for name in dict.fromkeys(names) if name != word]
     near = [name for name in names if one_edit(word.lower(), name.lower())]
-    begun = [name for name in names if len(word) >= 3 and name.startswith(word)]
-    return near or (begun if len(begun) == 1 else difflib.get_close_matches(word, names, n=1, cutoff=0.6))
+    long = [name for name in names if (len(word) >= 3 and name.startswith(word)) or word.endswith(f"_{name}")]
+    return near or (long if len(long) == 1 else difflib.get_close_matches(word, names, n=1, cutoff=0.6))
 
 
 def one_edit(one: str, two: str) -> bool:

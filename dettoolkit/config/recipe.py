@@ -11,13 +11,9 @@ from typing import Annotated, Any, ClassVar, Union
 
 from pydantic import Field, create_model
 
-from dettoolkit.config.classification import (
-    ClassificationData,
-    ClassificationEvaluation,
-    ClassifierModel,
-)
+from dettoolkit.config.classification import ClassificationData, ClassifierModel
 from dettoolkit.config.detection import DetectionData, DetectionEvaluation, SSDLiteModel
-from dettoolkit.config.sections import Data, Model, Optim, Section, Trainer
+from dettoolkit.config.sections import Data, Evaluation, Model, Optim, Section, Trainer
 from dettoolkit.config.segmentation import LRASPPModel, RASPPModel, SegmentationData, SegmentationEvaluation
 
 
@@ -32,7 +28,7 @@ class Recipe(Section):
     data: Data
     optim: Optim
     trainer: Trainer
-    evaluation: Section
+    evaluation: Evaluation = Field(default_factory=Evaluation)  # type: ignore[arg-type]
 
 
 class DetectionRecipe(Recipe):
@@ -59,7 +55,6 @@ class ClassificationRecipe(Recipe):
     files: ClassVar[str] = "image_folder"
     model: ClassifierModel
     data: ClassificationData
-    evaluation: ClassificationEvaluation = Field(default_factory=ClassificationEvaluation)  # type: ignore[arg-type]
 
 
 def recipe_kinds() -> tuple[type[Recipe], ...]:

@@ -15,10 +15,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from dettoolkit.config.entries import Entry, below, entry_from
 from dettoolkit.config.errors import (
+    Entry,
     Origin,
     Problem,
+    below,
     closest,
     did_you_mean,
     join_words,
@@ -27,9 +28,36 @@ from dettoolkit.config.errors import (
 )
 from dettoolkit.config.recipe import Recipe, any_recipe, recipe_kinds
 from dettoolkit.config.sections import Section, Trainer, TrainerExtra
-from dettoolkit.config.trainer_arguments import OWNED
 
 Sections = Sequence[type[Section]]
+
+# Arguments of Lightning's Trainer that the recipe sets, or dettoolkit itself, and what to do instead.
+_ALIKE = "accelerator devices max_epochs max_steps num_nodes precision strategy sync_batchnorm"
+OWNED = {name: f"set trainer.{name}" for name in _ALIKE.split()} | {
+    "accumulate_grad_batches": "set trainer.accumulate",
+    "barebones": "dettoolkit always logs and saves; omit it",
+    "callbacks": "dettoolkit adds its own; set trainer.ema or trainer.early_stopping",
+    "check_val_every_n_epoch": "set trainer.val_every_epochs",
+    "default_root_dir": "set trainer.out",
+    "enable_checkpointing": "dettoolkit always saves; set trainer.checkpoint_every_steps",
+    "enable_model_summary": "dettoolkit prints its own; omit it",
+    "fast_dev_run": "use --check, or set trainer.max_steps to a few",
+    "gradient_clip_val": "set trainer.gradient_clip",
+    "limit_predict_batches": "dettoolkit predicts without a Trainer; omit it",
+    "limit_test_batches": "dettoolkit scores by validating; omit it",
+    "limit_val_batches": "a score of some images would not be COCO's; name a smaller json in data.val",
+    "log_every_n_steps": "set trainer.log_every_steps",
+    "logger": "set trainer.loggers",
+    "min_epochs": "set trainer.early_stopping.patience",
+    "min_steps": "set trainer.early_stopping.patience",
+    "model_registry": "checkpoints stay in the run's folder; omit it",
+    "num_sanity_val_steps": "a score of a few images would count as the best; use --check instead",
+    "overfit_batches": "add the overlay overfit.yaml to the command",
+    "plugins": "dettoolkit brings its own; omit it",
+    "reload_dataloaders_every_n_epochs": "the data of a run does not change; omit it",
+    "use_distributed_sampler": "dettoolkit brings its own samplers; omit it",
+    "val_check_interval": "set trainer.val_every_epochs",
+}
 
 
 def members(annotation: Any) -> list[Any]:
@@ -43,16 +71,13 @@ def members(annotation: Any) -> list[Any]:
 
 def sections(annotation: Any) -> list[type[Section]]:
     """Return the sections that a type allows."""
-    return [
-        member for member in members(annotation) if isinstance(member, type) and issubclass(member, Section)
-    ]
+    return [each for each in members(annotation) if isinstance(each, type) and issubclass(each, Section)]
 
 
 def type_names(*classes: type[Section]) -> list[str]:
     """Return the values of `type` that choose one of these sections; those without such a key have none."""
-    fields = [section.model_fields["type"] for section in classes if "type" in section.model_fields]
-    kinds = [field.annotation for field in fields if get_origin(field.annotation) is Literal]
-    return [name for kind in kinds for name in get_args(kind)]
+    kinds = [field.annotation for field in _fields(classes, "type")]
+    return [name for kind in kinds if get_origin(kind) is Literal for name in get_args(kind)]
 
 
 @cache
@@ -73,35 +98,30 @@ def key_paths(recipe: type[Recipe]) -> dict[str, list[str]]:
 
 
 class KeyCheck:
-    """Walk a merged recipe along the schema.
-
-    ``problems`` holds the unknown keys; ``unset`` the dotted keys that a later layer set to null where the
-    schema has no null, so that their default applies, with the origin of the null; ``recipe`` the task's kind
-    of recipe, which the model's type decides: `any_recipe()` where that says nothing.
-    """
+    """Walk a merged recipe along the schema."""
 
     def __init__(self) -> None:
-        self.problems: list[Problem] = []
-        self.unset: dict[str, Origin] = {}
-        self.recipe: type[Recipe] = any_recipe()
+        self.problems: list[Problem] = []  # unknown keys
+        self.unset: dict[
+            str, Origin
+        ] = {}  # keys that a later null gave their default back, as it has no null
+        self.fields: dict[
+            str, FieldInfo
+        ] = {}  # the schema of every dotted key of the sections that are there
+        self.recipe: type[Recipe] = any_recipe()  # the task's, once the model's type has told it
 
     def clean(self, root: Entry) -> Entry:
         """Return the recipe without unknown keys, leftovers of another variant and keys that are unset."""
-        kinds = recipe_kinds()
-        tag = None
+        kinds, tag = recipe_kinds(), None
         if isinstance(root.value, dict) and "model" in root.value:
-            model = root.value["model"]
-            if isinstance(model.value, dict):
-                classes = sections(any_recipe().model_fields["model"].annotation)
-                entries = self._right_type(model.value, "model", classes)
-                root = replace(root, value={**root.value, "model": replace(model, value=entries)})
-                tag = entries.get(_type_key(entries, classes))
-        chosen = [kind for kind in kinds if tag and tag.value in _model_types(kind)]
-        if not chosen or tag is None:
-            return self._section(root, "", kinds, [], None)
-        self.recipe = chosen[0]
-        others = [kind for kind in kinds if kind not in chosen]
-        return self._section(root, "", chosen, others, tag.switched)
+            models = sections(self.recipe.model_fields["model"].annotation)
+            model, tag = self._typed(root.value["model"], "model", models)
+            root = replace(root, value={**root.value, "model": model})
+        chosen = [kind for kind in kinds if tag and tag.value in type_names(*_nested([kind], "model"))]
+        self.recipe = chosen[0] if chosen else self.recipe
+        self.fields |= self.recipe.model_fields
+        others = [kind for kind in kinds if chosen and kind not in chosen]
+        return self._section(root, "", chosen or kinds, others, tag.switched if chosen and tag else None)
 
     def _section(
         self, entry: Entry, path: str, classes: Sections, others: Sections, switched: int | None
@@ -111,36 +131,50 @@ class KeyCheck:
         ``classes`` are the sections it may be, ``others`` those it is not because of a `type` here or above,
         ``switched`` the layer that chose that type, when an earlier one had chosen another.
         """
+        entry, tag = self._typed(entry, path, classes)
         if not isinstance(entry.value, dict):
             return entry  # pydantic says what was wanted
-        entries = self._right_type(entry.value, path, classes)
-        tag = entries.get(_type_key(entries, classes))
-        chosen = [c for c in classes if tag and tag.value in type_names(c)] or classes
+        chosen = [each for each in classes if tag and tag.value in type_names(each)] or classes
         if len(chosen) < len(classes):
-            others = [*others, *(c for c in classes if c not in chosen)]
+            others = [*others, *(each for each in classes if each not in chosen)]
             switched = tag.switched if tag and tag.switched is not None else switched
+        for section in chosen:
+            for name, field in section.model_fields.items():
+                self.fields.setdefault(below(path, name), field)
         cleaned: dict[str, Entry] = {}
-        for key, child in self._known(entries, path, chosen, others, switched).items():
+        for key, child in self._known(entry.value, path, chosen, others, switched).items():
             here, fields = below(path, key), _fields(chosen, key)
-            null = child.value is None and not child.guessed
-            if null and child.origin.layer > 0 and not any(map(_allows_null, fields)):
+            null = child.value is None and not child.guessed and child.origin.layer > 0
+            if null and not any(NoneType in members(field.annotation) for field in fields):
                 self.unset[here] = child.origin
                 continue
             if nested := _nested(chosen, key):
                 rest = [section for section in _nested(others, key) if section not in nested]
                 child = _with_default(self._section(child, here, nested, rest, switched), fields)
+            elif isinstance(child.value, list) and (nested := _items(fields)):
+                items = [
+                    self._section(item, f"{here}[{i}]", nested, (), None)
+                    for i, item in enumerate(child.value)
+                ]
+                child = replace(child, value=items)
             cleaned[key] = child
         return replace(entry, value=cleaned)
 
-    def _right_type(self, mapping: dict[str, Entry], path: str, classes: Sections) -> dict[str, Entry]:
-        """Return the mapping with a misspelled type put right and reported, so that its keys are checked."""
-        key, names = _type_key(mapping, classes), type_names(*classes)
-        value = mapping[key].value if key in mapping else None
-        near = closest(value, names) if isinstance(value, str) and value not in names else []
-        if len(near) != 1:
-            return mapping
-        self.problems.append(Problem(mapping[key].origin, f"{path}.type", not_a_choice(value, names)))
-        return {**mapping, key: replace(mapping[key], value=near[0])}
+    def _typed(self, entry: Entry, path: str, classes: Sections) -> tuple[Entry, Entry | None]:
+        """Return a mapping and its `type`, if that chooses among sections; a misspelled one is put right."""
+        mapping = entry.value
+        if len(classes) < 2 or not isinstance(mapping, dict):
+            return entry, None
+        similar = (key for key in mapping if not _fields(classes, key) and one_edit(key, "type"))
+        key = "type" if "type" in mapping else next(similar, "")
+        if key not in mapping:
+            return entry, None
+        tag, names = mapping[key], type_names(*classes)
+        near = closest(tag.value, names) if isinstance(tag.value, str) and tag.value not in names else []
+        if len(near) == 1:
+            self.problems.append(Problem(tag.origin, f"{path}.type", not_a_choice(tag.value, names)))
+            tag = replace(tag, value=near[0])
+        return replace(entry, value={**mapping, key: tag}), tag
 
     def _known(
         self, mapping: dict[str, Entry], path: str, chosen: Sections, others: Sections, switched: int | None
@@ -160,10 +194,6 @@ class KeyCheck:
         return known
 
 
-def _model_types(recipe: type[Recipe]) -> list[str]:
-    return type_names(*sections(recipe.model_fields["model"].annotation))
-
-
 def _fields(classes: Sections, key: str) -> list[FieldInfo]:
     return [section.model_fields[key] for section in classes if key in section.model_fields]
 
@@ -172,17 +202,18 @@ def _nested(classes: Sections, key: str) -> list[type[Section]]:
     return [section for field in _fields(classes, key) for section in sections(field.annotation)]
 
 
-def _allows_null(field: FieldInfo) -> bool:
-    return any(member in (NoneType, None, Any) for member in members(field.annotation))
+def _items(fields: Sequence[FieldInfo]) -> list[type[Section]]:
+    """Return the sections that the items of a list may be."""
+    lists = [each for field in fields for each in members(field.annotation) if get_origin(each) is list]
+    return [section for each in lists for section in sections(get_args(each)[0])]
 
 
-def _with_default(entry: Entry, fields: list[FieldInfo]) -> Entry:
+def _with_default(entry: Entry, fields: Sequence[FieldInfo]) -> Entry:
     """Return a section completed from the schema's default for it, where that is of this section's own."""
     default = fields[0].default
     if not isinstance(default, Section) or not isinstance(entry.value, dict):
         return entry
-    values = default.model_dump(mode="json")
-    whole = {key: entry_from(value, entry.origin, key, []) for key, value in values.items()}
+    whole = {key: Entry(value, entry.origin) for key, value in default.model_dump(mode="json").items()}
     return replace(entry, value=whole | entry.value)
 
 
@@ -192,36 +223,26 @@ def _latest(entry: Entry) -> int:
     return max([entry.origin.layer, *map(_latest, children)])
 
 
-def _type_key(mapping: dict[str, Entry], classes: Sections) -> str:
-    """Return the key that chooses among several sections: `type`, also misspelled; '' when there is none."""
-    if len(classes) < 2 or "type" in mapping:
-        return "type" if len(classes) > 1 else ""
-    return next((key for key in mapping if not _fields(classes, key) and one_edit(key, "type")), "")
-
-
 def _explain(key: str, path: str, chosen: Sections, others: Sections) -> tuple[list[str], str]:
     """Return the keys that an unknown one may stand for, and what to say about it."""
     if TrainerExtra in chosen and key in OWNED:
         return [], f"not to be set here: {OWNED[key]}"
     having = [section for section in others if key in section.model_fields]
     owners, mine = type_names(*having), type_names(*chosen)
-    if having and (not owners or set(owners) & set(mine)):
-        return [], "not a key with this model.type; with another it is"
-    if owners and mine:
+    if owners and mine and not set(owners) & set(mine):
         types, own = (join_words([repr(name) for name in names]) for names in (owners, mine))
         return [], f"a key of type {types}, not of {own}"
+    if having:
+        return [], "not a key with this model.type; with another it is"
     names = list(dict.fromkeys(name for section in chosen for name in section.model_fields))
     near = closest(key, names)
-    if not (near and one_edit(key, near[0])) and (elsewhere := _elsewhere(key, chosen)):
-        return [], f"unknown key here{did_you_mean(elsewhere)}"
+    if not (near and one_edit(key, near[0])):
+        if Trainer in chosen and key in OWNED:
+            elsewhere = [word for word in OWNED[key].split() if word.startswith("trainer.")]
+        else:
+            elsewhere = key_paths(any_recipe()).get(key, [])
+        if 0 < len(elsewhere) <= 2:
+            return [], f"unknown key here{did_you_mean(elsewhere)}"
     if near:
         return near, f"unknown key{did_you_mean(near)}"
     return [], f"unknown key; {path or 'the recipe'} has {join_words(names, 'and')}"
-
-
-def _elsewhere(key: str, chosen: Sections) -> list[str]:
-    """Return the paths of the key in other sections, or of what the Trainer calls by this name."""
-    if Trainer in chosen and key in OWNED:
-        return [word for word in OWNED[key].split() if word.startswith("trainer.")]
-    paths = key_paths(any_recipe()).get(key, [])
-    return paths if len(paths) <= 2 else []

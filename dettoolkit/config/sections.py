@@ -1,10 +1,15 @@
-"""Sections of a recipe that every task has. Torch-free, as all of this package."""
+"""Sections of a recipe that every task has, and the bounds of its values. Torch-free, as all of this package.
+
+Every number, list and text of the schema has a bound at both ends (`tests/test_recipe_bounds.py` keeps this).
+Beyond them nothing is trained: memory runs out, a value is 0 or infinite in float32, or the run never ends.
+"""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -14,78 +19,94 @@ from pydantic import (
     model_validator,
 )
 
-from dettoolkit.config.bounds import (
-    Count,
-    CountOrZero,
-    DeviceCount,
-    DeviceList,
-    Duration,
-    Epsilon,
-    Fraction,
-    FractionBelow1,
-    Seed,
-    SizeHW,
-    Std,
-    Text,
-    Weight,
-)
+NO_NUL = r"^[^\x00]*$"
+DURATION = r"^[0-9]{1,4}:[0-9]{2}:[0-9]{2}:[0-9]{2}$"
+PATTERNS = {  # in words
+    NO_NUL: "text without the character U+0000",
+    DURATION: "days:hours:minutes:seconds such as 00:12:00:00",
+}
+
+
+def _zero_or_more(value: float) -> float:
+    """Refuse what float32 could not tell from 0."""
+    if 0 < value < 1e-3:
+        raise ValueError(f"must be 0 or at least 0.001, got {value:g}")
+    return value
+
+
+def rising(value: tuple[float, float]) -> tuple[float, float]:
+    """Refuse a range whose minimum is above its maximum."""
+    if value[0] > value[1]:
+        raise ValueError(f"{list(value)} must be [min, max]: swap them")
+    return value
+
+
+def _some_time(value: str) -> str:
+    """Refuse a duration of nothing, which Lightning takes as a run without a step."""
+    if not value.strip("0:"):
+        raise ValueError(f"must be above 0, got {value}: set the time that the run may take, or null")
+    return value
+
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+PositiveFraction = Annotated[float, Field(ge=1e-3, le=1)]
+FractionBelow1 = Annotated[float, Field(ge=0, lt=1)]
+ZeroOrMore = Annotated[float, Field(ge=0, le=100), AfterValidator(_zero_or_more)]
+Weight = Annotated[float, Field(ge=1e-6, le=1e6)]
+Epsilon = Annotated[float, Field(ge=1e-12, le=1)]
+InitStd = Annotated[float, Field(ge=1e-6, le=10)]
+Count = Annotated[PositiveInt, Field(le=10**9)]
+CountOrZero = Annotated[int, Field(ge=0, le=10**9)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # numpy's, and so Lightning's
+Side = Annotated[int, Field(ge=32, le=8192)]
+SizeHW = Annotated[tuple[Side, Side], Field(strict=False)]
+Text = Annotated[str, Field(min_length=1, max_length=4096, pattern=NO_NUL)]
+Std = Annotated[float, Field(ge=1e-3, le=1000)]
+DeviceCount = Annotated[PositiveInt, Field(le=64)]
+DeviceList = Annotated[list[Annotated[int, Field(ge=0, le=63)]], Field(min_length=1, max_length=64)]
+Duration = Annotated[str, Field(pattern=DURATION), AfterValidator(_some_time)]
 
 
 class Section(BaseModel):
     """A mapping of the recipe: unknown keys and wrong types are errors."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+V3 = Literal["mobilenet_v3_large", "mobilenet_v3_small"]
+Minimalistic = Literal["mobilenet_v3_large_minimalistic", "mobilenet_v3_small_minimalistic"]
 
 
 class Backbone(Section):
     """The feature extractor."""
 
-    type: Literal[
-        "mobilenet_v3_large",
-        "mobilenet_v3_small",
-        "mobilenet_v3_large_minimalistic",
-        "mobilenet_v3_small_minimalistic",
-        "mobilenet_v2",
-        "mobilenet_v1",
-        "mnasnet_a1",
-        "mnasnet_b1",
-    ] = Field(description="Network, by its table; mnasnet_b1 is torchvision's mnasnet.")
+    type: Literal[V3, Minimalistic, "mobilenet_v2", "mobilenet_v1", "mnasnet_a1", "mnasnet_b1"]
+    """Network, by its table; mnasnet_b1 is torchvision's mnasnet."""
     width: float = Field(1.0, gt=0, le=4, description="Width multiplier of every channel count.")
-    tail: Literal["full", "reduced", "reduced_c4"] = Field(
-        "full",
-        description="Channels of the last blocks. reduced: the outputs of the C4-C5 blocks and C5 are halved "
-        "(the paper's dagger, for detection). reduced_c4: the expansion of the C4 block too (RF2, for "
-        "segmentation).",
-    )
-    last_conv: Literal["keep", "scale", "none"] = Field(
-        "keep",
-        description="What a width below 1 does to the last 1x1 convolution of MobileNetV2 and MnasNet. keep: "
-        "nothing, as in classification. scale: it shrinks too, as in TensorFlow's detectors. none: there is "
-        "none, at any width, as in DeepLab.",
-    )
-    rounding: Literal["torchvision", "tensorflow"] = Field(
-        "torchvision",
-        description="How MobileNetV3's channels are rounded at widths other than 1. tensorflow gives the "
-        "paper's sizes, torchvision fits torchvision's weights.",
-    )
+    tail: Literal["full", "reduced", "reduced_c4"] = "full"
+    """Channels of the last blocks. reduced: the outputs of the C4-C5 blocks and C5 are halved (the paper's
+    dagger, for detection). reduced_c4: the expansion of the C4 block too (RF2, for segmentation)."""
+    last_conv: Literal["keep", "scale", "none"] = "keep"
+    """What a width below 1 does to the last 1x1 convolution of MobileNetV2 and MnasNet. keep: nothing, as in
+    classification. scale: it shrinks too, as in TensorFlow's detectors. none: there is none, at any width, as
+    in DeepLab."""
+    rounding: Literal["torchvision", "tensorflow"] = "torchvision"
+    """How MobileNetV3's channels are rounded at widths other than 1. tensorflow gives the paper's sizes,
+    torchvision fits torchvision's weights."""
     output_stride: Literal[16, 32] = Field(32, description="Stride of C5; 16 dilates the last blocks.")
-    dilate_c4: bool = Field(
-        False,
-        description="With output_stride 16, dilate the C4 block's depthwise convolution too, as torchvision "
-        "does; TensorFlow dilates only the blocks after it.",
-    )
-    padding: Literal["symmetric", "same"] = Field(
-        "symmetric",
-        description="How convolutions that halve the size are padded, heads' included. same: more right and "
-        "below, as TensorFlow does; for weights trained there.",
-    )
+    dilate_c4: bool = False
+    """With output_stride 16, dilate the C4 block's depthwise convolution too, as torchvision does; TensorFlow
+    dilates only the blocks after it."""
+    padding: Literal["symmetric", "same"] = "symmetric"
+    """How convolutions that halve the size are padded, heads' included. same: more right and below, as
+    TensorFlow does; for weights trained there."""
     norm_eps: Epsilon = Field(0.001, description="Epsilon of batch normalization.")
     norm_momentum: Fraction = Field(0.01, description="Momentum of batch normalization, PyTorch's sense.")
-    weights: Text | None = Field(
-        None,
-        description="Pretrained weights of the backbone: a file, or 'torchvision:IMAGENET1K_V1' and the "
-        "like, fetched by torchvision. null starts from random weights.",
-    )
+    weights: Text | None = None
+    """Pretrained weights of the backbone: a file, or 'torchvision:IMAGENET1K_V1' and the like, fetched by
+    torchvision. null starts from random weights."""
 
 
 class Model(Section):
@@ -93,7 +114,10 @@ class Model(Section):
 
     type: str
     backbone: Backbone
-    weights: Text | None
+    weights: Text | None = None
+    """Weights of the whole model to start from: a checkpoint, a .pth file, or torchvision's, such as
+    'torchvision:COCO_V1' of SSDLite, 'torchvision:COCO_WITH_VOC_LABELS_V1' of Lite R-ASPP and
+    'torchvision:DEFAULT' of a classifier. Class layers of another size are replaced, with a message."""
 
     @model_validator(mode="after")
     def _one_source_of_weights(self) -> Self:
@@ -126,73 +150,60 @@ class Data(Section):
     type: str
     root: Text = Field(description="Folder of the data set.")
     scenes: Scenes = Field(default_factory=Scenes)  # type: ignore[arg-type]
-    mean: Annotated[tuple[Fraction, Fraction, Fraction], Field(strict=False)] = Field(
-        (0.5, 0.5, 0.5), description="Subtracted from RGB in [0, 1]."
-    )
-    std: Annotated[tuple[Std, Std, Std], Field(strict=False)] = Field(
-        (0.5, 0.5, 0.5), description="Divides RGB in [0, 1] after the mean."
-    )
-    on_bad_image: Literal["error", "skip"] = Field(
-        "error", description="What an unreadable image does: stop, or be skipped, counted and listed."
-    )
-    max_bad_images: CountOrZero = Field(
-        100, description="With on_bad_image skip: more unreadable images than this stop the run."
-    )
-    max_megapixels: float = Field(
-        100.0,
-        gt=0,
-        le=1000,
-        description="Largest image that is read. A larger one is unreadable; its header says so before it is "
-        "decoded. 100 megapixels are 0.3 GB as RGB, and up to 1 GB on the way there.",
-    )
-    batch_size: int = Field(
-        32, ge=2, le=16_384, description="Images per device and step; batch normalization needs two."
-    )
+    mean: Annotated[tuple[Fraction, Fraction, Fraction], Field(strict=False)] = (0.5, 0.5, 0.5)
+    """Subtracted from RGB in [0, 1]."""
+    std: Annotated[tuple[Std, Std, Std], Field(strict=False)] = (0.5, 0.5, 0.5)
+    """Divides RGB in [0, 1] after the mean."""
+    on_bad_image: Literal["error", "skip"] = "error"
+    """What an unreadable image does: stop, or be skipped, counted and listed."""
+    max_bad_images: CountOrZero = 100
+    """With on_bad_image skip: more unreadable images than this stop the run."""
+    max_megapixels: float = Field(100.0, gt=0, le=1000)
+    """Largest image that is read. A larger one is unreadable; its header says so before it is decoded. 100
+    megapixels are 0.3 GB as RGB, and up to 1 GB on the way there."""
+    batch_size: int = Field(32, ge=2, le=16_384, description="Images per device and step, two or more.")
     workers: int = Field(4, ge=0, le=64, description="Loader processes per device.")
     train: Split
     val: Split
 
 
+class Evaluation(Section):
+    """What is shown after training and evaluation."""
+
+    figures: int = Field(16, ge=0, le=1000, description="Images in the figures.")
+
+
 class Schedule(Section):
     """The learning rate over the steps of a run."""
 
-    type: Literal["cosine", "poly", "exponential", "constant"] = Field(
-        "cosine", description="Shape after the warm-up."
-    )
+    type: Literal["cosine", "poly", "exponential", "constant"] = "cosine"
+    """Shape after the warm-up."""
     power: float = Field(0.9, gt=0, le=100, description="Exponent of poly: (1 - progress) ** power.")
     decay: FractionBelow1 = Field(0.01, description="Fraction that exponential takes off every decay_epochs.")
     decay_epochs: float = Field(3.0, ge=1e-3, le=1e6, description="Epochs between two such cuts.")
     staircase: bool = Field(True, description="Exponential falls in stairs; false: a little with each step.")
     warmup_steps: CountOrZero = Field(0, description="Steps of linear warm-up.")
     warmup_factor: Fraction = Field(1 / 3, description="First step's fraction of the full learning rate.")
-    final_factor: Fraction = Field(
-        0.0, description="Last step's fraction of the full learning rate; of exponential, the minimum."
-    )
+    final_factor: Fraction = 0.0
+    """Last step's fraction of the full learning rate; of exponential, the minimum."""
 
 
 class Optim(Section):
     """The optimizer and its schedule."""
 
-    type: Literal["sgd", "adamw", "rmsprop", "rmsprop_tf"] = Field(
-        "sgd",
-        description="Optimizer. rmsprop_tf: as TensorFlow's, with eps inside the root, mean squares that "
-        "start at one, and the learning rate inside the momentum.",
-    )
+    type: Literal["sgd", "adamw", "rmsprop", "rmsprop_tf"] = "sgd"
+    """Optimizer. rmsprop_tf: as TensorFlow's, with eps inside the root, mean squares that start at one, and
+    the learning rate inside the momentum."""
     lr: float = Field(gt=0, le=1000, description="Learning rate for lr_batch_size images per step.")
-    lr_batch_size: Count | None = Field(
-        None,
-        description="Images per step that lr is meant for; the rate is scaled linearly to the run's own "
-        "number (batch_size x devices x nodes x accumulate). null takes lr as it is.",
-    )
+    lr_batch_size: Count | None = None
+    """Images per step that lr is meant for; the rate is scaled linearly to the run's own number (batch_size x
+    devices x nodes x accumulate). null takes lr as it is."""
     momentum: FractionBelow1 = Field(0.9, description="Momentum of SGD and RMSProp (first beta of AdamW).")
     smoothing: FractionBelow1 = Field(0.9, description="Decay of RMSProp's mean of squared gradients.")
-    eps: Epsilon = Field(
-        1e-3, description="RMSProp adds it to the root, or below the root where it is TensorFlow's."
-    )
+    eps: Epsilon = Field(1e-3, description="RMSProp adds it to the root; TensorFlow's, inside the root.")
     weight_decay: float = Field(0.0, ge=0, le=10, description="Weight decay.")
-    decay_on: Literal["kernels", "all"] = Field(
-        "kernels", description="kernels: convolution kernels only, as TensorFlow. all: every parameter."
-    )
+    decay_on: Literal["kernels", "all"] = "kernels"
+    """kernels: convolution kernels only, as TensorFlow. all: every parameter."""
     schedule: Schedule = Field(default_factory=Schedule)  # type: ignore[arg-type]
 
 
@@ -200,9 +211,8 @@ class EMA(Section):
     """Exponential moving average of the weights, used for validation and in checkpoints."""
 
     decay: float = Field(0.9998, gt=0, lt=1, description="Decay per step.")
-    warmup_steps: CountOrZero = Field(
-        2000, description="The decay rises to its value over about this many steps, so short runs profit."
-    )
+    warmup_steps: CountOrZero = 2000
+    """The decay rises to its value over about this many steps, so short runs profit."""
 
 
 class EarlyStopping(Section):
@@ -223,25 +233,17 @@ class Loggers(Section):
 class TrainerExtra(Section):
     """Arguments of Lightning's Trainer that it gets as they are; null leaves one to Lightning."""
 
-    max_time: Duration | None = Field(
-        None, description="Stop after this time, as days:hours:minutes:seconds."
-    )
-    limit_train_batches: Count | Annotated[float, Field(gt=0, le=1)] | None = Field(
-        None, description="Batches of an epoch, or their fraction; 1 is one batch, 1.0 all."
-    )
-    gradient_clip_algorithm: Literal["norm", "value"] | None = Field(
-        None, description="What trainer.gradient_clip limits: the gradient's norm, or each of its values."
-    )
-    deterministic: bool | Literal["warn"] | None = Field(
-        None, description="Allow PyTorch's deterministic algorithms only; warn: warn where there is none."
-    )
+    max_time: Duration | None = Field(None, description="Stop after days:hours:minutes:seconds.")
+    limit_train_batches: Count | Annotated[float, Field(gt=0, le=1)] | None = None
+    """Batches of an epoch, or their fraction; 1 is one batch, 1.0 all."""
+    gradient_clip_algorithm: Literal["norm", "value"] | None = None
+    """What trainer.gradient_clip limits: the gradient's norm, or each of its values."""
+    deterministic: bool | Literal["warn"] | None = None
+    """Allow PyTorch's deterministic algorithms only; warn: warn where there is none."""
     benchmark: bool | None = Field(None, description="Let cuDNN look for the fastest convolutions.")
-    inference_mode: bool | None = Field(
-        None, description="Validate in inference mode, else without gradients."
-    )
-    profiler: Literal["simple", "advanced", "pytorch"] | None = Field(
-        None, description="Measure the parts of a run."
-    )
+    inference_mode: bool | None = Field(None, description="Validate in inference mode or with no_grad.")
+    profiler: Literal["simple", "advanced", "pytorch"] | None = None
+    """Measure the parts of a run."""
     detect_anomaly: bool | None = Field(None, description="Look for the operation that made a NaN; slow.")
     enable_autolog_hparams: bool | None = Field(None, description="Log hyperparameters at the start.")
     enable_progress_bar: bool | None = Field(None, description="Show the progress bar.")
@@ -256,16 +258,12 @@ class Trainer(Section):
 
     max_epochs: Count | None = Field(None, description="Length in epochs.")
     max_steps: Count | None = Field(None, description="Length in optimizer steps.")
-    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = Field(
-        "auto", description="Lightning's accelerator."
-    )
-    devices: DeviceCount | Literal["auto"] | DeviceList = Field(
-        "auto", description="Devices per node: how many, or the numbers of GPUs."
-    )
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = Field("auto", description="Where it trains.")
+    devices: DeviceCount | Literal["auto"] | DeviceList = "auto"
+    """Devices per node: how many, or the numbers of GPUs."""
     num_nodes: PositiveInt = Field(1, le=4096, description="Machines.")
-    strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true"] = Field(
-        "auto", description="Lightning's strategy. auto: ddp where there is more than one process."
-    )
+    strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true"] = "auto"
+    """Lightning's strategy. auto: ddp where there is more than one process."""
     sync_batchnorm: bool = Field(False, description="Batch statistics over all processes.")
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = Field("32-true", description="Arithmetic.")
     accumulate: PositiveInt = Field(1, le=100_000, description="Batches per optimizer step.")
@@ -274,24 +272,19 @@ class Trainer(Section):
     compile: bool = Field(False, description="torch.compile the network.")
     seed: Seed = Field(0, description="Seed of weights, sample order and augmentation.")
     val_every_epochs: Count = Field(1, description="Epochs between validations.")
-    checkpoint_every_steps: Count | None = Field(
-        None, description="Also save last.ckpt every so many steps; null saves it at each epoch's end."
-    )
+    checkpoint_every_steps: Count | None = None
+    """Also save last.ckpt every so many steps; null saves it at each epoch's end."""
     log_every_steps: Count = Field(50, description="Steps between lines of metrics.csv.")
     early_stopping: EarlyStopping | None = Field(None, description="null trains to the end.")
     ema: EMA | None = Field(None, description="null trains without an average.")
     loggers: Loggers = Field(default_factory=Loggers)  # type: ignore[arg-type]
     out: Text = Field("runs", description="Folder of the runs; each gets <out>/<recipe>/<time>.")
-    extra: TrainerExtra = Field(
-        default_factory=TrainerExtra,  # type: ignore[arg-type]
-        description="More arguments of Lightning's Trainer.",
-    )
+    extra: TrainerExtra = Field(default_factory=TrainerExtra)  # type: ignore[arg-type]
+    """More arguments of Lightning's Trainer."""
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
         if (self.max_epochs is None) == (self.max_steps is None):
-            raise ValueError(
-                "set exactly one of max_epochs and max_steps (an override such as "
-                "trainer.max_steps=null unsets the other)"
-            )
+            unset = "an override such as trainer.max_steps=null unsets the other"
+            raise ValueError(f"set exactly one of max_epochs and max_steps ({unset})")
         return self

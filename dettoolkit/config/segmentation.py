@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
-from dettoolkit.config.bounds import (
+from dettoolkit.config.sections import (
+    Data,
     Epsilon,
+    Evaluation,
     Fraction,
     InitStd,
+    Model,
     PositiveFraction,
+    Section,
     SizeHW,
+    Split,
     Text,
     Weight,
     ZeroOrMore,
+    rising,
 )
-from dettoolkit.config.sections import Data, Model, Section, Split
 
 Byte = Annotated[int, Field(ge=0, le=255)]
 LabelId = Annotated[int, Field(ge=0, le=65535)]
@@ -26,44 +31,34 @@ Scale = Annotated[float, Field(ge=0.05, le=8)]
 class SegmentationHead(Section):
     """What every segmentation head has."""
 
-    filters: PositiveInt = Field(
-        128, le=2048, description="Channels between C5 and the classes (F of Table 7)."
-    )
-    norm_eps: Epsilon | None = Field(
-        None, description="Epsilon of the head's batch normalization; null takes the backbone's."
-    )
-    norm_momentum: Fraction | None = Field(
-        None, description="Momentum of the head's batch normalization; null takes the backbone's."
-    )
-    init: Literal["truncated_normal", "normal"] = Field(
-        "truncated_normal", description="Distribution of the initial kernels of backbone and head."
-    )
+    filters: PositiveInt = Field(128, le=2048, description="Channels between C5 and classes (Table 7's F).")
+    norm_eps: Epsilon | None = None
+    """Epsilon of the head's batch normalization; null takes the backbone's."""
+    norm_momentum: Fraction | None = None
+    """Momentum of the head's batch normalization; null takes the backbone's."""
+    init: Literal["truncated_normal", "normal"] = "truncated_normal"
+    """Distribution of the initial kernels of backbone and head."""
     init_std: InitStd = Field(0.09, description="Standard deviation of the initial kernels.")
 
 
 class LRASPPHead(SegmentationHead):
     """The Lite R-ASPP head."""
 
-    pool: Literal["fixed", "global"] = Field(
-        "fixed",
-        description="What the gate averages over: fixed is the paper's 49x49 window (25x25 at output stride "
-        "32), global the whole image. Both have the same weights.",
-    )
+    pool: Literal["fixed", "global"] = "fixed"
+    """What the gate averages over: fixed is the paper's 49x49 window (25x25 at output stride 32), global the
+    whole image. Both have the same weights."""
     gate: Literal["hard_sigmoid", "sigmoid"] = Field("hard_sigmoid", description="The gate's activation.")
     gate_bias: bool = Field(True, description="Bias of the gate's convolution; torchvision has none.")
-    low: Literal["depthwise", "output"] = Field(
-        "depthwise",
-        description="Low-level feature at stride 8. depthwise: of the last block there (TensorFlow). output: "
-        "of the first block there (torchvision).",
-    )
+    low: Literal["depthwise", "output"] = "depthwise"
+    """Low-level feature at stride 8. depthwise: of the last block there (TensorFlow). output: of the first
+    block there (torchvision)."""
 
 
 class OHEM(Section):
     """Online hard example mining (arXiv 1604.03540), by pixels."""
 
-    threshold: PositiveFraction = Field(
-        0.7, description="Pixels whose true class has a lower probability count."
-    )
+    threshold: PositiveFraction = 0.7
+    """Pixels whose true class has a lower probability count."""
     min_kept: Fraction = Field(0.0625, description="At least this fraction of the labeled pixels counts.")
 
 
@@ -71,9 +66,8 @@ class CrossEntropy(Section):
     """Cross-entropy over the labeled pixels."""
 
     type: Literal["cross_entropy"] = Field("cross_entropy", description="Loss.")
-    class_weights: Annotated[dict[str, Weight], Field(max_length=255)] | None = Field(
-        None, description="Weight of classes, by name; those not named weigh 1. null: all weigh 1."
-    )
+    class_weights: Annotated[dict[str, Weight], Field(max_length=255)] | None = None
+    """Weight of classes, by name; those not named weigh 1. null: all weigh 1."""
     ohem: OHEM | None = Field(None, description="Train on the hardest pixels only; null: on all.")
 
 
@@ -81,17 +75,9 @@ class SegmentationModel(Model):
     """What every segmentation model has."""
 
     type: Literal["lraspp", "raspp"]
-    align_corners: bool = Field(
-        False,
-        description="How features are resized: true is TensorFlow's way, made for sizes of 8n + 1 pixels.",
-    )
+    align_corners: bool = False
+    """How features are resized: true is TensorFlow's way, made for sizes of 8n + 1 pixels."""
     loss: CrossEntropy = Field(default_factory=CrossEntropy)  # type: ignore[arg-type]
-    weights: Text | None = Field(
-        None,
-        description="Weights of the whole model to start from: a checkpoint or .pth file, or "
-        "'torchvision:COCO_WITH_VOC_LABELS_V1'. Class convolutions of another size are replaced, "
-        "with a message.",
-    )
 
 
 class LRASPPModel(SegmentationModel):
@@ -118,68 +104,46 @@ class LabelClass(Section):
     """A class of one's own: what it is called, and which values of the label files mean it."""
 
     name: Text = Field(description="Name of the class.")
-    ids: Annotated[list[LabelId], Field(min_length=1, max_length=65536)] = Field(
-        description="Values in the label files; the first is written into predictions."
-    )
-    color: Annotated[tuple[Byte, Byte, Byte], Field(strict=False)] | None = Field(
-        None, description="Red, green, blue in figures; null chooses one."
-    )
+    ids: Annotated[list[LabelId], Field(min_length=1, max_length=65536)]
+    """Values in the label files; the first is written into predictions."""
+    color: Annotated[tuple[Byte, Byte, Byte], Field(strict=False)] | None = None
+    """Red, green, blue in figures; null chooses one."""
 
 
 class SegmentationAugment(Section):
     """Random changes of training images; each image is then cropped to data.crop_hw."""
 
-    scale: Annotated[tuple[Scale, Scale], Field(strict=False)] = Field(
-        (0.5, 2.0), description="Minimum and maximum factor of the size."
-    )
+    scale: Annotated[tuple[Scale, Scale], Field(strict=False), AfterValidator(rising)] = (0.5, 2.0)
+    """Minimum and maximum factor of the size."""
     scale_step: ZeroOrMore = Field(0.25, description="Factors are this far apart; 0 takes any between.")
-    max_class_fraction: PositiveFraction = Field(
-        0.75, description="A crop of which one class has a larger fraction is drawn again, up to ten times."
-    )
+    max_class_fraction: PositiveFraction = 0.75
+    """A crop of which one class has a larger fraction is drawn again, up to ten times."""
     flip: bool = Field(True, description="Mirror half of the images.")
     color: bool = Field(False, description="Change brightness, contrast, saturation and hue.")
-
-    @model_validator(mode="after")
-    def _scale_rises(self) -> Self:
-        if self.scale[0] > self.scale[1]:
-            raise ValueError(f"scale {list(self.scale)} must be [min, max]: swap them")
-        return self
 
 
 class SegmentationData(Data):
     """Images and label maps."""
 
-    type: Literal["cityscapes", "folders", "scenes"] = Field(
-        description="cityscapes: the folder as it is downloaded. folders: any two folders of images and "
-        "index PNGs, with data.classes. scenes: street scenes, generated at data.root when not there."
-    )
+    type: Literal["cityscapes", "folders", "scenes"]
+    """cityscapes: the folder as it is downloaded. folders: any two folders of images and index PNGs, with
+    data.classes. scenes: street scenes, generated at data.root when not there."""
     train: SegmentationSplit = SegmentationSplit(images="leftImg8bit/train", labels="gtFine/train")
     val: SegmentationSplit = SegmentationSplit(images="leftImg8bit/val", labels="gtFine/val")
-    extra: list[SegmentationSplit] = Field(
-        default_factory=list,
-        max_length=100,
-        description="More to train on, such as {images: leftImg8bit/train_extra, "
-        "labels: gtCoarse/train_extra}.",
-    )
-    classes: Annotated[list[LabelClass], Field(min_length=1, max_length=255)] | None = Field(
-        None, description="The classes in order; null takes Cityscapes' 19."
-    )
-    ignore: Annotated[list[LabelId], Field(max_length=65536)] | None = Field(
-        None,
-        description="Values of the label files that no class owns: neither trained nor scored. With "
-        "Cityscapes' classes they are added to its own such labels; with classes of your own null means 255.",
-    )
+    extra: list[SegmentationSplit] = Field(default_factory=list, max_length=100)
+    """More to train on, such as {images: leftImg8bit/train_extra, labels: gtCoarse/train_extra}."""
+    classes: Annotated[list[LabelClass], Field(min_length=1, max_length=254)] | None = None
+    """The classes in order; null takes Cityscapes' 19."""
+    ignore: Annotated[list[LabelId], Field(max_length=65536)] | None = None
+    """Values of the label files that no class owns: neither trained nor scored. With Cityscapes' classes they
+    are added to its own such labels; with classes of your own null means 255."""
     crop_hw: SizeHW = Field((769, 769), description="Height and width of training crops.")
-    eval_hw: SizeHW | None = Field(
-        None, description="Size that images are resized to for validation; null keeps their own."
-    )
-    eval_batch_size: PositiveInt = Field(
-        1, le=16_384, description="Images per device in validation; more than one need a common size."
-    )
-    augment: SegmentationAugment | None = Field(
-        default_factory=SegmentationAugment,  # type: ignore[arg-type]
-        description="null: the middle of each image.",
-    )
+    eval_hw: SizeHW | None = None
+    """Size that images are resized to for validation; null keeps their own."""
+    eval_batch_size: PositiveInt = Field(1, le=16_384)
+    """Images per device in validation; more than one need a common size."""
+    augment: SegmentationAugment | None = Field(default_factory=SegmentationAugment)  # type: ignore[arg-type]
+    """null: the middle of each image."""
 
     @model_validator(mode="after")
     def _each_id_has_one_meaning(self) -> Self:
@@ -189,10 +153,8 @@ class SegmentationData(Data):
                 if value in owners:
                     raise ValueError(f"classes gives the id {value} to {owners[value]} and to {each.name}")
                 owners[value] = each.name
-        if both := sorted(owners.keys() & set(self.ignore or [])):
-            raise ValueError(
-                f"the id {both[0]} is {owners[both[0]]} in classes and also in ignore: remove one"
-            )
+        for value in sorted(owners.keys() & set(self.ignore or [])):
+            raise ValueError(f"the id {value} is {owners[value]} in classes and also in ignore: remove one")
         if len({each.name for each in self.classes or []}) < len(self.classes or []):
             raise ValueError("two classes have the same name; one class may have several ids")
         return self
@@ -207,19 +169,16 @@ class SegmentationData(Data):
         return self
 
 
-class SegmentationEvaluation(Section):
+class SegmentationEvaluation(Evaluation):
     """What is scored and shown."""
 
-    mode: Literal["whole", "slide"] = Field(
-        "whole", description="slide: overlapping windows, for images larger than memory."
-    )
+    mode: Literal["whole", "slide"] = "whole"
+    """slide: overlapping windows, for images larger than memory."""
     window_hw: SizeHW = Field((769, 769), description="Height and width of a sliding window.")
     stride_hw: SizeHW = Field((513, 513), description="Steps between windows, at most their size.")
-    scales: Annotated[list[Scale], Field(min_length=1, max_length=16)] = Field(
-        [1.0], description="Factors of the image's size; the answers are averaged."
-    )
+    scales: Annotated[list[Scale], Field(min_length=1, max_length=16)] = Field([1.0])
+    """Factors of the image's size; the answers are averaged."""
     flip: bool = Field(False, description="Average with the mirrored image's answer.")
-    figures: int = Field(16, ge=0, le=1000, description="Images in the figures.")
 
     @model_validator(mode="after")
     def _windows_meet(self) -> Self:

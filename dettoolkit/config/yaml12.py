@@ -1,9 +1,7 @@
 """YAML 1.2's core schema, read into values that know their line and written from plain values.
 
-ruamel.yaml's composer reads the text into nodes; the values are made here. Its round-trip loader cannot make
-them: it takes 1_000 for a number and 2020-01-01 for a date, stops at the first duplicate key without the line
-of the other, applies merge keys, constructs sets and dates from tags, and forgets how a key such as 0x10 or
-null was written.
+ruamel.yaml's composer reads the text into nodes; the values are made here. Its own loaders take 1_000 for a
+number and 2020-01-01 for a date, stop at the first duplicate key, apply merge keys and construct from tags.
 """
 
 from __future__ import annotations
@@ -21,8 +19,7 @@ from ruamel.yaml.reader import ReaderError
 from ruamel.yaml.resolver import VersionedResolver
 from ruamel.yaml.tag import Tag
 
-from dettoolkit.config.entries import Entry, Scalar, below
-from dettoolkit.config.errors import Origin, Problem, refusal
+from dettoolkit.config.errors import Entry, Origin, Problem, Scalar, below, refusal
 
 # https://yaml.org/spec/1.2.2/#103-core-schema
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")

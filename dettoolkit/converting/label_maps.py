@@ -22,8 +22,7 @@ from dettoolkit.converting.labelme import AREAS, Shape, read_documents
 from dettoolkit.converting.split import assign
 from dettoolkit.datasets.data_report import BadImageError
 from dettoolkit.datasets.images import ENDINGS, encode_image, read_image
-from dettoolkit.datasets.regular_files import read_lines
-from dettoolkit.datasets.walk import Walk
+from dettoolkit.datasets.regular_files import Walk, read_lines
 
 VOID = 255
 BACKGROUND = "background"

@@ -10,8 +10,7 @@ from typing import Any
 import msgspec
 
 from dettoolkit.converting.collection import Box, Collection, Lost, Picture, annotated_size
-from dettoolkit.datasets.regular_files import open_regular
-from dettoolkit.datasets.walk import Walk
+from dettoolkit.datasets.regular_files import Walk, open_regular
 
 MAX_BYTES = 512 << 20  # of a JSON file, which may hold its image
 AREAS = ("rectangle", "polygon", "circle")

@@ -12,8 +12,7 @@ from ruamel.yaml.error import YAMLError
 
 from dettoolkit.converting.collection import Box, Collection, Hw, Lost, Picture, annotated_size
 from dettoolkit.datasets.images import ENDINGS
-from dettoolkit.datasets.regular_files import open_regular
-from dettoolkit.datasets.walk import Walk
+from dettoolkit.datasets.regular_files import Walk, open_regular
 from dettoolkit.wording import listing
 
 SPLITS = ("train", "val", "test")

@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Sequence
-from importlib.resources import as_file, files
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -21,37 +21,27 @@ from dettoolkit.manifest import Manifest
 from dettoolkit.tasks import spec_for
 from dettoolkit.training.run_folder import check_free
 
+FILES = files("dettoolkit.demo")
 LARGEST_SIDE = 2048
 """Pixels of an image's longer side; the page scales larger ones down before the model sees them."""
-SAMPLE_QUALITY = 92
 
 
 def build_demo(
-    model: Path,
-    out: Path,
-    *,
-    samples: Sequence[Path],
-    runtime: Path | None,
-    title: str | None,
-) -> Manifest:
+    model: Path, out: Path, *, samples: Sequence[Path], runtime: Path | None, title: str | None
+) -> None:
     """Write a demo's folder, whole or not at all.
 
     Args:
-        model: an ONNX file of ours that takes one uint8 image of any size and gives final outputs; its
-            manifest says so, and names the classes.
+        model: an ONNX file of ours that takes one uint8 image of any size and gives final outputs.
         out: the folder; it must not exist, or be empty.
         samples: image files to offer; they are turned upright, scaled down to LARGEST_SIDE and written
             without what cameras store beside the pixels (place, owner).
         runtime: where ONNX Runtime Web is; see `ort_web.read_files`.
         title: the page's heading; None takes one by the task.
 
-    Returns:
-        The model's manifest.
-
     Raises:
         FileExistsError: `out` is not empty; nothing was done.
         ValueError: the page cannot run the model, or a sample cannot be read.
-        RuntimeFilesError: ONNX Runtime Web is not available.
     """
     check_free(out)
     manifest = read_manifest(model)
@@ -60,27 +50,23 @@ def build_demo(
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as holder:
         folder = Path(holder) / out.name  # inside, since the holder itself is for its owner's eyes only
-        folder.mkdir()
-        _copy_page(folder)
-        (folder / "ort").mkdir()
+        (folder / "ort").mkdir(parents=True)
+        for page_file in (FILES / "page").iterdir():
+            (folder / page_file.name).write_bytes(page_file.read_bytes())
         for name, data in files_of_runtime.items():
             (folder / "ort" / name).write_bytes(data)
-        (folder / "ort" / "LICENSE.txt").write_text(ort_web.LICENSE, encoding="utf-8")
+        # ONNX Runtime asks that its license stays with every copy; npm's package brings no file of it.
+        (folder / "ort/LICENSE.txt").write_bytes((FILES / "onnxruntime_license.txt").read_bytes())
         shutil.copyfile(model, folder / "model.onnx")
         offered = _write_samples(samples, folder / "samples")
         description = describe(manifest, folder, samples=offered, title=title)
         text = json.dumps(description, indent=1, ensure_ascii=False, allow_nan=False)
         (folder / "demo.json").write_text(text + "\n", encoding="utf-8")
         folder.replace(out)
-    return manifest
 
 
 def check_model(model: Path, manifest: Manifest) -> None:
-    """Refuse a model that the page cannot run.
-
-    Raises:
-        ValueError: not ONNX, or without pre- and post-processing inside.
-    """
+    """Refuse a model that the page cannot run."""
     facts = manifest.export
     if facts is None or facts.format != "onnx" or not (facts.preprocessing and facts.postprocessing):
         raise ValueError(
@@ -91,22 +77,13 @@ def check_model(model: Path, manifest: Manifest) -> None:
         raise ValueError(
             f"{model} takes {facts.batch} images at once, and the page has one: export with --batch 1"
         )
-    if not files("dettoolkit.demo").joinpath("page", _script(manifest)).is_file():
-        raise ValueError(f"{model}: the page has no {_script(manifest)}, which would show {manifest.task}")
-
-
-def _script(manifest: Manifest) -> str:
-    """Return the page's script for the model's task; see page/app.js."""
-    return f"{manifest.task}.js"
+    script = f"{manifest.task}.js"  # see page/app.js
+    if not (FILES / "page" / script).is_file():
+        raise ValueError(f"{model}: the page has no {script}, which would show {manifest.task}")
 
 
 def choose_samples(images: Path, count: int) -> list[Path]:
-    """Choose `count` images at most, spread evenly over a folder, a pattern or a file.
-
-    Raises:
-        FileNotFoundError: there is no such file or folder.
-        ValueError: a folder without images.
-    """
+    """Choose up to `count` images, spread evenly over a folder, a pattern or a file."""
     found = sources_of(images)
     paths = [images] if found is None else [Path(str(each)) for each in found]
     count = min(count, len(paths))
@@ -117,18 +94,18 @@ def describe(
     manifest: Manifest, folder: Path, *, samples: Sequence[dict[str, Any]], title: str | None
 ) -> dict[str, Any]:
     """Return what the page must know of its model, as plain data."""
-    spec = spec_for(manifest)
-    colors = spec.colors(manifest.section) or (None,) * len(manifest.class_names)
+    spec, size = spec_for(manifest), (folder / "model.onnx").stat().st_size
+    colors = manifest.section.colors or (None,) * len(manifest.class_names)
     return {
         "title": title or f"{spec.title} in your browser",
         "task": manifest.task,
-        "script": _script(manifest),
+        "script": f"{manifest.task}.js",
         "classes": [
             {"name": name, "color": list(class_color(label) if color is None else color)}
             for label, (name, color) in enumerate(zip(manifest.class_names, colors, strict=True))
         ],
         "largest_side": LARGEST_SIDE,
-        "model": {"file": "model.onnx", "bytes": (folder / "model.onnx").stat().st_size},
+        "model": {"file": "model.onnx", "bytes": size},
         "runtime": {
             backend: {
                 "module": f"ort/{module}",
@@ -138,7 +115,7 @@ def describe(
             for backend, (module, binary) in ort_web.BACKENDS.items()
         },
         "samples": list(samples),
-        "facts": _facts(manifest, (folder / "model.onnx").stat().st_size),
+        "facts": _facts(manifest, size),
         **spec.page(manifest.section),
     }
 
@@ -161,20 +138,13 @@ def _facts(manifest: Manifest, size: int) -> list[tuple[str, str]]:
     return facts
 
 
-def _copy_page(folder: Path) -> None:
-    with as_file(files("dettoolkit.demo") / "page") as page:
-        for path in sorted(page.iterdir()):
-            if path.is_file():
-                shutil.copyfile(path, folder / path.name)
-
-
 def _write_samples(paths: Sequence[Path], folder: Path) -> list[dict[str, Any]]:
     folder.mkdir()
     offered = []
     for number, path in enumerate(paths, start=1):
         image = Image.fromarray(read_upright(path))
         image.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
-        data = encode_image(image, format="jpeg", quality=SAMPLE_QUALITY, optimize=True)
+        data = encode_image(image, format="jpeg", quality=92, optimize=True)
         (folder / f"{number}.jpg").write_bytes(data)
         size = {"width": image.width, "height": image.height}
         offered.append({"file": f"samples/{number}.jpg", "name": f"Sample {number}", **size})

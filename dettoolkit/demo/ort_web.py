@@ -35,31 +35,6 @@ SHA256 = {
     "ort-wasm-simd-threaded.wasm": "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
 }
 
-# Of ONNX Runtime, which asks that it stays with every copy; npm's package brings no file of it.
-LICENSE = """\
-MIT License
-
-Copyright (c) Microsoft Corporation
-
-Permission is hereby granted, free of charge, to any person obtaining a copy
-of this software and associated documentation files (the "Software"), to deal
-in the Software without restriction, including without limitation the rights
-to use, copy, modify, merge, publish, distribute, sublicense, and/or sell
-copies of the Software, and to permit persons to whom the Software is
-furnished to do so, subject to the following conditions:
-
-The above copyright notice and this permission notice shall be included in all
-copies or substantial portions of the Software.
-
-THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
-IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
-FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
-AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
-LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
-OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
-SOFTWARE.
-"""
-
 
 class RuntimeFilesError(RuntimeError):
     """The runtime's files are not available, or are not those that this was tested with."""
@@ -68,16 +43,11 @@ class RuntimeFilesError(RuntimeError):
 def read_files(source: Path | None) -> Mapping[str, bytes]:
     """Return the runtime's files by name, checked.
 
-    Args:
-        source: the package's archive (.tgz), or a folder that holds it unpacked or installed; None has npm
-            fetch the archive once, into the user's cache.
-
-    Raises:
-        RuntimeFilesError: no npm, no connection, or other files than expected; the message says what to do.
-        FileNotFoundError: `source` does not exist.
+    The source is the package's archive (.tgz), or a folder that holds it unpacked or installed; None has npm
+    fetch the archive once, into the user's cache.
     """
     if source is None:
-        source = fetch(cache_folder())
+        source = fetch()
     elif not source.exists():
         raise FileNotFoundError(
             f"{source} does not exist: give the archive {PACKAGE}-{VERSION}.tgz, or the folder of the "
@@ -86,27 +56,18 @@ def read_files(source: Path | None) -> Mapping[str, bytes]:
     return _from_folder(source) if source.is_dir() else _from_archive(source)
 
 
-def cache_folder() -> Path:
-    """Return the folder where the archive is kept, by the XDG convention."""
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "dettoolkit"
-
-
-def fetch(cache: Path) -> Path:
-    """Have npm fetch the package's archive, unless it is in the folder `cache`; it is not checked yet.
-
-    Raises:
-        RuntimeFilesError: there is no npm, or it cannot.
-    """
+def fetch() -> Path:
+    """Have npm fetch the package's archive, unless it is in the user's cache; it is not checked yet."""
+    root = os.environ.get("XDG_CACHE_HOME")  # the XDG convention
+    cache = (Path(root) if root else Path.home() / ".cache") / "dettoolkit"
     archive = cache / f"{PACKAGE}-{VERSION}.tgz"
     if archive.is_file():
         return archive
-    npm = shutil.which("npm")
     remedy = (
         f"fetch {PACKAGE} {VERSION} where there is npm and a connection (npm pack {PACKAGE}@{VERSION}), and "
         "give the file with --ort-web"
     )
-    if npm is None:
+    if (npm := shutil.which("npm")) is None:
         raise RuntimeFilesError(
             f"the page needs {PACKAGE}, which npm fetches, and npm is not installed: install Node.js, or "
             + remedy
@@ -142,16 +103,11 @@ def _from_archive(archive: Path) -> Mapping[str, bytes]:
 
 
 def _from_folder(folder: Path) -> Mapping[str, bytes]:
-    for place in (
-        folder,
-        folder / "dist",
-        folder / "package/dist",
-        folder / "node_modules" / PACKAGE / "dist",
-    ):
-        if (place / next(iter(SHA256))).is_file():
-            break
-    else:
-        raise RuntimeFilesError(f"{folder} holds no unpacked {PACKAGE}: it has no {next(iter(SHA256))}")
+    first = next(iter(SHA256))
+    places = (folder / inner for inner in ("", "dist", "package/dist", f"node_modules/{PACKAGE}/dist"))
+    place = next((place for place in places if (place / first).is_file()), None)
+    if place is None:
+        raise RuntimeFilesError(f"{folder} holds no unpacked {PACKAGE}: it has no {first}")
     files = {}
     for name, digest in SHA256.items():
         if not (place / name).is_file():

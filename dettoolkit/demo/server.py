@@ -32,16 +32,11 @@ HEADERS = {
 
 # The system's own tables differ, and browsers refuse scripts of other types.
 TYPES = {
-    ".html": "text/html; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".mjs": "text/javascript; charset=utf-8",
-    ".json": "application/json",
-    ".wasm": "application/wasm",
-    ".svg": "image/svg+xml",
-    ".jpg": "image/jpeg",
-    "": "application/octet-stream",
-}
+    ".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8", ".mjs": "text/javascript; charset=utf-8",
+    ".json": "application/json", ".wasm": "application/wasm",
+    ".svg": "image/svg+xml", ".jpg": "image/jpeg", "": "application/octet-stream",
+}  # fmt: skip
 
 
 class _Server(ThreadingHTTPServer):
@@ -91,15 +86,7 @@ class _Handler(SimpleHTTPRequestHandler):
 
 
 def make_server(folder: Path, port: int) -> ThreadingHTTPServer:
-    """Build a server of a demo's folder for this computer only; `serve_forever` runs it.
-
-    Args:
-        folder: as `export-demo` wrote it.
-        port: 0 takes any that is free.
-
-    Raises:
-        ValueError: the folder holds no demo, or the port is taken.
-    """
+    """Build a server of a demo's folder for this computer only; port 0 takes any that is free."""
     if not (folder / "demo.json").is_file() or not (folder / "index.html").is_file():
         raise ValueError(
             f"{folder} holds no demo (no index.html with a demo.json): give a folder that export-demo wrote"

@@ -20,19 +20,6 @@ REDUCED_SCALE = 0.1
 REDUCED_RATIO = 2.0
 
 
-def level_scales(*, levels: int, min_scale: float, max_scale: float) -> list[float]:
-    """Space the scales evenly over the levels and append the scale that follows the last one.
-
-    Returns:
-        levels + 1 fractions of the input's sides. The one after the last is 1.0 (both libraries); with a
-        single level the two are min_scale and max_scale (torchvision).
-    """
-    if levels == 1:
-        return [min_scale, max_scale]
-    step = (max_scale - min_scale) / (levels - 1)
-    return [min_scale + step * level for level in range(levels)] + [1.0]
-
-
 def cell_sizes(
     *,
     levels: int,
@@ -44,8 +31,10 @@ def cell_sizes(
 ) -> list[tuple[tuple[float, float], ...]]:
     """List the (width, height) of the boxes of a cell, for each level, as fractions of the input's sides.
 
-    Order: (s_k, s_k), the square of side sqrt(s_k s_k+1), then r and 1/r for each aspect ratio r
-    (torchvision's DefaultBoxGenerator); a reduced first level is (0.1, 0.1), ratio 2, ratio 1/2 (TensorFlow).
+    Scales are evenly spaced over the levels. The one that follows the last is 1.0 (both libraries), with a
+    single level max_scale (torchvision). Order: (s_k, s_k), the square of side sqrt(s_k s_k+1), then r and
+    1/r for each aspect ratio r (torchvision's DefaultBoxGenerator); a reduced first level is (0.1, 0.1),
+    ratio 2, ratio 1/2 (TensorFlow).
 
     Args:
         levels: number of them.
@@ -60,7 +49,8 @@ def cell_sizes(
         wide, high = scale * math.sqrt(ratio), scale / math.sqrt(ratio)
         return [(wide, high), (high, wide)]
 
-    scales = level_scales(levels=levels, min_scale=min_scale, max_scale=max_scale)
+    step = (max_scale - min_scale) / max(levels - 1, 1)
+    scales = [*(min_scale + step * level for level in range(levels)), 1.0 if levels > 1 else max_scale]
     sizes = []
     for scale, following in itertools.pairwise(scales):
         between = math.sqrt(scale * following)
@@ -69,19 +59,14 @@ def cell_sizes(
             sizes[-1].extend(pair(scale, ratio))
     if reduce_first_level:
         sizes[0] = [(REDUCED_SCALE, REDUCED_SCALE), *pair(min_scale, REDUCED_RATIO)]
-    most = 1.0 if clip else math.inf
-    return [tuple((min(wide, most), min(high, most)) for wide, high in cell) for cell in sizes]
+    limit = 1.0 if clip else math.inf
+    return [tuple((min(wide, limit), min(high, limit)) for wide, high in cell) for cell in sizes]
 
 
 def default_boxes(levels: Sequence[Level], *, input_hw: tuple[int, int]) -> Tensor:
-    """Lay out the default boxes of every level for one input size; box centers are (i + 0.5) / cells.
+    """Lay out the default boxes of every level for one input size: float32 (A, 4) xyxy pixels, not clipped.
 
-    Args:
-        levels: cells and boxes of a cell of each feature map.
-        input_hw: height and width of the network's input, in pixels.
-
-    Returns:
-        float32 (A, 4) xyxy in pixels, not clipped to the input.
+    Box centers are (i + 0.5) / cells.
 
     Raises:
         ValueError: no level, or a level without cells.

@@ -1,4 +1,4 @@
-"""Boxes as xyxy pixels: the box coders, IoU and clipping. Leading dimensions broadcast.
+"""Boxes (..., 4) as xyxy pixels: the box coders, IoU and clipping. Leading dimensions broadcast.
 
 `deltas` is the coder of Faster R-CNN with scales 10 and 5, the same in TensorFlow (faster_rcnn_box_coder,
 y_scale x_scale 10, height_scale width_scale 5) and torchvision (BoxCoder with weights 10, 10, 5, 5).
@@ -23,36 +23,25 @@ MIN_SIZE = 1e-3  # pixels; keeps the logarithm of a box without width or height 
 
 
 def encode(boxes_xyxy: Tensor, anchors_xyxy: Tensor) -> Tensor:
-    """Describe boxes relative to default boxes, the regression targets of the head.
-
-    Args:
-        boxes_xyxy: (..., 4) pixels. Sizes below MIN_SIZE, also negative ones, count as MIN_SIZE.
-        anchors_xyxy: (..., 4) pixels, of positive size.
+    """Describe boxes relative to default boxes of positive size, the regression targets of the head.
 
     Returns:
-        (..., 4) dx, dy = 10 (center - anchor center) / anchor size; dw, dh = 5 log(size / anchor size).
+        (..., 4) dx, dy = 10 (center - anchor center) / anchor size; dw, dh = 5 log(size / anchor size), where
+        sizes below MIN_SIZE, also negative ones, count as MIN_SIZE.
     """
-    anchor_wh = anchors_xyxy[..., 2:] - anchors_xyxy[..., :2]
-    anchor_center = anchors_xyxy[..., :2] + 0.5 * anchor_wh
-    box_wh = boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]
-    box_center = boxes_xyxy[..., :2] + 0.5 * box_wh
+    anchor_center, anchor_wh = center_wh(anchors_xyxy)
+    box_center, box_wh = center_wh(boxes_xyxy)
     center = CENTER_SCALE * (box_center - anchor_center) / anchor_wh
     size = SIZE_SCALE * torch.log(box_wh.clamp(min=MIN_SIZE) / anchor_wh)
     return torch.cat((center, size), dim=-1)
 
 
 def decode(deltas: Tensor, anchors_xyxy: Tensor) -> Tensor:
-    """Turn the head's box deltas back into boxes; the inverse of `encode`.
+    """Turn the head's box deltas back into boxes, not clipped; the inverse of `encode`.
 
-    Args:
-        deltas: (..., 4) dx, dy, dw, dh. dw / 5 and dh / 5 are cut at log(1000 / 16) as in torchvision.
-        anchors_xyxy: (..., 4) pixels.
-
-    Returns:
-        (..., 4) xyxy pixels, not clipped.
+    dw / 5 and dh / 5 are cut at log(1000 / 16) as in torchvision.
     """
-    anchor_wh = anchors_xyxy[..., 2:] - anchors_xyxy[..., :2]
-    anchor_center = anchors_xyxy[..., :2] + 0.5 * anchor_wh
+    anchor_center, anchor_wh = center_wh(anchors_xyxy)
     center = deltas[..., :2] / CENTER_SCALE * anchor_wh + anchor_center
     half = 0.5 * (torch.exp((deltas[..., 2:] / SIZE_SCALE).clamp(max=MAX_LOG_SIZE)) * anchor_wh)
     return torch.cat((center - half, center + half), dim=-1)
@@ -61,28 +50,28 @@ def decode(deltas: Tensor, anchors_xyxy: Tensor) -> Tensor:
 def encode_distances(boxes_xyxy: Tensor, anchors_xyxy: Tensor) -> Tensor:
     """Describe boxes by the distances of their sides from the centers of default boxes.
 
-    Args:
-        boxes_xyxy: (..., 4) pixels.
-        anchors_xyxy: (..., 4) pixels, of positive size.
-
     Returns:
         (..., 4) left, top, right, bottom, in units of the default box's width and height; negative where a
         side is on the other side of the center.
     """
-    wh = anchors_xyxy[..., 2:] - anchors_xyxy[..., :2]
-    center = anchors_xyxy[..., :2] + 0.5 * wh
+    center, wh = center_wh(anchors_xyxy)
     return torch.cat(((center - boxes_xyxy[..., :2]) / wh, (boxes_xyxy[..., 2:] - center) / wh), dim=-1)
 
 
 def decode_distances(distances: Tensor, anchors_xyxy: Tensor) -> Tensor:
-    """Turn distances back into boxes (..., 4) xyxy pixels, not clipped; the inverse of `encode_distances`.
+    """Turn distances back into boxes, not clipped; the inverse of `encode_distances`.
 
     Negative distances count as 0, so that no box is inside out.
     """
     distances = distances.clamp(min=0)
-    wh = anchors_xyxy[..., 2:] - anchors_xyxy[..., :2]
-    center = anchors_xyxy[..., :2] + 0.5 * wh
+    center, wh = center_wh(anchors_xyxy)
     return torch.cat((center - distances[..., :2] * wh, center + distances[..., 2:] * wh), dim=-1)
+
+
+def center_wh(boxes_xyxy: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the centers (..., 2), x and y, and the widths and heights (..., 2) of boxes (..., 4)."""
+    wh = boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]
+    return boxes_xyxy[..., :2] + 0.5 * wh, wh
 
 
 class BoxCoder(NamedTuple):
@@ -99,14 +88,9 @@ CODERS: dict[Coder, BoxCoder] = {
 
 
 def pairwise_iou(first_xyxy: Tensor, second_xyxy: Tensor) -> Tensor:
-    """Compute the IoU of every box of the first set with every box of the second.
+    """Compute the IoU of every box of (..., P, 4) with every box of (..., Q, 4): (..., P, Q) in [0, 1].
 
-    Args:
-        first_xyxy: (..., P, 4).
-        second_xyxy: (..., Q, 4).
-
-    Returns:
-        (..., P, Q) in [0, 1]; 0, not NaN, where both boxes are empty.
+    It is 0, not NaN, where both boxes are empty.
     """
     first, second = first_xyxy.unsqueeze(-2), second_xyxy.unsqueeze(-3)
     # One coordinate at a time: (..., P, Q) intermediates instead of (..., P, Q, 2), half the memory.

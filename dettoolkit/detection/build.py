@@ -6,23 +6,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from torch import Tensor, nn
 
-from dettoolkit.backbones.build import build_backbone
+from dettoolkit.backbones.blocks import pad_same
 from dettoolkit.backbones.initialize import initialize
-from dettoolkit.backbones.mobilenet import MobileNet
-from dettoolkit.backbones.padding import pad_same
+from dettoolkit.backbones.mobilenet import MobileNet, build_backbone
 from dettoolkit.config.detection import SSDLiteModel
 from dettoolkit.config.recipe import DetectionRecipe
 from dettoolkit.detection.anchors import cell_sizes, default_boxes
 from dettoolkit.detection.losses import focal_loss, multibox_loss
 from dettoolkit.detection.matching import Objects, Targets, match
-from dettoolkit.detection.spec import Activation, Coder, Decoding, Level
+from dettoolkit.detection.spec import Activation, Coder, Decoding, DetectionSection, Level
 from dettoolkit.heads.ssdlite import SSDLiteHead
 from dettoolkit.network import Network
+from dettoolkit.run import Classes
+from dettoolkit.weights.load import load_pretrained
 
 Outputs = tuple[Tensor, Tensor]
 """Class logits (N, A, S) and boxes (N, A, 4), as the coder codes them."""
@@ -32,53 +34,42 @@ Losses = Callable[[Outputs, Targets], dict[str, Tensor]]
 """(outputs, targets) -> the parts of the loss, which add up to it."""
 
 
-class HeadBuilder(Protocol):
-    """What a kind of detector adds to the task. `model` is always its own section of the recipe.
+@dataclass(frozen=True, kw_only=True)
+class Detector:
+    """What a kind of detector adds to the task, by its section of a recipe.
 
     Such a section has input_hw, backbone, head.init and head.init_std (of the backbone's kernels too),
     postprocess and weights, as `config.detection.SSDLiteModel`.
 
     A head has `forward(*features) -> (class logits (N, A, S), boxes (N, A, 4))`, where A runs over levels,
     rows, columns and boxes of a cell; `features`, `num_classes`, `initialize()`; and the buffer
-    `anchors_xyxy` (A, 4), not persistent: a head without default boxes has one box, the cell, in each cell.
+    `anchors_xyxy` (A, 4), not persistent. One without default boxes has one box, the cell, in each cell.
 
     Attributes:
+        levels: makes the default boxes from the strides of the backbone's features.
+        head: makes the head from `channels` of the backbone's features, `levels` and `num_classes`.
         coder: what the four numbers of a box mean.
         background: whether slot 0 of the classes is the background.
+        activation: what turns logits into scores, after training with these losses.
+        assign: decides which default box learns which object.
+        losses_of: the parts of the loss.
         torchvision_model: the network of torchvision's that `model.weights` may name.
     """
 
+    levels: Callable[[Mapping[str, int]], tuple[Level, ...]]
+    head: Callable[..., nn.Module]
     coder: Coder
     background: bool
+    activation: Activation
+    assign: Assigner
+    losses_of: Losses
     torchvision_model: str
 
-    def levels(self, model: Any, strides: Mapping[str, int]) -> tuple[Level, ...]:
-        """Return the default boxes; `strides` are those of the backbone's features."""
 
-    def head(
-        self, model: Any, *, channels: Mapping[str, int], levels: tuple[Level, ...], num_classes: int
-    ) -> nn.Module:
-        """Build the head; `channels` are those of the backbone's features."""
+def ssdlite(model: SSDLiteModel) -> Detector:
+    """Describe SSDLite on a backbone's C4 and C5; see `heads/ssdlite.py`."""
 
-    def assigner(self, model: Any) -> Assigner:
-        """Return what decides which default box learns which object."""
-
-    def losses(self, model: Any) -> Losses:
-        """Return the losses."""
-
-    def activation(self, model: Any) -> Activation:
-        """Return what turns logits into scores, after training with these losses."""
-
-
-class SSDLite:
-    """SSDLite on a backbone's C4 and C5; see `heads/ssdlite.py`."""
-
-    coder: Coder = "deltas"
-    background = True
-    torchvision_model = "ssdlite320_mobilenet_v3_large"
-
-    def levels(self, model: SSDLiteModel, strides: Mapping[str, int]) -> tuple[Level, ...]:
-        """Return the default boxes of C4, C5 and each extra layer."""
+    def levels(strides: Mapping[str, int]) -> tuple[Level, ...]:
         grids = level_grids(
             input_hw=model.input_hw,
             strides=(strides["c4"], strides["c5"]),
@@ -87,10 +78,7 @@ class SSDLite:
         sizes = cell_sizes(levels=len(grids), **model.anchors.model_dump())
         return tuple(Level(grid_hw=grid, sizes=each) for grid, each in zip(grids, sizes, strict=True))
 
-    def head(
-        self, model: SSDLiteModel, *, channels: Mapping[str, int], levels: tuple[Level, ...], num_classes: int
-    ) -> SSDLiteHead:
-        """Build the head."""
+    def head(*, channels: Mapping[str, int], levels: tuple[Level, ...], num_classes: int) -> SSDLiteHead:
         return SSDLiteHead(
             in_channels=(channels["c4"], channels["c5"]),
             boxes_per_cell=[len(level.sizes) for level in levels],
@@ -101,21 +89,26 @@ class SSDLite:
             **model.head.model_dump(),
         )
 
-    def assigner(self, model: SSDLiteModel) -> Assigner:
-        """Return SSD's matching by IoU."""
-        return partial(match, **model.matcher.model_dump())
+    focal = model.loss.type == "focal"
+    settings = model.loss.model_dump(exclude={"type"})
+    return Detector(
+        levels=levels,
+        head=head,
+        coder="deltas",
+        background=True,
+        activation="sigmoid" if focal else "softmax",
+        assign=partial(match, **model.matcher.model_dump()),
+        losses_of=partial(focal_loss if focal else multibox_loss, **settings),
+        torchvision_model="ssdlite320_mobilenet_v3_large",
+    )
 
-    def losses(self, model: SSDLiteModel) -> Losses:
-        """Return the focal or the multibox loss."""
-        settings = model.loss.model_dump(exclude={"type"})
-        return partial(focal_loss if model.loss.type == "focal" else multibox_loss, **settings)
 
-    def activation(self, model: SSDLiteModel) -> Activation:
-        """Return the sigmoid after focal loss, softmax after multibox loss."""
-        return "sigmoid" if model.loss.type == "focal" else "softmax"
+BUILDERS: dict[type, Callable[[Any], Detector]] = {SSDLiteModel: ssdlite}
 
 
-BUILDERS: dict[type, HeadBuilder] = {SSDLiteModel: SSDLite()}
+def detector_of(model: Any) -> Detector:
+    """Describe the detector of a recipe's model section."""
+    return BUILDERS[type(model)](model)
 
 
 def level_grids(
@@ -133,35 +126,50 @@ def level_grids(
     return grids
 
 
-def levels_of(model: Any, builder: HeadBuilder, backbone: nn.Module) -> tuple[Level, ...]:
-    """Return the default boxes of a detector on a backbone."""
-    return builder.levels(model, cast(MobileNet, backbone).strides)
-
-
-def decoding_of(recipe: DetectionRecipe, builder: HeadBuilder) -> Decoding:
+def decoding_of(recipe: DetectionRecipe) -> Decoding:
     """Return how the raw outputs of a recipe's detector become detections."""
-    model, evaluation = recipe.model, recipe.evaluation
+    detector, evaluation = detector_of(recipe.model), recipe.evaluation
     return Decoding(
-        activation=builder.activation(model),
-        background=builder.background,
-        coder=builder.coder,
+        activation=detector.activation,
+        background=detector.background,
+        coder=detector.coder,
         score_threshold=evaluation.score_threshold,
-        nms_iou=model.postprocess.nms_iou,
-        candidates_per_class=model.postprocess.candidates_per_class,
         max_detections=evaluation.max_detections,
+        **recipe.model.postprocess.model_dump(),
     )
 
 
-def build_network(model: Any, builder: HeadBuilder, *, num_classes: int) -> Network:
-    """Build a detector with random weights."""
-    backbone = build_backbone(model.backbone)
-    levels = levels_of(model, builder, backbone)
-    head = builder.head(model, channels=backbone.channels, levels=levels, num_classes=num_classes)
+def describe(recipe: DetectionRecipe, network: Network, *, classes: Classes) -> DetectionSection:
+    """Return the section of a checkpoint's manifest."""
+    return DetectionSection(
+        class_names=tuple(classes.names),
+        class_ids=tuple(classes.ids),
+        threshold=recipe.evaluation.threshold,
+        levels=detector_of(recipe.model).levels(cast(MobileNet, network.backbone).strides),
+        **vars(decoding_of(recipe)),
+    )
+
+
+def build_network(
+    recipe: DetectionRecipe, *, num_classes: int, pretrained: bool = False, exact: bool = False
+) -> Network:
+    """Build a recipe's detector; with `pretrained`, start it from the weights that the recipe names.
+
+    Raises:
+        ValueError: with `exact`, weights of another number of classes; without, their class layers start
+            fresh.
+    """
+    model: Any = recipe.model
+    detector, backbone = detector_of(model), build_backbone(model.backbone)
+    levels = detector.levels(backbone.strides)
+    head = detector.head(channels=backbone.channels, levels=levels, num_classes=num_classes)
     network = Network(backbone=backbone, heads={"detection": head})
-    # TensorFlow's config overrides the backbone's own initialization too
-    # (override_base_feature_extractor_hyperparams).
+    # As TensorFlow's override_base_feature_extractor_hyperparams: the backbone too.
     initialize(backbone, init=model.head.init, std=model.head.init_std)
-    network.heads["detection"].initialize()  # type: ignore[operator]
+    head.initialize()  # type: ignore[operator]
     if model.backbone.padding == "same":
         pad_same(network)
+    if pretrained:
+        hint = "data.label_map=ids gives the 91 class slots of TensorFlow and torchvision" if exact else None
+        load_pretrained(network, model, torchvision_model=detector.torchvision_model, exact=hint)
     return network

@@ -6,7 +6,6 @@ D: detections of an image. Both errors are 0 for perfect agreement; the spec say
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -26,57 +25,30 @@ SAME: dict[Strictness, tuple[float, float]] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Matching:
-    """When two detections of a class are the same one.
-
-    Attributes:
-        score: their scores differ by no more.
-        iou: they overlap by no less.
-        threshold: scores of both models are above it, so that what is just above may be missing.
-        shown: score from which a detection is shown by default.
-        max_detections: of an image; where there are so many, the weakest's score is a threshold too.
-    """
-
-    score: float
-    iou: float
-    threshold: float
-    shown: float
-    max_detections: int
-
-
-def matching_of(section: DetectionSection, strictness: Strictness) -> Matching:
-    """Return when detections of a reference and of an exported file are the same."""
-    score, iou = SAME[strictness]
-    return Matching(
-        score=score,
-        iou=iou,
-        threshold=section.score_threshold,
-        shown=section.threshold,
-        max_detections=section.max_detections,
-    )
-
-
-def compare_detections(
-    pairs: Iterable[tuple[DetectionResult, DetectionResult]], matching: Matching
+def compare(
+    pairs: Iterable[tuple[DetectionResult, DetectionResult]],
+    section: DetectionSection,
+    strictness: Strictness,
 ) -> Comparison:
-    """Compare the detections of two models as sets; their order does not matter.
+    """Compare the detections of a reference and of a file as sets; their order does not matter.
 
     Both errors count detections that must have a partner: those whose score is above the other model's
-    threshold by more than scores may differ.
+    threshold by more than scores may differ. Where an image has as many as can be, the weakest's score is
+    such a threshold too.
     """
+    score, iou = SAME[strictness]
     wanted, lost = np.zeros(2, np.int64), np.zeros(2, np.int64)  # all, shown
     scores, corners, labels = [0.0], [0.0], [np.zeros(0, np.int64)]
     for reference, candidate in pairs:
-        partners = match_detections(reference, candidate, matching)
+        partners = match_detections(reference, candidate, score=score, iou=iou)
         for own, other, has in (
             (reference, candidate, partners >= 0),
             (candidate, reference, np.isin(np.arange(len(candidate.scores)), partners)),
         ):
-            full = len(other.scores) >= matching.max_detections
-            edge = max(matching.threshold, float(other.scores.min()) if full else 0.0) + matching.score
+            full = len(other.scores) >= section.max_detections
+            edge = max(section.score_threshold, float(other.scores.min()) if full else 0.0) + score
             counts = ~(own.scores <= edge)  # what is NaN counts, and has no partner
-            for column, rows in enumerate((counts, counts & (own.scores >= matching.shown))):
+            for column, rows in enumerate((counts, counts & (own.scores >= section.threshold))):
                 wanted[column] += rows.sum()
                 lost[column] += (rows & ~has).sum()
         ours = np.flatnonzero(partners >= 0)
@@ -102,22 +74,20 @@ def compare_detections(
 
 
 def match_detections(
-    reference: DetectionResult, candidate: DetectionResult, matching: Matching
+    reference: DetectionResult, candidate: DetectionResult, *, score: float, iou: float
 ) -> NDArray[np.int64]:
     """Find the partner of each of the reference's detections: one to one, of its class, the closest first.
 
-    Returns:
-        int64 (D,) numbers of the candidate's detections; -1 for none.
+    Their scores differ by `score` at most, and they overlap by `iou` or more. Returned are the numbers of
+    the candidate's detections, int64 (D,); -1 for none.
     """
     partners = np.full(len(reference.labels), -1, np.int64)
-    iou = pairwise_iou(
-        _at_least_a_pixel(reference.boxes_xyxy), _at_least_a_pixel(candidate.boxes_xyxy)
-    ).numpy()
+    overlap = pairwise_iou(*(_at_least_a_pixel(each.boxes_xyxy) for each in (reference, candidate))).numpy()
     apart = np.abs(reference.scores[:, None] - candidate.scores[None])
-    fits = (reference.labels[:, None] == candidate.labels[None]) & (iou >= matching.iou)
-    rows, columns = np.nonzero(fits & (apart <= matching.score))
+    fits = (reference.labels[:, None] == candidate.labels[None]) & (overlap >= iou)
+    rows, columns = np.nonzero(fits & (apart <= score))
     taken = np.zeros(len(candidate.labels), np.bool_)
-    for pair in np.lexsort((apart[rows, columns], -iou[rows, columns])):  # by IoU, then by score
+    for pair in np.lexsort((apart[rows, columns], -overlap[rows, columns])):  # by IoU, then by score
         row, column = rows[pair], columns[pair]
         if partners[row] < 0 and not taken[column]:
             partners[row], taken[column] = column, True

@@ -18,14 +18,10 @@ from dettoolkit.results import Image, Result
 
 
 class DetectionDecoder:
-    """Find objects in images.
-
-    Args:
-        manifest: of the detector.
-        device: where the engine's outputs are.
+    """Find objects in images; the engine's outputs are on the device.
 
     Raises:
-        ManifestError: it leaves the input's size open.
+        ManifestError: the manifest leaves the input's size open.
     """
 
     def __init__(self, manifest: Manifest, device: torch.device) -> None:
@@ -42,29 +38,17 @@ class DetectionDecoder:
         if self.manifest.final:
             found = Detections(*outputs)
         else:
-            found = self._postprocess(*outputs, min_score=min_score)
-        boxes = found.boxes_xyxy
+            # NMS decides on a box by better ones only, so what is not asked for need not enter it; a little
+            # below the threshold, so that rounding leaves the decision to the comparison of the scores.
+            threshold = max(self.section.score_threshold, 0.999 * min_score)
+            decoding = replace(self.section, score_threshold=threshold)
+            found = postprocess(*outputs, self.anchors, decoding, input_hw=self.input_hw)
         if not (self.manifest.final and self.manifest.takes_images):
             sizes = torch.tensor([image.shape[:2] for image in images]).reshape(-1, 2)
-            boxes = to_original(found, input_hw=self.input_hw, original_hw=sizes)
-        return self._results(images, boxes, found, min_score)
-
-    def _postprocess(self, class_logits: Tensor, box_deltas: Tensor, *, min_score: float) -> Detections:
-        # NMS decides on a box by better ones only, so what is not asked for need not enter it; a little
-        # below the threshold, so that rounding leaves the decision to the comparison of the scores.
-        threshold = max(self.section.score_threshold, 0.999 * min_score)
-        decoding = replace(self.section, score_threshold=threshold)
-        return postprocess(
-            class_logits.float(), box_deltas.float(), self.anchors, decoding, input_hw=self.input_hw
-        )
-
-    def _results(
-        self, images: Sequence[Image], boxes_xyxy: Tensor, found: Detections, min_score: float
-    ) -> list[Result]:
-        """Take padded detections (N, D) apart, on the host; leave out padding and what scores too low."""
-        columns = (boxes_xyxy, found.scores.float(), found.labels)
+            found = to_original(found, input_hw=self.input_hw, original_hw=sizes)
+        columns = (found.boxes_xyxy, found.scores.float(), found.labels)
         boxes, scores, labels = (column.cpu().numpy() for column in columns)
-        keep = (labels >= 0) & (scores >= np.float32(min_score))
+        keep = (labels >= 0) & (scores >= np.float32(min_score))  # padding has the label -1
         return [
             DetectionResult(
                 path=None,

@@ -1,7 +1,8 @@
 """Losses of SSDLite: sigmoid focal loss as TensorFlow has it, softmax multibox loss as torchvision has it.
 
-N: images, A: default boxes, K: classes; slot 0 of the K + 1 is background. Both compute in float32 whatever
-the precision of the logits, and both are finite, with gradients for both inputs, when no object is matched.
+N: images, A: default boxes, K: classes; slot 0 of the K + 1 is background. Both return the losses "class" and
+"box", 0-dimensional. They compute in float32 whatever the precision of the logits, and are finite, with
+gradients for both inputs, when no object is matched.
 """
 
 from __future__ import annotations
@@ -33,23 +34,16 @@ def focal_loss(
         alpha: weight of positives; negatives weigh 1 - alpha (0.75 in TensorFlow's configurations).
         gamma: focusing exponent (2 there).
         box_weight: factor of the box loss.
-
-    Returns:
-        the losses "class" and "box", float32, 0-dimensional.
     """
-    class_logits, box_deltas = outputs
-    foreground = targets.slots > 0
-    matches = foreground.sum().clamp(min=1)
-    logits = class_logits.float()
+    logits, foreground, matches, box_loss = _shared(outputs, targets)
     # Almost every slot is a negative: sum them all as such, then exchange the few positives. This needs
     # neither a one-hot target nor the positives' branch in the size of the logits.
     positive = logits.gather(-1, targets.slots.unsqueeze(-1)).squeeze(-1)  # (N, A)
     # At -inf the loss and its gradient are 0, so background takes no part.
-    as_negative = _negative_focal(torch.where(foreground, positive, -torch.inf), gamma)
-    as_positive = _negative_focal(torch.where(foreground, -positive, -torch.inf), gamma)
-    negatives = _negative_focal(logits, gamma) - as_negative
+    as_negative = _NegativeFocal.apply(torch.where(foreground, positive, -torch.inf), gamma)
+    as_positive = _NegativeFocal.apply(torch.where(foreground, -positive, -torch.inf), gamma)
+    negatives = _NegativeFocal.apply(logits, gamma) - as_negative
     class_loss = alpha * as_positive + (1 - alpha) * negatives
-    box_loss = _smooth_l1_sum(box_deltas, targets.boxes, foreground)
     return {"class": class_loss / matches, "box": box_weight * (box_loss / (matches * CODE_SIZE))}
 
 
@@ -63,27 +57,26 @@ def multibox_loss(
     difference: where too few unmatched ones are left (over a quarter of the boxes is matched, at 3:1)
     torchvision counts matched ones a second time; here they count once.
 
-    Args:
-        outputs: class logits (N, A, K + 1) and box deltas (N, A, 4).
-        targets: of `targets_of`.
-        negatives_per_positive: unmatched default boxes kept per matched one, in each image.
-        box_weight: factor of the box loss.
-
-    Returns:
-        the losses "class" and "box", float32, 0-dimensional.
+    The other arguments are those of `focal_loss`.
     """
-    class_logits, box_deltas = outputs
-    foreground = targets.slots > 0
-    matches = foreground.sum().clamp(min=1)
-    entropy = F.cross_entropy(class_logits.float().flatten(0, 1), targets.slots.flatten(), reduction="none")
+    logits, foreground, matches, box_loss = _shared(outputs, targets)
+    entropy = F.cross_entropy(logits.flatten(0, 1), targets.slots.flatten(), reduction="none")
     entropy = entropy.view_as(targets.slots)  # (N, A)
     hardness = entropy.detach().masked_fill(foreground, -torch.inf)
     rank = hardness.argsort(dim=1, descending=True).argsort(dim=1)
     wanted = negatives_per_positive * foreground.sum(dim=1, keepdim=True)  # (N, 1)
     counted = foreground | (rank < wanted)
     class_loss = torch.where(counted, entropy, 0.0).sum()
-    box_loss = _smooth_l1_sum(box_deltas, targets.boxes, foreground)
     return {"class": class_loss / matches, "box": box_weight * (box_loss / matches)}
+
+
+def _shared(outputs: tuple[Tensor, Tensor], targets: Targets) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return float32 logits, which boxes are matched, their number (1 or more) and their smooth L1."""
+    class_logits, box_deltas = outputs
+    foreground = targets.slots > 0
+    box_loss = F.smooth_l1_loss(box_deltas.float(), targets.boxes, reduction="none", beta=1.0)
+    box_loss = torch.where(foreground.unsqueeze(-1), box_loss, 0.0).sum()
+    return class_logits.float(), foreground, foreground.sum().clamp(min=1), box_loss
 
 
 class _NegativeFocal(torch.autograd.Function):
@@ -110,14 +103,3 @@ class _NegativeFocal(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * upstream, None
-
-
-def _negative_focal(logits: Tensor, gamma: float) -> Tensor:
-    loss: Tensor = _NegativeFocal.apply(logits, gamma)
-    return loss
-
-
-def _smooth_l1_sum(deltas: Tensor, wanted: Tensor, foreground: Tensor) -> Tensor:
-    """Sum smooth L1 (delta 1) over the matched boxes' four numbers."""
-    loss = F.smooth_l1_loss(deltas.float(), wanted, reduction="none", beta=1.0)
-    return torch.where(foreground.unsqueeze(-1), loss, 0.0).sum()

@@ -33,7 +33,7 @@ class Targets(NamedTuple):
 def match(
     outputs: object, anchors_xyxy: Tensor, objects: Objects, *, iou_threshold: float, force_match: bool
 ) -> Tensor:
-    """Return each default box the object that it overlaps most, if it does so enough.
+    """Give each default box the object that it overlaps most, if it does so enough.
 
     Args:
         outputs: of the head, which this assigner does not look at.
@@ -69,17 +69,7 @@ def match(
 
 @torch.no_grad()
 def targets_of(matched: Tensor, anchors_xyxy: Tensor, objects: Objects, *, coder: Coder) -> Targets:
-    """Look up what each default box has to predict.
-
-    Args:
-        matched: int64 (N, A) as `match` returns it.
-        anchors_xyxy: float32 (A, 4) pixels of the input.
-        objects: of the batch.
-        coder: codes the boxes.
-
-    Returns:
-        Targets: class slots and coded boxes.
-    """
+    """Look up what each default box has to predict; `matched` is int64 (N, A) as `match` returns it."""
     boxes_xyxy, labels = objects
     # Background looks up one more object, appended: label -1, hence slot 0.
     index = torch.where(matched >= 0, matched, labels.shape[1])

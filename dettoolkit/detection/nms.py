@@ -17,17 +17,10 @@ PAIRS_PER_BLOCK = 1 << 21  # compared at once, at most: bounds the memory to abo
 
 
 def grouped_nms(boxes_xyxy: Tensor, group: Tensor, *, nms_iou: float) -> Tensor:
-    """Decide which boxes stay: those that no better box of their group that stays overlaps too much.
+    """Return the indices, in no order, of the boxes that stay: torchvision.ops.nms on each group.
 
-    The same as torchvision.ops.nms on each group, comparing within groups only.
-
-    Args:
-        boxes_xyxy: float32 (C, 4), group after group, the best of each group first.
-        group: int64 (C,).
-        nms_iou: IoU above which the weaker box goes.
-
-    Returns:
-        int64, the indices of the boxes that stay, in no order.
+    Boxes (C, 4) and their groups, int64 (C,), are ordered group after group, the best of each group first.
+    Above the IoU `nms_iou` the weaker box goes.
     """
     # One row for each coordinate and one for the area, so that arithmetic runs along contiguous memory.
     rows = torch.cat((boxes_xyxy.T, area(boxes_xyxy).unsqueeze(0)))  # (5, C)

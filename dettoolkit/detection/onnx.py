@@ -13,7 +13,8 @@ import numpy as np
 import onnx_ir as ir
 
 from dettoolkit.detection.anchors import default_boxes
-from dettoolkit.detection.box_coding import CENTER_SCALE, MAX_LOG_SIZE, SIZE_SCALE
+from dettoolkit.detection.box_coding import CENTER_SCALE, MAX_LOG_SIZE, SIZE_SCALE, center_wh
+from dettoolkit.detection.postprocess import logit
 from dettoolkit.detection.spec import DetectionSection
 from dettoolkit.formats.onnx.nodes import Nodes
 from dettoolkit.manifest import Manifest, SizeHW
@@ -22,16 +23,18 @@ from dettoolkit.manifest import Manifest, SizeHW
 MARGIN = 1e-3
 
 
-def final_answers(
+def onnx_answers(
     g: Nodes, raw: Sequence[ir.Value], manifest: Manifest, image_hw: tuple[ir.Value, ir.Value] | None
 ) -> list[tuple[ir.Value, list[int | str], ir.DataType]]:
     """Add the nodes of `TaskSpec.onnx_answers`; boxes are in pixels of what was put in."""
     if manifest.input_hw is None:
         raise ValueError("a detector's manifest needs input_hw, the size that its default boxes belong to")
-    facts, input_hw = manifest.section, manifest.input_hw
-    boxes, scores, labels, counts = detections(g, *raw, facts=facts, input_hw=input_hw)
+    facts, (height, width) = manifest.section, manifest.input_hw
+    boxes, scores, labels, counts = detections(g, *raw, facts=facts, input_hw=(height, width))
     if image_hw is not None:
-        boxes = scaled(g, boxes, image_hw, input_hw=input_hw)
+        sides = g.cast(g.op("Concat", *image_hw[::-1], *image_hw[::-1], axis=0), ir.DataType.FLOAT)
+        own = g.constant(np.asarray([width, height, width, height], np.float32))
+        boxes = g.op("Mul", boxes, g.op("Div", sides, own))
     most = facts.max_detections
     return [
         (boxes, [most, 4], ir.DataType.FLOAT),
@@ -48,16 +51,8 @@ def detections(
 
     What no class of no image scores above the threshold is left out before anything is computed of it.
 
-    Args:
-        g: takes the nodes.
-        class_logits: (N, A, S), slot 0 is background where there is one.
-        box_deltas: (N, A, 4).
-        facts: activation, coder, default boxes, thresholds and limits.
-        input_hw: of the network.
-
-    Returns:
-        boxes_xyxy (N, D, 4) pixels of the input, scores (N, D), labels (N, D), -1 for
-        padding, and counts (N,).
+    Class logits are (N, A, S), box deltas (N, A, 4). Returned are boxes_xyxy (N, D, 4) pixels of the input,
+    scores (N, D), labels (N, D), -1 for padding, and counts (N,).
     """
     rows = _rows(g, class_logits, facts)
     ranks, lowest = _ranks(g, g.op("Gather", class_logits, rows, axis=1), facts)  # (N, R, K)
@@ -79,26 +74,10 @@ def detections(
     return _best(g, kept, boxes, ranks, facts)
 
 
-def scaled(g: Nodes, boxes: ir.Value, image_hw: tuple[ir.Value, ir.Value], *, input_hw: SizeHW) -> ir.Value:
-    """Scale boxes (N, D, 4) from the network's input to images of another size, int64 (1,) each side."""
-    sides = g.cast(g.op("Concat", *image_hw[::-1], *image_hw[::-1], axis=0), ir.DataType.FLOAT)
-    height, width = input_hw
-    own = g.constant(np.asarray([width, height, width, height], np.float32))
-    return g.op("Mul", boxes, g.op("Div", sides, own))
-
-
-def _threshold(facts: DetectionSection) -> float:
-    """Return the score threshold as a logit; NaN, which nothing is above, where no score can be above it."""
-    score = facts.score_threshold
-    if score <= 0:
-        return -math.inf
-    return math.log(score) - math.log1p(-score) if score < 1 else math.nan
-
-
 def _rows(g: Nodes, class_logits: ir.Value, facts: DetectionSection) -> ir.Value:
     """List the default boxes that have a class above the threshold in any of the images: int64 (R,)."""
     peaks = g.op("ReduceMax", _foreground(g, class_logits, facts), g.integers(2), keepdims=0)  # (N, A)
-    threshold = _threshold(facts)
+    threshold = logit(facts.score_threshold)
     if facts.activation == "softmax":
         background = g.op("Gather", class_logits, g.integer(0), axis=2)
         peaks = g.op("Sub", peaks, background)
@@ -121,16 +100,15 @@ def _ranks(g: Nodes, class_logits: ir.Value, facts: DetectionSection) -> tuple[i
         scores = _foreground(g, g.op("Softmax", class_logits, axis=2), facts)
         return scores, g.constant(np.asarray([facts.score_threshold], np.float32))
     # The sigmoid itself is left to the few that become detections.
-    return _foreground(g, class_logits, facts), g.constant(np.asarray([_threshold(facts)], np.float32))
+    lowest = np.asarray([logit(facts.score_threshold)], np.float32)
+    return _foreground(g, class_logits, facts), g.constant(lowest)
 
 
 def _boxes(
     g: Nodes, deltas: ir.Value, rows: ir.Value, *, facts: DetectionSection, input_hw: SizeHW
 ) -> ir.Value:
     """Decode and clip, as `box_coding.CODERS` and `box_coding.clip_to` do: (N, R, 4)."""
-    anchors = default_boxes(facts.levels, input_hw=input_hw)
-    size = anchors[:, 2:] - anchors[:, :2]
-    center = anchors[:, :2] + 0.5 * size
+    center, size = center_wh(default_boxes(facts.levels, input_hw=input_hw))
     size_of, center_of = (g.op("Gather", g.constant(each.numpy()), rows, axis=0) for each in (size, center))
     first, last = g.several("Split", deltas, outputs=2, axis=2, num_outputs=2)
     if facts.coder == "distances":

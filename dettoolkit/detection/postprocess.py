@@ -55,16 +55,16 @@ def postprocess(
         box_deltas: (N, A, 4), as the coder codes them.
         anchors_xyxy: float32 (A, 4) pixels of the input.
         decoding: activation, coder, thresholds and limits.
-        input_hw: height and width of the input, to which boxes are clipped.
+        input_hw: of the network's input, to which boxes are clipped.
 
     Returns:
         Detections, D being those of the image with most, possibly 0.
 
     Raises:
-        ValueError: shapes that do not belong together, or an unknown activation.
+        ValueError: shapes that do not belong together.
     """
     first = int(decoding.background)  # slot of label 0
-    max_detections, decode = decoding.max_detections, CODERS[decoding.coder].decode
+    decode = CODERS[decoding.coder].decode
     _check(class_logits, box_deltas, anchors_xyxy, first)
     ranks, lowest = _ranks(class_logits.float(), decoding.activation, decoding.score_threshold)
     images, anchors, slots = ranks.shape
@@ -76,9 +76,9 @@ def postprocess(
         deltas = box_deltas.flatten(0, 1).index_select(0, row).float()
         return clip_to(decode(deltas, anchors_xyxy.index_select(0, row % anchors)), image_hw=input_hw)
 
-    found = peaks.new_full((images, max_detections), -1, dtype=torch.int64)  # cells
+    found = peaks.new_full((images, decoding.max_detections), -1, dtype=torch.int64)  # cells
     pending = peaks.new_ones((images, 1), dtype=torch.bool)
-    depth = max(FIRST_DEPTH * max_detections, FIRST_CELLS // (slots - first))
+    depth = max(FIRST_DEPTH * decoding.max_detections, FIRST_CELLS // (slots - first))
     while True:
         cells, rank, floor = _candidates(
             ranks, peaks, box_deltas, pending, first=first, lowest=lowest, depth=depth
@@ -91,7 +91,7 @@ def postprocess(
         cells = cells.index_select(0, _falling(rank, group=cells // (anchors * slots)))
         image = cells // (anchors * slots)
         column = rank_in_group(image)
-        best = (column < max_detections).nonzero().squeeze(1)
+        best = (column < decoding.max_detections).nonzero().squeeze(1)
         found[image[best], column[best]] = cells[best]
         # What is below the floor can only matter where too few detections are above it.
         pending &= (floor > lowest) & (found[:, -1:] < 0)
@@ -100,10 +100,11 @@ def postprocess(
         depth *= DEEPER
 
 
-def to_original(detections: Detections, *, input_hw: tuple[int, int], original_hw: Tensor) -> Tensor:
-    """Scale boxes (N, D, 4) from the input to the original images; `original_hw` is (N, 2)."""
-    ratio = original_hw.to(detections.boxes_xyxy) / detections.boxes_xyxy.new_tensor(input_hw)  # (N, 2)
-    return detections.boxes_xyxy * ratio.flip(1).repeat(1, 2).unsqueeze(1)  # x by width, y by height
+def to_original(found: Detections, *, input_hw: tuple[int, int], original_hw: Tensor) -> Detections:
+    """Scale the boxes from the input to the original images; `original_hw` is (N, 2)."""
+    ratio = original_hw.to(found.boxes_xyxy) / found.boxes_xyxy.new_tensor(input_hw)  # (N, 2)
+    boxes = found.boxes_xyxy * ratio.flip(1).repeat(1, 2).unsqueeze(1)  # x by width, y by height
+    return found._replace(boxes_xyxy=boxes)
 
 
 def _check(class_logits: Tensor, box_deltas: Tensor, anchors_xyxy: Tensor, first: int) -> None:
@@ -121,19 +122,16 @@ def _ranks(class_logits: Tensor, activation: Activation, score_threshold: float)
     """Return (N, A, S) numbers that rise with the score, and the lowest of them above the threshold."""
     if activation == "softmax":
         ranks, threshold = class_logits.softmax(dim=-1), score_threshold
-    elif activation == "sigmoid":
-        # The sigmoid itself is left to the few that become detections.
-        ranks, threshold = class_logits, _logit(score_threshold)
-    else:
-        raise ValueError(f"activation must be 'sigmoid' or 'softmax', got {activation!r}")
+    else:  # the sigmoid itself is left to the few that become detections
+        ranks, threshold = class_logits, logit(score_threshold)
     return ranks, torch.nextafter(ranks.new_tensor(threshold), ranks.new_tensor(torch.inf))
 
 
-def _logit(probability: float) -> float:
-    if probability <= 0:
+def logit(score: float) -> float:
+    """Return a score threshold as a logit; NaN, which nothing is above, where no score can be above it."""
+    if score <= 0:
         return -math.inf
-    # No score is above 1, and no number compares with NaN.
-    return math.log(probability) - math.log1p(-probability) if probability < 1 else math.nan
+    return math.log(score) - math.log1p(-score) if score < 1 else math.nan
 
 
 def _candidates(
@@ -146,7 +144,7 @@ def _candidates(
     lowest: Tensor,
     depth: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """List the best candidates, about `depth` or all, of each image that is pending.
+    """List the best candidates, `depth` or all, half as many at least, of each image that is pending.
 
     Args:
         ranks: (N, A, S).
@@ -155,10 +153,10 @@ def _candidates(
         pending: bool (N, 1).
         first: slot of label 0.
         lowest: min rank of a candidate, 0-dimensional.
-        depth: how many to look for; half as many are found at least, where there are as many.
+        depth: see above.
 
     Returns:
-        cells int64 (C,), their ranks (C,), ordered by image, and the floor (N, 1) that they reach: there
+        cells int64 (C,) and their ranks (C,), ordered by image, and the floor (N, 1) that they reach: there
         are no others at or above it.
     """
     anchors, slots = ranks.shape[1:]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dettoolkit.drawing.boxes import draw_boxes
-from dettoolkit.interop import supervision_boxes
+from dettoolkit.interop import supervision_detections
 from dettoolkit.results import Image, Result, listed
 
 
@@ -127,4 +127,4 @@ class DetectionResult(Result):
         Raises:
             ModuleNotFoundError: the package supervision is not installed.
         """
-        return supervision_boxes(self.boxes_xyxy, self.scores, self.labels, self.names)
+        return supervision_detections(self.labels, self.names, boxes_xyxy=self.boxes_xyxy, scores=self.scores)

@@ -10,44 +10,44 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.config.detection import DetectionData
 from dettoolkit.config.recipe import DetectionRecipe
-from dettoolkit.datasets.augment import build_transform
-from dettoolkit.datasets.coco import BadImages, CocoAnnotations, CocoDetection, check_root, collate
-from dettoolkit.datasets.labels import GAP
-from dettoolkit.datasets.scenes.folder import check_scenes, write_scenes
-from dettoolkit.detection.build import decoding_of
-from dettoolkit.detection.figures import draw_predictions
+from dettoolkit.datasets.augment import DetectionTransform
+from dettoolkit.datasets.coco import CocoDetection, collate
+from dettoolkit.datasets.coco_annotations import CocoAnnotations
+from dettoolkit.datasets.data_report import BadImageError
+from dettoolkit.datasets.data_root import check_root
+from dettoolkit.datasets.images import read_image
+from dettoolkit.datasets.labels import GAP, match_names
+from dettoolkit.datasets.scenes.folder import write_scenes
+from dettoolkit.detection.build import build_network, decoding_of, detector_of
+from dettoolkit.detection.postprocess import Detections
 from dettoolkit.detection.result import DetectionResult
-from dettoolkit.detection.spec import DetectionSpec
-from dettoolkit.detection.task import DetectionTask
+from dettoolkit.detection.task import DetectionTask, detection_arrays
 from dettoolkit.drawing.boxes import Picture
-from dettoolkit.drawing.detection_grids import batch_figure
+from dettoolkit.drawing.detection_grids import ComparisonItem, batch_figure, comparison_figure
+from dettoolkit.drawing.grids import save_pages
 from dettoolkit.evaluation.arrays import DetectionArrays, GroundTruthArrays
+from dettoolkit.evaluation.worst import worst_images
 from dettoolkit.network import Network
-from dettoolkit.run import Batch, Classes, ImageFile, Run, Split
-from dettoolkit.weights.description import warn_of_other_classes
-from dettoolkit.weights.load import load_pretrained
-from dettoolkit.wording import listing
+from dettoolkit.run import Batch, Classes, ImageFile, Run, Split, spread
 
 logger = logging.getLogger(__name__)
+
+PER_FIGURE = 8  # images of a comparison, so that it still fits a screen
 
 
 @dataclass(kw_only=True)
 class DetectionRun(Run):
-    """A detector's run; see Run.
-
-    Attributes:
-        scored_classes: those of the network, with the category ids of the validation file.
-    """
+    """A detector's run; see Run."""
 
     recipe: DetectionRecipe
     train: CocoDetection
     val: CocoDetection
     task: DetectionTask
-    scored_classes: Classes
 
     @property
     def monitor(self) -> str | None:
@@ -56,18 +56,14 @@ class DetectionRun(Run):
 
     def image_files(self) -> list[ImageFile]:
         """Return the image files of the validation set, in its order."""
-        return image_files(self.val.annotations, self.val.max_megapixels)
+        return list_images(self.val.annotations, self.recipe.data)
 
     def prediction_of(self, result: DetectionResult, row: int) -> DetectionArrays:
         """Return what `task.score` takes, of the result on image `row` of the validation set."""
-        boxes = result.boxes_xyxy.astype(np.float64)
-        boxes[:, 2:] -= boxes[:, :2]
-        return DetectionArrays(
-            image_ids=np.full(len(boxes), int(self.val.annotations.image_ids[row]), np.int64),
-            category_ids=np.asarray(self.task.category_ids, np.int64)[result.labels],
-            boxes_xywh=boxes,
-            scores=result.scores.astype(np.float64),
-        )
+        columns = (result.boxes_xyxy, result.scores, result.labels, np.int64(len(result)))
+        found = Detections(*(torch.as_tensor(column)[None] for column in columns))
+        image_id = torch.as_tensor(self.val.annotations.image_ids[row])[None]
+        return detection_arrays(found, image_id, self.task.category_ids)
 
     def network_lines(self) -> list[str]:
         """Describe the network in lines, with the figures that Table 6 prints."""
@@ -81,123 +77,135 @@ class DetectionRun(Run):
             f"{count_madds(network, (height, width)) / 1e9:.2f}B multiply-adds",
         ]
 
-    def batch_lines(self, batch: Batch, outputs: Any) -> list[str]:
-        """Describe a batch's targets and the network's outputs."""
-        shapes = ", ".join(
-            f"{name.replace('_', ' ')} {tuple(output.shape)}"
-            for name, output in zip(self.task.raw_outputs, outputs, strict=True)
-        )
-        boxes = int((batch["box_labels"] >= 0).sum())
-        return [f"batch     images {tuple(batch['images'].shape)}, {boxes} boxes", f"outputs   {shapes}"]
+    def describe_targets(self, batch: Batch) -> str:
+        """Count a batch's boxes."""
+        return f"{int((batch['box_labels'] >= 0).sum())} boxes"
 
     def batch_figure(self, batch: Batch) -> Picture:
         """Draw the ground truth of a batch that is on the CPU: uint8 (H, W, 3)."""
         return batch_figure(batch, self.classes.names)
 
     def write_predictions(self, predictions: Sequence[Any], out: Path) -> None:
-        """Write the detections in COCO's results format, and figures."""
+        """Write the detections in COCO's results format, and draw them beside ground truth.
+
+        The figures are of images spread over the set, and of the worst ones.
+        """
         detections = DetectionArrays.concatenate(predictions)
         (out / "predictions.json").write_text(json.dumps(detections.to_results()))
-        draw_predictions(
-            self.val,
-            detections,
-            out / "figures",
-            truth=self.task.ground_truth,
-            classes=self.scored_classes,
-            count=self.recipe.evaluation.figures,
-            threshold=self.recipe.evaluation.threshold,
+        count, threshold = self.recipe.evaluation.figures, self.recipe.evaluation.threshold
+        ids = self.val.annotations.image_ids
+        if count == 0 or not len(ids):
+            return
+
+        def draw(images: list[int]) -> Picture | None:
+            items = [self._comparison(detections, image) for image in images]
+            readable = [item for item in items if item is not None]
+            return comparison_figure(readable, self.classes.names) if readable else None
+
+        worst = worst_images(self.task.ground_truth, detections, score_threshold=threshold, count=count)
+        for name, images in (
+            ("predictions", spread(ids, count).tolist()),
+            ("worst", [image for image, _ in worst]),
+        ):
+            save_pages(out / "figures", name, images, per_page=PER_FIGURE, draw=draw)
+
+    def _comparison(self, detections: DetectionArrays, image_id: int) -> ComparisonItem | None:
+        annotations = self.val.annotations
+        row = int(np.flatnonzero(annotations.image_ids == image_id)[0])
+        path = annotations.image_path(row)
+        try:
+            image = read_image(path, max_megapixels=self.val.max_megapixels)
+        except BadImageError:  # recorded already when it was to be scored
+            return None
+        mine = slice(*annotations.offsets[row : row + 2])
+        shown = (detections.image_ids == image_id) & (detections.scores >= self.recipe.evaluation.threshold)
+        label_of = {category: label for label, category in enumerate(self.task.category_ids)}
+        true_ids = np.asarray(annotations.category_ids)[annotations.labels[mine]]
+        found_ids = detections.category_ids[shown]
+        return ComparisonItem(
+            image=image,
+            title=path.name,
+            boxes_xyxy=_corners(annotations.boxes_xywh[mine]),
+            labels=np.array([label_of.get(int(each), -1) for each in true_ids], np.int64),
+            crowds=annotations.iscrowd[mine],
+            predicted_boxes_xyxy=_corners(detections.boxes_xywh[shown]),
+            predicted_labels=np.array([label_of[int(each)] for each in found_ids], np.int64),
+            predicted_scores=detections.scores[shown],
         )
 
 
-def image_files(annotations: CocoAnnotations, max_megapixels: float) -> list[ImageFile]:
-    """Return the image files that annotations name."""
+def _corners(boxes_xywh: np.ndarray) -> np.ndarray:
+    return np.hstack([boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]])
+
+
+def list_images(annotations: CocoAnnotations, data: DetectionData) -> list[ImageFile]:
+    """List the image files that annotations name, in their order."""
     return [
-        ImageFile(annotations.image_path(row), (int(height), int(width)), max_megapixels)
+        ImageFile(annotations.image_path(row), (int(height), int(width)), data.max_megapixels)
         for row, (height, width) in enumerate(annotations.image_hw)
     ]
 
 
-def training_run(
-    spec: DetectionSpec, name: str, recipe: DetectionRecipe, *, pretrained: bool
-) -> DetectionRun:
+def training_images(recipe: DetectionRecipe) -> list[ImageFile]:
+    """Return the training images that a recipe names."""
+    prepare_data(recipe.data, ["train"])
+    return list_images(load_annotations(recipe.data, "train"), recipe.data)
+
+
+def training_run(name: str, recipe: DetectionRecipe, *, pretrained: bool) -> DetectionRun:
     """Load the data and build the detector of a training."""
-    prepare_data(recipe.data, generate=True)
+    prepare_data(recipe.data, ["train", "val"], generate=True)
     train, val = (load_annotations(recipe.data, split) for split in ("train", "val"))
-    classes = classes_of(train)
-    scored = match_classes(classes, val, whose=str(train.path))
-    network = _build_network(spec, recipe, classes, pretrained=pretrained)
-    return _assemble(spec, name, recipe, network, classes=classes, scored=scored, train=train, val=val)
+    whose = str(train.path)
+    return _assemble(name, recipe, classes_of(train), whose, train=train, val=val, pretrained=pretrained)
 
 
-def evaluation_run(
-    spec: DetectionSpec, name: str, recipe: DetectionRecipe, *, own: Classes | None, what: str
-) -> DetectionRun:
+def evaluation_run(name: str, recipe: DetectionRecipe, *, own: Classes | None, what: str) -> DetectionRun:
     """Load the validation data and build the detector that is scored; see TaskSpec.evaluation_run."""
     prepare_data(recipe.data, ["val"])
     val = load_annotations(recipe.data, "val")
-    classes = own or classes_of(val)
-    scored = match_classes(classes, val, whose=what)
-    network = _build_network(spec, recipe, classes, pretrained=own is None, exact=True)
-    return _assemble(spec, name, recipe, network, classes=classes, scored=scored, train=None, val=val)
-
-
-def _build_network(
-    spec: DetectionSpec, recipe: DetectionRecipe, classes: Classes, *, pretrained: bool, exact: bool = False
-) -> Network:
-    network = spec.build_network(recipe, num_classes=len(classes.names))
-    if pretrained:
-        if recipe.model.weights is not None:
-            warn_of_other_classes(recipe.model.weights, classes.names)
-        hint = "data.label_map=ids gives the 91 class slots of TensorFlow and torchvision"
-        theirs = spec.builder(recipe).torchvision_model
-        load_pretrained(network, recipe.model, torchvision_model=theirs, exact=hint if exact else None)
-    return network
+    return _assemble(name, recipe, own or classes_of(val), what, train=None, val=val, pretrained=own is None)
 
 
 def _assemble(
-    spec: DetectionSpec,
     name: str,
     recipe: DetectionRecipe,
-    network: Network,
-    *,
     classes: Classes,
-    scored: Classes,
+    whose: str,
+    *,
     train: CocoAnnotations | None,
     val: CocoAnnotations,
+    pretrained: bool,
 ) -> DetectionRun:
-    val_set = build_dataset(recipe, val, split="val")
-    truth = ground_truth_of(val)
+    category_ids = match_classes(classes, val, whose=whose)
+    network = build_network(
+        recipe, num_classes=len(classes.names), pretrained=pretrained, exact=train is None
+    )
+    truth, val_set = ground_truth_of(val), build_dataset(recipe, val, split="val")
     return DetectionRun(
         name=name,
         recipe=recipe,
         classes=classes,
-        scored_classes=scored,
-        task=build_task(spec, recipe, network, category_ids=scored.ids, ground_truth=truth),
+        task=build_task(recipe, network, category_ids=category_ids, ground_truth=truth),
         train=val_set if train is None else build_dataset(recipe, train, split="train"),
         val=val_set,
         scored_on=val.path,
         problems={"train": (train or val).problems, "val": val.problems},
-        bad_images=BadImages(recipe.data.max_bad_images),
         collate=collate,
     )
 
 
-def prepare_data(
-    data: DetectionData, splits: Sequence[Split] = ("train", "val"), *, generate: bool = False
-) -> None:
+def prepare_data(data: DetectionData, splits: Sequence[Split], *, generate: bool = False) -> None:
     """Check that the splits are there; with `generate`, make the scenes that the recipe asks for.
 
     Only a training generates: elsewhere a wrong data.root would be filled with other data than was meant.
-
-    Raises:
-        FileNotFoundError: nothing usable at data.root; the message says where to get data.
     """
     if data.type == "scenes":
-        (write_scenes if generate else check_scenes)(Path(data.root), **data.scenes.model_dump())
+        write_scenes(Path(data.root), **data.scenes.model_dump(), generate=generate)
     else:
-        sections = [data.train if split == "train" else data.val for split in splits]
-        expected = [path for section in sections for path in (section.images, section.annotations)]
-        check_root(Path(data.root), expected=list(dict.fromkeys(expected)))
+        sections = [getattr(data, split) for split in splits]
+        expected = [path for each in sections for path in (each.images, each.annotations)]
+        check_root(Path(data.root), expected=expected, layout="coco")
 
 
 def load_annotations(data: DetectionData, split: Split) -> CocoAnnotations:
@@ -217,36 +225,24 @@ def classes_of(annotations: CocoAnnotations) -> Classes:
     return Classes(list(annotations.class_names), [int(each) for each in annotations.category_ids])
 
 
-def match_classes(classes: Classes, annotations: CocoAnnotations, *, whose: str) -> Classes:
-    """Find a model's classes, by name, in a file to score it on; ids are the file's.
-
-    Raises:
-        ValueError: the file has not the model's classes.
-    """
+def match_classes(classes: Classes, annotations: CocoAnnotations, *, whose: str) -> list[int]:
+    """Find a model's classes, by name, in a file to score it on, and return the file's ids of them."""
     ids = dict(zip(annotations.class_names, annotations.category_ids, strict=True))
     ids.pop(GAP, None)  # slots of the id map that no category has
     wanted = [name for name in classes.names if name != GAP]
-    if set(wanted) != set(ids):
-        raise ValueError(
-            f"{whose} detects {len(wanted)} classes ({listing(wanted)}), but {annotations.path} has "
-            f"{len(ids)} ({listing(list(ids))}). Only in the first: "
-            f"{listing(sorted(set(wanted) - set(ids)))}; only in the file: "
-            f"{listing(sorted(set(ids) - set(wanted)))}. Score it on a file with its own "
-            "classes, or train on this one (model.weights starts from a checkpoint of other classes)"
-        )
+    remedy = "Score it on a file with its own classes"
+    match_names(wanted, list(ids), whose=whose, path=annotations.path, remedy=remedy)
     unused = min([0, *ids.values()]) - 1  # an id that no category has
-    return Classes(classes.names, [int(ids.get(name, unused)) for name in classes.names])
+    return [int(ids.get(name, unused)) for name in classes.names]
 
 
 def build_dataset(recipe: DetectionRecipe, annotations: CocoAnnotations, *, split: Split) -> CocoDetection:
     """Build a split's data set; only training augments and may drop images without boxes."""
     data = recipe.data
-    transform = build_transform(
-        augment=data.augment if split == "train" else "none", input_hw=recipe.model.input_hw
-    )
+    augment = data.augment if split == "train" else "none"
     return CocoDetection(
         annotations=annotations,
-        transform=transform,
+        transform=DetectionTransform(augment=augment, input_hw=recipe.model.input_hw),
         on_bad_image=data.on_bad_image,
         max_bad_images=data.max_bad_images,
         max_megapixels=data.max_megapixels,
@@ -277,7 +273,6 @@ def ground_truth_of(annotations: CocoAnnotations) -> GroundTruthArrays:
 
 
 def build_task(
-    spec: DetectionSpec,
     recipe: DetectionRecipe,
     network: Network,
     *,
@@ -285,13 +280,12 @@ def build_task(
     ground_truth: GroundTruthArrays,
 ) -> DetectionTask:
     """Compose network, losses, post-processing and evaluation."""
-    builder = spec.builder(recipe)
+    detector = detector_of(recipe.model)
     return DetectionTask(
         network=network,
-        raw_outputs=spec.raw_outputs,
-        assign=builder.assigner(recipe.model),
-        losses_of=builder.losses(recipe.model),
-        decoding=decoding_of(recipe, builder),
+        assign=detector.assign,
+        losses_of=detector.losses_of,
+        decoding=decoding_of(recipe),
         mean=recipe.data.mean,
         std=recipe.data.std,
         input_hw=recipe.model.input_hw,

@@ -11,19 +11,16 @@ from torch import Tensor
 from dettoolkit.detection.build import Assigner, Losses, Outputs
 from dettoolkit.detection.matching import Objects, targets_of
 from dettoolkit.detection.postprocess import Detections, postprocess, to_original
-from dettoolkit.detection.spec import Decoding
+from dettoolkit.detection.spec import Decoding, DetectionSpec
 from dettoolkit.evaluation.coco_ap import CocoScores, DetectionArrays, GroundTruthArrays, evaluate_coco
-from dettoolkit.network import Network
-from dettoolkit.preprocessing import normalize
-from dettoolkit.run import Batch
+from dettoolkit.run import Batch, Task
 
 
 @dataclass(kw_only=True)
-class DetectionTask:
-    """Train and score a detector on one data set.
+class DetectionTask(Task):
+    """Train and score a detector on one data set; see Task.
 
     Attributes:
-        network: the detector.
         assign: decides which default box learns which object.
         losses_of: the parts of the loss.
         decoding: how raw outputs become detections.
@@ -31,30 +28,19 @@ class DetectionTask:
         ground_truth: of the validation set.
     """
 
-    network: Network
-    raw_outputs: tuple[str, ...]
     assign: Assigner
     losses_of: Losses
     decoding: Decoding
-    mean: Sequence[float]
-    std: Sequence[float]
     input_hw: tuple[int, int]
     category_ids: Sequence[int]
     ground_truth: GroundTruthArrays
-    monitor: str = "AP"
+    monitor = "AP"
+    raw_outputs = DetectionSpec.raw_outputs
 
     @property
     def anchors_xyxy(self) -> Tensor:
         """Return the default boxes, (A, 4) pixels of the input."""
         return self.network.heads["detection"].anchors_xyxy  # type: ignore[return-value]
-
-    def training_inputs(self, batch: Batch) -> tuple[Tensor, Batch]:
-        """Return normalized images, and the batch as it is."""
-        return self.images(batch), batch
-
-    def images(self, batch: Batch) -> Tensor:
-        """Normalize the batch's uint8 images to float32 (N, 3, H, W)."""
-        return normalize(batch["images"], self.mean, self.std)
 
     def losses(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Assign the batch's objects to default boxes and return the parts of the loss."""
@@ -64,12 +50,10 @@ class DetectionTask:
 
     def predict(self, forward: Callable[[Tensor], Outputs], batch: Batch) -> DetectionArrays:
         """Run the network on a batch and return its detections in the original images' pixels."""
-        class_logits, box_deltas = forward(self.images(batch))
-        found = postprocess(
-            class_logits.float(), box_deltas.float(), self.anchors_xyxy, self.decoding, input_hw=self.input_hw
-        )
-        boxes = to_original(found, input_hw=self.input_hw, original_hw=batch["original_hw"])
-        return detection_arrays(found, boxes, batch["image_ids"], self.category_ids)
+        outputs = forward(self.images(batch))
+        found = postprocess(*outputs, self.anchors_xyxy, self.decoding, input_hw=self.input_hw)
+        found = to_original(found, input_hw=self.input_hw, original_hw=batch["original_hw"])
+        return detection_arrays(found, batch["image_ids"], self.category_ids)
 
     def score(self, predictions: Sequence[DetectionArrays]) -> CocoScores:
         """Score the detections of the whole validation set by COCO's rules."""
@@ -77,18 +61,15 @@ class DetectionTask:
         return evaluate_coco(self.ground_truth, everything, max_detections=self.decoding.max_detections)
 
 
-def detection_arrays(
-    found: Detections, boxes_xyxy: Tensor, image_ids: Tensor, category_ids: Sequence[int]
-) -> DetectionArrays:
+def detection_arrays(found: Detections, image_ids: Tensor, category_ids: Sequence[int]) -> DetectionArrays:
     """Flatten padded detections (N, D) to arrays with the annotation file's ids; boxes become xywh."""
     labels = found.labels.cpu()
     real = labels >= 0  # (N, D)
-    boxes = boxes_xyxy.cpu().double()[real].numpy()
+    boxes = found.boxes_xyxy.cpu().double()[real].numpy()
     boxes[:, 2:] -= boxes[:, :2]
-    ids = np.asarray(category_ids, np.int64)
     return DetectionArrays(
         image_ids=image_ids.cpu().unsqueeze(1).expand_as(labels)[real].numpy(),
-        category_ids=ids[labels[real].numpy()],
+        category_ids=np.asarray(category_ids, np.int64)[labels[real].numpy()],
         boxes_xywh=boxes,
         scores=found.scores.cpu().double()[real].numpy(),
     )

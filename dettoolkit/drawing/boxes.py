@@ -11,8 +11,8 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image, ImageDraw, ImageFont
 
 from dettoolkit.drawing.fonts import fit_font
 
@@ -23,21 +23,13 @@ Rect = tuple[float, float, float, float]
 # Found by search: any two are 23 or more apart in CIE Lab for normal sight and for the three kinds of color
 # blindness as Machado et al. 2009 simulate them (a test measures it), and bright enough for photographs.
 BASE_COLORS: tuple[Color, ...] = (
-    (120, 146, 255),
-    (230, 138, 0),
-    (0, 192, 101),
-    (255, 229, 23),
-    (255, 56, 147),
-    (99, 73, 221),
-    (196, 25, 9),
-    (194, 245, 120),
-    (171, 48, 162),
-    (0, 255, 255),
-)
+    (120, 146, 255), (230, 138, 0), (0, 192, 101), (255, 229, 23), (255, 56, 147),
+    (99, 73, 221), (196, 25, 9), (194, 245, 120), (171, 48, 162), (0, 255, 255),
+)  # fmt: skip
 GOLDEN_RATIO = 0.618034  # steps of this on the hue circle never come close to an earlier hue soon
 INK, PAPER = (24, 27, 31), (255, 255, 255)
-LONGEST_NAME = 24  # characters on a plate or in a legend
-MOST_COVERED = 0.1  # of a plate by other plates
+MAX_NAME = 24  # characters on a plate or in a legend
+MAX_COVERED = 0.1  # of a plate by other plates
 SUPERSAMPLING, LARGE = 3, 4_000_000  # lines are drawn 3 times finer, up to 4 megapixels
 
 
@@ -51,9 +43,9 @@ def class_color(label: int) -> Color:
 
 
 def class_name(label: int, class_names: Sequence[str]) -> str:
-    """Return a class's name, shortened to LONGEST_NAME characters; the number of a label beyond the list."""
+    """Return a class's name, shortened to MAX_NAME characters; the number of a label beyond the list."""
     name = class_names[label] if 0 <= label < len(class_names) else f"class {label}"
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+    return name if len(name) <= MAX_NAME else name[: MAX_NAME - 1] + "…"
 
 
 def contrasting(color: Color) -> Color:
@@ -76,15 +68,12 @@ def draw_boxes(
     Large boxes are drawn first, so small ones stay visible; a label that finds no free place is left out.
 
     Args:
-        image: uint8 (H, W, 3) RGB.
+        image: uint8 (H, W, 3) RGB, as the returned one.
         boxes_xyxy: (n, 4) pixels; what lies outside the image is cut off, boxes not finite are not drawn.
         labels: (n,) 0-based classes.
         class_names: name of each class.
         scores: (n,) written behind the names, or None.
         crowds: (n,) true for crowd regions, drawn dashed and hatched, or None.
-
-    Returns:
-        uint8 (H, W, 3) RGB.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(
@@ -92,10 +81,8 @@ def draw_boxes(
             "move channels last and scale to 0..255 first"
         )
     height, width = image.shape[:2]
-    boxes = np.asarray(boxes_xyxy, np.float64).reshape(-1, 4)
-    boxes, visible = _cut(boxes, width, height)
-    largest_first = np.argsort(-_areas(boxes), kind="stable")
-    order = [int(index) for index in largest_first if visible[index]]
+    boxes, visible = _cut(np.asarray(boxes_xyxy, np.float64).reshape(-1, 4), width, height)
+    order = [int(index) for index in np.argsort(-_areas(boxes), kind="stable") if visible[index]]
     is_crowd = np.zeros(len(boxes), np.bool_) if crowds is None else np.asarray(crowds, np.bool_)
     colors = [class_color(int(label)) for label in labels]
 
@@ -107,10 +94,7 @@ def draw_boxes(
     for index in order:
         _outline(pen, boxes[index] * factor, colors[index], stroke * factor, crowd=bool(is_crowd[index]))
     size = max(10, round(max(height, width) / 44))
-    texts = [
-        fit_font(text, size, otherwise)
-        for text, otherwise in _label_texts(labels, class_names, scores, is_crowd)
-    ]
+    texts = _label_texts(labels, class_names, scores, is_crowd, size)
     best_first = order if scores is None else sorted(order, key=lambda index: -float(scores[index]))
     plates = _place_plates(boxes, texts, best_first, (height, width))
     for index, plate in plates.items():
@@ -120,7 +104,7 @@ def draw_boxes(
     pen = ImageDraw.Draw(result)
     for index, (left, top, _, bottom) in plates.items():
         text, font = texts[index]
-        place = (left + _padding(font.size), (top + bottom) / 2)
+        place = (left + plate_padding(font), (top + bottom) / 2)
         pen.text(place, text, font=font, fill=contrasting(colors[index]), anchor="lm")
     return np.asarray(result)
 
@@ -147,13 +131,11 @@ def _outline(
     left, top, right, bottom = box
     right, bottom = max(right - 1, left + 1), max(bottom - 1, top + 1)
     if crowd:
-        _hatch(pen, (left, top, right, bottom), (*color, 110), stroke)
-        _dashes(pen, (left, top, right, bottom), color, stroke)
+        _hatched(pen, (left, top, right, bottom), color, stroke)
         return
     rim = max(1, stroke // 3)
     radius = min(stroke * 2, (right - left) / 2, (bottom - top) / 2)
-    rectangles = [(rim, (0, 0, 0, 90), stroke + rim), (0, (*color, 255), stroke)]
-    for grow, ink, line in rectangles:
+    for grow, ink, line in [(rim, (0, 0, 0, 90), stroke + rim), (0, (*color, 255), stroke)]:
         corners = (left - grow, top - grow, right + grow, bottom + grow)
         if radius < stroke * 2:  # Pillow's rounded corners fail where they would meet
             pen.rectangle(corners, outline=ink, width=line)
@@ -161,17 +143,14 @@ def _outline(
             pen.rounded_rectangle(corners, radius=radius, outline=ink, width=line)
 
 
-def _hatch(pen: ImageDraw.ImageDraw, rect: Rect, ink: tuple[int, int, int, int], stroke: int) -> None:
-    """Fill a rectangle with diagonal lines: x - y = constant."""
+def _hatched(pen: ImageDraw.ImageDraw, rect: Rect, color: Color, stroke: int) -> None:
+    """Draw a dashed rectangle filled with diagonal lines: x - y = constant."""
     left, top, right, bottom = rect
+    thin = max(1, stroke // 2)
     for constant in np.arange(left - bottom, right - top, 7 * stroke):
         start, end = max(left, top + constant), min(right, bottom + constant)
         if end > start:
-            pen.line((start, start - constant, end, end - constant), fill=ink, width=max(1, stroke // 2))
-
-
-def _dashes(pen: ImageDraw.ImageDraw, rect: Rect, color: Color, stroke: int) -> None:
-    left, top, right, bottom = rect
+            pen.line((start, start - constant, end, end - constant), fill=(*color, 110), width=thin)
     corners = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
     for (x0, y0), (x1, y1) in pairwise(corners):
         length = max(abs(x1 - x0), abs(y1 - y0))
@@ -182,20 +161,29 @@ def _dashes(pen: ImageDraw.ImageDraw, rect: Rect, color: Color, stroke: int) -> 
 
 
 def _label_texts(
-    labels: NDArray[Any], class_names: Sequence[str], scores: NDArray[Any] | None, crowds: NDArray[np.bool_]
-) -> list[tuple[str, str]]:
-    """Write each label, and the same with the class's number for where no font has the name's characters."""
+    labels: NDArray[Any],
+    class_names: Sequence[str],
+    scores: NDArray[Any] | None,
+    crowds: NDArray[np.bool_],
+    size: int,
+) -> list[tuple[str, Any]]:
+    """Write each label, with the class's number where no font has the name's characters; with its font."""
     texts = []
-    for index, label in enumerate(labels):
-        name = class_name(int(label), class_names)
+    for index, label in enumerate(map(int, labels)):
         behind = " (crowd)" if crowds[index] else ""
         behind += "" if scores is None else f" {float(scores[index]):.2f}"
-        texts.append((name + behind, f"class {int(label)}{behind}"))
+        texts.append(fit_font(class_name(label, class_names) + behind, size, f"class {label}{behind}"))
     return texts
 
 
-def _padding(size: float) -> int:
-    return max(2, round(size / 4))
+def plate_padding(font: ImageFont.FreeTypeFont) -> int:
+    """Return the pixels between a plate's left edge and its text."""
+    return max(2, round(font.size / 4))
+
+
+def plate_size(text: str, font: ImageFont.FreeTypeFont) -> tuple[int, int]:
+    """Return the width and height of a plate with this text, in pixels."""
+    return round(font.getlength(text)) + 2 * plate_padding(font), round(font.size * 1.35)
 
 
 def _place_plates(
@@ -206,11 +194,10 @@ def _place_plates(
     `order` lists the boxes that get a plate, the most important first; one without a free place gets none.
     """
     height, width = size_hw
+    shown, areas = boxes[order], np.maximum(1.0, _areas(boxes[order]))
     plates: dict[int, Rect] = {}
     for index in order:
-        text, font = texts[index]
-        wide = round(font.getlength(text)) + 2 * _padding(font.size)
-        high = round(font.size * 1.35)
+        wide, high = plate_size(*texts[index])
         if wide > width or high > height:
             continue
         left, top, right, bottom = boxes[index]
@@ -218,23 +205,20 @@ def _place_plates(
         corners += [(left, bottom - high), (right - wide, bottom)]
         candidates = []
         for rank, (x, y) in enumerate(corners):
-            x, y = float(np.clip(x, 0, width - wide)), float(np.clip(y, 0, height - high))
-            plate = (round(x), round(y), round(x) + wide, round(y) + high)
-            placed = np.array(list(plates.values()), np.float64).reshape(-1, 4)
-            covered = float(np.sum(_intersections(plate, placed))) / (wide * high)
-            hidden = float(
-                np.sum(_intersections(plate, boxes[order]) / np.maximum(1.0, _areas(boxes[order])))
-            )
+            x, y = round(float(np.clip(x, 0, width - wide))), round(float(np.clip(y, 0, height - high)))
+            plate = (x, y, x + wide, y + high)
+            covered = float(intersections(plate, list(plates.values())).sum()) / (wide * high)
+            hidden = float((intersections(plate, shown) / areas).sum())
             candidates.append((covered + 0.5 * hidden + 0.01 * rank, covered, plate))
         _, covered, plate = min(candidates)
-        if covered <= MOST_COVERED:
+        if covered <= MAX_COVERED:
             plates[index] = plate
     return plates
 
 
-def _intersections(rect: Rect, others: NDArray[np.float64]) -> NDArray[np.float64]:
+def intersections(rect: Rect, others: ArrayLike) -> NDArray[np.float64]:
     """Measure what a rectangle covers of others (n, 4), in square pixels (n,)."""
-    wide = np.minimum(rect[2], others[:, 2]) - np.maximum(rect[0], others[:, 0])
-    high = np.minimum(rect[3], others[:, 3]) - np.maximum(rect[1], others[:, 1])
-    shared: NDArray[np.float64] = np.clip(wide, 0, None) * np.clip(high, 0, None)
-    return shared
+    others = np.asarray(others, np.float64).reshape(-1, 4)
+    overlap = np.minimum(rect[2:], others[:, 2:]) - np.maximum(rect[:2], others[:, :2])
+    area: NDArray[np.float64] = np.clip(overlap, 0, None).prod(axis=1)
+    return area

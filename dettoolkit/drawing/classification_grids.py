@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from dettoolkit.drawing.boxes import Color, Picture, class_color, class_name, contrasting
 from dettoolkit.drawing.fonts import fit_font
-from dettoolkit.drawing.grids import Cell, fit_to_cell, grid, in_rows
+from dettoolkit.drawing.grids import Cell, fit_to_cell, grid
 
 RIGHT, WRONG = 0, 1
 FRAMES: dict[int, Color] = {RIGHT: (0, 114, 178), WRONG: (213, 94, 0)}  # told apart by the color-blind too
@@ -24,19 +24,12 @@ PER_ROW = 4
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClassificationItem:
-    """An image with its class and the predicted one.
+    """An image with its class and the predicted one."""
 
-    Attributes:
-        image: uint8 (H, W, 3) RGB, as the network got it.
-        label: true class.
-        predicted: best class.
-        score: its probability.
-    """
-
-    image: Picture
-    label: int
-    predicted: int
-    score: float
+    image: Picture  # uint8 (H, W, 3) RGB, as the network got it
+    label: int  # true class
+    predicted: int  # best class
+    score: float  # its probability
 
 
 def classification_figure(
@@ -49,46 +42,29 @@ def classification_figure(
         caption = f"{class_name(item.predicted, class_names)} {item.score:.2f}"
         if wrong:
             caption += f" · is {class_name(item.label, class_names)}"
-        cells.append(Cell(_framed(item.image, FRAMES[wrong]), caption))
-    return grid(
-        in_rows(cells, PER_ROW),
-        title=title,
-        column_titles=[],
-        legend=[("right", RIGHT), ("wrong", WRONG)],
-        colors=FRAMES,
-    )
+        _, fitted = fit_to_cell(item.image)
+        framed = ImageOps.expand(Image.fromarray(fitted), border=FRAME, fill=FRAMES[wrong])
+        cells.append(Cell(np.asarray(framed), caption))
+    legend = [("right", RIGHT), ("wrong", WRONG)]
+    return grid(cells, PER_ROW, title=title, legend=legend, color_of=FRAMES.__getitem__)
 
 
 def classification_batch_figure(batch: Mapping[str, Any], class_names: Sequence[str]) -> Picture:
     """Draw the images of a training batch as the model gets them, with their classes; uint8 (H, W, 3).
 
-    Args:
-        batch: on the CPU, images uint8 (N, 3, H, W) RGB, class_labels (N,).
-        class_names: name of each class.
+    The batch is on the CPU: images uint8 (N, 3, H, W) RGB, class_labels (N,).
     """
     cells = []
     for image, label in zip(batch["images"], batch["class_labels"], strict=True):
         _, fitted = fit_to_cell(np.ascontiguousarray(np.asarray(image).transpose(1, 2, 0)))
         cells.append(Cell(fitted, class_name(int(label), class_names)))
-    return grid(
-        in_rows(cells, PER_ROW),
-        title="Training images after augmentation, with their classes",
-        column_titles=[],
-        legend=[],
-    )
+    return grid(cells, PER_ROW, title="Training images after augmentation, with their classes")
 
 
 def draw_band(image: Picture, label: int, *, class_names: Sequence[str], score: float) -> Picture:
-    """Draw a class and its score in a band along the image's lower edge, as many letters as fit.
+    """Draw a class and its score in a band along the lower edge of an image, as many letters as fit.
 
-    Args:
-        image: uint8 (H, W, 3) RGB.
-        label: 0-based class; its color is the band's.
-        class_names: name of each class.
-        score: written after the name.
-
-    Returns:
-        uint8 (H, W, 3) RGB, a copy of the image's size.
+    The image is uint8 (H, W, 3) RGB and is copied; the band has the color of the 0-based label.
     """
     height, width = image.shape[:2]
     canvas = Image.fromarray(image)
@@ -102,10 +78,3 @@ def draw_band(image: Picture, label: int, *, class_names: Sequence[str], score: 
     place = (size / 3, height - high / 2)
     pen.text(place, shown, font=font, fill=contrasting(color), anchor="lm")
     return np.asarray(canvas)
-
-
-def _framed(image: Picture, color: Color) -> Picture:
-    _, fitted = fit_to_cell(image)
-    framed = np.full((fitted.shape[0] + 2 * FRAME, fitted.shape[1] + 2 * FRAME, 3), color, np.uint8)
-    framed[FRAME:-FRAME, FRAME:-FRAME] = fitted
-    return framed

@@ -11,28 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dettoolkit.drawing.boxes import Picture, class_name, draw_boxes
-from dettoolkit.drawing.grids import Cell, fit_to_cell, grid, in_rows
+from dettoolkit.drawing.grids import Cell, fit_to_cell, grid
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ComparisonItem:
-    """An image with its ground truth and predictions.
+    """An image with its m objects and the n predictions to be drawn."""
 
-    Attributes:
-        image: uint8 (H, W, 3) RGB, as in the file.
-        boxes_xyxy, labels, crowds: (m, 4) pixels of `image`, (m,) 0-based classes, (m,) true for crowds.
-        predicted_boxes_xyxy, predicted_labels, predicted_scores: (n, 4), (n,), (n,); those to be drawn.
-        title: the image's name.
-    """
-
-    image: Picture
-    boxes_xyxy: NDArray[Any]
-    labels: NDArray[Any]
-    crowds: NDArray[Any]
-    predicted_boxes_xyxy: NDArray[Any]
-    predicted_labels: NDArray[Any]
-    predicted_scores: NDArray[Any]
-    title: str
+    image: Picture  # uint8 (H, W, 3) RGB, as in the file
+    boxes_xyxy: NDArray[Any]  # (m, 4) pixels of `image`
+    labels: NDArray[Any]  # (m,) 0-based classes
+    crowds: NDArray[Any]  # (m,) true for crowds
+    predicted_boxes_xyxy: NDArray[Any]  # (n, 4)
+    predicted_labels: NDArray[Any]  # (n,)
+    predicted_scores: NDArray[Any]  # (n,)
+    title: str  # the image's name
 
 
 def comparison_figure(
@@ -60,7 +53,8 @@ def comparison_figure(
     columns = 4 if len(items) > 1 else 2
     labels = [label for item in items for label in (*item.labels, *item.predicted_labels)]
     return grid(
-        in_rows(cells, columns),
+        cells,
+        columns,
         title=title,
         column_titles=["ground truth", "prediction"] * (columns // 2),
         legend=_legend(labels, class_names),
@@ -69,12 +63,10 @@ def comparison_figure(
 
 
 def batch_figure(batch: Mapping[str, Any], class_names: Sequence[str]) -> Picture:
-    """Draw a training batch as the model gets them, with their boxes; uint8 (H, W, 3).
+    """Draw the images of a training batch as the model gets them, with their boxes; uint8 (H, W, 3).
 
-    Args:
-        batch: on the CPU, images uint8 (N, 3, H, W) RGB, boxes_xyxy (N, M, 4) pixels, box_labels (N, M)
-            with -1 for padding, image_ids (N,).
-        class_names: name of each class.
+    The batch is on the CPU: images uint8 (N, 3, H, W) RGB, boxes_xyxy (N, M, 4) pixels, box_labels (N, M)
+    with -1 for padding, image_ids (N,).
     """
     cells: list[Cell] = []
     drawn: list[int] = []
@@ -86,12 +78,8 @@ def batch_figure(batch: Mapping[str, Any], class_names: Sequence[str]) -> Pictur
         drawing = draw_boxes(fitted, boxes[real] * scale, labels[real], class_names=class_names)
         cells.append(Cell(drawing, f"image {image_id} · {_counted(int(real.sum()), 'box')}"))
         drawn.extend(labels[real])
-    return grid(
-        in_rows(cells, 4),
-        title="Training images after augmentation, with their boxes",
-        column_titles=[],
-        legend=_legend(drawn, class_names),
-    )
+    title = "Training images after augmentation, with their boxes"
+    return grid(cells, 4, title=title, legend=_legend(drawn, class_names))
 
 
 def _counted(number: int, noun: str) -> str:

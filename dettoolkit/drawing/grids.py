@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,27 +28,27 @@ class Cell:
 
 
 def grid(
-    rows: Sequence[Sequence[Cell]],
+    cells: Sequence[Cell],
+    columns: int,
     *,
     title: str,
-    column_titles: Sequence[str],
-    legend: Sequence[tuple[str, int]],
-    colors: Mapping[int, Color] | None = None,
+    column_titles: Sequence[str] = (),
+    legend: Sequence[tuple[str, int]] = (),
+    color_of: Callable[[int], Color] = class_color,
     group: int | None = None,
 ) -> Picture:
     """Lay images out in rows, captions below them, column titles above and a legend of classes at the foot.
 
     Args:
-        rows: the images; they may differ in size, and rows in length.
+        cells: the images, which may differ in size.
+        columns: images in a row; the last row may have fewer.
         title: a line at the top.
         column_titles: a word above each column, or none.
         legend: (text, label) for each class that is explained by its color.
-        colors: the color of each label of the legend; None: `class_color`'s.
+        color_of: returns a label's color.
         group: columns that belong together; groups stand further apart. None: all do.
-
-    Returns:
-        uint8 (H, W, 3) RGB.
     """
+    rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
     lefts, widths = _columns(rows, len(column_titles), group)
     row_high = [max(cell.image.shape[0] for cell in row) + CAPTION_HIGH + GAP for row in rows]
     title, title_font = fit_font(title, TITLE_SIZE)
@@ -65,8 +65,10 @@ def grid(
         for cell, left, width in zip(row, lefts, widths, strict=False):
             _paste(sheet, cell, (left, head + sum(row_high[:number])), width)
     for text, label, x, y in entries:
-        color = class_color(label) if colors is None else colors[label]
-        _legend_entry(pen, text, color, (MARGIN + x, head + sum(row_high) + y))
+        x, y = MARGIN + x, head + sum(row_high) + y + CAPTION_HIGH / 2  # the middle of its left edge
+        square = (x, y - CAPTION_SIZE / 2, x + CAPTION_SIZE, y + CAPTION_SIZE / 2)
+        pen.rounded_rectangle(square, radius=3, fill=color_of(label))
+        _text(pen, (x + 1.5 * CAPTION_SIZE, y), text, anchor="lm", fill=INK)
     return np.asarray(sheet)
 
 
@@ -88,19 +90,13 @@ def _paste(sheet: Image.Image, cell: Cell, corner: tuple[int, int], width: int) 
 
 
 def save_figure(path: Path, image: Picture) -> None:
-    """Write uint8 (H, W, 3) RGB as PNG or JPEG, by the path's ending; missing folders are made.
-
-    Raises:
-        ValueError: another ending.
-    """
+    """Write uint8 (H, W, 3) RGB as PNG or JPEG, by the path's ending; missing folders are made."""
     if path.suffix.lower() not in {".png", ".jpg", ".jpeg"}:
         raise ValueError(f"{path}: cannot save a picture as '{path.suffix}', wanted .png, .jpg or .jpeg")
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix.lower() == ".png":
-        data = encode_image(Image.fromarray(image), format="png")
-    else:  # full chroma, so thin colored lines stay sharp
-        data = encode_image(Image.fromarray(image), format="jpeg", quality=90, subsampling=0)
-    path.write_bytes(data)
+    png = path.suffix.lower() == ".png"
+    settings = {} if png else {"quality": 90, "subsampling": 0}  # full chroma keeps thin colored lines sharp
+    path.write_bytes(encode_image(Image.fromarray(image), format="png" if png else "jpeg", **settings))
 
 
 def save_pages(
@@ -111,14 +107,9 @@ def save_pages(
     per_page: int,
     draw: Callable[[list[int]], Picture | None],
 ) -> None:
-    """Write figures <name>_1.jpg, <name>_2.jpg, … of some rows of a data set, `per_page` on each.
+    """Write figures <name>_1.jpg, <name>_2.jpg, … of some rows of a data set, up to `per_page` on each.
 
-    Args:
-        folder: where to.
-        name: of the figures.
-        rows: what to draw, in this order.
-        per_page: so many at most in a figure.
-        draw: draws some of them; None where there is nothing to see.
+    `draw` draws the rows it is given, or returns None where there is nothing to see.
     """
     for page, start in enumerate(range(0, len(rows), per_page), start=1):
         figure = draw([int(row) for row in rows[start : start + per_page]])
@@ -131,11 +122,6 @@ def fit_to_cell(image: Picture) -> tuple[float, Picture]:
     scale = min(CELL_HW[0] / image.shape[0], CELL_HW[1] / image.shape[1])
     size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
     return scale, np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
-
-
-def in_rows(cells: list[Cell], columns: int) -> list[list[Cell]]:
-    """Break cells into rows, the last of which may be shorter."""
-    return [cells[start : start + columns] for start in range(0, len(cells), columns)]
 
 
 def _place_legend(
@@ -151,13 +137,6 @@ def _place_legend(
         entries.append((text, label, x, y))
         x += long
     return entries, round(y) + CAPTION_HIGH if entries else 0
-
-
-def _legend_entry(pen: ImageDraw.ImageDraw, text: str, color: Color, place: tuple[float, float]) -> None:
-    x, y = place[0], place[1] + CAPTION_HIGH / 2
-    half = CAPTION_SIZE / 2
-    pen.rounded_rectangle((x, y - half, x + CAPTION_SIZE, y + half), radius=3, fill=color)
-    _text(pen, (x + 1.5 * CAPTION_SIZE, y), text, anchor="lm", fill=INK)
 
 
 def _text(

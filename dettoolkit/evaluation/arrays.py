@@ -36,18 +36,8 @@ class DetectionArrays:
 
     def __post_init__(self) -> None:
         count = len(self.scores)
-        wanted = {
-            "image_ids": (count,),
-            "category_ids": (count,),
-            "boxes_xywh": (count, 4),
-            "scores": (count,),
-        }
-        for name, shape in wanted.items():
-            if getattr(self, name).shape != shape:
-                raise ValueError(
-                    f"detections: {name} has the shape {getattr(self, name).shape}, wanted {shape} "
-                    f"to go with {count} scores"
-                )
+        wanted = {"image_ids": (count,), "category_ids": (count,), "boxes_xywh": (count, 4)}
+        check_shapes("detections", self, {**wanted, "scores": (count,)})
         self._refuse(~np.isfinite(self.scores), "a score that is not finite")
         self._refuse(~np.isfinite(self.boxes_xywh.sum(axis=1)), "a box that is not finite")
         self._refuse(self.boxes_xywh[:, 2:].min(axis=1, initial=0) < 0, "a box of negative width or height")
@@ -75,27 +65,14 @@ class DetectionArrays:
     @classmethod
     def concatenate(cls, parts: Sequence[DetectionArrays]) -> Self:
         """Join sets in the order given; no parts make an empty set."""
-        if not parts:
-            return cls.empty()
-        return cls(
-            image_ids=np.concatenate([part.image_ids for part in parts]),
-            category_ids=np.concatenate([part.category_ids for part in parts]),
-            boxes_xywh=np.concatenate([part.boxes_xywh for part in parts]),
-            scores=np.concatenate([part.scores for part in parts]),
-        )
+        return cls(**join_columns(parts, cls.__slots__)) if parts else cls.empty()
 
     def to_results(self) -> list[dict[str, Any]]:
         """List the detections as a COCO results json has them."""
-        rows = zip(
-            self.image_ids.tolist(),
-            self.category_ids.tolist(),
-            self.boxes_xywh.tolist(),
-            self.scores.tolist(),
-            strict=True,
-        )
+        columns = (self.image_ids, self.category_ids, self.boxes_xywh, self.scores)
         return [
             {"image_id": image, "category_id": category, "bbox": box, "score": score}
-            for image, category, box, score in rows
+            for image, category, box, score in zip(*(each.tolist() for each in columns), strict=True)
         ]
 
 
@@ -147,24 +124,25 @@ class GroundTruthArrays:
             int(entry["id"]): str(entry.get("name", entry["id"])) for entry in ground_truth["categories"]
         }
         category_ids = np.array(sorted(names), np.int64)
-        known_images, known_categories = set(image_ids.tolist()), set(names)
+        known_images = set(image_ids.tolist())
         kept = [
-            annotation
-            for annotation in ground_truth.get("annotations") or []
-            if annotation["image_id"] in known_images
-            and annotation["category_id"] in known_categories
-            and _is_box(annotation.get("bbox"))
+            each
+            for each in ground_truth.get("annotations") or []
+            if each["image_id"] in known_images and each["category_id"] in names and _is_box(each.get("bbox"))
         ]
-        boxes = np.array([annotation["bbox"] for annotation in kept], np.float64).reshape(-1, 4)
+        boxes = np.array([each["bbox"] for each in kept], np.float64).reshape(-1, 4)
+        areas = np.array([each.get("area") for each in kept], np.float64)  # None becomes NaN
         return cls(
             image_ids=image_ids,
             category_ids=category_ids,
-            names=[names[int(identity)] for identity in category_ids],
-            images=np.searchsorted(image_ids, _column(kept, "image_id")),
-            categories=np.searchsorted(category_ids, _column(kept, "category_id")),
+            names=[names[identity] for identity in category_ids.tolist()],
+            images=np.searchsorted(image_ids, np.array([each["image_id"] for each in kept], np.int64)),
+            categories=np.searchsorted(
+                category_ids, np.array([each["category_id"] for each in kept], np.int64)
+            ),
             boxes_xywh=boxes,
-            areas=_areas(kept, boxes),
-            crowds=np.array([bool(annotation.get("iscrowd", 0)) for annotation in kept], np.bool_),
+            areas=np.where(np.isfinite(areas), areas, boxes[:, 2] * boxes[:, 3]),
+            crowds=np.array([bool(each.get("iscrowd", 0)) for each in kept], np.bool_),
         )
 
 
@@ -190,10 +168,34 @@ def _is_box(box: object) -> bool:
     return all(isinstance(side, (int, float)) and math.isfinite(side) for side in box)
 
 
-def _column(annotations: Iterable[Mapping[str, Any]], key: str) -> IntArray:
-    return np.array([annotation[key] for annotation in annotations], np.int64)
+def check_shapes(what: str, arrays: object, wanted: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse arrays of other shapes than wanted, by a ValueError."""
+    for name, shape in wanted.items():
+        if (got := getattr(arrays, name).shape) != shape:
+            raise ValueError(f"{what}: {name} has the shape {got}, wanted {shape}")
 
 
-def _areas(annotations: Sequence[Mapping[str, Any]], boxes_xywh: FloatArray) -> FloatArray:
-    areas = np.array([np.nan if a.get("area") is None else a["area"] for a in annotations], np.float64)
-    return np.where(np.isfinite(areas), areas, boxes_xywh[:, 2] * boxes_xywh[:, 3])
+def check_each_once(what: str, image_ids: IntArray) -> None:
+    """Refuse an image that is there more than once, by a ValueError."""
+    ids, times = np.unique(image_ids, return_counts=True)
+    if len(ids) < len(image_ids):
+        raise ValueError(
+            f"{what}: image {ids[times > 1][0]} was scored {times.max()} times, wanted each image once: give "
+            "each process its own images"
+        )
+
+
+def join_columns(parts: Sequence[object], names: Iterable[str]) -> dict[str, NDArray[Any]]:
+    """Join the arrays of the same name of some parts, at least one, in their order."""
+    return {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+
+
+def mean_defined(values: Iterable[float]) -> float:
+    """Average what is not NaN; NaN where there is nothing."""
+    defined = [value for value in values if not math.isnan(value)]
+    return math.fsum(defined) / len(defined) if defined else math.nan
+
+
+def ratio(part: float, whole: float) -> float:
+    """Return part / whole; NaN of nothing."""
+    return part / whole if whole else math.nan

@@ -13,40 +13,51 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
+from numpy.typing import NDArray
 
 from dettoolkit.evaluation.arrays import (
-    BoolArray,
     DetectionArrays,
     FloatArray,
     GroundTruthArrays,
     IntArray,
     image_positions,
 )
-from dettoolkit.evaluation.score_text import results_table
+from dettoolkit.evaluation.score_text import left_out, plain, score_text, table
 
 __all__ = ["ClassResult", "CocoScores", "DetectionArrays", "GroundTruthArrays", "evaluate_coco"]
 
-# Name -> (precision or recall, IoU threshold, area range, place in maxDets): pycocotools' order,
-# cocoeval.py `_summarizeDets`. "AR100" keeps its name when max_detections is another number.
-NUMBERS: dict[str, tuple[str, float | None, str, int]] = {
-    "AP": ("precision", None, "all", 2),
-    "AP50": ("precision", 0.5, "all", 2),
-    "AP75": ("precision", 0.75, "all", 2),
-    "APs": ("precision", None, "small", 2),
-    "APm": ("precision", None, "medium", 2),
-    "APl": ("precision", None, "large", 2),
-    "AR1": ("recall", None, "all", 0),
-    "AR10": ("recall", None, "all", 1),
-    "AR100": ("recall", None, "all", 2),
-    "ARs": ("recall", None, "small", 2),
-    "ARm": ("recall", None, "medium", 2),
-    "ARl": ("recall", None, "large", 2),
+
+class Number(NamedTuple):
+    """Where one of COCO's numbers stands in the tables of precision and recall, and what it means."""
+
+    table: str
+    iou: float | None
+    area: str
+    place: int  # in maxDets
+    words: str
+
+
+# pycocotools' order, cocoeval.py `_summarizeDets`; area limits 32² and 96² pixels, as in
+# cocodataset.org/#detection-eval. "AR100" keeps its name when max_detections is another number.
+NUMBERS = {
+    "AP": Number("precision", None, "all", 2, "average precision, IoU 0.50 to 0.95"),
+    "AP50": Number("precision", 0.5, "all", 2, "average precision, IoU 0.50"),
+    "AP75": Number("precision", 0.75, "all", 2, "average precision, IoU 0.75"),
+    "APs": Number("precision", None, "small", 2, "average precision, small objects (area to 32²)"),
+    "APm": Number("precision", None, "medium", 2, "average precision, medium objects (32² to 96²)"),
+    "APl": Number("precision", None, "large", 2, "average precision, large objects (from 96²)"),
+    "AR1": Number("recall", None, "all", 0, "average recall, {0} per image and class"),
+    "AR10": Number("recall", None, "all", 1, "average recall, {1} per image and class"),
+    "AR100": Number("recall", None, "all", 2, "average recall, {2} per image and class"),
+    "ARs": Number("recall", None, "small", 2, "average recall, small objects"),
+    "ARm": Number("recall", None, "medium", 2, "average recall, medium objects"),
+    "ARl": Number("recall", None, "large", 2, "average recall, large objects"),
 }
 AREAS = ("all", "small", "medium", "large")
 
 
 class ClassResult(NamedTuple):
-    """The scores of one class over all sizes; NaN for a class without objects."""
+    """The scores of one class over all sizes; NaN without objects."""
 
     name: str
     ap: float
@@ -73,20 +84,22 @@ class CocoScores:
     note: str | None
 
     def table(self) -> str:
-        """Write the 12 numbers in words and the classes as aligned text, without a final newline."""
-        return results_table(self.numbers, self.per_class, self.max_detections, self.note)
+        """Return the 12 numbers in words and a line for each class as aligned text.
+
+        Classes without objects are counted, not listed.
+        """
+        counts = [min(limit, self.max_detections) for limit in (1, 10, self.max_detections)]
+        limits = [f"{count} detection{'s' if count > 1 else ''}" for count in counts]
+        words = {name: number.words.format(*limits) for name, number in NUMBERS.items()}
+        listed = [entry for entry in self.per_class if entry.objects]
+        classes = table("class", {"AP": 8, "AP50": 8, "AR100": 8, "objects": 9}, listed)
+        classes += left_out(len(self.per_class) - len(listed), "without objects")
+        return score_text(self.numbers, words, [classes], self.note)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for `json.dump`; None stands for NaN, which json does not know."""
-        return {
-            "numbers": {name: _none_if_nan(value) for name, value in self.numbers.items()},
-            "per_class": [
-                {key: _none_if_nan(value) for key, value in entry._asdict().items()}
-                for entry in self.per_class
-            ],
-            "max_detections": self.max_detections,
-            "note": self.note,
-        }
+        names = ("numbers", "per_class", "max_detections", "note")
+        return plain({name: getattr(self, name) for name in names})  # type: ignore[no-any-return]
 
 
 def evaluate_coco(
@@ -122,66 +135,40 @@ def evaluate_coco(
     """
     if max_detections < 1:
         raise ValueError(f"max_detections is {max_detections}, wanted at least 1 (COCO: 100)")
-    truth = (
-        ground_truth
-        if isinstance(ground_truth, GroundTruthArrays)
-        else GroundTruthArrays.from_coco(ground_truth)
-    )
+    truth = ground_truth
+    if not isinstance(truth, GroundTruthArrays):
+        truth = GroundTruthArrays.from_coco(truth)
     images = image_positions(truth, detections)
     known = np.isin(detections.category_ids, truth.category_ids)
-    categories = np.searchsorted(truth.category_ids, detections.category_ids)
     objects = np.bincount(truth.categories[~truth.crowds], minlength=len(truth.names))
-    if objects.sum() == 0:
-        undefined = [ClassResult(name, math.nan, math.nan, math.nan, 0) for name in truth.names]
-        note = _note(truth, detections, known=int(known.sum()))
-        return CocoScores(dict.fromkeys(NUMBERS, math.nan), undefined, max_detections, note)
-    scored = _run(truth, _detection_records(detections, images, categories, known), max_detections)
-    return CocoScores(
-        numbers={name: _mean(_select(scored, *place)) for name, place in NUMBERS.items()},
-        per_class=_per_class(scored, truth.names, objects),
-        max_detections=max_detections,
-        note=_note(truth, detections, known=int(known.sum())),
-    )
+    numbers = dict.fromkeys(NUMBERS, math.nan)
+    per_class = [ClassResult(name, math.nan, math.nan, math.nan, 0) for name in truth.names]
+    if objects.any():
+        boxes = np.asarray(detections.boxes_xywh, np.float64)[known]
+        records = _records(
+            images[known],
+            np.searchsorted(truth.category_ids, detections.category_ids[known]),
+            boxes,
+            boxes[:, 2] * boxes[:, 3],
+            score=np.asarray(detections.scores, np.float64)[known],
+        )
+        scored = _run(truth, records, max_detections)
+        numbers = {name: _mean(_select(scored, number)) for name, number in NUMBERS.items()}
+        per_class = _per_class(scored, truth.names, objects)
+    note = _note(truth, detections, known=int(known.sum()))
+    return CocoScores(numbers, per_class, max_detections, note)
 
 
-def _detection_records(
-    detections: DetectionArrays, images: IntArray, categories: IntArray, known: BoolArray
+def _records(
+    images: IntArray, categories: IntArray, boxes_xywh: FloatArray, areas: FloatArray, **more: NDArray[Any]
 ) -> list[dict[str, Any]]:
-    """Write the annotations of faster-coco-eval's detection set; its loadRes would be slower and copy."""
-    boxes = np.asarray(detections.boxes_xywh, np.float64)[known]
-    rows = zip(
-        images[known].tolist(),
-        categories[known].tolist(),
-        boxes.tolist(),
-        np.asarray(detections.scores, np.float64)[known].tolist(),
-        (boxes[:, 2] * boxes[:, 3]).tolist(),
-        strict=True,
-    )
+    """Write annotations of faster-coco-eval; its loadRes would be slower and copy them."""
+    ((name, column),) = more.items()
+    columns = (images, categories, boxes_xywh, areas, column)
+    rows = zip(*(each.tolist() for each in columns), strict=True)
     return [
-        {"id": number, "image_id": image, "category_id": category, "bbox": box, "score": score, "area": area}
-        for number, (image, category, box, score, area) in enumerate(rows, start=1)
-    ]
-
-
-def _truth_records(truth: GroundTruthArrays) -> list[dict[str, Any]]:
-    rows = zip(
-        truth.images.tolist(),
-        truth.categories.tolist(),
-        truth.boxes_xywh.tolist(),
-        truth.areas.tolist(),
-        truth.crowds.astype(int).tolist(),
-        strict=True,
-    )
-    return [
-        {
-            "id": number,
-            "image_id": image,
-            "category_id": category,
-            "bbox": box,
-            "area": area,
-            "iscrowd": crowd,
-        }
-        for number, (image, category, box, area, crowd) in enumerate(rows, start=1)
+        {"id": number, "image_id": image, "category_id": category, "bbox": box, "area": area, name: value}
+        for number, (image, category, box, area, value) in enumerate(rows, start=1)
     ]
 
 
@@ -195,9 +182,11 @@ def _run(
     # Positions for ids: faster-coco-eval keeps ids as doubles, which do not hold every 64-bit id.
     images = [{"id": position} for position in range(len(truth.image_ids))]
     categories = [{"id": position} for position in range(len(truth.category_ids))]
+    crowds = truth.crowds.astype(int)
+    objects = _records(truth.images, truth.categories, truth.boxes_xywh, truth.areas, iscrowd=crowds)
     sets = [
         COCO({"images": images, "categories": categories, "annotations": annotations})
-        for annotations in (_truth_records(truth), records)
+        for annotations in (objects, records)
     ]
     evaluation = COCOeval_faster(*sets, iouType="bbox", print_function=lambda *_: None)
     evaluation.params.maxDets = [min(1, max_detections), min(10, max_detections), max_detections]
@@ -210,12 +199,10 @@ def _run(
     }
 
 
-def _select(
-    scored: dict[str, FloatArray], table: str, iou: float | None, area: str, detections_place: int
-) -> FloatArray:
+def _select(scored: dict[str, FloatArray], number: Number) -> FloatArray:
     """Cut precision to (T or 1, R, K), or recall to (T or 1, K)."""
-    values = scored[table][..., AREAS.index(area), detections_place]
-    return values if iou is None else values[np.isclose(scored["iou"], iou)]
+    values = scored[number.table][..., AREAS.index(number.area), number.place]
+    return values if number.iou is None else values[np.isclose(scored["iou"], number.iou)]
 
 
 def _mean(values: FloatArray) -> float:
@@ -225,23 +212,12 @@ def _mean(values: FloatArray) -> float:
 
 
 def _per_class(scored: dict[str, FloatArray], names: list[str], objects: IntArray) -> list[ClassResult]:
-    ap, ap50, ar100 = (_select(scored, *NUMBERS[name]) for name in ("AP", "AP50", "AR100"))
+    ap, ap50, ar100 = (_select(scored, NUMBERS[name]) for name in ("AP", "AP50", "AR100"))
     entries = [
-        ClassResult(
-            name=name,
-            ap=_mean(ap[..., index]),
-            ap50=_mean(ap50[..., index]),
-            ar100=_mean(ar100[..., index]),
-            objects=int(objects[index]),
-        )
-        for index, name in enumerate(names)
+        ClassResult(name, _mean(ap[..., index]), _mean(ap50[..., index]), _mean(ar100[..., index]), count)
+        for index, (name, count) in enumerate(zip(names, objects.tolist(), strict=True))
     ]
-    return sorted(entries, key=_best_first)
-
-
-def _best_first(entry: ClassResult) -> tuple[bool, float, str]:
-    undefined = math.isnan(entry.ap)
-    return undefined, 0.0 if undefined else -entry.ap, entry.name
+    return sorted(entries, key=lambda entry: (math.isnan(entry.ap), -np.nan_to_num(entry.ap), entry.name))
 
 
 def _note(truth: GroundTruthArrays, detections: DetectionArrays, *, known: int) -> str | None:
@@ -263,7 +239,3 @@ def _note(truth: GroundTruthArrays, detections: DetectionArrays, *, known: int) 
             "they were left out."
         )
     return " ".join(sentences) or None
-
-
-def _none_if_nan(value: Any) -> Any:
-    return None if isinstance(value, float) and math.isnan(value) else value

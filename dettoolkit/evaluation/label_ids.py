@@ -13,13 +13,10 @@ from PIL import Image
 from dettoolkit.datasets.images import encode_image
 
 IMAGE_ENDING = "_leftImg8bit"
-PREDICTION_ENDING = (
-    "_predLabelIds"  # any ending will do: cityscapesscripts looks for <city>_<seq>_<frame>*.png
-)
 
 
 def write_label_ids(folder: Path, image: PurePath, predicted: NDArray[Any], label_ids: Sequence[int]) -> Path:
-    """Write a prediction as a PNG of label ids and return its path; missing folders are made.
+    """Write a prediction (H, W) as a PNG of label ids and return its path; missing folders are made.
 
     `<city>_<sequence>_<frame>_leftImg8bit.png` becomes `<city>_<sequence>_<frame>_predLabelIds.png`, straight
     in the folder, as the server wants it; any other image keeps its name and its folders.
@@ -27,22 +24,18 @@ def write_label_ids(folder: Path, image: PurePath, predicted: NDArray[Any], labe
     Args:
         folder: where to, best a fresh one.
         image: the image's path below the folder of images; of an absolute one only the name is taken.
-        predicted: (H, W), labels.
-        label_ids: the value of each class in label files, 0 to 65535; with one above 255 the PNG has 16 bits.
+        predicted: labels, 0 to the number of `label_ids`.
+        label_ids: the value of each class in label files, 0 to 65535.
 
     Raises:
         FileExistsError: there is such a file already; it is left as it is.
-        ValueError: a prediction that is no label.
     """
-    if predicted.ndim != 2 or (
-        predicted.size and not 0 <= predicted.min() <= predicted.max() < len(label_ids)
-    ):
-        values = f"values {predicted.min()} to {predicted.max()}" if predicted.size else "no values"
-        raise ValueError(
-            f"prediction for {image}: shape {predicted.shape}, {values}; wanted (H, W) with labels 0 to "
-            f"{len(label_ids) - 1}"
-        )
-    path = _path(folder, image)
+    if image.stem.endswith(IMAGE_ENDING):
+        # cityscapesscripts takes any ending: it looks for <city>_<sequence>_<frame>*.png
+        path = folder / f"{image.stem.removesuffix(IMAGE_ENDING)}_predLabelIds.png"
+    else:
+        below = PurePath() if image.is_absolute() or ".." in image.parts else image.parent
+        path = folder / below / f"{image.stem}.png"
     try:
         save_label_ids(path, predicted, label_ids)
     except FileExistsError:
@@ -54,19 +47,8 @@ def write_label_ids(folder: Path, image: PurePath, predicted: NDArray[Any], labe
 
 
 def save_label_ids(path: Path, labels: NDArray[Any], label_ids: Sequence[int]) -> None:
-    """Write labels (H, W) as a PNG of the value of each class; missing folders are made.
-
-    Raises:
-        FileExistsError: there is such a file already; it is left as it is.
-    """
+    """Write labels (H, W) as a PNG of the value of each class, of 16 bits with a value above 255."""
     ids = np.array(label_ids, np.uint8 if max(label_ids, default=0) < 256 else np.uint16)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("xb") as file:
         file.write(encode_image(Image.fromarray(ids[labels]), format="png"))
-
-
-def _path(folder: Path, image: PurePath) -> Path:
-    if image.stem.endswith(IMAGE_ENDING):
-        return folder / f"{image.stem.removesuffix(IMAGE_ENDING)}{PREDICTION_ENDING}.png"
-    below = PurePath() if image.is_absolute() or ".." in image.parts else image.parent
-    return folder / below / f"{image.stem}.png"

@@ -7,21 +7,20 @@ section 4.1. Letters of the shapes: K classes, C categories.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from dettoolkit.datasets.cityscapes_labels import CLASSES
-from dettoolkit.evaluation.score_text import segmentation_table
+from dettoolkit.evaluation.arrays import FloatArray, IntArray, mean_defined, ratio
+from dettoolkit.evaluation.score_text import left_out, plain, score_text, table, text_width
 from dettoolkit.evaluation.segmentation_counts import (
     CATEGORY_HITS,
     HITS,
     LABEL,
     PIXELS,
-    FloatArray,
-    IntArray,
     SegmentationCounts,
     category_numbers,
     class_iou,
@@ -39,6 +38,13 @@ AVERAGE_PIXELS = {
     "train": 67583.7075812274,
     "motorcycle": 6298.7200839748,
     "bicycle": 4672.3249222261,
+}
+WORDS = {
+    "mIoU": "mean IoU of the classes",
+    "category mIoU": "mean IoU of the categories",
+    "pixel accuracy": "fraction of labeled pixels that are right",
+    "iIoU": "mean IoU of the classes, objects weighted to one size",
+    "category iIoU": "mean IoU of the categories, objects weighted to one size",
 }
 
 
@@ -84,22 +90,34 @@ class SegmentationScores:
     note: str | None
 
     def table(self) -> str:
-        """Write the numbers in words, the classes and categories as aligned text, without a final newline."""
-        return segmentation_table(self.numbers, self.per_class, self.per_category, self.note)
+        """Return the numbers in words and a line for each class and category as aligned text.
+
+        Classes in neither truth nor prediction are counted, not listed.
+        """
+        total = max(1, sum(entry.pixels for entry in self.per_class))
+        listed = [entry for entry in self.per_class if entry.pixels or entry.predicted_pixels]
+        rows = [(entry.name, entry.iou, entry.iiou, f"{entry.pixels / total:.2%}") for entry in listed]
+        names = [entry.name for entry in self.per_class] + [entry.name for entry in self.per_category]
+        width = max(text_width(name) for name in ("category", *names))
+        columns = {"IoU": 8, "iIoU": 8}
+        classes = table("class", {**columns, "pixels": 9}, rows, width=width)
+        classes += left_out(len(self.per_class) - len(listed), "neither labeled nor predicted")
+        categories = table("category", columns, self.per_category, width=width) if self.per_category else []
+        return score_text(self.numbers, WORDS, [classes, categories], self.note)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for `json.dump`; None stands for NaN, which json does not know."""
-        ids = {} if self.label_ids is None else {"label_ids": self.label_ids}
-        return {
-            "numbers": {name: _none_if_nan(value) for name, value in self.numbers.items()},
-            "per_class": [_plain(entry) for entry in self.per_class],
-            "per_category": [_plain(entry) for entry in self.per_category],
+        content = {
+            "numbers": self.numbers,
+            "per_class": self.per_class,
+            "per_category": self.per_category,
             "class_names": [entry.name for entry in self.per_class],
-            **ids,
+            **({} if self.label_ids is None else {"label_ids": self.label_ids}),
             "matrix": self.matrix.tolist(),
             "images": self.images,
             "note": self.note,
         }
+        return plain(content)  # type: ignore[no-any-return]
 
 
 def evaluate_segmentation(
@@ -143,15 +161,20 @@ def evaluate_segmentation(
         if given is not None and len(given) != len(counts.matrix):
             raise ValueError(f"{len(given)} {what} of classes, wanted {len(counts.matrix)} as were counted")
     sizes = _average_pixels(class_names, label_ids)
-    left_out = counts.without_instances > 0
-    per_class = _classes(counts, class_names, None if left_out else sizes)
-    per_category = _categories(counts, categories, None if left_out else sizes)
+    used = np.full_like(sizes, math.nan) if counts.without_instances else sizes
+    each_its_own, grouped = (category_numbers(each, len(sizes)) for each in (None, categories))
+    rows = _scores(counts, each_its_own, class_names, used, hit_column=HITS)
+    per_class = [ClassScore(*row) for row in rows]
+    per_category = []
+    if categories is not None:
+        rows = _scores(counts, grouped, dict.fromkeys(categories), used, hit_column=CATEGORY_HITS)
+        per_category = [CategoryScore(*row[:3]) for row in rows]
     numbers = {
-        "mIoU": _mean(entry.iou for entry in per_class),
-        "category mIoU": _mean(entry.iou for entry in per_category),
-        "pixel accuracy": _ratio(int(np.trace(counts.matrix)), int(counts.matrix.sum())),
-        "iIoU": _mean(entry.iiou for entry in per_class),
-        "category iIoU": _mean(entry.iiou for entry in per_category),
+        "mIoU": mean_defined(entry.iou for entry in per_class),
+        "category mIoU": mean_defined(entry.iou for entry in per_category),
+        "pixel accuracy": ratio(int(np.trace(counts.matrix)), int(counts.matrix.sum())),
+        "iIoU": mean_defined(entry.iiou for entry in per_class),
+        "category iIoU": mean_defined(entry.iiou for entry in per_category),
     }
     return SegmentationScores(
         numbers=numbers,
@@ -174,59 +197,37 @@ def _average_pixels(class_names: Sequence[str], label_ids: Sequence[int] | None)
     return sizes
 
 
-def _classes(
-    counts: SegmentationCounts, class_names: Sequence[str], sizes: FloatArray | None
-) -> list[ClassScore]:
-    matrix = counts.matrix
-    truth, predicted, hits = matrix.sum(axis=1), matrix.sum(axis=0), np.diagonal(matrix)
-    iiou = [math.nan] * len(matrix)
-    if sizes is not None:
-        owner = counts.instances[:, LABEL]
-        for label in np.flatnonzero(~np.isnan(sizes)):
-            mine = counts.instances[owner == label]
-            iiou[label] = _weighted_iou(mine, HITS, sizes, int(predicted[label] - hits[label]))
-    rows = zip(class_names, class_iou(matrix), iiou, truth, predicted, strict=True)
-    return [ClassScore(name, float(iou), own, int(t), int(p)) for name, iou, own, t, p in rows]
+def _scores(
+    counts: SegmentationCounts, numbers: IntArray, names: Iterable[str], sizes: FloatArray, *, hit_column: int
+) -> Iterator[tuple[str, float, float, int, int]]:
+    """Score groups of classes: name, IoU, iIoU, pixels in the truth, pixels predicted.
 
-
-def _categories(
-    counts: SegmentationCounts, categories: Sequence[str] | None, sizes: FloatArray | None
-) -> list[CategoryScore]:
-    if categories is None:
-        return []
-    number_of = category_numbers(categories, len(counts.matrix))
-    names = list(dict.fromkeys(categories))
-    members = (number_of == np.arange(len(names))[:, None]).astype(np.int64)  # (C, K)
-    matrix = members @ counts.matrix @ members.T  # (C, C)
-    ious = class_iou(matrix)
-    result = []
-    for number, name in enumerate(names):
+    Args:
+        counts: of the data set.
+        numbers: (K,), the group of each class, numbered in the order of `names`.
+        names: of the groups.
+        sizes: (K,), average pixels of each class's objects; NaN for one without iIoU.
+        hit_column: of `counts.instances`: pixels predicted as the group.
+    """
+    groups = numbers == np.unique(numbers)[:, None]  # (C, K)
+    matrix = groups.astype(np.int64) @ counts.matrix @ groups.T  # (C, C)
+    owners, truth, predicted = numbers[counts.instances[:, LABEL]], matrix.sum(axis=1), matrix.sum(axis=0)
+    for group, (name, iou) in enumerate(zip(names, class_iou(matrix), strict=True)):
         iiou = math.nan
-        if sizes is not None and not np.isnan(sizes[number_of == number]).any():
-            mine = counts.instances[number_of[counts.instances[:, LABEL]] == number]
-            missed = int(matrix[:, number].sum() - matrix[number, number])
-            iiou = _weighted_iou(mine, CATEGORY_HITS, sizes, missed)
-        result.append(CategoryScore(name, float(ious[number]), iiou))
-    return result
+        if not np.isnan(sizes[groups[group]]).any():
+            false_positives = int(predicted[group] - matrix[group, group])
+            mine = counts.instances[owners == group]
+            iiou = _weighted_iou(mine, mine[:, hit_column], sizes, false_positives)
+        yield name, float(iou), iiou, int(truth[group]), int(predicted[group])
 
 
-def _weighted_iou(instances: IntArray, hit_column: int, sizes: FloatArray, false_positives: int) -> float:
+def _weighted_iou(instances: IntArray, hits: IntArray, sizes: FloatArray, false_positives: int) -> float:
     """Compute IoU with each object counted as if it had the average size of its class."""
     weight = sizes[instances[:, LABEL]] / instances[:, PIXELS]
-    hits = instances[:, hit_column]
     # fsum rounds once, so the order of the images makes no difference.
     true_positives = math.fsum(hits * weight)
     false_negatives = math.fsum((instances[:, PIXELS] - hits) * weight)
-    return _ratio(true_positives, true_positives + false_positives + false_negatives)
-
-
-def _mean(values: Any) -> float:
-    defined = [value for value in values if not math.isnan(value)]
-    return math.fsum(defined) / len(defined) if defined else math.nan
-
-
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else math.nan
+    return ratio(true_positives, true_positives + false_positives + false_negatives)
 
 
 def _note(
@@ -254,11 +255,3 @@ def _note(
     if categories is None:
         sentences.append("The classes have no categories: their figures left out.")
     return " ".join(sentences) or None
-
-
-def _plain(entry: ClassScore | CategoryScore) -> dict[str, Any]:
-    return {key: _none_if_nan(value) for key, value in entry._asdict().items()}
-
-
-def _none_if_nan(value: Any) -> Any:
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -5,16 +5,20 @@ Letters of the shapes: H, W a label map, K classes, N images, I instances.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-IntArray = NDArray[np.int64]
-FloatArray = NDArray[np.float64]
+from dettoolkit.evaluation.arrays import (
+    FloatArray,
+    IntArray,
+    check_each_once,
+    check_shapes,
+    join_columns,
+    mean_defined,
+)
 
 IMAGE, LABEL, PIXELS, HITS, CATEGORY_HITS = range(5)
 """The columns of SegmentationCounts.instances."""
@@ -45,20 +49,10 @@ class SegmentationCounts:
 
     def __post_init__(self) -> None:
         classes, images = len(self.matrix), len(self.image_ids)
-        wanted = {
-            "matrix": (classes, classes),
-            "image_scores": (images,),
-            "instances": (len(self.instances), 5),
-        }
-        for name, shape in wanted.items():
-            if getattr(self, name).shape != shape:
-                raise ValueError(f"counts: {name} has the shape {getattr(self, name).shape}, wanted {shape}")
-        ids, times = np.unique(self.image_ids, return_counts=True)
-        if len(ids) < images:
-            raise ValueError(
-                f"counts: image {ids[times > 1][0]} was counted {times.max()} times, wanted each image once: "
-                "give each process its own images"
-            )
+        objects = (len(self.instances), 5)
+        wanted = {"matrix": (classes, classes), "image_scores": (images,), "instances": objects}
+        check_shapes("counts", self, wanted)
+        check_each_once("counts", self.image_ids)
 
     @classmethod
     def empty(cls, num_classes: int) -> Self:
@@ -82,13 +76,12 @@ class SegmentationCounts:
             if len(part.matrix) != num_classes:
                 raise ValueError(f"counts of {len(part.matrix)} classes, wanted {num_classes} as in the rest")
         parts = [cls.empty(num_classes), *parts]
-        image_ids = np.concatenate([part.image_ids for part in parts])
-        instances = np.concatenate([part.instances for part in parts])
-        order = np.argsort(image_ids, kind="stable")
+        columns = join_columns(parts, ("image_ids", "image_scores", "instances"))
+        order, instances = np.argsort(columns["image_ids"], kind="stable"), columns["instances"]
         return cls(
             matrix=np.sum([part.matrix for part in parts], axis=0, dtype=np.int64),
-            image_ids=image_ids[order],
-            image_scores=np.concatenate([part.image_scores for part in parts])[order],
+            image_ids=columns["image_ids"][order],
+            image_scores=columns["image_scores"][order],
             instances=instances[np.argsort(instances[:, IMAGE], kind="stable")],
             without_instances=sum(part.without_instances for part in parts),
         )
@@ -96,9 +89,7 @@ class SegmentationCounts:
 
 def mean_iou(matrix: IntArray) -> float:
     """Average the IoU of the classes that are in truth or prediction; NaN where there are none."""
-    values = class_iou(matrix)
-    values = values[~np.isnan(values)]
-    return math.fsum(values) / len(values) if len(values) else math.nan
+    return mean_defined(class_iou(matrix).tolist())
 
 
 def class_iou(matrix: IntArray) -> FloatArray:
@@ -111,14 +102,8 @@ def class_iou(matrix: IntArray) -> FloatArray:
 
 
 def category_numbers(categories: Sequence[str] | None, num_classes: int) -> IntArray:
-    """Number the categories in the order in which they come, int64 (K,); without any each class is its own.
-
-    Raises:
-        ValueError: not one category for each class.
-    """
+    """Number the categories in their order, int64 (K,); without any, each class is its own."""
     if categories is None:
         return np.arange(num_classes)
-    if len(categories) != num_classes:
-        raise ValueError(f"{len(categories)} categories, wanted one for each of the {num_classes} classes")
-    names = list(dict.fromkeys(categories))
-    return np.array([names.index(name) for name in categories], np.int64)
+    number_of = {name: number for number, name in enumerate(dict.fromkeys(categories))}
+    return np.array([number_of[name] for name in categories], np.int64)

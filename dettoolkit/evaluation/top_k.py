@@ -13,12 +13,24 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dettoolkit.evaluation.score_text import classification_table
-
-IntArray = NDArray[np.int64]
+from dettoolkit.evaluation.arrays import (
+    BoolArray,
+    IntArray,
+    check_each_once,
+    check_shapes,
+    join_columns,
+    ratio,
+)
+from dettoolkit.evaluation.score_text import left_out, plain, score_text, table
 
 TOP = 5  # best classes kept of each image, ImageNet's second figure
 CONFUSIONS = 20  # pairs of classes that are named
+MAX_LINES = 40  # of the table's classes; evaluation.json has all
+WORDS = {
+    "top-1": "fraction of images whose class came first",
+    "top-5": "fraction of images whose class came among the first five",
+    "mean class top-1": "mean over the classes of the fraction of their images that is right",
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,33 +54,21 @@ class ClassificationArrays:
     def __post_init__(self) -> None:
         images, top = len(self.image_ids), self.best.shape[1]
         wanted = {"labels": (images,), "ranks": (images,), "best": (images, top), "scores": (images, top)}
-        for name, shape in wanted.items():
-            if getattr(self, name).shape != shape:
-                raise ValueError(f"predictions: {name} is {getattr(self, name).shape}, wanted {shape}")
-        ids, times = np.unique(self.image_ids, return_counts=True)
-        if len(ids) < images:
-            raise ValueError(
-                f"predictions: image {ids[times > 1][0]} was predicted {times.max()} times, wanted each "
-                "image once: give each process its own images"
-            )
+        check_shapes("predictions", self, wanted)
+        check_each_once("predictions", self.image_ids)
 
     @classmethod
     def concatenate(cls, parts: Sequence[ClassificationArrays]) -> Self:
         """Join predictions of different images, ordered by image id: the parts' order makes no difference."""
-        top = parts[0].best.shape[1] if parts else 0
-        none = np.zeros(0, np.int64)
-        image_ids = np.concatenate([none, *(part.image_ids for part in parts)])
-        order = np.argsort(image_ids, kind="stable")
-        return cls(
-            image_ids=image_ids[order],
-            labels=np.concatenate([none, *(part.labels for part in parts)])[order],
-            ranks=np.concatenate([none, *(part.ranks for part in parts)])[order],
-            best=np.concatenate([none.reshape(0, top), *(part.best for part in parts)])[order],
-            scores=np.concatenate([np.zeros((0, top)), *(part.scores for part in parts)])[order],
-        )
+        if not parts:
+            none, no_classes = np.zeros(0, np.int64), np.zeros((0, 0), np.int64)
+            return cls(none, none, none, best=no_classes, scores=no_classes.astype(np.float64))
+        columns = join_columns(parts, cls.__slots__)
+        order = np.argsort(columns["image_ids"], kind="stable")
+        return cls(**{name: column[order] for name, column in columns.items()})
 
     @property
-    def right(self) -> NDArray[np.bool_]:
+    def right(self) -> BoolArray:
         """Return of each image whether its true class came first, (N,)."""
         return np.equal(self.ranks, 0)
 
@@ -113,38 +113,48 @@ class ClassificationScores:
         return sum(entry.images for entry in self.per_class)
 
     def table(self) -> str:
-        """Return numbers, classes and confusions as aligned text, without a final newline."""
-        return classification_table(self.numbers, self.per_class, self.confusions, self.note)
+        """Return the numbers in words, a line for each class and the mistakes as aligned text.
+
+        Of many classes the worst are listed, worst first; classes without images are counted, not listed.
+        """
+        listed = [entry for entry in self.per_class if entry.images]
+        absent = len(self.per_class) - len(listed)
+        heading = "class"
+        if len(listed) > MAX_LINES:
+            heading = f"worst {MAX_LINES} of {len(listed)}"
+            listed = sorted(listed, key=lambda entry: entry.right / entry.images)[:MAX_LINES]
+        columns = {"top-1": 8, "top-5": 8, "images": 8, "predicted": 11}
+        rows = [(e.name, e.right / e.images, e.among_five / e.images, e.images, e.predicted) for e in listed]
+        classes = table(heading, columns, rows) + left_out(absent, "without images")
+        mistakes = [f"{times:>7}  {name} taken for {other}" for name, other, times in self.confusions[:5]]
+        mistakes = ["most frequent mistakes", *mistakes] if mistakes else []
+        return score_text(self.numbers, WORDS, [classes, mistakes], self.note)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for `json.dump`; NaN, which JSON does not have, becomes None."""
-        return {
-            "numbers": {k: None if math.isnan(value) else value for k, value in self.numbers.items()},
+        content = {
+            "numbers": self.numbers,
             "images": self.images,
             "right": sum(entry.right for entry in self.per_class),
             "among_five": sum(entry.among_five for entry in self.per_class),
-            "per_class": [entry._asdict() for entry in self.per_class],
-            "confusions": [entry._asdict() for entry in self.confusions],
+            "per_class": self.per_class,
+            "confusions": self.confusions,
             "note": self.note,
         }
+        return plain(content)  # type: ignore[no-any-return]
 
 
 def evaluate_classification(
     predictions: ClassificationArrays, *, class_names: Sequence[str]
 ) -> ClassificationScores:
-    """Count how often the true class came first, or among the first five.
+    """Count how often the true class, of K `class_names`, came first, or among the first five.
 
     Classes without images are left out of the mean over classes.
-
-    Args:
-        predictions: of the whole set.
-        class_names: name of each class, K.
 
     Raises:
         ValueError: a label beyond the names.
     """
-    count = len(class_names)
-    labels = predictions.labels
+    count, labels = len(class_names), predictions.labels
     if len(labels) and not 0 <= labels.min() <= labels.max() < count:
         raise ValueError(f"labels from {labels.min()} to {labels.max()}, wanted those of {count} classes")
     images, right, among_five = (
@@ -158,15 +168,20 @@ def evaluate_classification(
     ]
     fractions = [entry.right / entry.images for entry in per_class if entry.images]
     numbers = {
-        "top-1": _ratio(sum(right), len(labels)),
-        "top-5": _ratio(sum(among_five), len(labels)),
-        "mean class top-1": _ratio(math.fsum(fractions), len(fractions)),
+        "top-1": ratio(sum(right), len(labels)),
+        "top-5": ratio(sum(among_five), len(labels)),
+        "mean class top-1": ratio(math.fsum(fractions), len(fractions)),
     }
+    note = None
+    if not len(labels):
+        note = "No images were scored: the scores are undefined, not 0."
+    elif count <= TOP:
+        note = f"With {count} classes top-{TOP} is always 1."
     return ClassificationScores(
         numbers=numbers,
         per_class=per_class,
         confusions=_confusions(predictions, class_names),
-        note=_note(len(labels), count),
+        note=note,
     )
 
 
@@ -181,15 +196,3 @@ def _confusions(predictions: ClassificationArrays, class_names: Sequence[str]) -
         Confusion(class_names[truth], class_names[answer], int(number))
         for truth, answer, number in zip(kinds[0][order], kinds[1][order], times[order], strict=True)
     ]
-
-
-def _note(images: int, classes: int) -> str | None:
-    if not images:
-        return "No images were scored: the scores are undefined, not 0."
-    if classes <= TOP:
-        return f"With {classes} classes top-{TOP} is always 1."
-    return None
-
-
-def _ratio(part: float, whole: int) -> float:
-    return part / whole if whole else math.nan

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
+import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from dettoolkit.config import Recipe, load_recipe
-from dettoolkit.export import sample_images
-from dettoolkit.export.metric import validation_run
-from dettoolkit.export.publish import publish, report_path, written_files
-from dettoolkit.export.report import GateError, Report
-from dettoolkit.export.request import Request, check, manifest_for, notes_on, with_facts
-from dettoolkit.export.tolerances import tolerances_of
-from dettoolkit.export.verify import Verification, build_verification
-from dettoolkit.formats import NAMES
+from dettoolkit.export.comparison import evenly, own_images, read, views
+from dettoolkit.export.report import GateError, Report, tolerances_of
+from dettoolkit.export.request import Request, check, manifest_for, notes_on, report_path, with_facts
+from dettoolkit.export.verify import Verification, validation_run
+from dettoolkit.formats import NAMES, Format
 from dettoolkit.loading import open_checkpoint
 from dettoolkit.manifest import Manifest
 from dettoolkit.tasks import spec_of
@@ -28,13 +29,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """A file that passed.
-
-    Attributes:
-        path: the file.
-        manifest: what it carries.
-        report: what was measured.
-    """
+    """A file that passed, the manifest that it carries, and what was measured."""
 
     path: Path
     manifest: Manifest
@@ -78,18 +73,18 @@ def export(source: Path, out: Path, request: Request, *, recipe: Recipe | None =
         run = validation_run(recipe, described, what=str(source))
     files = run.image_files() if run is not None else []
     if request.images is not None:
-        files = sample_images.own_images(request.images)
-    images = sample_images.read(sample_images.evenly(files, request.limit))
+        files = own_images(request.images)
+    images = read(evenly(files, request.limit))
     manifest = manifest_for(described, request, first_hw=(images[0].shape[0], images[0].shape[1]))
     tolerances = tolerances_of(spec, manifest, request.tolerances)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=out.parent) as folder:
         path = Path(folder) / out.name
         converter.convert(network, manifest, path, spec)
-        verification = build_verification(
+        verification = Verification(
             open_checkpoint(source, recipe)[1],  # not the converter's, which may have changed it
             manifest,
-            images=sample_images.views(images, manifest),
+            images=views(images, manifest),
             run=run if request.scores else None,
             tolerances=tolerances,
             notes=notes_on(described, manifest),
@@ -97,8 +92,7 @@ def export(source: Path, out: Path, request: Request, *, recipe: Recipe | None =
         if request.precision == "int8":
             quantize = kind.module("quantize")
             if request.images is None:
-                training = sample_images.evenly(spec.training_images(recipe), quantize.CALIBRATION_IMAGES)
-                images = sample_images.read(training)
+                images = read(evenly(spec.training_images(recipe), quantize.CALIBRATION_IMAGES))
             quantizer = quantize.Quantizer(path.read_bytes(), manifest, images, outputs=spec.raw_outputs)
             manifest, report = _quantized(quantizer, converter, path, manifest, verification)
         else:
@@ -132,3 +126,47 @@ def _quantized(
     content, described, report = made[tuple(quantizer.fewest(passes))]
     path.write_bytes(content)
     return described, report
+
+
+def written_files(kind: Format, path: Path) -> list[Path]:
+    """List the files that a format has written, alone in a folder; GateError if some are missing, or more."""
+    files = kind.files_of(path)
+    there = set(path.parent.iterdir())
+    if there != set(files):
+        odd = ", ".join(sorted(each.name for each in there ^ set(files)))
+        raise GateError(
+            f"the format's writer should have made {', '.join(each.name for each in files)}, but made too "
+            f"much or too little: {odd}; nothing was written"
+        )
+    return files
+
+
+def publish(files: Sequence[Path], out: Path, report: Report) -> None:
+    """Move the files, which are in a folder beside `out`, and their report to their place; all or nothing."""
+    digests = {each.name: hashlib.sha256(each.read_bytes()).hexdigest() for each in files}
+    content = {"file": out.name, "sha256": digests, **report.to_dict()}
+    written = files[0].with_name(report_path(out).name)
+    written.write_text(json.dumps(content, indent=1, allow_nan=False))
+    done: list[Path] = []
+    try:
+        # The file that others are found by is the last.
+        for each in (written, *sorted(files, key=lambda file: file.name == out.name)):
+            place = out.with_name(each.name)
+            _move(each, place)
+            done.append(place)
+    except BaseException:
+        for place in done:
+            place.unlink(missing_ok=True)
+        raise
+
+
+def _move(file: Path, place: Path) -> None:
+    """Move a file within a disk, never over another one."""
+    try:
+        os.link(file, place)  # unlike renaming, this refuses a place that is taken
+    except OSError:
+        if place.exists():
+            raise FileExistsError(
+                f"{place} was written by something else meanwhile: remove it, and export again"
+            ) from None
+        file.rename(place)  # on a disk without links

@@ -1,24 +1,34 @@
-"""Run two models on the same images, and measure how far their raw outputs and their results are apart.
-
-N: images.
-"""
+"""Run two models on the same images, and measure how far their raw outputs and their results are apart."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator, Sequence
 from itertools import cycle
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dettoolkit.export.tolerances import RAW, strictness
+from dettoolkit.datasets.data_report import BadImageError
+from dettoolkit.export.report import RAW, strictness
+from dettoolkit.inference.inputs import sources_of
 from dettoolkit.inference.predictor import Predictor
-from dettoolkit.preprocessing import network_input
+from dettoolkit.manifest import Manifest
+from dettoolkit.preprocessing import fit_image, network_input
 from dettoolkit.results import Image, Result
+from dettoolkit.run import ImageFile
 from dettoolkit.spec import Comparison
 
+logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+
+CUT = (5 / 7, 3 / 4)
+"""Fractions of rows and columns that are left of every other image where resizing is inside."""
 GROUPS = (1, 2, 3)
 """Images put at once into a file that takes any number, in turn."""
 
@@ -26,10 +36,7 @@ GROUPS = (1, 2, 3)
 def compare(reference: Predictor, candidate: Predictor, images: Sequence[Image]) -> Comparison:
     """Compare two models on images: the reference takes one at a time, the candidate as many as it can.
 
-    Args:
-        reference: without anything inside.
-        candidate: an exported file of the same input size and section.
-        images: uint8 (H, W, 3) RGB, of any sizes.
+    The reference has nothing inside; the candidate is an exported file of the same input size and section.
     """
     manifest = candidate.manifest
     pairs = zip(results(reference, images), results(candidate, images), strict=True)
@@ -110,3 +117,51 @@ def compare_raw(
         details={"raw_largest": float(np.max(largest)), "raw_mean": total / max(values, 1)},
         doubts=tuple(doubts),
     )
+
+
+def own_images(images: Path) -> list[ImageFile]:
+    """List the images that a user names: a folder, a pattern or one file."""
+    found = sources_of(images)
+    return [ImageFile(Path(str(each))) for each in ([images] if found is None else found)]
+
+
+def evenly(items: Sequence[Item], count: int) -> list[Item]:
+    """Take at most `count`, spread evenly over all, the first and the last among them."""
+    if len(items) <= count:
+        return list(items)
+    return [items[int(index)] for index in np.linspace(0, len(items) - 1, count).round()]
+
+
+def read(files: Sequence[ImageFile]) -> list[Image]:
+    """Read images; those that cannot be read are warned of and left out, but ValueError if none can."""
+    found, broken = [], []
+    for file in files:
+        try:
+            found.append(file.read())
+        except BadImageError as error:
+            broken.append(str(error))
+    if not found:
+        listing = "\n  ".join(broken[:5]) or "there are none"
+        raise ValueError(f"no image can be read to try the exported file on:\n  {listing}")
+    if broken:
+        logger.warning("%d images cannot be read and are left out:\n  %s", len(broken), "\n  ".join(broken))
+    return found
+
+
+def views(images: Sequence[Image], manifest: Manifest) -> list[Image]:
+    """Make of images, uint8 (H, W, 3), what a file that is described by a manifest is compared on.
+
+    Where resizing is inside, every other image is cut, so that a file which ignores the size of what comes in
+    is found out even if all images have the network's own size. A file that gives final outputs, but does not
+    resize, gets images of the network's size: what enlarging does to its results is not the file's doing.
+    """
+    if manifest.takes_images:
+        cut = [_cut(image) if number % 2 else image for number, image in enumerate(images)]
+        cut += [_cut(image) for image in images[:1]] if len(images) == 1 else []
+        return sorted(cut, key=lambda image: image.shape)  # of one size together, to make batches
+    return [fit_image(image, manifest) for image in images] if manifest.final else list(images)
+
+
+def _cut(image: Image) -> Image:
+    height, width = (max(int(side * part), 1) for side, part in zip(image.shape[:2], CUT, strict=True))
+    return np.ascontiguousarray(image[:height, -width:])

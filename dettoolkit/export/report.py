@@ -1,16 +1,60 @@
-"""What was measured of an exported file, whether it may be written, and how both are printed."""
+"""What was measured of an exported file, how far it may be from PyTorch, and how both are printed."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
-from dettoolkit.export.tolerances import METRIC, error_kinds, required, strictness
+from dettoolkit.formats import facts
 from dettoolkit.manifest import Manifest
-from dettoolkit.spec import Comparison
+from dettoolkit.spec import Comparison, ErrorKind, Strictness, TaskSpec
 from dettoolkit.tasks import spec_for
+
+RAW, METRIC = "raw", "metric"
+COMMON = {
+    # The same arithmetic in another order: raw outputs differ by 1e-6 to 1e-5, and all else follows. A layer
+    # with weights that are 2 % off makes 1e-3 or more. With resizing inside, values of the resized image
+    # differ from OpenCV's by up to 1 of 255. In 8 bits each image's result differs; what must hold is the
+    # score.
+    RAW: ErrorKind(
+        meaning="the largest error of a raw output, as a fraction of the output's largest value, is",
+        max={"exact": 0.0001, "resized": 0.05},
+    ),
+    METRIC: ErrorKind(
+        meaning="the loss of {monitor} on the validation set is",
+        max={"exact": 0.002, "resized": 0.005, "quantized": 0.01},
+        required=False,
+    ),
+}
+"""Errors that every task has, beside its own."""
+
+
+def strictness(manifest: Manifest) -> Strictness:
+    """Return how strictly a file that a manifest describes is judged."""
+    if facts(manifest).precision == "int8":
+        return "quantized"
+    return "resized" if manifest.takes_images else "exact"
+
+
+def error_kinds(spec: TaskSpec) -> dict[str, ErrorKind]:
+    """Return the errors by which a task's files are judged, by name."""
+    return {RAW: COMMON[RAW], **spec.errors, METRIC: COMMON[METRIC]}
+
+
+def tolerances_of(spec: TaskSpec, manifest: Manifest, own: Mapping[str, float]) -> dict[str, float]:
+    """Return the tolerances for a file, with some of a person's own, whose names and values are checked."""
+    kinds, level = error_kinds(spec), strictness(manifest)
+    for name, value in own.items():
+        if name not in kinds:
+            near = get_close_matches(name, kinds, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(f"there is no tolerance '{name}', only {', '.join(kinds)}{hint}")
+        if not 0 <= value <= 1:
+            raise ValueError(f"the tolerance {name}={value} must be between 0 and 1")
+    return {**{name: kind.max[level] for name, kind in kinds.items() if level in kind.max}, **own}
 
 
 class GateError(RuntimeError):
@@ -22,9 +66,7 @@ class Report:
     """What was measured of an exported file.
 
     Attributes:
-        manifest: the file's.
         images: number of images that it was compared on.
-        comparison: how far its outputs and results are from PyTorch's.
         tolerances: the largest value of each error.
         monitor: name of the score.
         scores: of PyTorch and of the file, on the validation set; None where they were not wanted.
@@ -38,9 +80,9 @@ class Report:
     comparison: Comparison
     tolerances: Mapping[str, float]
     monitor: str
-    scores: tuple[float, float] | None = None
-    milliseconds: tuple[float, float] | None = None
-    sizes: tuple[int, int] | None = None
+    scores: tuple[float, float] | None
+    milliseconds: tuple[float, float]
+    sizes: tuple[int, int]
     notes: tuple[str, ...] = ()
 
     @property
@@ -58,25 +100,26 @@ class Report:
         """Return the tolerances that count: an int8 file's score, where there is one, stands for all else."""
         if self.scores is not None and strictness(self.manifest) == "quantized":
             return {METRIC: self.tolerances[METRIC]}
-        return {name: most for name, most in self.tolerances.items() if name in self.errors}
+        return {name: limit for name, limit in self.tolerances.items() if name in self.errors}
 
     @property
     def failures(self) -> list[str]:
         """Describe in sentences what is wrong; none when the file may be written."""
-        spec, errors = spec_for(self.manifest), self.errors
+        kinds, errors = error_kinds(spec_for(self.manifest)), self.errors
         doubts = list(self.comparison.doubts)
-        doubts += [
-            f"'{name}' could not be measured" for name in required(spec, self.manifest) - errors.keys()
-        ]
+        for name, kind in kinds.items():
+            # A file of final outputs gives no raw ones.
+            if kind.required and name not in errors and not (name == RAW and self.manifest.final):
+                doubts.append(f"'{name}' could not be measured")
         if self.scores is not None and not self.scores[0] > 0:
             doubts.append(
                 f"PyTorch's own {self.monitor} is {self.scores[0]:.3f}, of which nothing can be lost"
             )
         found = [f"the comparison proves nothing: {doubt}" for doubt in doubts]
-        for name, most in self.judged.items():
-            if not errors[name] <= most:  # so that NaN fails
-                what = error_kinds(spec)[name].meaning.format(monitor=self.monitor)
-                found.append(f"{what} {errors[name]:.4g}, but at most {most:g} is tolerated ({name})")
+        for name, limit in self.judged.items():
+            if not errors[name] <= limit:  # so that NaN fails
+                what = kinds[name].meaning.format(monitor=self.monitor)
+                found.append(f"{what} {errors[name]:.4g}, but at most {limit:g} is tolerated ({name})")
         return found
 
     def summary(self) -> str:
@@ -99,8 +142,9 @@ class Report:
                 for name, pair in pairs.items()
                 if pair is not None
             },
-            **({} if self.sizes is None else {"bytes": self.sizes[0], "weights_bytes": self.sizes[1]}),
-            "float_layers": [] if self.manifest.export is None else list(self.manifest.export.float_layers),
+            "bytes": self.sizes[0],
+            "weights_bytes": self.sizes[1],
+            "float_layers": list(facts(self.manifest).float_layers),
             "notes": list(self.notes),
             "failures": self.failures,
         }
@@ -113,17 +157,15 @@ class Report:
             rows.append((_words(name), f"{value:.2e}" if abs(value) < 1e-3 else f"{value:.4f}", limit))
         if self.scores is not None:
             rows.append((self.monitor, f"{self.scores[1]:.4f}", f"PyTorch {self.scores[0]:.4f}"))
-        if self.milliseconds is not None:
-            ours, theirs = self.milliseconds
-            rows.append(("time per image", f"{theirs:.1f} ms", f"PyTorch {ours:.1f} ms"))
-        if self.sizes is not None:
-            rows.append(("size", f"{self.sizes[0] / 1e6:.2f} MB", f"weights {self.sizes[1] / 1e6:.2f} MB"))
+        (ours, theirs), (size, weights) = self.milliseconds, self.sizes
+        rows.append(("time per image", f"{theirs:.1f} ms", f"PyTorch {ours:.1f} ms"))
+        rows.append(("size", f"{size / 1e6:.2f} MB", f"weights {weights / 1e6:.2f} MB"))
         widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
         lines = [f"{name:<{widths[0]}}  {value:>{widths[1]}}  {rest}" for name, value, rest in rows]
         if details := self.comparison.details:
             lines.append(", ".join(f"{_words(name)} {_short(value)}" for name, value in details.items()))
-        if self.manifest.export is not None and self.manifest.export.float_layers:
-            lines.append(f"layers left in float32: {', '.join(self.manifest.export.float_layers)}")
+        if layers := facts(self.manifest).float_layers:
+            lines.append(f"layers left in float32: {', '.join(layers)}")
         return "\n".join([f"compared with PyTorch on {self.images} images", *lines, *self.notes])
 
 

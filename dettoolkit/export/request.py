@@ -8,8 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from dettoolkit.export.publish import report_path
-from dettoolkit.formats import DEFAULT, NAMES, missing
+from dettoolkit.formats import DEFAULT, NAMES, facts, requires
 from dettoolkit.manifest import ExportFacts, Manifest, SizeHW
 from dettoolkit.tasks import spec_for
 
@@ -76,21 +75,21 @@ def check(out: Path, request: Request) -> None:
     for path in (*kind.files_of(out), report_path(out)):
         if path.exists():
             raise FileExistsError(f"{path} exists already: remove it, or name another file by --out")
-    for library in kind.libraries:
-        if find_spec(library) is None:
-            raise missing(kind.name, ModuleNotFoundError(name=library))
+    with requires(kind.name):
+        for library in kind.libraries:
+            if find_spec(library) is None:
+                raise ModuleNotFoundError(name=library)
+
+
+def report_path(out: Path) -> Path:
+    """Return where the report of an exported file is."""
+    return out.with_name(f"{out.name}.report.json")
 
 
 def manifest_for(described: Manifest, request: Request, *, first_hw: SizeHW) -> Manifest:
-    """Return what the file will take and give.
+    """Return what the file of a checkpoint, so described, will take and give.
 
-    Args:
-        described: the checkpoint's manifest.
-        request: what is wanted.
-        first_hw: size of the first image, for a network that takes any.
-
-    Raises:
-        ValueError: a size or threshold that the model cannot have.
+    ValueError for a size or threshold that it cannot have. A network that takes any size gets `first_hw`.
     """
     spec, input_hw = spec_for(described), described.input_hw
     if not spec.resizable and request.input_hw not in (None, input_hw):
@@ -138,7 +137,7 @@ def notes_on(described: Manifest, manifest: Manifest) -> tuple[str, ...]:
     for name in (each.name for each in fields(after)):
         if (ours := getattr(before, name)) != (theirs := getattr(after, name)):
             notes.append(f"{name} is {theirs}, in the checkpoint {ours}; both were compared with the former")
-    if manifest.export is not None and manifest.export.precision == "int8":
+    if facts(manifest).precision == "int8":
         notes.append(
             "x86 processors without VNNI may cut 8-bit sums off: for use on such a one, export on it"
         )
@@ -147,6 +146,4 @@ def notes_on(described: Manifest, manifest: Manifest) -> tuple[str, ...]:
 
 def with_facts(manifest: Manifest, **changes: Any) -> Manifest:
     """Change some of what an exported file's manifest says of it."""
-    if manifest.export is None:
-        raise ValueError("only an exported file's manifest has these facts")
-    return replace(manifest, export=replace(manifest.export, **changes))
+    return replace(manifest, export=replace(facts(manifest), **changes))

@@ -5,67 +5,65 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from dettoolkit.config import Recipe
+from dettoolkit.datasets.data_report import BadImageError
 from dettoolkit.export.comparison import compare
-from dettoolkit.export.metric import score
 from dettoolkit.export.report import GateError, Report
 from dettoolkit.formats.pytorch import PytorchEngine
 from dettoolkit.inference.predictor import Predictor
 from dettoolkit.loading import load
 from dettoolkit.manifest import Manifest
 from dettoolkit.results import Image
-from dettoolkit.run import Run
+from dettoolkit.run import Classes, Run
+from dettoolkit.tasks import spec_for
 
 WARM_UP, TIMES = 3, 20
 SECONDS = 4.0  # after which timing ends, for large images
 
 
-@dataclass(frozen=True, kw_only=True)
 class Verification:
     """What every file of an export is measured with.
 
-    Attributes:
-        reference: the model in PyTorch as it was trained, with the input size and the thresholds of the file.
-        fast: the same, rewritten for speed as `load` does; it is timed only, since converters begin with the
-            same rewriting and a mistake of it would be on both sides.
-        reference_score: its score on `run`, by name; None without.
-        images: uint8 (H, W, 3) RGB, of any sizes.
-        run: whose validation set both are scored on; None leaves scoring out.
-        tolerances: the largest value of each error.
-        weights_bytes: of the network in PyTorch.
-        notes: for the reports.
+    `network` is one that no converter has touched; of the file's manifest it gets input size and thresholds.
+    Both are scored on the validation set of `run`; None leaves scoring out.
     """
 
-    reference: Predictor
-    fast: Predictor
-    reference_score: tuple[str, float] | None
-    images: Sequence[Image]
-    run: Run | None
-    tolerances: Mapping[str, float]
-    weights_bytes: int
-    notes: tuple[str, ...]
+    def __init__(
+        self,
+        network: nn.Module,
+        manifest: Manifest,
+        *,
+        images: Sequence[Image],
+        run: Run | None,
+        tolerances: Mapping[str, float],
+        notes: tuple[str, ...],
+    ) -> None:
+        self.images, self.run, self.tolerances, self.notes = images, run, tolerances, notes
+        described, cpu = replace(manifest, export=None), torch.device("cpu")
+        # Rewritten for speed as `load` does. It is timed only: converters begin with the same rewriting, and
+        # a mistake of it would be on both sides.
+        self.fast = Predictor(described, PytorchEngine(network, cpu), source="PyTorch")
+        self.reference = Predictor(described, PytorchEngine(network, cpu, fast=False), source="PyTorch")
+        self.monitor, self.reference_score = ("", 0.0) if run is None else score(self.reference, run)
+        tensors = (*network.parameters(), *network.buffers())
+        self.weights_bytes = sum(each.numel() * each.element_size() for each in tensors)
 
     def report(self, path: Path, manifest: Manifest, *, files: Sequence[Path]) -> Report:
-        """Measure a file.
+        """Measure a file, of `files` that belong together.
 
-        Args:
-            path: the file.
-            manifest: what it must say of itself.
-            files: all that belong to it.
-
-        Raises:
-            GateError: it cannot be opened or run, or says something else.
+        GateError if it cannot be opened or run, or says of itself something else than `manifest`.
         """
         candidate = _open(path, manifest)
         try:
             comparison = compare(self.reference, candidate, self.images)
             milliseconds = _milliseconds([self.fast, candidate], self.images[0])
-            scores = self._scores(candidate)
+            score_of_file = None if self.run is None else score(candidate, self.run)[1]
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise _broken(path, error) from error
         except Exception as error:
@@ -77,19 +75,15 @@ class Verification:
             images=len(self.images),
             comparison=comparison,
             tolerances=self.tolerances,
-            monitor=self.reference_score[0] if self.reference_score is not None else "",
-            scores=scores,
+            monitor=self.monitor,
+            scores=None if score_of_file is None else (self.reference_score, score_of_file),
             milliseconds=milliseconds,
             sizes=(sum(each.stat().st_size for each in files), self.weights_bytes),
             notes=self.notes,
         )
 
     def confirm(self, path: Path, manifest: Manifest, report: Report) -> None:
-        """Measure a file once more, after its manifest was rewritten.
-
-        Raises:
-            GateError: it does not do the same.
-        """
+        """Compare a file again after its manifest was rewritten; GateError if it does not do the same."""
         again = compare(self.reference, _open(path, manifest), self.images)
         before = report.comparison
         if again.doubts != before.doubts or any(
@@ -100,37 +94,32 @@ class Verification:
                 f"{before.errors}): this is a defect of the format's writer; nothing was written"
             )
 
-    def _scores(self, candidate: Predictor) -> tuple[float, float] | None:
-        if self.run is None or self.reference_score is None:
-            return None
-        return self.reference_score[1], score(candidate, self.run)[1]
+
+def validation_run(recipe: Recipe, manifest: Manifest, *, what: str) -> Run:
+    """Load the validation data that a recipe names; ValueError if it has other classes than a manifest."""
+    own = Classes(list(manifest.section.class_names), list(manifest.section.class_ids))
+    return spec_for(manifest).evaluation_run(manifest.name, recipe, own=own, what=what)
 
 
-def build_verification(
-    network: nn.Module,
-    manifest: Manifest,
-    *,
-    images: Sequence[Image],
-    run: Run | None,
-    tolerances: Mapping[str, float],
-    notes: tuple[str, ...],
-) -> Verification:
-    """Set up the reference: a network that no converter has touched, with the file's size and thresholds."""
-    described = replace(manifest, export=None)
-    cpu = torch.device("cpu")
-    fast = Predictor(described, PytorchEngine(network, cpu), source="PyTorch")
-    reference = Predictor(described, PytorchEngine(network, cpu, fast=False), source="PyTorch")
-    tensors = (*network.parameters(), *network.buffers())
-    return Verification(
-        reference=reference,
-        fast=fast,
-        reference_score=score(reference, run) if run is not None else None,
-        images=images,
-        run=run,
-        tolerances=tolerances,
-        weights_bytes=sum(each.numel() * each.element_size() for each in tensors),
-        notes=notes,
-    )
+def score(predictor: Predictor, run: Run) -> tuple[str, float]:
+    """Return the score's name and a predictor's, as `dettoolkit evaluate` scores a checkpoint.
+
+    It is NaN where the validation set has nothing to score. Images that cannot be read raise, or are skipped
+    where the recipe has data.on_bad_image=skip.
+    """
+    found = []
+    for row, file in enumerate(run.image_files()):
+        try:
+            image = file.read()
+        except BadImageError:
+            if run.recipe.data.on_bad_image == "skip":
+                continue
+            raise
+        (result,) = predictor.predict_batch([image], threshold=0.0)
+        if (prediction := run.prediction_of(result, row)) is not None:
+            found.append(prediction)
+    monitor = run.task.monitor
+    return monitor, float(run.task.score(found).numbers[monitor])
 
 
 def _open(path: Path, manifest: Manifest) -> Predictor:

@@ -1,20 +1,29 @@
 """Formats of exported files: each opens its files, runs them and writes them, and knows no task.
 
-A folder for each format, with `open.py` (`open_engine`, `read_text`) and `convert.py` (`convert`, `stamp`).
+A module for each format, or a folder with `open.py` and `convert.py`, that has
+
+- `Engine(path, outputs=..., threads=...)`: runs a file; ValueError where its runtime cannot open it
+- `read_text(path)`: the file's manifest as it is stored; ManifestError where there is none
+- `convert(network, manifest, path, spec)`: writes a network, which stays as it is, and its manifest, whose
+  `export` and `input_hw` say what the file is to take and give. ValueError where that cannot be in a file
+  of the format, FileExistsError where `path` exists
+- `stamp(path, manifest)`: replaces the manifest of a file; all else stays
+
 Libraries are imported when a file of their format is opened or written; only who uses them needs them.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
 
-from dettoolkit.manifest import ManifestError
+from dettoolkit.manifest import ExportFacts, Manifest, ManifestError
 
 if TYPE_CHECKING:
     import torch
@@ -26,13 +35,14 @@ class Format:
     """A kind of exported file.
 
     Attributes:
-        name: of the format, of its folder here and of its extra.
+        name: of the format, of its module here and of its extra.
         ending: of its files.
         libraries: needed besides PyTorch to write a file and to run it.
         beside: endings of further files that belong to it.
         flexible: whether files may take any number of images, and have resizing and post-processing inside.
         int8: whether there are 8-bit files.
         runs_code: whether a file can run code when it is opened; see docs/security.md.
+        folder: whether it has a module for each part of the work, not one for all.
     """
 
     name: str
@@ -42,10 +52,11 @@ class Format:
     flexible: bool = False
     int8: bool = False
     runs_code: bool = False
+    folder: bool = False
 
-    def module(self, name: str) -> ModuleType:
-        """Import a module of the format's folder."""
-        return import_module(f"dettoolkit.formats.{self.name}.{name}")
+    def module(self, part: str) -> ModuleType:
+        """Import the module that does a part of the work: open, convert or quantize."""
+        return import_module(f"dettoolkit.formats.{self.name}" + (f".{part}" if self.folder else ""))
 
     def files_of(self, path: Path) -> list[Path]:
         """List the files that belong together: the file itself, and those beside it."""
@@ -61,6 +72,7 @@ FORMATS = {
             libraries=("onnx", "onnxscript", "onnxruntime"),
             flexible=True,
             int8=True,
+            folder=True,
         ),
         Format(
             name="openvino",
@@ -82,16 +94,12 @@ MAX_THREADS = max(64, os.cpu_count() or 1)
 
 
 class Engine(Protocol):
-    """A network that is ready to run.
-
-    `device` is where its inputs are wanted and its outputs are.
-    """
+    """A network that is ready to run. Its inputs are wanted on `device`, where its outputs are too."""
 
     device: torch.device
 
     def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
         """Run on images, of the kind and size that the model's manifest says, and return all outputs."""
-        ...
 
 
 def open_engine(
@@ -104,29 +112,21 @@ def open_engine(
         outputs: their names, in the order in which the engine returns them; see `ExportFacts`.
         threads: that the runtime may use; None leaves it to the runtime.
         trust: also open files that can run code.
-
-    Raises:
-        ModuleNotFoundError: the runtime is not installed; the message says how to get it.
-        ValueError: the file cannot be opened, not with so many threads, or can run code and is not trusted.
     """
     if threads is not None:
         check_threads(threads)
-    if path.suffix.lower() in FORMATS and FORMATS[path.suffix.lower()].runs_code and not trust:
+    if format_of(path).runs_code and not trust:
         raise ValueError(
             f"{path} can run code on this machine when it is opened: PyTorch unpickles objects in "
             "such a file and evaluates expressions in it. If you trust who made it, open it with trust=True "
             f"(on the command line --trust); a file of the same model of the format {DEFAULT} runs no code"
         )
-    engine: Engine = module_of(path).open_engine(path, outputs=outputs, threads=threads)
+    engine: Engine = format_of(path).module("open").Engine(path, outputs=outputs, threads=threads)
     return engine
 
 
 def check_threads(count: int, name: str = "threads") -> int:
-    """Return a number of threads that can be started: runtimes crash when the system refuses them one.
-
-    Raises:
-        ValueError: another number.
-    """
+    """Return a number of threads that can be started: runtimes crash when the system refuses them one."""
     if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MAX_THREADS:
         raise ValueError(
             f"{name}={count!r}: wanted a whole number from 1 to {MAX_THREADS}; more than the "
@@ -136,36 +136,39 @@ def check_threads(count: int, name: str = "threads") -> int:
 
 
 def read_text(path: Path) -> str | bytes:
-    """Read an exported file's description of itself as it is stored, the JSON of a manifest.
-
-    Raises:
-        ManifestError: there is none; other tools' files have none.
-    """
-    text: str | bytes = module_of(path).read_text(path)
+    """Read the JSON of an exported file's manifest, as it is stored; ManifestError where there is none."""
+    text: str | bytes = format_of(path).module("open").read_text(path)
     return text
 
 
-def module_of(path: Path) -> ModuleType:
-    """Return the module that opens a file of this ending.
-
-    Raises:
-        ValueError: no format has this ending.
-    """
+def format_of(path: Path) -> Format:
+    """Return the format of a file by its ending; ValueError where no format has it."""
     if path.suffix.lower() not in FORMATS:
         raise ValueError(
             f"{path}: files that end in '{path.suffix}' are of no format that dettoolkit exports "
             f"({', '.join(FORMATS)}): give a run's folder, a checkpoint or an exported file"
         )
-    return FORMATS[path.suffix.lower()].module("open")
+    return FORMATS[path.suffix.lower()]
 
 
-def missing(extra: str, error: ModuleNotFoundError) -> ModuleNotFoundError:
-    """Return the error that says which extra brings a module that is not installed."""
-    return ModuleNotFoundError(
-        f"this needs the Python package '{error.name}', which is not installed: "
-        f"pip install 'dettoolkit[{extra}]'",
-        name=error.name,
-    )
+def facts(manifest: Manifest) -> ExportFacts:
+    """Return what an exported file's manifest says of the file; ValueError for that of a checkpoint."""
+    if manifest.export is None:
+        raise ValueError("wanted a manifest with its export section, got a checkpoint's: fill it in")
+    return manifest.export
+
+
+@contextmanager
+def requires(extra: str, *, what: str = "this") -> Iterator[None]:
+    """Let a module that cannot be imported be told with the extra of ours that brings it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{what} needs the Python package '{error.name}', which is not installed: "
+            f"pip install 'dettoolkit[{extra}]'",
+            name=error.name,
+        ) from None
 
 
 def no_manifest(path: Path, why: str = "") -> ManifestError:

@@ -1,46 +1,24 @@
-"""A network as a graph of operators, which all converters start from.
+"""What converters start from: a network as a graph of operators, and what a format's files cannot have.
 
 N: images, (h, w): `Manifest.input_hw`, (H, W): the size of what is put in.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from dettoolkit.formats.fusion import fused
-from dettoolkit.manifest import ExportFacts, Manifest, SizeHW
+from dettoolkit.formats import NAMES, facts
+from dettoolkit.formats.pytorch import fused
+from dettoolkit.manifest import Manifest
 from dettoolkit.preprocessing import fit_planes, normalize
 
-
-def facts(manifest: Manifest) -> ExportFacts:
-    """Return what the file is to be.
-
-    Raises:
-        ValueError: the manifest does not say.
-    """
-    if manifest.export is None:
-        raise ValueError(
-            "a converter wants a manifest with its export section, got a checkpoint's: fill it in"
-        )
-    return manifest.export
-
-
-def input_hw(manifest: Manifest) -> SizeHW:
-    """Return the size of the network's input.
-
-    Raises:
-        ValueError: the manifest leaves it open.
-    """
-    if manifest.input_hw is None:
-        raise ValueError("a converter wants an input size, got a manifest that leaves it open: set input_hw")
-    return manifest.input_hw
-
-
-def freeze_for_export(network: nn.Module) -> nn.Module:
-    """Copy a network as it is deployed: float32, on the CPU, batch normalization folded, no gradients."""
-    return fused(network).float().cpu()
+if TYPE_CHECKING:
+    from dettoolkit.spec import TaskSpec
 
 
 class Preprocess(nn.Module):
@@ -59,15 +37,11 @@ class Preprocess(nn.Module):
 class Whole(nn.Module):
     """A network with what is around it in a file.
 
-    Args:
-        network: normalized images (N, 3, h, w) to raw outputs.
-        preprocess: makes its input; None leaves that to the caller.
-        final: raw outputs and the size (H, W) of what is put in to final outputs; None returns raw ones.
+    `preprocess` makes the network's input; `final` makes final outputs of raw ones and of the size (H, W) of
+    what is put in. None leaves either to the caller.
     """
 
-    def __init__(
-        self, network: nn.Module, *, preprocess: nn.Module | None = None, final: nn.Module | None = None
-    ) -> None:
+    def __init__(self, network: nn.Module, preprocess: nn.Module | None, final: nn.Module | None) -> None:
         super().__init__()
         self.network, self.preprocess, self.final = network, preprocess, final
 
@@ -83,30 +57,79 @@ class Whole(nn.Module):
 def example_images(manifest: Manifest) -> Tensor:
     """Make an input of the file: float32 (N, 3, h, w) or, with preprocessing inside, uint8 (N, H, W, 3)."""
     batch = facts(manifest).batch or 2  # of any number, two: tracing takes a single image for a constant
-    height, width = input_hw(manifest)
-    if facts(manifest).preprocessing:
+    if manifest.input_hw is None:
+        raise ValueError("a converter wants an input size, got a manifest that leaves it open: set input_hw")
+    height, width = manifest.input_hw
+    if manifest.takes_images:
         # Of other sides than the input, and than one another: equal ones would be taken for tied.
         return torch.zeros(batch, 2 * height + 3, 2 * width + 7, 3, dtype=torch.uint8)
     return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(0))
 
 
-def capture(network: nn.Module, manifest: Manifest, final: nn.Module | None = None) -> ExportedProgram:
-    """Trace a network, with batch normalization folded, and what is to be around it.
+def for_export(network: nn.Module) -> nn.Module:
+    """Copy a network as it is deployed: float32, on the CPU, batch normalization folded, no gradients."""
+    return fused(network).float().cpu()
 
-    Args:
-        network: left as it is.
-        manifest: says the input's size, whether the batch is fixed, and whether preprocessing is inside.
-        final: makes final outputs; see `Whole`.
-    """
-    module = freeze_for_export(network)
+
+def capture(network: nn.Module, manifest: Manifest, final: nn.Module | None = None) -> ExportedProgram:
+    """Trace a network, which stays as it is, with what is to be around it; for `final` see `Whole`."""
+    module = for_export(network)
     shapes = {0: Dim("N", min=1)} if facts(manifest).batch is None else {}
-    preprocess = Preprocess(manifest) if facts(manifest).preprocessing else None
+    preprocess = Preprocess(manifest) if manifest.takes_images else None
     if preprocess is not None:
         shapes |= {1: Dim("H", min=2), 2: Dim("W", min=2)}
     if preprocess is not None or final is not None:
-        module = Whole(module, preprocess=preprocess, final=final)
+        module = Whole(module, preprocess, final)
     with torch.no_grad():
         program = torch.export.export(module, (example_images(manifest),), dynamic_shapes=(shapes,))
     for node in program.graph.nodes:  # the traces name files of the machine that exports
         node.meta.pop("stack_trace", None)
     return program
+
+
+def refuse_flexible(manifest: Manifest, path: Path, spec: TaskSpec, *, runtime: str) -> None:
+    """Refuse what `refuse` does, and wishes that a file of fixed shapes and plain operators cannot fulfill.
+
+    The model's task may refuse more: see `TaskSpec.check_export`.
+    """
+    refuse(manifest, path, runtime=runtime)
+    export = facts(manifest)
+    others = f"the formats {' and '.join(each.name for each in NAMES.values() if each.flexible)} can"
+    for wanted, why in (
+        (
+            export.batch is None,
+            f"takes a fixed number of images at once: give --batch a number; {others} do without",
+        ),
+        (
+            export.preprocessing,
+            "has an input of fixed size, so it cannot take images of any size: omit --preprocessing; "
+            f"{others} have it inside",
+        ),
+        (
+            export.postprocessing,
+            "gives raw outputs: omit --postprocessing, then dettoolkit computes the results from what it "
+            f"gives; {others} have it inside",
+        ),
+    ):
+        if wanted:
+            raise ValueError(f"a file for {runtime} {why}")
+    spec.check_export(manifest)
+
+
+def refuse(manifest: Manifest, path: Path, *, runtime: str) -> None:
+    """Refuse to write over files, as the format's own writer might, and 8 bits, both before the long work.
+
+    `runtime` is its name for people.
+    """
+    export = facts(manifest)
+    for file in NAMES[export.format].files_of(path):
+        if file.exists():
+            raise FileExistsError(f"{file} exists already: remove it, or write another file")
+    if export.precision != "float32":
+        raise ValueError(f"files for {runtime} are made in float32 only, not in {export.precision}")
+
+
+def check_shape(images: Tensor, wanted: tuple[int, ...]) -> None:
+    """Refuse images of another size than that of a file of fixed shapes."""
+    if tuple(images.shape) != wanted:
+        raise ValueError(f"this file takes images {wanted}, got {tuple(images.shape)}")

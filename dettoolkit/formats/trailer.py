@@ -17,20 +17,12 @@ ENTRY = "dettoolkit.json"
 
 
 def read_text(path: Path) -> bytes:
-    """Read the JSON of the manifest behind a model file.
-
-    Raises:
-        ManifestError: there is none; other tools' files have none.
-    """
+    """Read the JSON of the manifest behind a model file."""
     return read_entry(path, lambda name: name == ENTRY)
 
 
 def read_entry(path: Path, is_manifest: Callable[[str], bool]) -> bytes:
-    """Read the manifest's JSON in a zip archive; `is_manifest` knows its name there.
-
-    Raises:
-        ManifestError: there is none, or none that can be read.
-    """
+    """Read the manifest's JSON in a zip archive; `is_manifest` knows its name there."""
     try:
         with zipfile.ZipFile(path) as archive:
             entry = next(each for each in archive.infolist() if is_manifest(each.filename))
@@ -50,19 +42,14 @@ def read_entry(path: Path, is_manifest: Callable[[str], bool]) -> bytes:
 
 def stamp(path: Path, manifest: Manifest) -> None:
     """Write a manifest behind a model file, in place of one that is there."""
-    end = _end_of_model(path)
-    if end is not None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            end = archive.getinfo(ENTRY).header_offset  # of the model: there the archive begins
+    except (zipfile.BadZipFile, KeyError):  # there is none of ours
+        pass
+    else:
         with path.open("r+b") as file:
             file.truncate(end)
     with zipfile.ZipFile(path, "a") as archive:
         # A ZipInfo of its own carries no time, so the same model gives the same bytes.
         archive.writestr(zipfile.ZipInfo(ENTRY), manifest.to_json())
-
-
-def _end_of_model(path: Path) -> int | None:
-    """Return where the archive begins; None where there is none of ours."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.getinfo(ENTRY).header_offset
-    except (zipfile.BadZipFile, KeyError):
-        return None

@@ -8,22 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 from fsspec.core import url_to_fs
-from numpy.typing import NDArray
 
 from dettoolkit.datasets.data_report import BadImageError
-from dettoolkit.datasets.images import MAX_MEGAPIXELS, damage
-from dettoolkit.inference.inputs import as_rgb
+from dettoolkit.datasets.images import MAX_MEGAPIXELS
+from dettoolkit.inference.inputs import Pixels, decode_file
 
 
 def check(url: str) -> None:
-    """Check that an address can be read at all; nothing is listed.
-
-    Raises:
-        ModuleNotFoundError: the package for this kind of address is not installed.
-        ValueError: there is no such kind.
-    """
+    """Check that an address is of a kind that can be read here; nothing is listed."""
     store, name = _open(url)
     if "file" in store.protocol:
         raise ValueError(f"{url} is on this machine: give its path, {name}")
@@ -32,14 +25,7 @@ def check(url: str) -> None:
 def find(url: str, endings: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     """Yield name and address of each image below an address, in the order of the names.
 
-    Args:
-        url: of a folder, or of one file, whatever its ending.
-        endings: of the files that are images.
-
-    Raises:
-        FileNotFoundError: there is no image.
-        ModuleNotFoundError: the package for this kind of address is not installed.
-        OSError: the address cannot be fetched.
+    The address is that of a folder, or of one file, whatever its ending; OSError where it cannot be fetched.
     """
     store, start = _open(url)
     start = start.rstrip("/")
@@ -51,7 +37,7 @@ def find(url: str, endings: tuple[str, ...]) -> Iterator[tuple[str, str]]:
         if not alone and not names:
             _look(store, start)
     except Exception as error:  # each store has errors of its own
-        raise OSError(f"{url} cannot be fetched: {_reason(error)}") from error
+        raise OSError(f"{url} cannot be fetched: {str(error) or type(error).__name__}") from error
     if alone:
         yield start.rpartition("/")[2].partition("?")[0], url
     elif not names:
@@ -69,16 +55,8 @@ def _look(store: Any, name: str) -> None:
             raise error.__cause__ from None
 
 
-def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__
-
-
-def read(url: str, *, max_megapixels: float = MAX_MEGAPIXELS) -> NDArray[np.uint8]:
-    """Read an image, uint8 (H, W, 3) RGB.
-
-    Raises:
-        BadImageError: it cannot be fetched, is no image, or has more than `max_megapixels`.
-    """
+def read(url: str, *, max_megapixels: float = MAX_MEGAPIXELS) -> Pixels:
+    """Read an image, uint8 (H, W, 3) RGB, of `max_megapixels` at most; BadImageError says why not."""
     store, name = _open(url)
     try:
         return decode_file(store.cat_file(name), max_megapixels=max_megapixels)
@@ -87,19 +65,7 @@ def read(url: str, *, max_megapixels: float = MAX_MEGAPIXELS) -> NDArray[np.uint
     except FileNotFoundError:
         raise BadImageError(f"{url}: file does not exist") from None
     except Exception as error:  # each store has errors of its own
-        raise BadImageError(f"{url}: cannot be fetched: {_reason(error)}") from None
-
-
-def decode_file(data: bytes, *, max_megapixels: float = MAX_MEGAPIXELS) -> NDArray[np.uint8]:
-    """Decode the bytes of a whole image file, upright: uint8 (H, W, 3) RGB.
-
-    Raises:
-        BadImageError: empty, cut short, too large or not an image; the text is the reason only.
-    """
-    reason = damage(data)
-    if reason is not None:
-        raise BadImageError(reason)
-    return as_rgb(data, max_megapixels=max_megapixels)[1]
+        raise BadImageError(f"{url}: cannot be fetched: {str(error) or type(error).__name__}") from None
 
 
 def _open(url: str) -> tuple[Any, str]:

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
+from itertools import islice
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from PIL import Image, ImageOps
 
 from dettoolkit.datasets.data_report import BadImageError, DataReport, Problem
 from dettoolkit.datasets.images import ENDINGS, MAX_MEGAPIXELS, check_size, damage, decode, read_whole
-from dettoolkit.datasets.walk import Walk, natural
+from dettoolkit.datasets.regular_files import Walk, natural
 from dettoolkit.inference.jobs.video import ENDINGS as VIDEOS
 
 logger = logging.getLogger(__name__)
@@ -31,9 +32,8 @@ WANTED = "a path, the bytes of an image file, a Pillow image or a uint8 array (H
 def read_upright(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> Pixels:
     """Read an image file as RGB uint8 (H, W, 3), turned as its EXIF orientation says: as people see it.
 
-    Raises:
-        BadImageError: missing, no regular file, empty, cut short, not an image, or of more than
-            `max_megapixels`; the message names the file.
+    A BadImageError names the file: missing, no regular one, empty, cut short, not an image, or of more than
+    `max_megapixels`.
     """
     try:
         return _decoded(read_whole(path, max_megapixels=max_megapixels), max_megapixels)
@@ -41,25 +41,27 @@ def read_upright(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> Pixel
         raise BadImageError(f"{path}: {error}") from None
 
 
+def decode_file(data: bytes, *, max_megapixels: float = MAX_MEGAPIXELS) -> Pixels:
+    """Decode the bytes of a whole image file as `read_upright` does; BadImageError has the reason only."""
+    if reason := damage(data):
+        raise BadImageError(reason)
+    return _decoded(data, max_megapixels)
+
+
 def as_rgb(source: object, *, max_megapixels: float = MAX_MEGAPIXELS) -> tuple[Path | None, Pixels]:
     """Return the path, if there is one, and the pixels, RGB uint8 (H, W, 3), of one image of any kind.
 
-    Gray images get three equal channels; transparency is dropped, not blended.
-
-    Raises:
-        BadImageError: a file, bytes or a Pillow image that cannot be read, or have more than
-            `max_megapixels`.
-        TypeError: neither of what this takes.
-        ValueError: an array of another shape or type.
+    Gray images get three equal channels; transparency is dropped, not blended. A file, bytes or a Pillow
+    image that cannot be read, or has more than `max_megapixels`, raises BadImageError.
     """
     if isinstance(source, str | PathLike):
         path = Path(source).expanduser()
         return path, read_upright(path, max_megapixels=max_megapixels)
     if isinstance(source, bytes):
-        reason = damage(source)
-        if reason is not None:
-            raise BadImageError(f"the bytes of an image: {reason}")
-        return None, _decoded(source, max_megapixels)
+        try:
+            return None, decode_file(source, max_megapixels=max_megapixels)
+        except BadImageError as error:
+            raise BadImageError(f"the bytes of an image: {error}") from None
     if isinstance(source, Image.Image):
         check_size((source.height, source.width), max_megapixels=max_megapixels)  # it may not be decoded yet
         return None, _from_pillow(source)
@@ -73,11 +75,6 @@ def sources_of(source: object) -> Iterable[object] | None:
 
     A folder is listed with all below it, as `Walk` does; numbers in names are sorted by value, 2.jpg before
     10.jpg.
-
-    Raises:
-        FileNotFoundError: no such file or folder, or a pattern that nothing matches.
-        ValueError: a folder without images.
-        TypeError: nothing that an image could be taken from.
     """
     if isinstance(source, str | PathLike):
         if not os.fspath(source):
@@ -189,11 +186,6 @@ def _described(source: object) -> str:
 
 def batches(items: Iterable[object], size: int) -> Iterator[list[object]]:
     """Split anything into lists of `size`, the last of which may be shorter, without reading ahead."""
-    batch = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
+    rest = iter(items)
+    while batch := list(islice(rest, size)):
         yield batch

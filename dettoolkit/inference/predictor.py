@@ -47,9 +47,6 @@ class Predictor:
             engine: runs its network.
             source: where it came from, for people.
             max_megapixels: a larger image cannot be read.
-
-        Raises:
-            ValueError: a limit that is out of range, or outputs that the model's task does not have.
         """
         if not 0 < max_megapixels <= MEGAPIXELS_LIMIT:
             raise ValueError(
@@ -67,6 +64,7 @@ class Predictor:
                 f"{listing(self._outputs)}: export it again"
             )
         self._decode = self.spec.decoder(manifest, engine.device)
+        self._fixed = manifest.export.batch if manifest.export is not None else None
 
     @property
     def task(self) -> str:
@@ -105,24 +103,18 @@ class Predictor:
             BadImageError: an image cannot be read; a ValueError, whose message names the file.
             FileNotFoundError, ValueError, TypeError: nothing to predict on; the message says what was wanted.
         """
-        several = sources_of(source)
-        images = [source] if several is None else several
+        images, alone = _images_of(source)
         found = list(self._stream(images, self._min_score(threshold), _size(batch_size)))
-        return found[0] if several is None else found
+        return found[0] if alone else found
 
     def stream(
         self, source: object, *, threshold: float | None = None, batch_size: int = 1
     ) -> Iterator[Result]:
         """Predict on one batch after the other, as results are asked for; memory stays that of a batch.
 
-        Args:
-            source: as `__call__` takes it, or anything that yields images, such as a generator.
-            threshold: as in `__call__`.
-            batch_size: as in `__call__`.
+        All is as in `__call__`, and `source` may be anything that yields images, such as a generator.
         """
-        several = sources_of(source)
-        images = [source] if several is None else several
-        return self._stream(images, self._min_score(threshold), _size(batch_size))
+        return self._stream(_images_of(source)[0], self._min_score(threshold), _size(batch_size))
 
     def predict_batch(self, images: Sequence[Image], *, threshold: float | None = None) -> list[Result]:
         """Predict on images, of any sizes, that are in memory.
@@ -134,16 +126,7 @@ class Predictor:
         Returns:
             the result of each image, in its own pixels.
         """
-        return self._predict(images, self._min_score(threshold))
-
-    def _stream(self, sources: Iterable[object], min_score: float, batch_size: int) -> Iterator[Result]:
-        for batch in batches(sources, batch_size):
-            images = [as_rgb(each, max_megapixels=self.max_megapixels) for each in batch]
-            results = self._predict([pixels for _, pixels in images], min_score)
-            for (path, _), result in zip(images, results, strict=True):
-                yield replace(result, path=path)
-
-    def _predict(self, images: Sequence[Image], min_score: float) -> list[Result]:
+        min_score = self._min_score(threshold)
         results: dict[int, Result] = {}
         for rows in self._groups(images):
             group = [images[row] for row in rows]
@@ -151,6 +134,13 @@ class Predictor:
                 found = self._decode(self._forward, self._inputs(group), group, min_score=min_score)
             results.update(zip(rows, found, strict=True))
         return [results[row] for row in range(len(images))]
+
+    def _stream(self, sources: Iterable[object], min_score: float, batch_size: int) -> Iterator[Result]:
+        for batch in batches(sources, batch_size):
+            images = [as_rgb(each, max_megapixels=self.max_megapixels) for each in batch]
+            results = self.predict_batch([pixels for _, pixels in images], threshold=min_score)
+            for (path, _), result in zip(images, results, strict=True):
+                yield replace(result, path=path)
 
     def _min_score(self, threshold: object) -> float:
         """Check a threshold, or take the model's own; a task without scores has none."""
@@ -171,9 +161,8 @@ class Predictor:
         by_size: dict[tuple[int, ...], list[int]] = {}
         for row, image in enumerate(images):
             by_size.setdefault(() if resized else image.shape, []).append(row)
-        fixed = self.manifest.export.batch if self.manifest.export is not None else None
         for rows in by_size.values():
-            step = fixed or len(rows)
+            step = self._fixed or len(rows)
             yield from (rows[start : start + step] for start in range(0, len(rows), step))
 
     def _inputs(self, images: Sequence[Image]) -> Tensor:
@@ -188,20 +177,14 @@ class Predictor:
 
     def _forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """Run the engine; where it takes a fixed number of images, fill up by the last, drop the surplus."""
-        fixed = self.manifest.export.batch if self.manifest.export is not None else None
         count = len(inputs)
-        if fixed is None or count == fixed:
+        if self._fixed is None or count == self._fixed:
             return self._run(inputs)
-        filling = inputs[-1:].expand(fixed - count, *inputs.shape[1:])
+        filling = inputs[-1:].expand(self._fixed - count, *inputs.shape[1:])
         return tuple(output[:count] for output in self._run(torch.cat((inputs, filling))))
 
     def _run(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """Run the engine, and look at what it gives.
-
-        Raises:
-            ValueError: an exported file does not run, or gives something else than its manifest says.
-            NonFiniteError: a value that is not finite.
-        """
+        """Run the engine, and look at what it gives."""
         try:
             outputs = self.engine(inputs)
         except Exception as error:  # each runtime has its own
@@ -232,6 +215,12 @@ class Predictor:
                 f"{self.source} gives {own} classes, where its description names {named}: the two do not "
                 "belong together; export it again"
             )
+
+
+def _images_of(source: object) -> tuple[Iterable[object], bool]:
+    """Return the images that a user names, and whether that is one alone."""
+    several = sources_of(source)
+    return ([source], True) if several is None else (several, False)
 
 
 def _size(batch_size: object) -> int:

@@ -25,9 +25,7 @@ def part_of(path: Path) -> Path:
 def whole(path: Path, choose: Callable[[Path], Path] | None = None) -> Iterator[Path]:
     """Yield a hidden name to write under; the file gets its own name when nothing went wrong.
 
-    Args:
-        path: the file's name.
-        choose: returns the name instead, of the hidden one, when all is written.
+    `choose` returns another name instead, of the hidden one, when all is written.
     """
     part = part_of(path)
     part.unlink(missing_ok=True)  # of a process that was killed

@@ -1,21 +1,91 @@
-"""Our networks beside the published rows: parameters, multiply-adds and, if wanted, latency here."""
+"""The published rows, read from `tables.csv`, and our networks: size and, if wanted, latency here."""
 
 from __future__ import annotations
 
+import csv
+import os
+import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.config import load_recipe
-from dettoolkit.paper.published import TABLES, Row
 from dettoolkit.tasks import spec_of
 
 ROUNDS, WARM_UP, TURNS = 5, 1, 4
+Key = TypeVar("Key")
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a table's columns mean."""
+
+    title: str  # what it compares, and where
+    score: str  # its name; scores are in per cent
+    madds_unit: float  # 1e6 or 1e9
+    input_hw: tuple[int, int]  # at which the networks are counted
+    classes: int  # of its data; class slots of a detector, background included
+    norm_affine: bool = True  # whether its parameters include BN's scale and offset
+    device: str = "Pixel 1"  # on which its latencies were measured
+    tolerance: float = 0.03  # largest relative difference of multiply-adds without a footnote
+
+
+# DeepLab evaluates images of 1024x2048 as crops of 1025x2049.
+CITYSCAPES = Table(
+    "Table 7: Cityscapes validation set, 1024x2048", "mIoU", 1e9, (1025, 2049), 19,
+    device="Pixel 3", tolerance=0.05,
+)  # fmt: skip
+TABLES = {
+    "3": Table("Table 3: ImageNet, float, 224x224", "top-1", 1e6, (224, 224), 1000),
+    "6": Table("Table 6: SSDLite, COCO test set, 320x320", "mAP", 1e9, (320, 320), 91, norm_affine=False),
+    "7": CITYSCAPES,
+    "8": replace(CITYSCAPES, title="Table 8: Cityscapes test set, 1024x2048"),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A published row."""
+
+    table: str  # its number
+    name: str  # as printed
+    recipe: str | None  # the shipped recipe of its network; None where it is not built here
+    overrides: tuple[str, ...]  # values laid over the recipe
+    classes: int  # that the count has, background included for a detector
+    parameters: str | None  # millions, as printed; None where the table has none
+    madds: str  # as printed, in the table's unit
+    score: str  # as printed
+    latency: float | None  # milliseconds on a large core of the table's device; None where it has none
+    note: str  # key of a footnote in `printing.NOTES`, or empty
+
+
+def published_rows(tables: Sequence[str]) -> list[Row]:
+    """Read the rows of some tables, in the paper's order."""
+    text = files("dettoolkit.paper").joinpath("tables.csv").read_text(encoding="utf-8")
+    return [
+        Row(
+            table=line["table"],
+            name=line["row"],
+            recipe=line["recipe"] or None,
+            overrides=tuple(line["overrides"].split()),
+            classes=int(line["slots"] or TABLES[line["table"]].classes),
+            parameters=line["parameters"] or None,
+            madds=line["madds"],
+            score=line["score"],
+            latency=float(line["latency"]) if line["latency"] else None,
+            note=line["note"],
+        )
+        for line in csv.DictReader(text.splitlines())
+        if line["table"] in tables
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,22 +99,23 @@ class Latency:
 
 @dataclass(frozen=True, kw_only=True)
 class Count:
-    """A published row and our network's figures, in the table's units."""
+    """A published row and our network's figures, in the table's units; None where it is not built here."""
 
     row: Row
-    parameters: float
-    madds: float
+    parameters: float | None = None
+    madds: float | None = None
     latency: Latency | None = None
 
     @property
     def parameters_off(self) -> float | None:
-        """Return how far our parameters are from the print, relatively; None where there is no print."""
-        return None if self.row.parameters is None else self.parameters / float(self.row.parameters) - 1
+        """How far our parameters are from the print, relatively."""
+        printed = self.row.parameters
+        return None if self.parameters is None or printed is None else self.parameters / float(printed) - 1
 
     @property
-    def madds_off(self) -> float:
-        """Return how far our multiply-adds are from the print, relatively."""
-        return self.madds / float(self.row.madds) - 1
+    def madds_off(self) -> float | None:
+        """How far our multiply-adds are from the print, relatively."""
+        return None if self.madds is None else self.madds / float(self.row.madds) - 1
 
 
 def network_of(row: Row) -> nn.Module:
@@ -57,7 +128,9 @@ def network_of(row: Row) -> nn.Module:
 
 
 def count(row: Row) -> Count:
-    """Count a row's network."""
+    """Count a row's network, if it is built here."""
+    if row.recipe is None:
+        return Count(row=row)
     table = TABLES[row.table]
     with torch.device("meta"):  # shapes are enough
         network = network_of(row)
@@ -70,27 +143,22 @@ def count(row: Row) -> Count:
 
 def timed(counts: Sequence[Count], *, tell: Callable[[str], None]) -> list[Count]:
     """Run counted rows' networks here as well; see `measure`."""
-    rows = [each.row for each in counts]
-    networks = {f"{row.table} {row.name}": (network_of(row), TABLES[row.table].input_hw) for row in rows}
-    latencies = measure(networks, tell=tell).values()
-    return [replace(each, latency=found) for each, found in zip(counts, latencies, strict=True)]
+    built = [each.row for each in counts if each.madds is not None]
+    latencies = measure({row: (network_of(row), TABLES[row.table].input_hw) for row in built}, tell=tell)
+    return [replace(each, latency=latencies.get(each.row)) for each in counts]
 
 
 def measure(
-    networks: Mapping[str, tuple[nn.Module, tuple[int, int]]], *, tell: Callable[[str], None]
-) -> dict[str, Latency]:
-    """Time networks on one image and one thread of this machine.
+    networks: Mapping[Key, tuple[nn.Module, tuple[int, int]]], *, tell: Callable[[str], None]
+) -> dict[Key, Latency]:
+    """Time networks on one image of a height and width, and on one thread of this machine.
 
-    They take turns, some of each in every round, so that other load on the machine affects all
-    alike.
-
-    Args:
-        networks: by name, with the height and width of the image.
-        tell: is called with what is being done.
+    They take turns, some of each in every round, so that other load on the machine affects all alike.
+    `tell` is called with what is being done.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    times: dict[str, list[float]] = {name: [] for name in networks}
+    times: dict[Key, list[float]] = {name: [] for name in networks}
     try:
         for turn in range(ROUNDS):
             for number, (name, (network, input_hw)) in enumerate(networks.items(), start=1):
@@ -98,7 +166,11 @@ def measure(
                 times[name] += _milliseconds(network, input_hw)
     finally:
         torch.set_num_threads(threads)
-    return {name: _spread(values) for name, values in times.items()}
+    deciles = {name: statistics.quantiles(values, n=10) for name, values in times.items()}
+    return {
+        name: Latency(median=statistics.median(times[name]), low=found[0], high=found[-1])
+        for name, found in deciles.items()
+    }
 
 
 @torch.inference_mode()
@@ -112,6 +184,20 @@ def _milliseconds(network: nn.Module, input_hw: tuple[int, int]) -> list[float]:
     return times[WARM_UP:]
 
 
-def _spread(times: list[float]) -> Latency:
-    deciles = statistics.quantiles(times, n=10)
-    return Latency(median=statistics.median(times), low=deciles[0], high=deciles[-1])
+def machine() -> str:
+    """Return what a latency was measured on: processor, cores, system and versions."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    return (
+        f"{_processor()} ({platform.machine()}, {capability}, {os.cpu_count()} cores of it) with "
+        f"{platform.system()}, Python {platform.python_version()} and PyTorch {torch.__version__}"
+    )
+
+
+def _processor() -> str:
+    """Return the processor's name; Linux tells it in a file only."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names and names[0] else platform.processor() or "an unnamed processor"

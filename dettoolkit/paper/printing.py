@@ -7,9 +7,7 @@ import io
 from collections.abc import Sequence
 from typing import Literal
 
-from dettoolkit.paper.counts import Count
-from dettoolkit.paper.machine import machine
-from dettoolkit.paper.published import TABLES, Row
+from dettoolkit.paper.counts import TABLES, Count, machine
 
 Format = Literal["text", "markdown", "csv"]
 
@@ -28,138 +26,80 @@ NOTES = {
 }
 
 
-CSV_COLUMNS = (
-    "table",
-    "row",
-    "recipe",
-    "overrides",
-    "metric",
-    "published_score",
-    "published_parameters_m",
-    "parameters_m",
-    "parameters_off",
-    "published_madds_b",
-    "madds_b",
-    "madds_off",
-    "published_ms",
-    "published_ms_on",
-    "ms",
-    "ms_10",
-    "ms_90",
-)
-
-
-def render(lines: Sequence[Count | Row], kind: Format) -> str:
-    """Write the tables of some rows; a Row, unlike a Count, has no network here.
-
-    csv is one table for all, without footnotes.
-    """
+def render(lines: Sequence[Count], kind: Format) -> str:
+    """Write the tables of some rows; csv is one table for all, without footnotes."""
     if kind == "csv":
         return _csv(lines)
-    numbers = list(dict.fromkeys(_row(line).table for line in lines))
+    numbers = dict.fromkeys(line.row.table for line in lines)
     return "\n\n".join(
-        _table(number, [line for line in lines if _row(line).table == number], kind) for number in numbers
+        _table([line for line in lines if line.row.table == number], kind) for number in numbers
     )
 
 
-def _csv(lines: Sequence[Count | Row]) -> str:
+def _csv(lines: Sequence[Count]) -> str:
     """Write rows for programs: columns named with their units, empty where nothing is known."""
+    rows = [_csv_row(line) for line in lines]
     text = io.StringIO()
-    writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
     writer.writeheader()
-    for line in lines:
-        row = _row(line)
-        unit = TABLES[row.table].madds_unit / 1e9
-        cells: dict[str, object] = {
-            "table": row.table,
-            "row": row.name,
-            "recipe": row.recipe,
-            "overrides": " ".join(row.overrides),
-            "metric": TABLES[row.table].score,
-            "published_score": row.score,
-            "published_parameters_m": row.parameters,
-            "published_madds_b": f"{float(row.madds) * unit:g}",
-            "published_ms": row.latency,
-            "published_ms_on": TABLES[row.table].device if row.latency is not None else None,
-        }
-        if isinstance(line, Count):
-            cells |= {
-                "parameters_m": f"{line.parameters:.4f}",
-                "parameters_off": None if line.parameters_off is None else f"{line.parameters_off:.4f}",
-                "madds_b": f"{line.madds * unit:.5f}",
-                "madds_off": f"{line.madds_off:.4f}",
-            }
-            if (here := line.latency) is not None:
-                cells |= {"ms": f"{here.median:.2f}", "ms_10": f"{here.low:.2f}", "ms_90": f"{here.high:.2f}"}
-        writer.writerow(cells)
+    writer.writerows(rows)
     return text.getvalue()
 
 
-def _row(line: Count | Row) -> Row:
-    return line.row if isinstance(line, Count) else line
+def _csv_row(line: Count) -> dict[str, object]:
+    row, table, here = line.row, TABLES[line.row.table], line.latency
+    unit = table.madds_unit / 1e9
+    return {
+        "table": row.table,
+        "row": row.name,
+        "recipe": row.recipe,
+        "overrides": " ".join(row.overrides),
+        "metric": table.score,
+        "published_score": row.score,
+        "published_parameters_m": row.parameters,
+        "parameters_m": _number(line.parameters, ".4f"),
+        "parameters_off": _number(line.parameters_off, ".4f"),
+        "published_madds_b": f"{float(row.madds) * unit:g}",
+        "madds_b": "" if line.madds is None else f"{line.madds * unit:.5f}",
+        "madds_off": _number(line.madds_off, ".4f"),
+        "published_ms": row.latency,
+        "published_ms_on": table.device if row.latency is not None else None,
+        "ms": here and f"{here.median:.2f}",
+        "ms_10": here and f"{here.low:.2f}",
+        "ms_90": here and f"{here.high:.2f}",
+    }
 
 
-def _timed(lines: Sequence[Count | Row]) -> bool:
-    return any(isinstance(line, Count) and line.latency is not None for line in lines)
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
 
 
-def _header(lines: Sequence[Count | Row], score: str, unit: str, device: str) -> list[str]:
-    columns = [
-        "row",
-        score,
-        "params M",
-        "ours",
-        "off",
-        f"MAdds {unit}".strip(),
-        "ours",
-        "off",
-        f"ms {device}",
-    ]
-    return [*columns, *(["ms here", "10-90%"] if _timed(lines) else []), "recipe"]
-
-
-def _cells(line: Count | Row, lines: Sequence[Count | Row], mark: str) -> list[str]:
-    """Write a row; `lines` are those of its table, which decide on its columns."""
-    row = _row(line)
-    latency = "" if row.latency is None else f"{row.latency:g}"
-    name, printed = row.name + mark, row.parameters or ""
-    here = ["", ""] if _timed(lines) else []
-    if isinstance(line, Row):
-        return [name, row.score, printed, "", "", row.madds, "", "", latency, *here, ""]
-    if line.latency is not None:
-        here = [f"{line.latency.median:.1f}", f"{line.latency.low:.1f}-{line.latency.high:.1f}"]
-    ours = f"{line.parameters:.{2 if row.table != '3' else 1}f}"
-    madds = f"{line.madds:.{1 if row.table == '3' else 2}f}"
-    off = "" if line.parameters_off is None else f"{line.parameters_off:+.1%}"
-    recipe = " ".join([row.recipe or "", *row.overrides])
-    return [
-        name,
-        row.score,
-        printed,
-        ours,
-        off,
-        row.madds,
-        madds,
-        f"{line.madds_off:+.1%}",
-        latency,
-        *here,
-        recipe,
-    ]
-
-
-def _table(number: str, lines: Sequence[Count | Row], kind: Literal["text", "markdown"]) -> str:
-    table = TABLES[number]
-    keys = [_row(line).note or ("absent" if isinstance(line, Row) else "") for line in lines]
+def _table(lines: Sequence[Count], kind: Literal["text", "markdown"]) -> str:
+    table, timed = TABLES[lines[0].row.table], any(line.latency for line in lines)
+    keys = [line.row.note or ("absent" if line.madds is None else "") for line in lines]
     notes = list(dict.fromkeys(key for key in keys if key))
     marks = [f" [{notes.index(key) + 1}]" if key else "" for key in keys]
-    header = _header(lines, table.score, "M" if table.madds_unit == 1e6 else "B", table.device)
-    cells = [_cells(line, lines, mark) for line, mark in zip(lines, marks, strict=True)]
+    madds = f"MAdds {'M' if table.madds_unit == 1e6 else 'B'}"
+    header = ["row", table.score, "params M", "ours", "off", madds, "ours", "off", f"ms {table.device}"]
+    header += ["ms here", "10-90%", "recipe"] if timed else ["recipe"]
+    cells = [_cells(line, mark, timed) for line, mark in zip(lines, marks, strict=True)]
     below = [f"[{index}] {NOTES[key]}" for index, key in enumerate(notes, start=1)]
-    if _timed(lines):
+    if timed:
         below.append(f"ms here: one image on one thread, {machine()}.")
     if kind == "markdown":
         return "\n\n".join([f"**{table.title}**", _markdown(header, cells), *below])
     return "\n".join([table.title, _text(header, cells), *below])
+
+
+def _cells(line: Count, mark: str, timed: bool) -> list[str]:
+    row, here = line.row, line.latency
+    decimals = ".1f" if row.table == "3" else ".2f"
+    cells = [row.name + mark, row.score, row.parameters or ""]
+    cells += [_number(line.parameters, decimals), _number(line.parameters_off, "+.1%"), row.madds]
+    cells += [_number(line.madds, decimals), _number(line.madds_off, "+.1%"), _number(row.latency, "g")]
+    if timed:
+        cells += [f"{here.median:.1f}", f"{here.low:.1f}-{here.high:.1f}"] if here else ["", ""]
+    return [*cells, " ".join([row.recipe or "", *row.overrides])]
 
 
 def _markdown(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:

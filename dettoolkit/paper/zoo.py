@@ -9,13 +9,10 @@ from pathlib import Path
 
 from torch import nn
 
+from dettoolkit import tasks
 from dettoolkit.complexity import count_madds, count_parameters
-from dettoolkit.config import Recipe, load_recipe
-from dettoolkit.config.layers import shipped_folder
-from dettoolkit.paper.counts import ROUNDS, TURNS, Latency, measure
-from dettoolkit.paper.machine import machine
-from dettoolkit.paper.published import TABLES, published_rows
-from dettoolkit.tasks import TASKS, spec_of
+from dettoolkit.config import load_recipe, shipped_folder
+from dettoolkit.paper.counts import ROUNDS, TABLES, TURNS, Latency, machine, measure, published_rows
 
 SCORES = "scores.csv"
 
@@ -49,46 +46,33 @@ def model_zoo(logs: Path, *, tell: Callable[[str], None] | None) -> Iterator[str
     Args:
         logs: folder of training logs with their list, `scores.csv`; the page links to it as `logs`.
         tell: is called with what is being done, while networks are run; None does not run them.
-
-    Raises:
-        FileNotFoundError: there is no such list, or a log that it names is missing.
-        ValueError: the list names a recipe or a score that is not there.
     """
     published, measured = _published(), measured_scores(logs)
     recipes = {path.stem: load_recipe(path.stem).recipe for path in sorted(shipped_folder().glob("*.yaml"))}
     if unknown := sorted(measured.keys() - recipes.keys()):
         raise ValueError(f"{logs / SCORES} names the recipe '{unknown[0]}', which is not shipped: correct it")
-    networks = {name: _network(recipe) for name, recipe in recipes.items()}
+    specs = {name: tasks.spec_of(recipe) for name, recipe in recipes.items()}
+    networks: dict[str, tuple[nn.Module, tuple[int, int]]] = {}
+    for name, recipe in recipes.items():
+        classes, image_hw = specs[name].zoo_size(recipe)
+        networks[name] = specs[name].build_network(recipe, num_classes=classes).eval(), image_hw
     latencies = measure(networks, tell=tell) if tell is not None else {}
     yield TITLE
-    for spec in TASKS:
+    for spec in tasks.TASKS:
         yield f"\n## {spec.title}\n\n| {' | '.join(HEADER)} |\n|{'---|' * len(HEADER)}"
-        for name, recipe in recipes.items():
-            if spec_of(recipe) is spec:
-                scores = (published.get(name, ["none"]), measured.get(name, ["not measured"]))
-                cells = [
-                    f"[{name}](../configs/{name}.yaml)",
-                    *map("; ".join, scores),
-                    *_sizes(*networks[name], latencies.get(name)),
-                ]
-                yield f"| {' | '.join(cells)} |"
+        for name in (name for name in recipes if specs[name] is spec):
+            scores = map("; ".join, (published.get(name, ["none"]), measured.get(name, ["not measured"])))
+            sizes = _sizes(*networks[name], latencies.get(name))
+            yield f"| {' | '.join([f'[{name}](../configs/{name}.yaml)', *scores, *sizes])} |"
     if latencies:
         yield "\n" + MACHINE.format(repeats=ROUNDS * TURNS, turns=TURNS, machine=machine())
 
 
 def _sizes(network: nn.Module, image_hw: tuple[int, int], latency: Latency | None) -> tuple[str, str, str]:
     """Return parameters, multiply-adds and milliseconds; the last is empty where there are none."""
-    height, width = image_hw
     time = "" if latency is None else f"{latency.median:.1f} ({latency.low:.1f}-{latency.high:.1f})"
     parameters = f"{count_parameters(network, norm_affine=True) / 1e6:.2f}M"
-    return parameters, f"{count_madds(network, (height, width)) / 1e9:.3f}B ({height}x{width})", time
-
-
-def _network(recipe: Recipe) -> tuple[nn.Module, tuple[int, int]]:
-    """Build a network for the classes of the data that a recipe names; return the size of one image too."""
-    spec = spec_of(recipe)
-    classes, image_hw = spec.zoo_size(recipe)
-    return spec.build_network(recipe, num_classes=classes).eval(), image_hw
+    return parameters, f"{count_madds(network, image_hw) / 1e9:.3f}B ({image_hw[0]}x{image_hw[1]})", time
 
 
 def _published() -> Mapping[str, list[str]]:
@@ -107,12 +91,7 @@ def _published() -> Mapping[str, list[str]]:
 def measured_scores(logs: Path) -> Mapping[str, list[str]]:
     """Read each recipe's measured scores from the logs of its trainings: the best checkpoint's.
 
-    Args:
-        logs: folder with `scores.csv`, lines of a recipe, the data, the log's name and its column.
-
-    Raises:
-        FileNotFoundError: there is no such list, or a log that it names is missing.
-        ValueError: a log has no such column, or no score in it.
+    In the folder `logs` is `scores.csv`: lines of a recipe, the data, the log's name and its column.
     """
     index = logs / SCORES
     if not index.is_file():

@@ -1,67 +1,61 @@
-"""A recipe's segmenter, its loss, and its section of a manifest."""
+"""A recipe's segmenter, its loss, its task, and its section of a manifest."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from dettoolkit.backbones.build import build_backbone
+from dettoolkit.backbones.blocks import pad_same
 from dettoolkit.backbones.initialize import initialize
-from dettoolkit.backbones.padding import pad_same
+from dettoolkit.backbones.mobilenet import build_backbone
 from dettoolkit.config import SegmentationRecipe
-from dettoolkit.config.segmentation import CrossEntropy, LRASPPModel, RASPPModel
+from dettoolkit.config.segmentation import CrossEntropy, LRASPPModel
 from dettoolkit.datasets.cityscapes_labels import CLASSES
+from dettoolkit.datasets.label_classes import LabelClasses
 from dettoolkit.heads.lraspp import LRASPPHead
 from dettoolkit.heads.raspp import RASPPHead
 from dettoolkit.network import Network
+from dettoolkit.run import Classes
 from dettoolkit.segmentation.losses import Loss, cross_entropy
 from dettoolkit.segmentation.spec import SegmentationSection
+from dettoolkit.segmentation.task import SegmentationTask
 from dettoolkit.weights.load import load_pretrained
 from dettoolkit.wording import listing
 
 LOW_FEATURES = {"depthwise": "low_depthwise", "output": "low_first"}
 
 
-def build_segmenter(
-    model: LRASPPModel | RASPPModel, *, num_classes: int, pretrained: bool, exact: bool = False
+def build_network(
+    recipe: SegmentationRecipe, *, num_classes: int, pretrained: bool = False, exact: bool = False
 ) -> Network:
     """Build the network; with `pretrained`, start it from the weights that the recipe names.
 
-    Raises:
-        ValueError: with `exact`, weights of another number of classes; without, their class layers start
-            fresh.
+    With `exact`, weights of another number of classes are refused; without, their class layers start fresh.
     """
-    section, head = model.backbone, model.head
+    model, section, head = recipe.model, recipe.model.backbone, recipe.model.head
     eps = head.norm_eps if head.norm_eps is not None else section.norm_eps
     momentum = head.norm_momentum if head.norm_momentum is not None else section.norm_momentum
     norm = partial(nn.BatchNorm2d, eps=eps, momentum=momentum)
     init = partial(initialize, init=head.init, std=head.init_std)
     backbone = build_backbone(section)
+    shared: dict[str, Any] = {"filters": head.filters, "num_classes": num_classes, "norm": norm, "init": init}
     built: LRASPPHead | RASPPHead
     if isinstance(model, LRASPPModel):
         built = LRASPPHead(
             in_channels={name: backbone.channels[name] for name in (LOW_FEATURES[model.head.low], "c5")},
-            filters=head.filters,
-            num_classes=num_classes,
             in_stride=backbone.strides["c5"],
             pool=model.head.pool,
             gate=model.head.gate,
             gate_bias=model.head.gate_bias,
             align_corners=model.align_corners,
-            norm=norm,
-            init=init,
+            **shared,
         )
     else:
-        built = RASPPHead(
-            in_channels=backbone.channels["c5"],
-            filters=head.filters,
-            num_classes=num_classes,
-            norm=norm,
-            init=init,
-        )
+        built = RASPPHead(in_channels=backbone.channels["c5"], **shared)
     init(backbone)
     built.initialize()
     network = Network(backbone=backbone, heads={"segmentation": built})
@@ -73,22 +67,22 @@ def build_segmenter(
     return network
 
 
-def section_of(
-    recipe: SegmentationRecipe, class_names: Sequence[str], class_ids: Sequence[int]
+def describe(
+    recipe: SegmentationRecipe,
+    network: Network,  # noqa: ARG001
+    *,
+    classes: Classes,
 ) -> SegmentationSection:
     """Return how a recipe's network is run on images, and the classes in its order."""
-    own, evaluation = recipe.data.classes, recipe.evaluation
-    colors = {each.name: each.color for each in (CLASSES if own is None else own)}
+    colors = {each.name: each.color for each in recipe.data.classes or CLASSES}
+    inference = recipe.evaluation.model_dump(exclude={"figures", "scales"})
     return SegmentationSection(
-        class_names=tuple(class_names),
-        class_ids=tuple(class_ids),
+        class_names=tuple(classes.names),
+        class_ids=tuple(classes.ids),
         align_corners=recipe.model.align_corners,
-        mode=evaluation.mode,
-        window_hw=evaluation.window_hw,
-        stride_hw=evaluation.stride_hw,
-        scales=tuple(evaluation.scales),
-        flip=evaluation.flip,
-        colors=tuple(colors.get(name) for name in class_names),
+        scales=tuple(recipe.evaluation.scales),
+        colors=tuple(colors.get(name) for name in classes.names),
+        **inference,
     )
 
 
@@ -98,18 +92,28 @@ def build_loss(loss: CrossEntropy, names: Sequence[str], *, align_corners: bool)
     Raises:
         ValueError: a weight for a class that the data set does not have.
     """
-    weights = None
-    if loss.class_weights is not None:
-        if unknown := sorted(set(loss.class_weights) - set(names)):
-            raise ValueError(
-                f"model.loss.class_weights names {listing(unknown)}, but the classes are {listing(names)}: "
-                "correct the names"
-            )
-        weights = torch.tensor([loss.class_weights.get(name, 1.0) for name in names])
-    ohem = (loss.ohem.threshold, loss.ohem.min_kept) if loss.ohem is not None else None
+    given = loss.class_weights or {}
+    if unknown := sorted(set(given) - set(names)):
+        raise ValueError(
+            f"model.loss.class_weights names {listing(unknown)}, but the classes are {listing(names)}: "
+            "correct the names"
+        )
+    return partial(
+        cross_entropy,
+        class_weights=torch.tensor([given.get(name, 1.0) for name in names]) if given else None,
+        ohem=None if loss.ohem is None else (loss.ohem.threshold, loss.ohem.min_kept),
+        align_corners=align_corners,
+    )
 
-    def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
-        here = weights.to(logits.device) if weights is not None else None
-        return cross_entropy(logits, labels, class_weights=here, ohem=ohem, align_corners=align_corners)
 
-    return loss_of
+def build_task(recipe: SegmentationRecipe, network: Network, classes: LabelClasses) -> SegmentationTask:
+    """Compose network, loss, inference and evaluation."""
+    return SegmentationTask(
+        network=network,
+        loss_of=build_loss(recipe.model.loss, classes.names, align_corners=recipe.model.align_corners),
+        mean=recipe.data.mean,
+        std=recipe.data.std,
+        inference=describe(recipe, network, classes=Classes(classes.names, list(classes.label_ids))),
+        classes=classes,
+        categories=classes.categories,
+    )

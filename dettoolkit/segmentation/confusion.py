@@ -32,24 +32,22 @@ def count_image(
     label_ids: Sequence[int],
     categories: Sequence[str] | None,
 ) -> SegmentationCounts:
-    """Count one image, on its device.
+    """Count one image, on its device; see `confusion_matrix` and `instance_counts`.
 
     Args:
-        predicted: uint8 or int64 (H, W), labels; they matter only where there is a label.
-        labels: uint8 (H, W), 0 to K - 1 and VOID.
+        predicted: labels, uint8 or int64 (H, W).
+        labels: uint8 (H, W).
         num_classes: K, at most 255.
         image_id: the image's number in its data set.
         instances: int32 (H, W), Cityscapes' instance ids; None, or -1 in the first pixel, without a file.
         label_ids: the label id of each class, for `instances`.
         categories: the category of each class, or None: then each class is its own.
-
-    Raises:
-        ValueError: sizes differ, or a value is no label.
     """
     matrix = confusion_matrix(predicted, labels, num_classes).cpu().numpy()
+    if instances is not None and instances.numel() and int(instances[0, 0]) < 0:
+        instances = None
     rows = np.zeros((0, 5), np.int64)
-    present = instances is not None and not (instances.numel() and int(instances[0, 0]) < 0)
-    if instances is not None and present:
+    if instances is not None:
         label_of_id = torch.full((max(label_ids) + 1,), -1, device=instances.device)
         label_of_id[list(label_ids)] = torch.arange(num_classes, device=instances.device)
         category_of = torch.from_numpy(category_numbers(categories, num_classes)).to(instances.device)
@@ -60,21 +58,16 @@ def count_image(
         image_ids=np.array([image_id], np.int64),
         image_scores=np.array([mean_iou(matrix)]),
         instances=rows,
-        without_instances=int(not present),
+        without_instances=int(instances is None),
     )
 
 
 @torch.no_grad()
 def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Count pixels by label (row) and prediction (column); pixels whose label is 255 are left out.
+    """Count pixels by label (row) and prediction (column): int64 (K, K).
 
-    Args:
-        predicted: uint8 or int64, any shape, 0 to K - 1 where there is a label.
-        labels: uint8, the same shape.
-        num_classes: K, at most 255.
-
-    Returns:
-        int64 (K, K).
+    Labels are uint8, 0 to K - 1, and 255 for pixels to leave out; predictions uint8 or int64, 0 to K - 1
+    where there is a label.
 
     Raises:
         ValueError: sizes differ, or a label or prediction is no class.
@@ -94,21 +87,15 @@ def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> Ten
     table = torch.bincount(index.flatten(), minlength=(VOID + 1) * columns).view(-1, columns)[:VOID]
     matrix = table[:num_classes, :num_classes]
     if matrix.sum() != table.sum():
-        _complain(table, num_classes)
-    return matrix.clone()
-
-
-def _complain(table: Tensor, num_classes: int) -> None:
-    no_label = table[num_classes:].sum(dim=1).nonzero().flatten().tolist()
-    if no_label:
-        pixels = int(table[num_classes:].sum())
-        what = f"{pixels} pixels with labels such as {no_label[0] + num_classes}"
-    else:
         what = f"{int(table[:, num_classes].sum())} pixels predicted as {num_classes} or more"
-    raise ValueError(
-        f"confusion_matrix wants 0 to {num_classes - 1}, and {VOID} for labels to leave out, got {what}: map "
-        "label ids to classes first, and build the network with the data set's number of classes"
-    )
+        if len(no_label := table[num_classes:].sum(dim=1).nonzero()):
+            pixels = int(table[num_classes:].sum())
+            what = f"{pixels} pixels with labels such as {int(no_label[0]) + num_classes}"
+        raise ValueError(
+            f"confusion_matrix wants 0 to {num_classes - 1}, and {VOID} for labels to leave out, got {what}: "
+            "map label ids to classes first, and build the network with the data set's number of classes"
+        )
+    return matrix.clone()
 
 
 @torch.no_grad()
@@ -123,16 +110,12 @@ def instance_counts(
     Args:
         predicted: uint8 or int64 (H, W), 0 to 255; what is K or more is no class.
         instances: int32 (H, W).
-        label_of_id: int64 (L,), the label of each label id, -1 for one that is not scored. Nor is an id of
-            L or more.
+        label_of_id: int64 (L,), the label of each label id; not scored are those of -1, and ids beyond.
         category_of: int64 (K,), the number of each label's category.
 
     Returns:
         int64 (I, 4): label, pixels, pixels predicted as that label, pixels predicted as any label of its
         category. By rising instance id; I may be 0.
-
-    Raises:
-        ValueError: sizes differ.
     """
     if predicted.shape != instances.shape:
         raise ValueError(

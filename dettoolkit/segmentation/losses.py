@@ -41,35 +41,10 @@ def cross_entropy(
     Args:
         logits: (N, K, h, w).
         labels: uint8 or int64 (N, H, W), 255 ignored.
-        class_weights: (K,) on the same device, or None: all weigh 1.
+        class_weights: (K,), or None: all weigh 1.
         ohem: (threshold, min_kept) in (0, 1] and [0, 1], or None: all pixels count.
         align_corners: how the logits are upsampled; see torch's interpolate.
-
-    Returns:
-        float32, 0-dimensional.
-
-    Raises:
-        ValueError: shapes that do not belong together.
     """
-    _check(logits, labels, class_weights)
-    logits, counted = logits.float(), labels != VOID
-    if class_weights is None:
-        weights = counted.float()  # (N, H, W)
-    else:
-        table = F.pad(class_weights.float(), (0, VOID + 1 - len(class_weights)))
-        weights = table[labels.long()]
-    if ohem is not None:
-        threshold, min_kept = ohem
-        weights = weights * _hard(
-            _entropies(logits, labels, align_corners), counted, threshold=threshold, min_kept=min_kept
-        )
-    total = weights.sum()
-    weights = weights / torch.where(total > 0, total, 1.0)
-    loss: Tensor = _WeightedEntropy.apply(logits, labels, weights, align_corners)
-    return loss
-
-
-def _check(logits: Tensor, labels: Tensor, class_weights: Tensor | None) -> None:
     if logits.dim() != 4 or labels.dim() != 3 or len(logits) != len(labels):
         raise ValueError(
             "cross_entropy wants logits (N, K, h, w) and labels (N, H, W) of the same N, got "
@@ -80,6 +55,22 @@ def _check(logits: Tensor, labels: Tensor, class_weights: Tensor | None) -> None
             f"cross_entropy wants a weight for each of the {logits.shape[1]} classes, got "
             f"class_weights of shape {tuple(class_weights.shape)}"
         )
+    logits, counted = logits.float(), labels != VOID
+    if class_weights is None:
+        weights = counted.float()  # (N, H, W)
+    else:
+        table = F.pad(class_weights.to(logits), (0, VOID + 1 - len(class_weights)))
+        weights = table[labels.long()]
+    if ohem is not None:
+        entropies = logits.new_zeros(labels.shape)
+        with torch.no_grad():
+            for row in range(len(logits)):
+                entropies[row] = _entropy(logits[row], labels[row], align_corners)
+        weights = weights * _hard(entropies, counted, *ohem)
+    total = weights.sum()
+    weights = weights / torch.where(total > 0, total, 1.0)
+    loss: Tensor = _WeightedEntropy.apply(logits, labels, weights, align_corners)
+    return loss
 
 
 class _WeightedEntropy(torch.autograd.Function):
@@ -120,16 +111,7 @@ def _entropy(logits: Tensor, labels: Tensor, align_corners: bool) -> Tensor:
     return F.cross_entropy(upsampled, truth, ignore_index=VOID, reduction="none").squeeze(0)
 
 
-@torch.no_grad()
-def _entropies(logits: Tensor, labels: Tensor, align_corners: bool) -> Tensor:
-    """Return the cross-entropy (N, H, W) without gradients; 0 where void."""
-    entropies = logits.new_zeros(labels.shape)
-    for row in range(len(logits)):
-        entropies[row] = _entropy(logits[row], labels[row], align_corners)
-    return entropies
-
-
-def _hard(entropies: Tensor, counted: Tensor, *, threshold: float, min_kept: float) -> Tensor:
+def _hard(entropies: Tensor, counted: Tensor, threshold: float, min_kept: float) -> Tensor:
     """Return which labeled pixels are hard: bool (N, H, W)."""
     entropies = entropies.masked_fill(~counted, -1.0)  # below any labeled pixel's
     hard = entropies > -math.log(threshold)

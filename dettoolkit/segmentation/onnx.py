@@ -11,6 +11,7 @@ upsampled, (R, Q): largest number of rows and columns of pixels in a cell.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import onnx_ir as ir
@@ -30,16 +31,16 @@ class Axis(NamedTuple):
     high: ir.Value  # int64 (cells,) the second
 
 
-def final_labels(
-    g: Nodes, logits: ir.Value, manifest: Manifest, image_hw: tuple[ir.Value, ir.Value] | None
-) -> tuple[ir.Value, list[int | str], ir.DataType]:
+def onnx_answers(
+    graph: Nodes, raw: Sequence[ir.Value], manifest: Manifest, image_hw: tuple[ir.Value, ir.Value] | None
+) -> list[tuple[ir.Value, list[int | str], ir.DataType]]:
     """Turn logits into labels of the input's size, or of `image_hw`; see `TaskSpec.onnx_answers`."""
     if manifest.input_hw is None:
         raise ValueError("a label map of an exported file has a size: set input_hw")
     height, width = manifest.input_hw
-    out_hw = image_hw or (g.integers(height), g.integers(width))
-    labels = label_map(g, logits, out_hw, align_corners=manifest.section.align_corners)
-    return labels, ["H", "W"] if image_hw else [height, width], ir.DataType.UINT8
+    out_hw = image_hw or (graph.integers(height), graph.integers(width))
+    labels = label_map(graph, raw[0], out_hw, align_corners=manifest.section.align_corners)
+    return [(labels, ["H", "W"] if image_hw else [height, width], ir.DataType.UINT8)]
 
 
 def label_map(
@@ -47,14 +48,7 @@ def label_map(
 ) -> ir.Value:
     """Upsample logits bilinearly and take each pixel's best class, the first where equal.
 
-    Args:
-        g: takes the nodes.
-        logits: (N, K, h, w).
-        out_hw: H and W, int64 (1,) each.
-        align_corners: see torch's interpolate.
-
-    Returns:
-        uint8 (N, H, W).
+    Logits are (N, K, h, w), H and W int64 (1,) each; the labels uint8 (N, H, W).
     """
     down, across = (
         _axis(g, g.size(logits, dimension), pixels, align_corners=align_corners)
@@ -112,10 +106,9 @@ def _axis(g: Nodes, length: ir.Value, pixels: ir.Value, *, align_corners: bool) 
 
 
 def _pixels(g: Nodes, axis: Axis, cells: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """List the pixels of cells (C,) along an axis, the last again where there are fewer than in others.
+    """List the numbers and fractions, (largest, C) each, of the pixels of cells (C,) along an axis.
 
-    Returns:
-        their numbers and fractions, (largest, C) each.
+    Where there are fewer than in others, the last comes again.
     """
     largest = g.op("ReduceMax", axis.pixels, keepdims=0)
     step = g.op("Unsqueeze", g.op("Range", g.integer(0), largest, g.integer(1)), g.integers(1))
@@ -125,11 +118,7 @@ def _pixels(g: Nodes, axis: Axis, cells: ir.Value) -> tuple[ir.Value, ir.Value]:
 
 
 def _corner_logits(
-    g: Nodes,
-    logits: ir.Value,
-    image: ir.Value,
-    down: tuple[Axis, ir.Value],
-    across: tuple[Axis, ir.Value],
+    g: Nodes, logits: ir.Value, image: ir.Value, down: tuple[Axis, ir.Value], across: tuple[Axis, ir.Value]
 ) -> list[ir.Value]:
     """Return the four logits around cells, row after row: (K, 1, 1, C) each."""
     shape = g.op("Concat", g.integers(-1), g.size(logits, 1), axis=0)

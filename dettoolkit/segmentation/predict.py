@@ -28,14 +28,8 @@ def predict_labels(
     Args:
         forward: the network, in evaluation mode. Whole images enter it together, windows one by one.
         images: float (N, 3, h, w), normalized; N may be 0.
-        sizes_hw: (H, W) of each image's label map, to which its logits are upsampled bilinearly.
+        sizes_hw: (H, W) of each image's label map, uint8, to which its logits are upsampled bilinearly.
         options: how it is run.
-
-    Returns:
-        uint8 (H, W) for each image.
-
-    Raises:
-        ValueError: more classes than uint8 holds beside void.
     """
     found = []
     for logits, size in zip(_logits(forward, images, options), sizes_hw, strict=True):
@@ -77,23 +71,23 @@ def _each_scale(forward: Forward, images: Tensor, options: SegmentationSection) 
             yield _run(forward, scaled.flip(3), options).flip(3)
 
 
-def _run(forward: Forward, images: Tensor, options: SegmentationSection) -> Tensor:
-    return _windowed(forward, images, options) if options.mode == "slide" else forward(images).float()
+def _run(forward: Forward, image: Tensor, options: SegmentationSection) -> Tensor:
+    """Return the logits of whole images, or an image's (1, K, h, w), the mean of those of sliding windows.
 
-
-def _windowed(forward: Forward, image: Tensor, options: SegmentationSection) -> Tensor:
-    """Average the logits of sliding windows: (1, K, h, w). One window at a time is in memory."""
-    if options.window_hw is None or options.stride_hw is None:  # which the section refuses
-        raise ValueError("sliding windows need window_hw and stride_hw")
+    One window at a time is in memory.
+    """
+    if options.mode == "whole":
+        return forward(image).float()
+    window = window_h, window_w = options.window_hw or (0, 0)  # the section has them where windows slide
+    stride_h, stride_w = options.stride_hw or (0, 0)
     height, width = image.shape[2:]
-    window_h, window_w = options.window_hw
     image = F.pad(image, (0, max(window_w - width, 0), 0, max(window_h - height, 0)))
-    tops = _starts(image.shape[2], window_h, options.stride_hw[0])
-    lefts = _starts(image.shape[3], window_w, options.stride_hw[1])
+    tops = _starts(image.shape[2], window_h, stride_h)
+    lefts = _starts(image.shape[3], window_w, stride_w)
     total, times = image.new_zeros(()), image.new_zeros(image.shape[2:])
     for top, left in product(tops, lefts):
         place = (..., slice(top, top + window_h), slice(left, left + window_w))
-        logits = _upsampled(forward(image[place]).float(), options.window_hw, options)
+        logits = _upsampled(forward(image[place]).float(), window, options)
         if not total.dim():
             total = logits.new_zeros((1, logits.shape[1], *image.shape[2:]))
         total[place] += logits

@@ -1,4 +1,4 @@
-"""What was found in an image: the class of each pixel.
+"""What was found in an image: the class of each pixel; and whether two models agree on images.
 
 H, W: the image.
 """
@@ -6,6 +6,7 @@ H, W: the image.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,13 @@ from numpy.typing import NDArray
 from dettoolkit.drawing.boxes import Color
 from dettoolkit.drawing.masks import draw_segments
 from dettoolkit.evaluation.label_ids import save_label_ids
-from dettoolkit.interop import run_lengths, supervision_masks
+from dettoolkit.interop import run_lengths, supervision_detections
+from dettoolkit.manifest import Section
 from dettoolkit.results import Result, fresh, listed
+from dettoolkit.spec import Comparison, Strictness
+
+MIN_CLASS_FRACTION = 0.001
+"""Of all pixels: a class that has less in both models' label maps is not judged on its own."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -77,10 +83,8 @@ class SegmentationResult(Result):
 
     def summary(self) -> str:
         """Return what was found, in a few words."""
-        fractions = self.fractions.items()
-        return listed(
-            [f"{name} {value:.1%}" if value >= 0.001 else f"{name} <0.1%" for name, value in fractions]
-        )
+        rows = self.fractions.items()
+        return listed([f"{name} {each:.1%}" if each >= 0.001 else f"{name} <0.1%" for name, each in rows])
 
     def plot(self) -> NDArray[np.uint8]:
         """Draw the classes' colors and names over the image: uint8 (H, W, 3) RGB, of its size."""
@@ -145,4 +149,42 @@ class SegmentationResult(Result):
         """
         labels = np.array([label for label, _ in self._pixels()], np.int64)
         names = [self.class_names[label] for label in labels]
-        return supervision_masks(self.labels == labels[:, None, None], labels, names)
+        return supervision_detections(labels, names, masks=self.labels == labels[:, None, None])
+
+
+def compare(
+    pairs: Iterable[tuple[SegmentationResult, SegmentationResult]],
+    section: Section,
+    strictness: Strictness,  # noqa: ARG001
+) -> Comparison:
+    """Compare the label maps of a reference and of another model, pixel by pixel and class by class."""
+    classes = len(section.class_names)
+    counts = np.zeros((classes, classes + 1), np.int64)  # rows: reference; the last column is no class
+    for reference, candidate in pairs:
+        ours, theirs = reference.labels, candidate.labels
+        if ours.shape != theirs.shape:
+            text = f"a label map should be {ours.shape}, the size of its image, but is {theirs.shape}"
+            return Comparison(errors={"pixels": 1.0}, doubts=(text,))
+        index = ours.astype(np.int64) * (classes + 1) + np.minimum(theirs, classes)
+        counts += np.bincount(index.ravel(), minlength=counts.size).reshape(counts.shape)
+    return _compare_counts(counts, section.class_names)
+
+
+def _compare_counts(counts: NDArray[np.int64], names: Sequence[str]) -> Comparison:
+    total, both = counts.sum(), np.diagonal(counts)
+    if not total:
+        return Comparison(errors={"pixels": np.nan}, doubts=("there are no pixels",))
+    own, other = counts.sum(axis=1), counts.sum(axis=0)[:-1]
+    judged = np.flatnonzero(np.maximum(own, other) >= MIN_CLASS_FRACTION * total)
+    errors = 1 - both[judged] / (own + other - both)[judged]
+    seen = int((own > 0).sum())
+    few = f"PyTorch finds nothing but {names[int(own.argmax())]} in all images, which any file could"
+    return Comparison(
+        errors={"pixels": float(1 - both.sum() / total), "worst_class": float(errors.max())},
+        details={
+            "classes_seen": seen,
+            "worst_class_name": names[int(judged[errors.argmax()])],
+            "pixels_compared": int(total),
+        },
+        doubts=() if seen > 1 else (few,),
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from dettoolkit.config import SegmentationRecipe
 from dettoolkit.config.segmentation import SegmentationData, SegmentationSplit
 from dettoolkit.datasets.cityscapes import SegmentationDataset, collate
 from dettoolkit.datasets.cityscapes_labels import VOID
-from dettoolkit.datasets.data_report import BadImages
+from dettoolkit.datasets.data_root import check_root
 from dettoolkit.datasets.label_classes import LabelClasses
-from dettoolkit.datasets.scenes.folder import check_scenes, write_scenes
+from dettoolkit.datasets.labels import match_names
+from dettoolkit.datasets.samplers import SampleKey
+from dettoolkit.datasets.scenes.folder import write_scenes
 from dettoolkit.datasets.segmentation_augment import (
     CenterCrop,
     EvalTransform,
@@ -28,20 +31,25 @@ from dettoolkit.datasets.segmentation_augment import (
     window_at,
 )
 from dettoolkit.datasets.segmentation_files import Layout, SegmentationFiles
-from dettoolkit.datasets.segmentation_root import check_cityscapes_root
-from dettoolkit.drawing.segmentation_grids import segmentation_batch_figure
+from dettoolkit.drawing.boxes import Picture
+from dettoolkit.drawing.grids import save_pages
+from dettoolkit.drawing.segmentation_grids import (
+    SegmentationItem,
+    segmentation_batch_figure,
+    segmentation_figure,
+)
 from dettoolkit.evaluation.label_ids import write_label_ids
 from dettoolkit.evaluation.segmentation_counts import SegmentationCounts
-from dettoolkit.network import Network
-from dettoolkit.run import Batch, Classes, ImageFile, Run, Split
-from dettoolkit.segmentation.build import build_loss, build_segmenter, section_of
-from dettoolkit.segmentation.figures import draw_predictions
+from dettoolkit.run import Batch, Classes, ImageFile, Run, Split, spread
+from dettoolkit.segmentation.build import build_network, build_task
 from dettoolkit.segmentation.result import SegmentationResult
 from dettoolkit.segmentation.task import SegmentationTask
-from dettoolkit.weights.description import warn_of_other_classes
 from dettoolkit.wording import listing
 
 logger = logging.getLogger(__name__)
+
+PER_FIGURE = 4  # images, so that the figure still fits a screen
+LAYOUTS: dict[str, Layout] = {"scenes": "cityscapes", "cityscapes": "cityscapes", "folders": "folders"}
 
 
 @dataclass(kw_only=True)
@@ -66,7 +74,7 @@ class SegmentationRun(Run):
 
     def image_files(self) -> list[ImageFile]:
         """Return the image files of the validation set, in its order."""
-        return list_images(self.val)
+        return list_images(self.val.files, self.recipe.data)
 
     def prediction_of(self, result: SegmentationResult, row: int) -> SegmentationCounts | None:
         """Return what `task.score` takes; None where the label file cannot be read and is to be skipped."""
@@ -85,11 +93,10 @@ class SegmentationRun(Run):
 
     def read_annotations(self, splits: Sequence[Split]) -> None:
         """Read every label file of some splits, about 10 ms each, so that what is wrong shows at once."""
+        data = self.recipe.data
         for split in splits:
-            problems = self.problems[split]
-            known = problems.counts
+            known = self.problems[split].counts
             sizes = (self.train if split == "train" else self.val).read_labels()
-            data = self.recipe.data
             if split == "val" and len(sizes) > 1 and data.eval_batch_size > 1 and data.eval_hw is None:
                 met = listing([f"{h}x{w}" for h, w in sorted(sizes)])
                 raise ValueError(
@@ -97,8 +104,8 @@ class SegmentationRun(Run):
                     f"theirs cannot be validated {data.eval_batch_size} at a time: set "
                     "data.eval_batch_size=1, or data.eval_hw"
                 )
-            if problems.counts != known:
-                logger.warning("%s", problems.summary())
+            if self.problems[split].counts != known:
+                logger.warning("%s", self.problems[split].summary())
 
     def network_lines(self) -> list[str]:
         """Describe the network in lines, with the figures that Table 7 prints."""
@@ -111,24 +118,53 @@ class SegmentationRun(Run):
             f"{count_madds(network, (height, width)) / 1e9:.2f}B multiply-adds at {height}x{width}",
         ]
 
-    def batch_lines(self, batch: Batch, outputs: Any) -> list[str]:
-        """Describe a batch's targets and the network's outputs."""
+    def describe_targets(self, batch: Batch) -> str:
+        """Describe a batch's label maps."""
         labels = batch["label_map"]
         present = [self.classes.names[label] for label in labels.unique().tolist() if label != VOID]
-        return [
-            f"batch     images {tuple(batch['images'].shape)}, labels {tuple(labels.shape)}, "
-            f"{float((labels == VOID).float().mean()):.1%} void, classes: {listing(present)}",
-            f"outputs   logits {tuple(outputs.shape)}",
-        ]
+        void = float((labels == VOID).float().mean())
+        return f"labels {tuple(labels.shape)}, {void:.1%} void, classes: {listing(present)}"
 
-    def batch_figure(self, batch: Batch) -> NDArray[np.uint8]:
+    def batch_figure(self, batch: Batch) -> Picture:
         """Draw the images of a batch under their labels."""
         return segmentation_batch_figure(batch, self.classes.names, self.task.classes.colors)
 
     def write_predictions(self, predictions: Sequence[Any], out: Path) -> None:
-        """Draw figures: images spread over the set, and the worst ones."""
+        """Draw predictions beside ground truth: images spread over the set, and the worst ones.
+
+        Predictions of a whole set are too large to keep, so these images are predicted once more.
+        """
         counts = SegmentationCounts.concatenate(predictions, len(self.classes.names))
-        draw_predictions(self.val, self.task, counts, out / "figures", count=self.recipe.evaluation.figures)
+        count, scores = self.recipe.evaluation.figures, counts.image_scores
+        scored = np.flatnonzero(~np.isnan(scores))
+        for name, title, rows in (
+            ("predictions", "Predictions beside ground truth", spread(scored, count)),
+            ("worst", "Worst images first", scored[np.argsort(scores[scored], kind="stable")][:count]),
+        ):
+            draw = partial(self._figure, counts, title)
+            save_pages(out / "figures", name, rows.tolist(), per_page=PER_FIGURE, draw=draw)
+
+    def _figure(self, counts: SegmentationCounts, title: str, rows: Sequence[int]) -> Picture:
+        """Predict on the images of some rows of `counts` and draw them."""
+        network, items = self.task.network, []
+        device, was_training = next(network.parameters()).device, network.training
+        network.eval()
+        for row in rows:
+            image_id = int(counts.image_ids[row])
+            batch = collate([self.val[SampleKey(image_id, 0)]])
+            on_device = {key: batch[key].to(device) for key in ("images", "label_map_hw")}
+            with torch.inference_mode():
+                predicted = self.task.segment(network, on_device)[0]
+            item = SegmentationItem(
+                image=batch["images"][0].permute(1, 2, 0).numpy(),  # (3, H, W) -> (H, W, 3)
+                labels=batch["label_map"][0].numpy(),
+                predicted=predicted.cpu().numpy(),
+                title=self.val.files.image_paths[image_id].name,
+                score=float(counts.image_scores[row]),
+            )
+            items.append(item)
+        network.train(was_training)
+        return segmentation_figure(items, self.task.classes.names, self.task.classes.colors, title=title)
 
     def keep_predictions(self, folder: Callable[[], Path]) -> None:
         """From now on write every prediction of a validation to a folder, as PNGs of label ids."""
@@ -141,9 +177,15 @@ class SegmentationRun(Run):
         self.task.sink = write
 
 
-def list_images(data: SegmentationDataset) -> list[ImageFile]:
-    """List the image files of a data set, in its order."""
-    return [ImageFile(path, max_megapixels=data.max_megapixels) for path in data.files.image_paths]
+def list_images(files: SegmentationFiles, data: SegmentationData) -> list[ImageFile]:
+    """List the image files of some splits, in their order."""
+    return [ImageFile(path, max_megapixels=data.max_megapixels) for path in files.image_paths]
+
+
+def training_images(recipe: SegmentationRecipe) -> list[ImageFile]:
+    """Return the training images that a recipe names, without `data.extra`."""
+    prepare_data(recipe.data, [recipe.data.train])
+    return list_images(find_files(recipe.data, [recipe.data.train]), recipe.data)
 
 
 def prepare_data(
@@ -152,19 +194,11 @@ def prepare_data(
     """Check that the splits are there; with `generate`, make the scenes that the recipe asks for.
 
     Only a training generates: elsewhere a wrong data.root would be filled with other data than was meant.
-
-    Raises:
-        FileNotFoundError: nothing usable at data.root; the message says where to get data.
     """
     if data.type == "scenes":
-        (write_scenes if generate else check_scenes)(Path(data.root), **data.scenes.model_dump())
+        write_scenes(Path(data.root), **data.scenes.model_dump(), generate=generate)
     expected = [path for split in splits for path in (split.images, split.labels)]
-    check_cityscapes_root(Path(data.root), expected=list(dict.fromkeys(expected)), layout=layout_of(data))
-
-
-def layout_of(data: SegmentationData) -> Layout:
-    """Return how images and labels find each other."""
-    return "folders" if data.type == "folders" else "cityscapes"
+    check_root(Path(data.root), expected=expected, layout=LAYOUTS[data.type])
 
 
 def find_files(data: SegmentationData, splits: Sequence[SegmentationSplit]) -> SegmentationFiles:
@@ -173,41 +207,24 @@ def find_files(data: SegmentationData, splits: Sequence[SegmentationSplit]) -> S
     if data.classes is not None:
         entries = [(each.name, each.ids, each.color) for each in data.classes]
         classes = LabelClasses.from_table(entries, ignore=[VOID] if data.ignore is None else data.ignore)
-    parts = [
-        SegmentationFiles.load(
-            Path(data.root),
-            images=split.images,
-            labels=split.labels,
-            classes=classes,
-            layout=layout_of(data),
-            ignore=data.ignore or [],
-        )
-        for split in splits
-    ]
-    files = SegmentationFiles.join(parts)
+    load = partial(
+        SegmentationFiles.load,
+        Path(data.root),
+        classes=classes,
+        layout=LAYOUTS[data.type],
+        ignore=data.ignore or [],
+    )
+    files = SegmentationFiles.join([load(images=each.images, labels=each.labels) for each in splits])
     if files.problems.counts:
         logger.warning("%s", files.problems.summary())
     return files
 
 
 def in_order_of(names: Sequence[str], files: SegmentationFiles, *, whose: str) -> SegmentationFiles:
-    """Number the classes of the files as a network does, which has them by name.
-
-    Raises:
-        ValueError: the files have not the network's classes.
-    """
-    classes = files.classes
-    if list(names) == classes.names:
-        return files
-    if set(names) != set(classes.names):
-        raise ValueError(
-            f"{whose} knows {len(names)} classes ({listing(names)}), but {files.path} is read with "
-            f"{len(classes)} ({listing(classes.names)}). Only in the first: "
-            f"{listing(sorted(set(names) - set(classes.names)))}; only in the files: "
-            f"{listing(sorted(set(classes.names) - set(names)))}. Give its classes by data.classes, or train "
-            "on these (model.weights starts from a checkpoint of other classes)"
-        )
-    return replace(files, classes=classes.reordered(names))
+    """Number the classes of the files as a network does, which has the same ones by name."""
+    classes, remedy = files.classes, "Give its classes by data.classes"
+    match_names(names, classes.names, whose=whose, path=files.path, remedy=remedy)
+    return files if list(names) == classes.names else replace(files, classes=classes.reordered(names))
 
 
 def training_run(name: str, recipe: SegmentationRecipe, *, pretrained: bool) -> SegmentationRun:
@@ -216,8 +233,7 @@ def training_run(name: str, recipe: SegmentationRecipe, *, pretrained: bool) -> 
     prepare_data(data, [data.train, data.val, *data.extra], generate=True)
     train = find_files(data, [data.train, *data.extra])
     val = in_order_of(train.classes.names, find_files(data, [data.val]), whose=str(train.path))
-    network = _build_network(recipe, train.classes, pretrained=pretrained)
-    return _assemble(name, recipe, network, train=train, val=val)
+    return _assemble(name, recipe, train=train, val=val, pretrained=pretrained)
 
 
 def evaluation_run(
@@ -228,37 +244,28 @@ def evaluation_run(
     val = find_files(recipe.data, [recipe.data.val])
     if own is not None:
         val = in_order_of(own.names, val, whose=what)
-    network = _build_network(recipe, val.classes, pretrained=own is None, exact=True)
-    return _assemble(name, recipe, network, train=None, val=val)
-
-
-def _build_network(
-    recipe: SegmentationRecipe, classes: LabelClasses, *, pretrained: bool, exact: bool = False
-) -> Network:
-    if pretrained and recipe.model.weights is not None:
-        warn_of_other_classes(recipe.model.weights, classes.names)
-    return build_segmenter(recipe.model, num_classes=len(classes), pretrained=pretrained, exact=exact)
+    return _assemble(name, recipe, train=None, val=val, pretrained=own is None)
 
 
 def _assemble(
     name: str,
     recipe: SegmentationRecipe,
-    network: Network,
     *,
     train: SegmentationFiles | None,
     val: SegmentationFiles,
+    pretrained: bool,
 ) -> SegmentationRun:
-    val_set = build_dataset(recipe, val, split="val")
+    classes, val_set = val.classes, build_dataset(recipe, val, split="val")
+    network = build_network(recipe, num_classes=len(classes), pretrained=pretrained, exact=train is None)
     return SegmentationRun(
         name=name,
         recipe=recipe,
-        classes=Classes(list(val.classes.names), list(val.classes.label_ids)),
-        task=build_task(recipe, network, val.classes),
+        classes=Classes(list(classes.names), list(classes.label_ids)),
+        task=build_task(recipe, network, classes),
         train=val_set if train is None else build_dataset(recipe, train, split="train"),
         val=val_set,
         scored_on=val.path,
         problems={"train": (train or val).problems, "val": val.problems},
-        bad_images=BadImages(recipe.data.max_bad_images),
         collate=collate,
     )
 
@@ -284,17 +291,4 @@ def build_dataset(
         max_megapixels=data.max_megapixels,
         seed=recipe.trainer.seed,
         with_instances=split == "val",
-    )
-
-
-def build_task(recipe: SegmentationRecipe, network: Network, classes: LabelClasses) -> SegmentationTask:
-    """Compose network, loss, inference and evaluation."""
-    return SegmentationTask(
-        network=network,
-        loss_of=build_loss(recipe.model.loss, classes.names, align_corners=recipe.model.align_corners),
-        mean=recipe.data.mean,
-        std=recipe.data.std,
-        inference=section_of(recipe, classes.names, classes.label_ids),
-        classes=classes,
-        categories=classes.categories,
     )

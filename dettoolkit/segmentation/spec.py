@@ -2,57 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta
 
-from dettoolkit.config import Recipe, SegmentationRecipe
+from dettoolkit.config import SegmentationRecipe
 from dettoolkit.manifest import Byte, Manifest, ManifestError, Section, SizeHW
-from dettoolkit.spec import Comparison, Decoder, ErrorKind, Strictness, TaskSpec
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor, nn
-
-    from dettoolkit.network import Network
-    from dettoolkit.results import Result
-    from dettoolkit.run import Classes, ImageFile, Run
+from dettoolkit.spec import ErrorKind, TaskSpec, late
 
 CITYSCAPES_HW = (512, 1024)  # half size, as in the last column of Table 7
+Scale = Annotated[float, Meta(gt=0, le=16)]
+BUILD, RUN = "dettoolkit.segmentation.build", "dettoolkit.segmentation.run"
+DECODE, RESULT = "dettoolkit.segmentation.decode", "dettoolkit.segmentation.result"
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationSection(Section):
-    """How a segmenter is run and its logits become label maps.
+    """How a segmenter is run and its logits become label maps."""
 
-    Attributes:
-        align_corners: how logits are upsampled; see torch's interpolate.
-        mode: whole: the image at once. slide: overlapping windows, whose logits are averaged where they
-            overlap, as in mmsegmentation.
-        window_hw: size of a window. An image that is smaller is padded with 0, its mean color.
-        stride_hw: steps between windows; the last ones end where the image does.
-        scales: factors of the image's size. Where there are several, or `flip`, the softmax probabilities
-            are averaged, as in TensorFlow's DeepLab.
-        flip: at each scale, predict on the mirrored image too.
-        colors: red, green, blue of each class; None, for one or all, chooses.
-    """
-
-    align_corners: bool
+    align_corners: bool  # how logits are upsampled; see torch's interpolate
     mode: Literal["whole", "slide"] = "whole"
-    window_hw: SizeHW | None = None
-    stride_hw: SizeHW | None = None
-    scales: Annotated[tuple[Annotated[float, Meta(gt=0, le=16)], ...], Meta(min_length=1, max_length=32)] = (
-        1.0,
-    )
-    flip: bool = False
-    colors: tuple[tuple[Byte, Byte, Byte] | None, ...] | None = None
+    """Whole: the image at once. Slide: overlapping windows, whose logits are averaged where they overlap, as
+    in mmsegmentation."""
+    window_hw: SizeHW | None = None  # an image that is smaller is padded with 0, its mean color
+    stride_hw: SizeHW | None = None  # steps between windows; the last ones end where the image does
+    scales: Annotated[tuple[Scale, ...], Meta(min_length=1, max_length=32)] = (1.0,)
+    """Factors of the image's size. Where there are several, or `flip`, softmax probabilities are averaged, as
+    in TensorFlow's DeepLab."""
+    flip: bool = False  # at each scale, predict on the mirrored image too
+    colors: tuple[tuple[Byte, Byte, Byte] | None, ...] | None = None  # see Section
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.colors is not None and len(self.colors) != len(self.class_names):
-            names = len(self.class_names)
+        names = len(self.class_names)
+        if self.colors is not None and len(self.colors) != names:
             raise ManifestError(f"there are {names} class names and {len(self.colors)} colors")
         if self.mode == "slide":
             window, stride = self.window_hw or (0, 0), self.stride_hw or (0, 0)
@@ -67,13 +52,13 @@ class SegmentationSection(Section):
 class SegmentationSpec(TaskSpec):
     """Segmentation: the class of each pixel."""
 
-    name: ClassVar[str] = "segmentation"
-    title: ClassVar[str] = "Semantic segmentation"
-    noun: ClassVar[str] = "segmenter"
-    recipe: ClassVar[type[Recipe]] = SegmentationRecipe
-    section: ClassVar[type[Section]] = SegmentationSection
-    raw_outputs: ClassVar[tuple[str, ...]] = ("logits",)
-    final_outputs: ClassVar[tuple[str, ...]] = ("labels",)
+    name = "segmentation"
+    title = "Semantic segmentation"
+    noun = "segmenter"
+    recipe = SegmentationRecipe
+    section = SegmentationSection
+    raw_outputs = ("logits",)
+    final_outputs = ("labels",)
     errors: ClassVar[Mapping[str, ErrorKind]] = {
         "pixels": ErrorKind(
             meaning="the fraction of pixels of another class is",
@@ -84,10 +69,10 @@ class SegmentationSpec(TaskSpec):
             max={"exact": 0.01, "resized": 0.1, "quantized": 0.5},
         ),
     }
-    saves: ClassVar[tuple[str, ...]] = ("masks", "coco")
-    default_saves: ClassVar[tuple[str, ...]] = ("figures", "masks")
-    csv_columns: ClassVar[tuple[str, ...]] = ("class", "class_id", "pixels", "fraction")
-    record_key: ClassVar[str] = "classes"
+    saves = ("masks", "coco")
+    default_saves = ("figures", "masks")
+    csv_columns = ("class", "class_id", "pixels", "fraction")
+    record_key = "classes"
     arrow_columns: ClassVar[Mapping[str, tuple[str, str]]] = {
         "class_names": ("name", "string"),
         "class_ids": ("class_id", "int64"),
@@ -95,86 +80,24 @@ class SegmentationSpec(TaskSpec):
         "rle": ("rle", "string"),
     }
 
-    # Training and evaluation
-
-    def build_network(self, recipe: SegmentationRecipe, *, num_classes: int) -> Network:
-        """Build a recipe's network with random weights."""
-        from dettoolkit.segmentation.build import build_segmenter
-
-        return build_segmenter(recipe.model, num_classes=num_classes, pretrained=False)
-
-    def training_run(self, name: str, recipe: SegmentationRecipe, *, pretrained: bool) -> Run:
-        """Find the data and build the network of a training."""
-        from dettoolkit.segmentation.run import training_run
-
-        return training_run(name, recipe, pretrained=pretrained)
-
-    def evaluation_run(self, name: str, recipe: SegmentationRecipe, *, own: Classes | None, what: str) -> Run:
-        """Find the validation data and build the network that is scored."""
-        from dettoolkit.segmentation.run import evaluation_run
-
-        return evaluation_run(name, recipe, own=own, what=what)
-
-    def training_images(self, recipe: SegmentationRecipe) -> list[ImageFile]:
-        """Return the training images that a recipe names, without `data.extra`."""
-        from dettoolkit.segmentation.run import build_dataset, find_files, list_images, prepare_data
-
-        prepare_data(recipe.data, [recipe.data.train])
-        files = find_files(recipe.data, [recipe.data.train])
-        return list_images(build_dataset(recipe, files, split="val"))
-
-    # A model that is run
-
-    def describe(
-        self, recipe: SegmentationRecipe, network: Network, *, classes: Classes
-    ) -> SegmentationSection:
-        """Return the section of a checkpoint's manifest."""
-        del network
-        from dettoolkit.segmentation.build import section_of
-
-        return section_of(recipe, classes.names, classes.ids)
+    build_network = late(BUILD)
+    training_run = late(RUN)
+    evaluation_run = late(RUN)
+    training_images = late(RUN)
+    describe = late(BUILD)
+    decoder = late(DECODE)
+    compare = late(RESULT)
+    final_module = late(DECODE, "FinalLabels")
+    onnx_answers = late("dettoolkit.segmentation.onnx")
 
     def input_hw(self, recipe: SegmentationRecipe) -> SizeHW | None:
         """Return the size to which images are resized; None keeps their own."""
         return recipe.data.eval_hw
 
-    def decoder(self, manifest: Manifest, device: torch.device) -> Decoder:
-        """Return what turns a model's outputs into label maps."""
-        del device
-        from dettoolkit.segmentation.decode import SegmentationDecoder
-
-        return SegmentationDecoder(manifest)
-
-    def count_classes(self, outputs: Sequence[Tensor], manifest: Manifest) -> int:
-        """Return the number of classes that logits (N, K, h, w) have, or that labels (N, H, W) show."""
-        (output,) = outputs
-        if not manifest.final:
-            return output.shape[1]
-        return int(output.max()) + 1 if output.numel() else 0
-
-    # Results in files
-
-    def csv_row(self, entry: Mapping[str, Any]) -> tuple[Any, ...]:
-        """Return the cells of a class that occurs."""
-        return entry["name"], entry["class_id"], entry["pixels"], entry["fraction"]
-
     def coco_entry(self, entry: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
         """Return the mask of a class that occurs as COCO's stuff results have it."""
         coded = {"size": [record["height"], record["width"]], "counts": entry["rle"]}
         return {"category_id": entry["class_id"], "segmentation": coded}
-
-    # Export
-
-    def compare(
-        self, pairs: Iterable[tuple[Result, Result]], section: Section, strictness: Strictness
-    ) -> Comparison:
-        """Compare the label maps of a reference and of a file, pixel by pixel and class by class."""
-        del strictness
-        from dettoolkit.segmentation.compare import compare_labels
-        from dettoolkit.segmentation.result import SegmentationResult
-
-        results = cast(Iterable[tuple[SegmentationResult, SegmentationResult]], pairs)
-        return compare_labels(results, section.class_names)
 
     def check_export(self, manifest: Manifest) -> None:
         """Refuse sliding windows and scales; with post-processing inside, mirroring too."""
@@ -190,26 +113,6 @@ class SegmentationSpec(TaskSpec):
                 "post-processing inside predicts on an image once, and this model is evaluated mirrored too: "
                 "add evaluation.flip=false or omit the post-processing"
             )
-
-    def final_module(self, manifest: Manifest) -> nn.Module:
-        """Return the module that turns logits and (H, W) into labels."""
-        from dettoolkit.segmentation.decode import FinalLabels
-
-        return FinalLabels(align_corners=manifest.section.align_corners)
-
-    def onnx_answers(
-        self, graph: Any, raw: Sequence[Any], manifest: Manifest, image_hw: tuple[Any, Any] | None
-    ) -> list[tuple[Any, list[int | str], Any]]:
-        """Add the nodes that turn logits into labels."""
-        from dettoolkit.segmentation.onnx import final_labels
-
-        return [final_labels(graph, raw[0], manifest, image_hw)]
-
-    def colors(self, section: SegmentationSection) -> tuple[tuple[int, int, int] | None, ...] | None:
-        """Return the color of each class."""
-        return section.colors
-
-    # The paper's tables
 
     def zoo_size(self, recipe: SegmentationRecipe) -> tuple[int, SizeHW]:
         """Return the number of classes of the data that a recipe names, and the size of one image.

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,48 +12,25 @@ from torch import Tensor
 from dettoolkit.datasets.label_classes import LabelClasses
 from dettoolkit.evaluation.miou import SegmentationScores, evaluate_segmentation
 from dettoolkit.evaluation.segmentation_counts import SegmentationCounts
-from dettoolkit.network import Network
-from dettoolkit.preprocessing import normalize
-from dettoolkit.run import Batch
+from dettoolkit.run import Batch, Task
 from dettoolkit.segmentation.confusion import count_image
 from dettoolkit.segmentation.losses import Loss
 from dettoolkit.segmentation.predict import Forward, predict_labels
 from dettoolkit.segmentation.spec import SegmentationSection
 
-Sink = Callable[[int, NDArray[np.uint8]], None]
-
 
 @dataclass(kw_only=True)
-class SegmentationTask:
-    """Train and score a segmenter on one data set; see `run.Task`.
+class SegmentationTask(Task):
+    """Train and score a segmenter on one data set; see `run.Task`."""
 
-    Attributes:
-        network: the segmenter.
-        loss_of: (logits (N, K, h, w), label maps (N, H, W) with 255 ignored) -> loss.
-        inference: how the network is run in validation.
-        classes: of the data set, in the network's order.
-        categories: the category of each class, or None: then no figures of categories.
-        sink: gets every prediction (image id, uint8 (H, W) labels) of a validation, or None.
-    """
-
-    network: Network
     loss_of: Loss
-    mean: Sequence[float]
-    std: Sequence[float]
-    inference: SegmentationSection
-    classes: LabelClasses
-    categories: Sequence[str] | None
-    sink: Sink | None = None
-    monitor: str = field(default="mIoU", init=False)
-    raw_outputs: ClassVar[tuple[str, ...]] = ("logits",)
-
-    def training_inputs(self, batch: Batch) -> tuple[Tensor, Batch]:
-        """Return normalized images and the batch."""
-        return self.images(batch), batch
-
-    def images(self, batch: Batch) -> Tensor:
-        """Normalize the batch's uint8 images to float32 (N, 3, H, W)."""
-        return normalize(batch["images"], self.mean, self.std)
+    inference: SegmentationSection  # how the network is run in validation
+    classes: LabelClasses  # of the data set, in the network's order
+    categories: Sequence[str] | None  # of each class, or None: then no figures of categories
+    sink: Callable[[int, NDArray[np.uint8]], None] | None = None
+    """Gets every prediction (image id, labels (H, W)) of a validation."""
+    monitor = "mIoU"
+    raw_outputs = ("logits",)
 
     def losses(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Return the loss of logits (N, K, h, w) against the batch's label maps."""
@@ -67,17 +43,15 @@ class SegmentationTask:
 
     def predict(self, forward: Forward, batch: Batch) -> SegmentationCounts:
         """Run the network on a batch and count, on its device, what was predicted on which label."""
-        found = self.segment(forward, batch)
-        counts = [self._count_row(row, predicted, batch) for row, predicted in enumerate(found)]
+        counts = []
+        for row, predicted in enumerate(self.segment(forward, batch)):
+            image_id = int(batch["image_ids"][row])
+            if self.sink is not None:
+                self.sink(image_id, predicted.cpu().numpy())
+            inside = (row, *map(slice, predicted.shape))  # maps are padded
+            instances = batch["instances"][inside] if "instances" in batch else None
+            counts.append(self.count(image_id, predicted, batch["label_map"][inside], instances))
         return SegmentationCounts.concatenate(counts, len(self.classes))
-
-    def _count_row(self, row: int, predicted: Tensor, batch: Batch) -> SegmentationCounts:
-        image_id = int(batch["image_ids"][row])
-        if self.sink is not None:
-            self.sink(image_id, predicted.cpu().numpy())
-        inside = (row, *map(slice, predicted.shape))  # maps are padded
-        instances = batch["instances"][inside] if "instances" in batch else None
-        return self.count(image_id, predicted, batch["label_map"][inside], instances)
 
     def count(
         self, image_id: int, predicted: Tensor, labels: Tensor, instances: Tensor | None

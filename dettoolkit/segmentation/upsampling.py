@@ -27,11 +27,8 @@ def upsampled_labels(logits: Tensor, out_hw: tuple[int, int], *, align_corners: 
 
     Args:
         logits: float32 (K, h, w), K from 1 to VOID.
-        out_hw: (H, W).
+        out_hw: size of the result, uint8 (H, W).
         align_corners: as of torch's interpolate.
-
-    Returns:
-        uint8 (H, W).
     """
     height, width = out_hw
     if not len(logits):
@@ -41,8 +38,8 @@ def upsampled_labels(logits: Tensor, out_hw: tuple[int, int], *, align_corners: 
         size_hw = (logits.shape[1], width)
         across = F.interpolate(across[None], size_hw, mode="bilinear", align_corners=align_corners)[0]
     best = first_highest(across)  # (h, W)
-    above, below, fraction = _neighbors(logits.shape[1], height, align_corners=align_corners)
-    above, below, fraction = (each.to(logits.device) for each in (above, below, fraction))
+    neighbors = _neighbors(logits.shape[1], height, align_corners=align_corners)
+    above, below, fraction = (each.to(logits.device) for each in neighbors)
     labels = best.index_select(0, above)  # (H, W)
     disputed = (labels != best.index_select(0, below)).flatten().nonzero().squeeze(1)  # (P,)
     row = disputed // width
@@ -61,31 +58,24 @@ def upsampled_labels(logits: Tensor, out_hw: tuple[int, int], *, align_corners: 
 def first_highest(planes: Iterable[Tensor]) -> Tensor:
     """Return the number of the highest of planes of one shape, the first where equal: uint8 of that shape.
 
-    One plane after another, so that a generator need not hold them all.
-
-    Raises:
-        ValueError: more planes than uint8 holds beside void.
+    One plane after another, so that a generator need not hold them all; there is one at least.
     """
-    best = labels = None
-    for label, scores in enumerate(planes):
+    planes = iter(planes)
+    best = next(planes).clone()
+    labels = torch.zeros_like(best, dtype=torch.uint8)
+    for label, scores in enumerate(planes, start=1):
         if label >= VOID:
             raise ValueError(f"predict_labels wants at most {VOID} classes, which leaves {VOID} for void")
-        if best is None or labels is None:
-            best, labels = scores.clone(), torch.zeros_like(scores, dtype=torch.uint8)
-        else:
-            labels.masked_fill_(scores > best, label)
-            torch.maximum(best, scores, out=best)
-    if labels is None:
-        raise ValueError("predict_labels wants logits of at least one class, got none")
+        labels.masked_fill_(scores > best, label)
+        torch.maximum(best, scores, out=best)
     return labels
 
 
 def _neighbors(length: int, out_length: int, *, align_corners: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Return between which of `length` samples each of `out_length` lies, as torch's interpolate has it.
 
-    Returns:
-        numbers of the samples before and after, int64, the same where it falls on one, and the fraction of
-        the second, float32; each (out_length,).
+    These are the numbers of the samples before and after, int64, the same where it falls on one, and the
+    fraction of the second, float32; each (out_length,).
     """
     steps = torch.arange(out_length, dtype=torch.float32)
     if align_corners:

@@ -16,6 +16,8 @@ from lightning.pytorch.callbacks import TQDMProgressBar, WeightAveraging
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from torch import Tensor
 
+from dettoolkit.run import Run
+
 
 class EMA(WeightAveraging):
     """Lightning's averaging with an exponential decay that warms up.
@@ -38,30 +40,48 @@ class EMA(WeightAveraging):
         torch._foreach_lerp_(list(averaged), list(current), 1 - self.decay * ramp)
 
 
-class ProgressBar(TQDMProgressBar):
-    """Show loss, learning rate, images per second and the last score."""
+class LogSpeed(Callback):
+    """Log images per second and the fraction of time spent waiting for data, once an epoch."""
 
-    def __init__(self, *, refresh_rate: int) -> None:
-        super().__init__(refresh_rate=refresh_rate)
+    def __init__(self) -> None:
         self._images = 0
-        self._since = time.perf_counter()
+        self._waited = 0.0
+        self._started = self._last_end = time.perf_counter()
 
-    def on_train_start(self, trainer: Trainer, *args: Any) -> None:
-        """Start the clock of a run that is resumed in mid-epoch."""
-        super().on_train_start(trainer, *args)
-        self._images, self._since = 0, time.perf_counter()
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clocks of a run that is resumed in mid-epoch."""
+        self.on_train_epoch_start(trainer, pl_module)
 
-    def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:
-        """Start the clock of this epoch."""
-        super().on_train_epoch_start(trainer, *args)
-        self._images, self._since = 0, time.perf_counter()
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clocks."""
+        self._images, self._waited = 0, 0.0
+        self._started = self._last_end = time.perf_counter()
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Count the batch's images."""
+    def on_train_batch_start(self, *_: Any) -> None:
+        """Add the time since the last step ended: the loader's."""
+        self._waited += time.perf_counter() - self._last_end
+
+    def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, *_: Any) -> None:
+        """Count the batch."""
         self._images += len(batch["images"]) * trainer.world_size
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        self._last_end = time.perf_counter()
+
+    def images_per_second(self) -> float:
+        """Return the speed of the epoch so far, over all processes; 0 before its first batch."""
+        return self._images / max(self._last_end - self._started, 1e-9)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the epoch's figures."""
+        pl_module.log("images_per_second", self.images_per_second())
+        pl_module.log("data_wait_fraction", self._waited / max(self._last_end - self._started, 1e-9))
+
+
+class ProgressBar(TQDMProgressBar):
+    """Show loss, learning rate, the last score and `speed`; without a terminal write a line now and then."""
+
+    def __init__(self, speed: LogSpeed | None = None) -> None:
+        super().__init__(refresh_rate=1 if sys.stderr.isatty() else 20)
+        self.speed = speed
 
     def init_train_tqdm(self) -> Tqdm:
         """Write to stderr, so that stdout holds results alone."""
@@ -89,33 +109,24 @@ class ProgressBar(TQDMProgressBar):
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
         shown = {key: f"{value:.3g}" if isinstance(value, float) else value for key, value in metrics.items()}
-        if self._images:
-            shown["images/s"] = f"{self._images / (time.perf_counter() - self._since):.1f}"
+        if self.speed is not None and (images := self.speed.images_per_second()):
+            shown["images/s"] = f"{images:.1f}"
         return shown
 
 
-Record = Callable[[Sequence[Any]], None]
-
-
 class RecordBadImages(Callback):
-    """Hand on what the loaders' workers found wrong with images.
+    """Hand to a run what the loaders' workers found wrong with images; too many unreadable ones end it."""
 
-    Args:
-        bad_images: gets each batch's unreadable images, and raises when they are too many.
-        problems: gets each batch's other problems, for training and for validation.
-    """
-
-    def __init__(self, *, bad_images: Record, problems: tuple[Record, Record]) -> None:
-        self.records = (bad_images, *problems)
+    def __init__(self, run: Run) -> None:
+        reports = (run.bad_images, run.problems["train"], run.problems["val"])
+        self.records: list[Callable[[Any], None]] = [report.record for report in reports]
         self._new: tuple[list[Any], ...] = ([], [], [])  # met here, and not known to the other processes yet
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, *_: Any) -> None:
+    def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, *_: Any) -> None:
         """Record a training batch."""
         self._take(batch["bad_images"], batch["problems"], [])
 
-    def on_validation_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, *_: Any
-    ) -> None:
+    def on_validation_batch_start(self, trainer: Trainer, module: Any, batch: Any, *_: Any) -> None:
         """Record a validation batch."""
         self._take(batch["bad_images"], [], batch["problems"])
 
@@ -175,12 +186,9 @@ def has_stepped(trainer: Trainer, batch_idx: int) -> bool:
 
 
 class LogSteps(Callback):
-    """Log the module's `numbers` of a step, before a checkpoint says that the step is done.
+    """Log the module's `numbers` of each `every`-th step, before a checkpoint says that the step is done.
 
     Lightning logs after that: a run killed in between would go on without the row.
-
-    Args:
-        every: steps between two rows.
     """
 
     def __init__(self, *, every: int) -> None:
@@ -208,44 +216,7 @@ class SeedSteps(Callback):
     def __init__(self, *, seed: int) -> None:
         self.seed = seed
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, batch_idx: int) -> None:
         """Seed torch's generators, the device's too."""
         place = (self.seed, trainer.current_epoch, batch_idx, trainer.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1))
-
-
-class LogSpeed(Callback):
-    """Log images per second and the fraction of time spent waiting for data, once an epoch."""
-
-    def __init__(self) -> None:
-        self._images = 0
-        self._waited = 0.0
-        self._started = self._last_end = time.perf_counter()
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clocks of a run that is resumed in mid-epoch."""
-        self.on_train_epoch_start(trainer, pl_module)
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clocks."""
-        self._images, self._waited = 0, 0.0
-        self._started = self._last_end = time.perf_counter()
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, *_: Any) -> None:
-        """Add the time since the last step ended: the loader's."""
-        self._waited += time.perf_counter() - self._last_end
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Count the batch."""
-        self._images += len(batch["images"])
-        self._last_end = time.perf_counter()
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the epoch's figures."""
-        seconds = max(self._last_end - self._started, 1e-9)
-        pl_module.log("images_per_second", self._images * trainer.world_size / seconds)
-        pl_module.log("data_wait_share", self._waited / seconds)

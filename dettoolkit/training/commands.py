@@ -3,52 +3,43 @@
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import LambdaCallback
 from torch import Tensor
 
-from dettoolkit.config import Recipe, load_recipe
+from dettoolkit.config import Recipe
 from dettoolkit.datasets.samplers import SampleKey
 from dettoolkit.finite import require_finite
 from dettoolkit.network import name_outputs
-from dettoolkit.run import Classes, Run, Score
+from dettoolkit.run import Classes, Score
 from dettoolkit.tasks import spec_of
+from dettoolkit.training.callbacks import RecordBadImages
+from dettoolkit.training.data import DataModule
 from dettoolkit.training.module import TrainingModule
-from dettoolkit.training.prepare import build_data_module, lightning_module, prepare, summary
-from dettoolkit.training.problems import (
-    count_problems,
-    explain_shortage,
-    recorder,
-    warn_of_problems,
-    write_problems,
-)
-from dettoolkit.training.resume import changed_keys, check_changes, describe_changes
+from dettoolkit.training.prepare import prepare, summary
+from dettoolkit.training.resume import resumed
 from dettoolkit.training.run_folder import (
     BEST,
     CONFIG,
     LAST,
-    PREVIOUS,
-    Interrupted,
     check_free,
     checkpoint_of,
     how_to_resume,
     is_first_process,
     keep_config,
-    locked,
     new_evaluation_dir,
-    new_run_dir,
-    resumable_checkpoint,
-    stored_recipe,
-    write_whole,
+    started,
+    write_problems,
 )
-from dettoolkit.training.scoring import score, score_best
-from dettoolkit.training.trainer import build_callbacks, build_trainer, lost_process
-from dettoolkit.weights.description import description_of, read_checkpoint
+from dettoolkit.training.scoring import new_problems_told, score, score_best
+from dettoolkit.training.trainer import build_callbacks, build_trainer, explained
 from dettoolkit.weights.load import load_trained
 from dettoolkit.weights.published import TORCHVISION
+from dettoolkit.weights.read import description_of, read_checkpoint
 from dettoolkit.wording import listing
 
 logger = logging.getLogger(__name__)
@@ -102,73 +93,40 @@ def train(name: str, recipe: Recipe, *, config_yaml: str, resume: Path | None = 
         BlockingIOError: another process trains in the folder to continue.
         ValueError: the recipe is not the checkpoint's, in what cannot change in mid-run.
     """
-    if resume is None:
-        run = prepare(name, recipe)
-        run_dir = new_run_dir(Path(recipe.trainer.out), name)
-        with locked(run_dir), explain_shortage(run_dir):
-            if is_first_process():
-                write_whole(run_dir / CONFIG, config_yaml.encode())
-                write_problems(run, run_dir)
-                run.draw_training_batch(run_dir / "figures")
-            return _train(run, run_dir, config_yaml, last=None, steps_done=0)
-    checkpoint_of(resume, names=(LAST, PREVIOUS, BEST))
-    with locked(resume), explain_shortage(resume):
-        last, steps_done = resumable_checkpoint(resume)
-        with stored_recipe(last) as config:
-            before = load_recipe(str(config)).recipe
-        changes = changed_keys(before, recipe)
-        check_changes(changes)
+    section = recipe.trainer
+    with ExitStack() as folder:
+        last, steps_done = folder.enter_context(resumed(resume, recipe)) if resume else (None, 0)
+        run = prepare(name, recipe, pretrained=resume is None)
+        run_dir = resume or folder.enter_context(started(run, config_yaml))
         if is_first_process():
-            for line in describe_changes(changes, recipe):
-                logger.info("%s", line)
-        run = prepare(name, recipe, pretrained=False)
-        return _train(run, resume, config_yaml, last=last, steps_done=steps_done)
+            logger.info("%s\nfolder    %s", summary(run), run_dir)
+        # When training starts, the checkpoint has accepted the recipe.
+        keep = LambdaCallback(on_train_start=lambda *_: keep_config(run_dir / CONFIG, config_yaml))
+        callbacks = [*build_callbacks(section, run_dir, monitor=run.monitor), RecordBadImages(run), keep]
+        trainer = build_trainer(section, run_dir=run_dir, callbacks=callbacks, steps_done=steps_done)
+        module = TrainingModule(run, run_dir, world_size=trainer.world_size)
+        if section.compile:
+            run.task.network.compile()
+        with new_problems_told(run):
+            with explained(trainer, lambda: how_to_resume(module.run_dir)):
+                trainer.fit(module, datamodule=DataModule(run), ckpt_path=last, weights_only=True)
+            if last is not None and trainer.global_step == steps_done:
+                keep_config(run_dir / CONFIG, config_yaml)
+            _tell_end(trainer, steps_done)
+            result = score_best(run, module.run_dir)
+        if is_first_process():
+            write_problems(run, module.run_dir)  # again, with what reading the images showed
+        return module.run_dir, result
 
 
-def _train(
-    run: Run, run_dir: Path, config_yaml: str, *, last: Path | None, steps_done: int
-) -> tuple[Path, Score]:
-    known = count_problems(run)
-    if is_first_process():
-        logger.info("%s\nfolder    %s", summary(run), run_dir)
-    section = run.recipe.trainer
-    keep = LambdaCallback(on_train_start=lambda *_: _keep_config(run_dir, config_yaml))
-    callbacks = [*build_callbacks(section, run_dir=run_dir, monitor=run.monitor), recorder(run), keep]
-    trainer = build_trainer(section, run_dir=run_dir, callbacks=callbacks, steps_done=steps_done)
-    module = lightning_module(run, trainer, run_dir)
-    if section.compile:
-        run.task.network.compile()
-    _fit(trainer, module, build_data_module(run), last)
-    if last is not None and trainer.global_step == steps_done:
+def _tell_end(trainer: Trainer, steps_done: int) -> None:
+    """Tell why training ended before its length, or did not begin."""
+    if steps_done and trainer.global_step == steps_done:
         logger.warning(
             "the run had its length of %d steps already: a longer trainer.max_epochs or trainer.max_steps "
             "would continue it",
             steps_done,
         )
-        _keep_config(run_dir, config_yaml)
-    result = score_best(run, module.run_dir)
-    if is_first_process():
-        write_problems(run, module.run_dir)  # again, with what reading the images showed
-        warn_of_problems(run, known)
-    return module.run_dir, result
-
-
-def _keep_config(run_dir: Path, config_yaml: str) -> None:
-    """Write what the run's recipe is from now on: the checkpoint has accepted it."""
-    if is_first_process():
-        keep_config(run_dir / CONFIG, config_yaml)
-
-
-def _fit(trainer: Trainer, module: TrainingModule, data: LightningDataModule, last: Path | None) -> None:
-    try:
-        trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
-    except SystemExit as error:  # what Lightning makes of Ctrl-C, and of a scheduler's SIGTERM
-        hint = how_to_resume(module.run_dir)
-        raise Interrupted(f"interrupted after {trainer.global_step} steps; {hint}") from error
-    except RuntimeError as error:
-        if (lost := lost_process(error, trainer)) is None:
-            raise
-        raise RuntimeError(f"{lost}; {how_to_resume(module.run_dir)}") from error
     stopping = trainer.early_stopping_callback
     if stopping is not None and stopping.wait_count >= stopping.patience:
         logger.info(
@@ -222,8 +180,6 @@ def evaluate(source: Path, *, recipe: Recipe, out: Path | None, keep: bool = Fal
     elif weights is not None and not weights.startswith(TORCHVISION):
         names = listing(run.classes.names)
         logger.warning("%s does not name its classes: they are taken for %s, in this order", weights, names)
-    known = count_problems(run)
     out = out if out is not None else new_evaluation_dir(base)
-    result = score(run, out, what, keep=keep)
-    warn_of_problems(run, known)
-    return out, result
+    with new_problems_told(run):
+        return out, score(run, out, what, keep=keep)

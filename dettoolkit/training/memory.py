@@ -9,6 +9,7 @@ import os
 import platform
 
 import torch
+from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
@@ -30,8 +31,28 @@ def keep_freed_memory() -> bool:
     return all(libc.mallopt(option, value) == 1 for option, value in settings.items())
 
 
+def check_memory(
+    network: nn.Module, input_hw: tuple[int, int], *, batch_size: int, value_bytes: int, trainer: Trainer
+) -> None:
+    """Refuse a step that cannot fit, before any of it is allocated.
+
+    Raises:
+        ValueError: with the largest batch that might fit.
+    """
+    device = trainer.strategy.root_device
+    each = bytes_per_image(network, input_hw) * value_bytes // 4
+    memory = memory_of(device) // (1 if device.type == "cuda" else trainer.num_devices)
+    if batch_size * each > memory:
+        remedy = f"data.batch_size={memory // each} or less, or " if memory // each >= 2 else ""
+        height, width = input_hw
+        raise ValueError(
+            f"a step on {batch_size} images of {height}x{width} keeps {batch_size * each / 1e9:.1f} GB, and "
+            f"there are {memory / 1e9:.1f} GB for it ({device}): set {remedy}a smaller size of image"
+        )
+
+
 def bytes_per_image(network: nn.Module, input_hw: tuple[int, int]) -> int:
-    """Estimate what a training step keeps of each image for its backward pass; it needs more than that.
+    """Estimate what a training step keeps of each image, in float32; it needs more than that.
 
     Two small images are run through a copy of the network; what is kept grows with the area.
     """

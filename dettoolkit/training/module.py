@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import platform
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import lightning
 import torch
 import torch.distributed
+import torchvision
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from dettoolkit.config.sections import Optim
+from dettoolkit.config import recipe_to_dict
 from dettoolkit.datasets.data_report import BadImageError
 from dettoolkit.finite import require_finite
 from dettoolkit.network import name_outputs
-from dettoolkit.run import Batch, Score, Task
-from dettoolkit.training.schedules import (
+from dettoolkit.run import Batch, Run, Score
+from dettoolkit.training.optimizers import (
     build_optimizer,
-    check_length,
-    epoch_steps,
+    count_steps,
     rate_factor,
     restore_rates,
     scaled_rate,
 )
+from dettoolkit.weights.read import VERSION
 
 
 class NonFiniteLoss(RuntimeError):
@@ -31,37 +35,19 @@ class NonFiniteLoss(RuntimeError):
 
 
 class TrainingModule(LightningModule):
-    """Train and validate a task by a recipe.
+    """Train and validate a run's task on `world_size` processes; `run_dir` gets a batch with a bad loss."""
 
-    Args:
-        task: what to train.
-        optim: the recipe's optimizer section.
-        images_per_step: images of one optimizer step over all processes, for the learning rate.
-        max_steps: length of the run in optimizer steps; None when its epochs say it.
-        channels_last: memory format of network and images.
-        description: plain data that goes into each checkpoint: recipe, class names, versions.
-        run_dir: where a batch with a bad loss is saved.
-    """
-
-    def __init__(
-        self,
-        *,
-        task: Task,
-        optim: Optim,
-        images_per_step: int,
-        max_steps: int | None,
-        channels_last: bool,
-        description: dict[str, Any],
-        run_dir: Path,
-    ) -> None:
+    def __init__(self, run: Run, run_dir: Path, *, world_size: int) -> None:
         super().__init__()
-        self.task, self.network = task, task.network
-        self.optim = optim
-        self.max_steps, self.images_per_step = max_steps, images_per_step
-        self.lr = scaled_rate(optim, images_per_step)
+        recipe = run.recipe  # the run itself is not kept: averaging the weights copies a module
+        self.task, self.network = run.task, run.task.network
+        self.recipe, self.images = recipe, len(run.train)
+        self.images_per_step = recipe.data.batch_size * world_size * recipe.trainer.accumulate
+        self.lr = scaled_rate(recipe.optim, self.images_per_step)
+        channels_last = recipe.trainer.channels_last
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.network.to(memory_format=self.memory_format)
-        self.description, self.run_dir = description, run_dir
+        self.description, self.run_dir = describe(run), run_dir
         self.predictions: list[Any] = []
         self.score: Score | None = None
         self.numbers: dict[str, Any] = {}  # of the last batch; callbacks.LogSteps logs them
@@ -87,7 +73,7 @@ class TrainingModule(LightningModule):
         if isinstance(self.trainer.strategy.model, DistributedDataParallel):
             self.trainer.strategy.model.broadcast_buffers = False
         for config in self.trainer.lr_scheduler_configs:
-            restore_rates(config.scheduler)
+            restore_rates(config.scheduler)  # type: ignore[arg-type]
 
     def on_train_epoch_start(self) -> None:
         """Watch whether the epoch trains on anything. One resumed in its middle is not watched."""
@@ -131,10 +117,9 @@ class TrainingModule(LightningModule):
 
         Where BN's statistics are shared between processes, all of them pass or none.
         """
-        few = images < 2
-        if self.trainer.world_size > 1 and any(isinstance(m, nn.SyncBatchNorm) for m in self.modules()):
-            few = self.trainer.strategy.reduce_boolean_decision(few, all=False)
-        return few
+        if any(isinstance(module, nn.SyncBatchNorm) for module in self.modules()):
+            return self.trainer.strategy.reduce_boolean_decision(images < 2, all=False)
+        return images < 2
 
     def _stop_if_not_finite(self, loss: Tensor, parts: dict[str, Tensor], batch: Batch) -> None:
         bad = not bool(torch.isfinite(loss))
@@ -181,48 +166,29 @@ class TrainingModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Score the whole set on the first process and log the numbers on all."""
-        score = None
-        everything = self._gather(self.predictions)
-        if not everything:
+        if self.trainer.world_size > 1:
+            gathered: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(gathered, self.predictions)
+            self.predictions = [item for own in gathered for item in own]
+        if not self.predictions:
             raise BadImageError("none of the images to validate on could be read, so there is no score")
-        if self.global_rank == 0:
-            score = self.task.score(everything)
-        self.predictions = everything
-        agreed: Score = self.trainer.strategy.broadcast(score)  # type: ignore[assignment]
-        for name, value in agreed.numbers.items():
+        score = self.task.score(self.predictions) if self.global_rank == 0 else None
+        self.score = agreed = self.trainer.strategy.broadcast(score)
+        for name, value in agreed.numbers.items():  # type: ignore[union-attr]
             self.log(name, float(value), prog_bar=name == self.task.monitor)
-        self.score = agreed
-
-    def _gather(self, items: list[Any]) -> list[Any]:
-        if self.trainer.world_size == 1:
-            return items
-        gathered: list[Any] = [None] * self.trainer.world_size
-        torch.distributed.all_gather_object(gathered, items)
-        return [item for own in gathered for item in own]
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         """Build optimizer and schedule, whose steps are those of the optimizer."""
-        schedule = self.optim.schedule
-        epoch = self._epoch_steps()
-        total = self.max_steps if self.max_steps is not None else epoch * int(self.trainer.max_epochs or 0)
-        check_length(schedule, total)
-        optimizer = build_optimizer(self.network, self.optim, lr=self.lr)
+        optim = self.recipe.optim
+        # Lightning's estimated_stepping_batches would set up the loader now, before a resumed run's position
+        # is known, and begin the epoch anew.
+        epoch, total = count_steps(self.recipe, self.images, self.trainer)
+        optimizer = build_optimizer(self.network, optim, lr=self.lr)
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer,
-            lambda step: rate_factor(step, total_steps=total, epoch_steps=epoch, schedule=schedule),
+            lambda step: rate_factor(step, total_steps=total, epoch_steps=epoch, schedule=optim.schedule),
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def _epoch_steps(self) -> int:
-        """Count the optimizer steps of an epoch.
-
-        The trainer's estimated_stepping_batches would set up its loader now, before a resumed run's position
-        is known, and begin the epoch anew.
-        """
-        trainer = self.trainer
-        batches = len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
-        limit, accumulate = trainer.limit_train_batches, trainer.accumulate_grad_batches
-        return epoch_steps(batches, limit=limit, accumulate=accumulate)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make the checkpoint describe itself."""
@@ -246,6 +212,22 @@ class TrainingModule(LightningModule):
                 f"{self.images_per_step} (data.batch_size x devices x nodes x trainer.accumulate): change "
                 "trainer.accumulate or data.batch_size so that the product is the same"
             )
+
+
+def describe(run: Run) -> dict[str, Any]:
+    """Describe a run in plain data: what its checkpoints carry besides weights."""
+    return {
+        "version": VERSION,
+        "name": run.name,
+        "recipe": recipe_to_dict(run.recipe),
+        "class_names": run.classes.names,
+        "class_ids": run.classes.ids,
+        "versions": {
+            "dettoolkit": version("dettoolkit"),
+            **{package.__name__: str(package.__version__) for package in (torch, torchvision, lightning)},
+            "python": platform.python_version(),
+        },
+    }
 
 
 def _plain(value: Any) -> Any:

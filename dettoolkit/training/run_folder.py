@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TextIO
 
 from dettoolkit.config import RecipeError
 from dettoolkit.config.yaml12 import write_lines
 from dettoolkit.formats import FORMATS
-from dettoolkit.weights.description import read_checkpoint
-from dettoolkit.weights.read import load_checkpoint
+from dettoolkit.run import Run
+from dettoolkit.weights.read import load_checkpoint, read_checkpoint
 
 if sys.platform != "win32":  # which has no such lock: there one must not resume a run twice
     import fcntl
@@ -29,7 +30,6 @@ logger = logging.getLogger(__name__)
 CONFIG = "config.yaml"
 # Names of checkpoints: of the best score, the newest, and the one before that.
 BEST, LAST, PREVIOUS = "best", "last", "previous"
-
 
 # Where launchers tell a process its number: torchrun, Lightning (NODE_RANK is the user's there), SLURM.
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
@@ -49,33 +49,13 @@ def new_run_dir(out: Path, name: str) -> Path:
     return _new_dir(out / name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"), remedy="set trainer.out")
 
 
-def require_writable(out: Path) -> None:
-    """Try to make a folder in `out`, and leave nothing there.
-
-    Raises:
-        OSError: that is not possible.
-    """
-    try:
-        there = next(each for each in (out, *out.absolute().parents) if each.exists())
-        with tempfile.TemporaryDirectory(dir=there):
-            pass
-    except OSError as error:
-        raise OSError(
-            f"trainer.out={out}: no folder can be made there ({error.strerror}): set another trainer.out"
-        ) from error
-
-
 def new_evaluation_dir(base: Path) -> Path:
     """Make `<base>/evaluation`, or `evaluation_2` and so on where that exists."""
     return _new_dir(base / "evaluation", remedy="give one by --out")
 
 
 def check_free(out: Path) -> None:
-    """Refuse a destination that has something in it, before any work.
-
-    Raises:
-        FileExistsError: it has.
-    """
+    """Refuse a destination that has something in it, by a FileExistsError, before any work."""
     if is_first_process() and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(
             f"{out} is there already, and is not overwritten: name another folder with --out"
@@ -97,30 +77,58 @@ def _new_dir(wanted: Path, *, remedy: str) -> Path:
 
 
 @contextmanager
-def locked(run: Path) -> Iterator[None]:
+def locked(run_dir: Path) -> Iterator[None]:
     """Let no other process train in a run's folder, and remove what a killed one left half written.
 
     The system takes the lock back when the process ends, however it ends; loaders' workers do not inherit it.
 
     Raises:
         BlockingIOError: another process trains there.
+        OSError: the disk is full; the message says how to continue.
     """
-    if not is_first_process():
-        yield
+    with ExitStack() as held:
+        if is_first_process():
+            _lock(held.enter_context((run_dir / ".lock").open("w")), run_dir)
+            for left in (*run_dir.glob(".*.part"), *run_dir.glob("checkpoints/.*.part")):
+                left.unlink()
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise OSError(f"the disk is full ({error}). Make room; {how_to_resume(run_dir)}") from error
+
+
+def _lock(file: TextIO, run_dir: Path) -> None:
+    if sys.platform == "win32":
         return
-    with (run / ".lock").open("w") as file:
-        if sys.platform != "win32":
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno in (errno.EACCES, errno.EAGAIN):
-                    raise BlockingIOError(
-                        f"another process is training in {run}: let it finish, or end it before resuming"
-                    ) from None
-                logger.warning("%s cannot be locked (%s): do not resume it twice at once", run, error)
-        for left in (*run.glob(".*.part"), *run.glob("checkpoints/.*.part")):
-            left.unlink()
-        yield
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            raise BlockingIOError(
+                f"another process is training in {run_dir}: let it finish, or end it before resuming"
+            ) from None
+        logger.warning("%s cannot be locked (%s): do not resume it twice at once", run_dir, error)
+
+
+@contextmanager
+def started(run: Run, config_yaml: str) -> Iterator[Path]:
+    """Make and hold the folder of a new run, with its recipe, data report and a picture of a batch."""
+    run_dir = new_run_dir(Path(run.recipe.trainer.out), run.name)
+    with locked(run_dir):
+        if is_first_process():
+            write_whole(run_dir / CONFIG, config_yaml.encode())
+            write_problems(run, run_dir)
+            run.draw_training_batch(run_dir / "figures")
+        yield run_dir
+
+
+def write_problems(run: Run, run_dir: Path) -> None:
+    """Write everything found wrong with the data to `<run>/data_report.json`."""
+    problems: dict[str, Any] = {split: report.to_json() for split, report in run.problems.items()}
+    problems["unreadable images"] = run.bad_images.lines
+    (run_dir / "data_report.json").write_text(json.dumps(problems, indent=1))
 
 
 def write_whole(path: Path, content: bytes | memoryview, *, keep: Path | None = None) -> None:
@@ -147,7 +155,12 @@ def write_whole(path: Path, content: bytes | memoryview, *, keep: Path | None = 
 
 
 def keep_config(path: Path, text: str) -> None:
-    """Write a run's recipe as it is from now on; a different former one stays beside it as config_1.yaml …"""
+    """Write a run's recipe as it is from now on; a different former one stays beside it as config_1.yaml …
+
+    To be called when the checkpoint has accepted the recipe.
+    """
+    if not is_first_process():
+        return
     former = path.read_bytes()
     if former == text.encode():
         return
@@ -156,40 +169,6 @@ def keep_config(path: Path, text: str) -> None:
         number += 1
     write_whole(kept, former)
     write_whole(path, text.encode())
-
-
-def resumable_checkpoint(run: Path) -> tuple[Path, int]:
-    """Find the checkpoint that a run is continued from, and its number of steps.
-
-    It is last.ckpt. Where that is lost or damaged, a warning says so: it is put aside, and the newer of
-    previous.ckpt and best.ckpt is taken.
-
-    Raises:
-        FileNotFoundError: there is no checkpoint.
-        ValueError: none can be read.
-    """
-    checkpoint_of(run, names=(LAST, PREVIOUS, BEST))
-    steps, lost = dict[Path, int](), list[str]()
-    for name in (LAST, PREVIOUS, BEST):
-        path = run / "checkpoints" / f"{name}.ckpt"
-        try:
-            steps[path] = int(load_checkpoint(path)["global_step"])  # type: ignore[call-overload]
-        except FileNotFoundError:
-            lost.append(f"{path} is missing")
-        except KeyError:
-            lost.append(f"{path} is no checkpoint of a training")
-        except ValueError as error:
-            lost.append(str(error))
-        if name == LAST and steps:
-            return path, steps[path]
-    if not steps:
-        raise ValueError("no checkpoint of the run can be read:\n  " + "\n  ".join(lost))
-    newest = max(steps, key=lambda path: steps[path])
-    logger.warning("%s\n  Resuming from step %d, of %s", lost[0], steps[newest], newest)
-    damaged = run / "checkpoints" / f"{LAST}.ckpt"
-    if damaged.exists() and is_first_process():
-        damaged.replace(damaged.with_name(f"{damaged.name}.damaged"))  # and not onto previous.ckpt
-    return newest, steps[newest]
 
 
 def how_to_resume(run: Path) -> str:
@@ -219,9 +198,11 @@ def checkpoint_of(run: Path, *, names: tuple[str, ...]) -> Path:
         path = run / "checkpoints" / f"{name}.ckpt"
         if path.is_file():
             return path
-    near = sorted({path.parent.parent for path in run.glob("**/checkpoints/*.ckpt")}, reverse=True)[:5]
-    if not near:
-        near = sorted({path.parent.parent for path in Path("runs").glob("**/checkpoints/*.ckpt")})[-5:]
+    here, others = (
+        sorted({path.parent.parent for path in folder.glob("**/checkpoints/*.ckpt")})[-5:]
+        for folder in (run, Path("runs"))
+    )
+    near = here[::-1] or others
     listing = "; runs with checkpoints: " + ", ".join(map(str, near)) if near else ""
     wanted = " or ".join(f"checkpoints/{name}.ckpt" for name in names)
     raise FileNotFoundError(f"{run} is neither a checkpoint nor a run's folder with {wanted}{listing}")
@@ -234,7 +215,7 @@ def stored_recipe(run: Path, *, trainer: Mapping[str, Any] = MappingProxyType({}
     `trainer` replaces settings of that section: those of the machine at hand. An error in the recipe names
     the run.
     """
-    description, _ = read_checkpoint(checkpoint_of(run, names=("best", "last")))
+    description, _ = read_checkpoint(checkpoint_of(run, names=(BEST, LAST)))
     recipe = {**description["recipe"], "trainer": {**description["recipe"].get("trainer", {}), **trainer}}
     try:
         text = "".join(f"{line}\n" for line, _ in write_lines(recipe))

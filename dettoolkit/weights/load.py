@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import cast
+from typing import NamedTuple, cast
 
 from torch import nn
 
@@ -15,18 +14,16 @@ from dettoolkit.config.sections import Model
 from dettoolkit.finite import require_finite
 from dettoolkit.network import Network
 from dettoolkit.weights.read import read_weights
-from dettoolkit.weights.translate import StateDict, translate_network, translate_state
+from dettoolkit.weights.translate import StateDict, translate_network
 
 logger = logging.getLogger(__name__)
 
 SHOWN = 8  # differences that a message lists
 
 
-@dataclass(frozen=True)
-class LoadReport:
-    """What a load left out, by name: in the module only, in the file only, and of another shape."""
+class LoadReport(NamedTuple):
+    """What a load left out, by name: in the file only, and of another shape."""
 
-    missing: list[str]
     surplus: list[str]
     replaced: list[str]
 
@@ -51,51 +48,43 @@ def load_weights(
     own = module.state_dict()
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
     surplus = [key for key in state if key not in own]
-    differs = [key for key in own if key in state and own[key].shape != state[key].shape]
-    replaced = [key for key in differs if key in replaceable]
+    shapes = {key: (tuple(state[key].shape), tuple(own[key].shape)) for key in own if key in state}
+    differs = {key: pair for key, pair in shapes.items() if pair[0] != pair[1]}
     refused = [
-        f"{key} is {tuple(state[key].shape)} in the file, {tuple(own[key].shape)} in the network"
-        for key in differs
-        if key not in replaced
+        f"{key} is {theirs} in the file, {ours} in the network"
+        for key, (theirs, ours) in differs.items()
+        if key not in replaceable
     ]
     if missing or refused:
-        raise ValueError(f"{_refusal(source, missing, surplus, refused, len(own))}\n  {remedy}")
-    if replaced:
+        lines = [f"{source} does not fit this network ({len(own)} tensors):"]
+        for what, found, separator in (
+            ("missing in the file", missing, ", "),
+            ("in the file only", surplus, ", "),
+            ("of another shape", refused, "; "),
+        ):
+            more = f" … and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+            if found:
+                lines.append(f"  {what} ({len(found)}): {separator.join(found[:SHOWN])}{more}")
+        raise ValueError("\n".join([*lines, f"  {remedy}"]))
+    if differs:
         logger.warning(
             "%s: %d tensors have another size in the file and start fresh: %s",
             source,
-            len(replaced),
-            "; ".join(f"{key} {tuple(state[key].shape)} -> {tuple(own[key].shape)}" for key in replaced),
+            len(differs),
+            "; ".join(f"{key} {theirs} -> {ours}" for key, (theirs, ours) in differs.items()),
         )
     if surplus:
         logger.warning(
             "%s: %d tensors of the file are not in the network: %s", source, len(surplus), ", ".join(surplus)
         )
-    taken = {key: value for key, value in state.items() if key in own and key not in replaced}
+    taken = {key: value for key, value in state.items() if key in own and key not in differs}
     require_finite(
         taken.items(),
         source=source,
         remedy="the file is damaged or its training diverged: use an earlier checkpoint, or other weights",
     )
     module.load_state_dict(taken, strict=False)
-    return LoadReport(missing, surplus, replaced)
-
-
-def _refusal(source: str, missing: list[str], surplus: list[str], refused: list[str], total: int) -> str:
-    lines = [f"{source} does not fit this network ({total} tensors):"]
-    if missing:
-        lines.append(f"  missing in the file ({len(missing)}): {_some(missing)}")
-    if surplus:
-        lines.append(f"  in the file only ({len(surplus)}): {_some(surplus)}")
-    if refused:
-        lines.append(f"  of another shape ({len(refused)}): {_some(refused, '; ')}")
-    return "\n".join(lines)
-
-
-def _some(items: list[str], separator: str = ", ") -> str:
-    """List the first few, and count the rest."""
-    more = f" … and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
-    return separator.join(items[:SHOWN]) + more
+    return LoadReport(surplus, list(differs))
 
 
 def load_backbone(backbone: MobileNet, source: str, *, network: str) -> LoadReport:
@@ -104,7 +93,8 @@ def load_backbone(backbone: MobileNet, source: str, *, network: str) -> LoadRepo
     The rows from C4 on may have other sizes in the file: another tail then starts fresh, with a message.
     The file of a whole network, torchvision's or a checkpoint of ours, is read too; its head is surplus.
     """
-    state = translate_state(read_weights(source, torchvision_model=network), backbone)
+    headless = Network(backbone=backbone, heads={})
+    state = translate_network(read_weights(source, torchvision_model=network), headless)
     tail = ("last.", *(f"blocks.{row}." for row in range(backbone.c4_row - 1, len(backbone.blocks))))
     return load_weights(
         backbone,
@@ -119,12 +109,7 @@ def load_network(network: Network, source: str, *, torchvision_model: str) -> Lo
     """Start a whole network from a checkpoint or state dict of ours, or from torchvision's file.
 
     Class layers for another number of classes start fresh, with a message; for other features they are
-    refused as any tensor is.
-
-    Args:
-        network: receives the weights.
-        source: the file, or `torchvision:NAME`.
-        torchvision_model: torchvision's name of the network, whose weights `NAME` is of.
+    refused as any tensor is. Of `torchvision:NAME`, `torchvision_model` is torchvision's name of the network.
     """
     state = translate_network(read_weights(source, torchvision_model=torchvision_model), network)
     own = network.state_dict()
@@ -133,14 +118,14 @@ def load_network(network: Network, source: str, *, torchvision_model: str) -> Lo
         state,
         source=source,
         replaceable=[
-            key for key in class_tensors(network) if state.get(key, own[key]).shape[1:] == own[key].shape[1:]
+            key for key in _class_tensors(network) if state.get(key, own[key]).shape[1:] == own[key].shape[1:]
         ],
         remedy="check the recipe's model against the network of that file: its type, backbone (type, width, "
         "tail), head and anchors; weights of a backbone alone go to model.backbone.weights",
     )
 
 
-def class_tensors(network: Network) -> Iterator[str]:
+def _class_tensors(network: Network) -> Iterator[str]:
     """Yield the names of the tensors whose first dimension counts classes, by the heads' `class_layers`."""
     for name, head in network.heads.items():
         patterns = getattr(head, "class_layers", ())
@@ -150,31 +135,16 @@ def class_tensors(network: Network) -> Iterator[str]:
 
 
 def load_trained(network: Network, state: StateDict, *, source: str) -> None:
-    """Load a checkpoint's weights, all of them and no others.
-
-    Raises:
-        ValueError: they do not fit; the message names each difference.
-    """
-    load_weights(
-        network,
-        state,
-        source=source,
-        remedy="use a checkpoint with its own model section: overrides must not change its tensors",
-    )
+    """Load a checkpoint's weights, all of them; the error names each difference."""
+    remedy = "use a checkpoint with its own model section: overrides must not change its tensors"
+    load_weights(network, state, source=source, remedy=remedy)
 
 
 def load_pretrained(network: Network, model: Model, *, torchvision_model: str, exact: str | None) -> None:
     """Start a network from the weights that its recipe names, if it names any.
 
-    Args:
-        network: with random weights.
-        model: the recipe's section.
-        torchvision_model: see `load_network`.
-        exact: None lets class layers of another size start fresh; otherwise they are refused, and this is
-            the hint at the end of the message.
-
-    Raises:
-        ValueError: the weights do not fit.
+    With `exact` None, class layers of another size start fresh; otherwise they are refused, and `exact` is a
+    hint that ends the message.
     """
     if model.backbone.weights is not None:
         load_backbone(cast(MobileNet, network.backbone), model.backbone.weights, network=model.backbone.type)

@@ -1,18 +1,44 @@
-"""Read files of weights so that nothing in them can run code, and fetch torchvision's."""
+"""Read weights so that nothing in a file can run code, check what it says of itself; fetch torchvision's."""
 
 from __future__ import annotations
 
 import http.client
+import logging
 import pickle
 import re
 import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Annotated, Any, TypedDict
 
+import msgspec
 import torch
+from msgspec import Meta
 from torch import Tensor
 
 from dettoolkit.weights.published import TORCHVISION, cached, find_weights
 from dettoolkit.weights.translate import StateDict
+from dettoolkit.wording import listing
+
+logger = logging.getLogger(__name__)
+
+VERSION = 2
+"""Of a checkpoint's Description and of its weights' names; another one is refused."""
+
+
+class _Stored(TypedDict, total=False):
+    trainer: dict[str, Any]
+
+
+class Description(TypedDict):
+    """What every checkpoint of ours says of itself; `training.prepare.describe` writes it."""
+
+    version: int
+    name: Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^/\\\x00]*$")]  # it names a file
+    recipe: _Stored
+    class_names: Annotated[list[str], Meta(min_length=1)]
+    class_ids: list[int]
+    versions: dict[str, str]
 
 
 def read_weights(source: str, *, torchvision_model: str) -> StateDict:
@@ -21,11 +47,6 @@ def read_weights(source: str, *, torchvision_model: str) -> StateDict:
     Args:
         source: a .pth or .ckpt file, or `torchvision:NAME` with a name of the model's weights enum.
         torchvision_model: the builder's name in torchvision, such as `mobilenet_v3_large`.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a checkpoint, unsafe to load, or no such weights in torchvision.
-        RuntimeError: torchvision's weights cannot be fetched.
     """
     if source.startswith(TORCHVISION):
         return _fetch(source.removeprefix(TORCHVISION), torchvision_model)
@@ -37,27 +58,17 @@ def read_weights(source: str, *, torchvision_model: str) -> StateDict:
             f"no weights at {path}: give a .pth or .ckpt file, or 'torchvision:DEFAULT' to fetch those"
         )
     content = load_checkpoint(path)
-    for key in ("state_dict", "model", "model_state_dict"):
-        inner = content.get(key)
-        if isinstance(inner, dict):
-            content = inner
-            break
-    state = {
-        str(key).removeprefix("network."): value
-        for key, value in content.items()
-        if isinstance(value, Tensor)
-    }
+    inside = (content.get(key) for key in ("state_dict", "model", "model_state_dict"))
+    content = next((each for each in inside if isinstance(each, dict)), content)
+    tensors = ((str(key), value) for key, value in content.items() if isinstance(value, Tensor))
+    state = {key.removeprefix("network."): value for key, value in tensors}
     if not state:
         raise ValueError(f"{path} holds no tensors: its keys are {list(content)[:10]}; is it a state dict?")
     return state
 
 
 def load_checkpoint(path: Path) -> dict[str, object]:
-    """Load a file with `weights_only=True`, so that nothing in it can run code.
-
-    Raises:
-        ValueError: the file is no checkpoint, is damaged, or needs unpickling of arbitrary objects.
-    """
+    """Load a file of torch.save with `weights_only=True`, so that nothing in it can run code."""
     try:
         _check_sums(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -107,3 +118,61 @@ def _fetch(name: str, torchvision_model: str) -> StateDict:
             "or give its path instead"
         ) from error
     return state
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Any], StateDict]:
+    """Read a checkpoint of ours: its description, and its network's state dict."""
+    content = load_checkpoint(path)
+    description, state = _description(content, path), content.get("state_dict")
+    if description is None or not isinstance(state, dict):
+        raise ValueError(
+            f"{path} holds no dettoolkit run: its recipe and class names are missing. A bare state dict can "
+            "start a training (model.weights=...), and is evaluated by a recipe: see docs/guide.md"
+        )
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise ValueError(
+                f"{path} holds no weights of a run: {name!r} is a {type(value).__name__}, not a tensor"
+            )
+    return description, {name.removeprefix("network."): value for name, value in state.items()}
+
+
+def description_of(weights: Path) -> dict[str, Any] | None:
+    """Return what a file of weights says of itself; None where it is none of ours, or no file."""
+    return _description(load_checkpoint(weights), weights) if weights.is_file() else None
+
+
+def warn_of_other_classes(weights: str, names: Sequence[str]) -> None:
+    """Warn when a checkpoint of ours was trained on as many classes, but others, taken for these now."""
+    description = description_of(Path(weights))
+    theirs = list(names) if description is None else description["class_names"]
+    if len(theirs) == len(names) and theirs != list(names):
+        logger.warning(
+            "%s was trained on the classes %s; its class layers are used for %s, in this order",
+            weights,
+            listing(theirs),
+            listing(names),
+        )
+
+
+def _description(content: Mapping[str, object], path: Path) -> dict[str, Any] | None:
+    description = content.get("dettoolkit")
+    if not isinstance(description, dict):
+        return None
+    version = description.get("version", 1)
+    if type(version) is int and version != VERSION:
+        raise ValueError(
+            f"{path} was written by {'an earlier' if version < VERSION else 'a later'} version of dettoolkit "
+            f"(checkpoint version {version}, this one reads {VERSION}): train it again, or use that version"
+        )
+    try:
+        checked = msgspec.convert(description, Description)
+        names, ids = len(checked["class_names"]), len(checked["class_ids"])
+        if names != ids:
+            raise ValueError(f"there are {names} class names and {ids} class ids")
+    except (ValueError, TypeError, IndexError, RecursionError) as error:  # a tensor answers as a list does
+        raise ValueError(
+            f"{path} describes itself as no checkpoint of dettoolkit does ({error}): it is damaged or was "
+            "changed; give another one"
+        ) from None
+    return description

@@ -3,49 +3,42 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
 from typing import TypeVar, cast
 
 from torch import Tensor
 
+from dettoolkit.backbones.blocks import InvertedResidual
 from dettoolkit.backbones.mobilenet import MobileNet
 from dettoolkit.network import Network
 
 StateDict = dict[str, Tensor]
-Renames = Iterable[tuple[str, str]]
 Value = TypeVar("Value")
 
 
 def translate_network(state: StateDict, network: Network) -> StateDict:
-    """Rename a whole network of torchvision's to `backbone.*` and `heads.<name>.*`; leave ours as it is.
+    """Rename a network of torchvision's to `backbone.*` and `heads.<name>.*`; leave ours as it is.
 
     Each head has `torchvision_names`: how a name begins there, and how it begins in the head.
     """
-    heads = {name: getattr(head, "torchvision_names", ()) for name, head in network.heads.items()}
-    return translate_state(state, cast(MobileNet, network.backbone), heads)
-
-
-def translate_state(
-    state: StateDict, backbone: MobileNet, heads: Mapping[str, Renames] | None = None
-) -> StateDict:
-    """Do as `translate_network`, with the names of each head; without them, heads keep theirs."""
+    backbone = cast(MobileNet, network.backbone)
     layers = {key: name for key in state if (name := _plain_name(key, backbone.c4_row)) is not None}
     if not layers:
         return state
     renamed = translate_backbone({name: name for name in layers.values()}, backbone)
     own = {plain: name for name, plain in renamed.items()}
-    return {
-        f"backbone.{own.get(layers[key], key)}" if key in layers else _head_name(key, heads or {}): value
-        for key, value in state.items()
-    }
+    heads = [
+        (theirs, f"heads.{name}.{ours}")
+        for name, head in network.heads.items()
+        for theirs, ours in getattr(head, "torchvision_names", ())
+    ]
 
+    def rename(key: str) -> str:
+        if key in layers:
+            return f"backbone.{own.get(layers[key], key)}"
+        found = (ours + key.removeprefix(theirs) for theirs, ours in heads if key.startswith(theirs))
+        return next(found, key)
 
-def _head_name(key: str, heads: Mapping[str, Renames]) -> str:
-    for name, renames in heads.items():
-        for theirs, own in renames:
-            if key.startswith(theirs):
-                return f"heads.{name}.{own}{key.removeprefix(theirs)}"
-    return key
+    return {rename(key): value for key, value in state.items()}
 
 
 def _plain_name(key: str, c4: int) -> str | None:
@@ -83,7 +76,8 @@ def translate_backbone(state: dict[str, Value], backbone: MobileNet) -> dict[str
             return f"stem.{rest}"
         if layer > rows:
             return f"last.{rest}" if layer == rows + 1 else match[0]
-        return _rename_block(rest, f"blocks.{layer - 1}", backbone.row_parts[layer - 1]) or match[0]
+        parts = cast(InvertedResidual, backbone.blocks[layer - 1]).parts
+        return _rename_block(rest, f"blocks.{layer - 1}", parts) or match[0]
 
     return {re.sub(r"^features\.(\d+)\.(.+)$", rename, key): value for key, value in state.items()}
 
@@ -94,10 +88,8 @@ def _name_as_mobilenet_v2(state: dict[str, Value]) -> dict[str, Value]:
     Its first layers are the stem and the first block, written out one by one; then come stacks of blocks, and
     the last convolution.
     """
-    stacks = sorted(
-        {(int(m[1]), int(m[2])) for key in state if (m := re.match(r"layers\.(\d+)\.(\d+)\.layers", key))}
-    )
-    number = {stack: place for place, stack in enumerate(stacks, start=2)}
+    inside = [re.match(r"layers\.(\d+)\.(\d+)\.layers", key) for key in state]
+    stacks = sorted({(int(match[1]), int(match[2])) for match in inside if match})
     last = max((stack for stack, _ in stacks), default=0) + 1
     plain = {0: "0.0", 1: "0.1", 3: "1.conv.0.0", 4: "1.conv.0.1", 6: "1.conv.1", 7: "1.conv.2"}
     plain |= {last: f"{len(stacks) + 2}.0", last + 1: f"{len(stacks) + 2}.1"}
@@ -105,7 +97,7 @@ def _name_as_mobilenet_v2(state: dict[str, Value]) -> dict[str, Value]:
 
     def rename(key: str) -> str:
         if match := re.fullmatch(r"layers\.(\d+)\.(\d+)\.layers\.(\d+)\.(.+)", key):
-            place = number[int(match[1]), int(match[2])]
+            place = stacks.index((int(match[1]), int(match[2]))) + 2
             return f"features.{place}.conv.{inner[int(match[3])]}.{match[4]}"
         match = re.fullmatch(r"layers\.(\d+)\.(\w+)", key)
         return f"features.{plain[int(match[1])]}.{match[2]}" if match else key

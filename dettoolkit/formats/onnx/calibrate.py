@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 import onnx.numpy_helper
-import onnxruntime
 from numpy.typing import NDArray
 
-from dettoolkit.formats.onnx.open import PROVIDERS
+from dettoolkit.formats.onnx.open import open_session
 
 Feed = Mapping[str, NDArray[Any]]
 Range = tuple[np.float32, np.float32]
@@ -30,23 +29,10 @@ WIDTHS = np.geomspace(0.05, 1.0, 40)
 """Tried for a range, as fractions of the widest."""
 
 
-def open_session(model: bytes) -> Any:
-    """Open a model in ONNX Runtime, on the CPU."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors, which are raised too
-    return onnxruntime.InferenceSession(model, options, providers=PROVIDERS)
-
-
 def find_ranges(model: bytes, feeds: Iterable[Feed], nodes: Iterable[str]) -> dict[str, Range]:
-    """Find the range of every activation that some nodes take or give.
+    """Find the range, with 0 in it, of every activation that some nodes take or give, all by their names.
 
-    Args:
-        model: an ONNX model's bytes.
-        feeds: its inputs, one after the other.
-        nodes: by name.
-
-    Returns:
-        the least and the greatest value of each tensor, by name; 0 is between them.
+    `model` is an ONNX model's bytes, `feeds` are its inputs, one after the other.
     """
     proto = onnx.load_from_string(model)
     names = _activations(proto, set(nodes))
@@ -67,9 +53,8 @@ def find_ranges(model: bytes, feeds: Iterable[Feed], nodes: Iterable[str]) -> di
 def _bounds(proto: onnx.ModelProto, name: str) -> tuple[float, float]:
     """Return between which values a tensor matters to the operators that take it."""
     found = [_saturation(proto, node) for node in proto.graph.node if name in node.input]
-    if not found:
-        return -np.inf, np.inf
-    return min(low for low, _ in found), max(high for _, high in found)
+    lows, highs = zip(*found, strict=True) if found else ((-np.inf,), (np.inf,))
+    return min(lows), max(highs)
 
 
 def _saturation(proto: onnx.ModelProto, node: onnx.NodeProto) -> tuple[float, float]:
@@ -102,13 +87,8 @@ def _activations(proto: onnx.ModelProto, nodes: set[str]) -> list[str]:
 def best_range(values: NDArray[np.float32]) -> Range:
     """Choose the range, with 0 in it, that loses least of values (any number of them, finite) in 8 bits."""
     low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
-    widest = max(-low, high)
-    best, least = (low, high), np.inf
-    for width in WIDTHS[::-1] * widest:
-        tried = max(low, -width), min(high, width)
-        error = _error(values, *tried)
-        if error < least:
-            best, least = tried, error
+    tried = [(max(low, -width), min(high, width)) for width in WIDTHS[::-1] * max(-low, high)]
+    best = min(tried, key=lambda limits: _error(values, *limits))
     return np.float32(best[0]), np.float32(best[1])
 
 

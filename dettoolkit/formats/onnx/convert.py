@@ -5,6 +5,7 @@ N: images, (H, W): the size of what is put in.
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,8 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
-from dettoolkit.formats.graph import capture, facts
+from dettoolkit.formats import facts
+from dettoolkit.formats.graph import capture
 from dettoolkit.formats.onnx.nodes import Nodes
 from dettoolkit.formats.onnx.open import METADATA_KEY
 from dettoolkit.manifest import INPUT, Manifest
@@ -25,17 +27,7 @@ OPSET = 20
 
 
 def convert(network: nn.Module, manifest: Manifest, path: Path, spec: TaskSpec) -> None:
-    """Write a network as ONNX, with its manifest.
-
-    Args:
-        network: left as it is.
-        manifest: `export` and `input_hw` say what the file is to take and to give.
-        path: a file that does not exist.
-        spec: the model's task.
-
-    Raises:
-        ValueError: what the manifest asks for cannot be in a file.
-    """
+    """Write a network as ONNX, with its manifest."""
     spec.check_export(manifest)
     program = torch.onnx.export(
         capture(network, manifest),
@@ -49,9 +41,9 @@ def convert(network: nn.Module, manifest: Manifest, path: Path, spec: TaskSpec) 
         raise RuntimeError("torch.onnx.export gave no program, which it does for files only")
     model = program.model
     _name_nodes(model)
-    if facts(manifest).preprocessing:
+    if manifest.takes_images:
         model.graph.inputs[0].shape = ir.Shape([_batch(model.graph), "H", "W", 3])
-    if facts(manifest).postprocessing:
+    if manifest.final:
         _answer(model.graph, manifest, spec)
     proto = ir.to_proto(model)
     _describe(proto, manifest)
@@ -97,14 +89,13 @@ def _name_nodes(model: ir.Model) -> None:
         modules = [each for each in scopes.strip("[]").replace("'", "").split(", ") if each]
         weights = [each.name for each in node.inputs if each is not None and each.is_initializer()]
         scope = modules[-2] if len(modules) > 1 else "network"
-        if node.op_type == "Conv" and len(weights) > 0 and weights[0] is not None:
+        if node.op_type == "Conv" and weights and weights[0] is not None:
             scope = weights[0].removesuffix(".weight")
         # With preprocessing inside the network is a part of `graph.Whole`.
         name = base = f"{scope.removeprefix('network.')}/{node.op_type}"
-        number = 1
+        numbers = count(2)
         while name in taken:
-            number += 1
-            name = f"{base}_{number}"
+            name = f"{base}_{next(numbers)}"
         taken.add(name)
         node.name = name
         node.metadata_props.clear()

@@ -13,8 +13,7 @@ Attribute = int | float | str | Sequence[int] | ir.Graph
 class Nodes:
     """A list of nodes that grows, in an order in which they can run.
 
-    Args:
-        scope: begins the names of all nodes, so that they can be told from the network's.
+    `scope` begins the names of all nodes, so that they can be told from the network's.
     """
 
     def __init__(self, scope: str) -> None:

@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from dettoolkit.formats.onnx.calibrate import Feed, find_ranges, open_session
+from dettoolkit.formats import facts
+from dettoolkit.formats.onnx.calibrate import Feed, find_ranges
+from dettoolkit.formats.onnx.open import open_session
 from dettoolkit.manifest import INPUT, Manifest
 from dettoolkit.preprocessing import network_input
-
-Image = NDArray[np.uint8]
+from dettoolkit.results import Image
 
 CALIBRATION_IMAGES = 64
 
@@ -43,20 +45,21 @@ RANKING_IMAGES = 4
 class Quantizer:
     """Write an ONNX model in 8 bits, again and again, with some of its layers in float32.
 
-    Args:
-        model: the float32 file's bytes.
-        manifest: the file's.
-        outputs: names of the network's raw outputs.
-        images: uint8 (H, W, 3) RGB, on which the ranges of activations are found.
+    Made of the float32 file's bytes and manifest, the names of the network's raw outputs, and images, uint8
+    (H, W, 3) RGB, on which the ranges of activations are found.
     """
 
     def __init__(
         self, model: bytes, manifest: Manifest, images: Sequence[Image], *, outputs: Sequence[str]
     ) -> None:
         self.model = model
-        self.network = _network(model, outputs)
-        self.feeds = [_feed(manifest, image) for image in images]
-        graph = onnx.load_from_string(self.network).graph
+        # Without what comes after the network's raw outputs.
+        extracted = onnx.utils.Extractor(onnx.load_from_string(model)).extract_model([INPUT], list(outputs))
+        self.network: bytes = extracted.SerializeToString()
+        batch = facts(manifest).batch or 1
+        inputs = (network_input(image, manifest).repeat_interleave(batch, dim=0) for image in images)
+        self.feeds: list[Feed] = [{INPUT: each.numpy()} for each in inputs]
+        graph = extracted.graph
         nodes = [
             node for node in graph.node if node.op_type in OPERATORS and not node.name.startswith(AROUND)
         ]
@@ -72,13 +75,9 @@ class Quantizer:
         """Find how few layers have to stay in float32, those that err most first.
 
         Their number is doubled until the file passes, and then halved in between. With more than half of the
-        weights in float32 a file is no 8-bit file: the search ends there.
-
-        Args:
-            passes: writes the file with these layers in float32, and says whether it is good enough.
-
-        Returns:
-            the layers of the last file that passed, or, where none did, of the last one tried.
+        weights in float32 a file is no 8-bit file: the search ends there. `passes` writes the file with some
+        layers in float32, and says whether it is good enough. Returned are the layers of the last file that
+        passed, or, where none did, of the last one tried.
         """
         if passes([]):
             return []
@@ -108,25 +107,19 @@ class Quantizer:
 
     def write(self, path: Path, float_layers: Sequence[str]) -> None:
         """Write the 8-bit file, without a manifest."""
-        left = set(float_layers)
-        path.write_bytes(
-            self._quantized(self.model, [name for name in self.nodes if layer_of(name) not in left])
-        )
+        path.write_bytes(self._quantized(self.model, set(self.layers) - set(float_layers)))
 
     def ranked(self) -> list[str]:
         """Order the layers by how far the network's outputs move when the layer alone is in 8 bits."""
         feeds = self.feeds[:: -(-len(self.feeds) // RANKING_IMAGES)]
         exact = _run(self.network, feeds)
         errors = {
-            layer: _distance(exact, _run(self._quantized(self.network, self._nodes_of(layer)), feeds))
+            layer: _distance(exact, _run(self._quantized(self.network, {layer}), feeds))
             for layer in self.layers
         }
         return sorted(self.layers, key=lambda layer: -errors[layer])
 
-    def _nodes_of(self, layer: str) -> list[str]:
-        return [name for name in self.nodes if layer_of(name) == layer]
-
-    def _quantized(self, model: bytes, nodes: Sequence[str]) -> bytes:
+    def _quantized(self, model: bytes, layers: set[str]) -> bytes:
         quantizer = QDQQuantizer(
             onnx.load_from_string(model),
             per_channel=True,
@@ -134,7 +127,7 @@ class Quantizer:
             weight_qType=QuantType.QInt8,
             activation_qType=QuantType.QUInt8,
             tensors_range=self.ranges,
-            nodes_to_quantize=list(nodes),
+            nodes_to_quantize=[name for name in self.nodes if layer_of(name) in layers],
             nodes_to_exclude=[],
             op_types_to_quantize=list(OPERATORS),
             extra_options={},
@@ -166,19 +159,6 @@ def layer_of(node: str) -> str:
     return numbered.group() if numbered is not None else ".".join(re.split(r"[./]", node)[:depth])
 
 
-def _feed(manifest: Manifest, image: Image) -> Feed:
-    """Make the file's input of an image, repeated as many times as the file takes images."""
-    batch = manifest.export.batch if manifest.export is not None else None
-    return {INPUT: network_input(image, manifest).repeat_interleave(batch or 1, dim=0).numpy()}
-
-
-def _network(model: bytes, outputs: Sequence[str]) -> bytes:
-    """Cut off what comes after the network's raw outputs."""
-    extracted = onnx.utils.Extractor(onnx.load_from_string(model)).extract_model([INPUT], list(outputs))
-    written: bytes = extracted.SerializeToString()
-    return written
-
-
 def _run(model: bytes, feeds: Sequence[Feed]) -> list[list[NDArray[Any]]]:
     """Return the outputs of each input."""
     session = open_session(model)
@@ -187,12 +167,8 @@ def _run(model: bytes, feeds: Sequence[Feed]) -> list[list[NDArray[Any]]]:
 
 def _distance(exact: Sequence[Sequence[NDArray[Any]]], other: Sequence[Sequence[NDArray[Any]]]) -> float:
     """Average, over outputs and inputs, the error's root mean square as a fraction of the values' spread."""
+    pairs = zip(chain.from_iterable(exact), chain.from_iterable(other), strict=True)
+    tiny = np.finfo(np.float32).tiny
     return float(
-        np.mean(
-            [
-                np.sqrt(np.square(theirs - ours).mean()) / (ours.std() + np.finfo(np.float32).tiny)
-                for pair in zip(exact, other, strict=True)
-                for ours, theirs in zip(*pair, strict=True)
-            ]
-        )
+        np.mean([np.sqrt(np.square(theirs - ours).mean()) / (ours.std() + tiny) for ours, theirs in pairs])
     )

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from dettoolkit.datasets.data_report import BadImageError
 from dettoolkit.datasets.images import MAX_MEGAPIXELS, read_image
 from dettoolkit.datasets.regular_files import open_regular
+from dettoolkit.inference.inputs import Pixels
 from dettoolkit.inference.jobs.sources import Item
 
 
 class ImageIds:
     """Find images in a COCO file by name: the whole `file_name`, else its last part if only one has it.
 
-    Args:
-        path: of a json with the list images (id, file_name, height, width); others of its lists are not used.
-
-    Raises:
-        ValueError: another json, or none.
+    Of the json the list images (id, file_name, height, width) is used.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,15 +32,14 @@ class ImageIds:
             raise ValueError(
                 f"{path} is no COCO annotation file, whose list 'images' has id and file_name: {error}"
             ) from None
-        self._last: dict[str, _Image | None] = {}
-        for name, image in self._whole.items():
-            last = PurePosixPath(name).name
-            self._last[last] = None if last in self._last else image
+        lasts = Counter(PurePosixPath(name).name for name in self._whole)
+        self._last = {
+            last: image for name, image in self._whole.items() if lasts[last := PurePosixPath(name).name] == 1
+        }
 
     def find(self, name: str) -> int | None:
         """Return the id of an image; None when it is not listed."""
-        image = self._find(name)
-        return None if image is None else image.id
+        return None if (image := self._find(name)) is None else image.id
 
     def expect(self, item: Item, *, max_megapixels: float = MAX_MEGAPIXELS) -> Item:
         """Return an item that is read as its annotator saw it, turned by EXIF or not, as evaluation does."""
@@ -66,15 +60,12 @@ class _Image(NamedTuple):
     def of(cls, record: Mapping[str, Any]) -> _Image:
         if not isinstance(record["id"], int):
             raise ValueError(f"the id of {record['file_name']} is {record['id']!r}, wanted a whole number")
-        sides = [
-            int(side)
-            for side in (record.get("height"), record.get("width"))
-            if isinstance(side, int | float) and 1 <= side < 2**31
-        ]
-        return cls(record["id"], (sides[0], sides[1]) if len(sides) == 2 else None)
+        sides = [record.get("height", 0), record.get("width", 0)]
+        usable = all(isinstance(side, int | float) and 1 <= side < 2**31 for side in sides)
+        return cls(record["id"], (int(sides[0]), int(sides[1])) if usable else None)
 
 
-def _read(path: Path, hw: tuple[int, int] | None, max_megapixels: float) -> NDArray[np.uint8]:
+def _read(path: Path, hw: tuple[int, int] | None, max_megapixels: float) -> Pixels:
     try:
         return read_image(path, expected_hw=hw, max_megapixels=max_megapixels)
     except BadImageError as error:

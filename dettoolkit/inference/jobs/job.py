@@ -148,31 +148,20 @@ def fingerprint(model: Path) -> str:
 
 
 def read_job(folder: Path) -> Job | None:
-    """Read the job of a folder; None where there is none.
-
-    Raises:
-        ValueError: a file that is no job.
-    """
+    """Read the job of a folder; None where there is none."""
     path = folder / FILE
     if not path.is_file():
         return None
     try:
         data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        tuples: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in data.items()
-        }
-        return Job(**tuples)
+        lists = {key: tuple(value) for key, value in data.items() if isinstance(value, list)}
+        return Job(**{**data, **lists})
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} describes no prediction job that this version knows: {error}") from None
 
 
 def enter_folder(folder: Path, job: Job, shard: Shard, *, resume: bool) -> bool:
-    """Make a job's folder, or find that it is this job's; return whether this shard is resumed.
-
-    Raises:
-        FileExistsError: the folder has other files, or this shard's results and `resume` is False.
-        ValueError: the folder is another job's.
-    """
+    """Make a job's folder, or find that it is this job's; return whether this shard is resumed."""
     folder.mkdir(parents=True, exist_ok=True)
     listed = os.listdir(folder)
     # The job is looked for last: another shard that begins at this moment writes it before all else.

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from dettoolkit.inference.whole_files import whole
@@ -38,10 +37,6 @@ class Journal:
         done: names of the images that had a line when it was opened. They are all that is held in memory.
         unreadable: how many of those could not be read.
         unfinished: the images, or the video, that have no record or none any more and may have files.
-
-    Raises:
-        BlockingIOError: another process is writing it.
-        ValueError: a line before the last is no record.
     """
 
     def __init__(self, path: Path, *, batch_size: int | None) -> None:
@@ -51,8 +46,14 @@ class Journal:
         self._begun = ""  # of a line, what is written already
         self._file: BinaryIO = path.open("a+b")
         try:
-            self._lock()
+            if sys.platform != "win32":
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.done, self.unreadable = self._recover(batch_size)
+        except BlockingIOError:
+            self._file.close()
+            raise BlockingIOError(
+                f"another process is writing {path}: let it finish, or give each its own --shard"
+            ) from None
         except BaseException:
             self._file.close()
             raise
@@ -61,9 +62,7 @@ class Journal:
         """Return itself."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Close the file, and let others write it."""
         # A file that could not be written cannot be closed either: it tries once more.
         with suppress(*[] if error is None else [OSError]):
@@ -88,15 +87,6 @@ class Journal:
         self._file.write(text.encode())
         self._file.flush()
 
-    def _lock(self) -> None:
-        if sys.platform != "win32":
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise BlockingIOError(
-                    f"another process is writing {self.path}: let it finish, or give each its own --shard"
-                ) from None
-
     def _recover(self, batch_size: int | None) -> tuple[set[str], int]:
         """Cut off a torn end, a batch without its end, and the last video: its file is made as a whole."""
         self._file.seek(0)
@@ -113,7 +103,7 @@ class Journal:
                     )
                 self.unfinished |= _names_begun(line)
                 break
-            if ended or record.get("video") != video:  # see pipeline.predict_items
+            if ended or record.get("video") != video:  # see worker.predict_items
                 done.update(each["name"] for each in pending)
                 unreadable += sum("error" in each for each in pending)
                 pending, readable, end, video = [], 0, position, record.get("video")

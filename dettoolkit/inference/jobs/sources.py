@@ -16,21 +16,16 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from dettoolkit.datasets.data_report import BadImageError, DataReport
 from dettoolkit.datasets.images import ENDINGS as IMAGES
 from dettoolkit.datasets.images import MAX_MEGAPIXELS
-from dettoolkit.datasets.regular_files import read_lines
-from dettoolkit.datasets.walk import Walk
+from dettoolkit.datasets.regular_files import Walk, read_lines
 from dettoolkit.inference import buckets
-from dettoolkit.inference.inputs import matching, read_upright
+from dettoolkit.inference.inputs import Pixels, matching, read_upright
 from dettoolkit.inference.jobs.video import ENDINGS as VIDEOS
 from dettoolkit.inference.jobs.video import Frame, is_live, read_frames
 from dettoolkit.inference.whole_files import printable
 
-Pixels = NDArray[np.uint8]
 CAMERA = re.compile(r"(?:webcam|webcam:(\d+)|(\d+))")
 STREAM = re.compile(r"(?:rtsp|rtsps|rtmp|udp|tcp)://", re.IGNORECASE)
 HINT = "give an image, a video, a folder, a pattern like 'photos/**/*.jpg', a .txt list or webcam"
@@ -76,11 +71,6 @@ class Sources:
 
     Attributes:
         problems: what was left out so far of the folders that were read to their end: links, as `Walk` says.
-
-    Raises:
-        FileNotFoundError: something does not exist, or no file matches a pattern.
-        ModuleNotFoundError: the package for an address is not installed.
-        ValueError: a folder or a list is empty, or there is no such kind of address.
     """
 
     def __init__(self, given: Sequence[str], *, skip: Path | None = None) -> None:
@@ -126,7 +116,8 @@ class Sources:
             yield from map(Path, walk)
             self.problems.record(walk.left_out.values())
         elif path.suffix.lower() == ".txt" and path.is_file():
-            yield from _listed(path)
+            lines = (line for _, line in read_lines(path) if line and not line.startswith("#"))
+            yield from (path.parent / Path(line).expanduser() for line in lines)
         elif path.exists():
             yield path
         elif glob.has_magic(str(path)):
@@ -162,28 +153,22 @@ class Sources:
 def open_found(found: Found, *, every: int = 1, max_megapixels: float = MAX_MEGAPIXELS) -> Iterator[Item]:
     """Yield the item of an image, or those of a video's frames, the first of `every` so many.
 
-    An image of more than `max_megapixels` cannot be read.
-
-    A video that cannot be opened, or ends too early, gives an item whose `read` says so.
+    An image of more than `max_megapixels` cannot be read. A video that cannot be opened, or ends too early,
+    gives an item whose `read` says so.
     """
+    path = found.where if isinstance(found.where, Path) else None
     if found.kind == "image":
-        path = found.where if isinstance(found.where, Path) else None
         read = partial(read_upright, path) if path is not None else partial(buckets.read, str(found.where))
         yield Item(found.name, path, partial(read, max_megapixels=max_megapixels))
         return
-    path = found.where if isinstance(found.where, Path) else None
     live = is_live(found.where)
     try:
         for frame in read_frames(found.where, every=every):
             name = f"{found.name}/{frame.number:06d}"
-            yield Item(name, path, partial(_image_of, frame), found.name, live, frame)
+            yield Item(name, path, partial(getattr, frame, "image"), found.name, live, frame)
     except BadImageError as error:
         # What is missing has the name of the video itself, which no frame has.
         yield Item(found.name, path, partial(_fail, f"{found.where}: {error}"), found.name, live)
-
-
-def _image_of(frame: Frame) -> Pixels:
-    return frame.image
 
 
 def _fail(text: str) -> Pixels:
@@ -213,10 +198,3 @@ def _anchor(given: str) -> str:
     while glob.has_magic(str(fixed)) and not fixed.exists():
         fixed = fixed.parent
     return str(fixed)
-
-
-def _listed(path: Path) -> Iterator[Path]:
-    """Yield the paths of a list, without its empty lines and those that begin with #."""
-    for _, line in read_lines(path):
-        if line and not line.startswith("#"):
-            yield path.parent / Path(line).expanduser()

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
+from dettoolkit.formats import requires
 from dettoolkit.inference.jobs.journal import Record
 from dettoolkit.inference.whole_files import whole
 from dettoolkit.spec import TaskSpec
@@ -39,10 +40,8 @@ def write_coco(path: Path, records: Iterable[Record], spec: TaskSpec, categories
 
     Images have the ids of their annotation file, where one was given; else they are numbered from 1 in the
     order of the records. The second file has the lists images, categories and annotations (empty): COCO's
-    tools load it, and the results on top of it.
-
-    Returns:
-        how many images were left out because the annotation file does not list them.
+    tools load it, and the results on top of it. Returned is how many images were left out because the
+    annotation file does not list them.
     """
     left_out = 0
     images = path.with_name(f"{path.stem}_images.json")
@@ -71,11 +70,7 @@ def write_coco(path: Path, records: Iterable[Record], spec: TaskSpec, categories
 
 
 def write_parquet(path: Path, records: Iterable[Record], spec: TaskSpec) -> None:
-    """Write a row for each image, with a list in each of the columns that say what was found.
-
-    Raises:
-        ModuleNotFoundError: pyarrow is not installed.
-    """
+    """Write a row for each image, with a list in each of the columns that say what was found."""
     arrow = import_arrow()
     schema = _schema(arrow, spec)
     rest = iter(records)
@@ -91,20 +86,10 @@ def arrow_table(records: Iterable[Record], spec: TaskSpec) -> Any:
 
 
 def import_arrow() -> Any:
-    """Import pyarrow.
-
-    Raises:
-        ModuleNotFoundError: it is not installed; the message says how to get it.
-    """
-    try:
+    """Import pyarrow."""
+    with requires("parquet", what="Parquet"):
         arrow = import_module("pyarrow")
         import_module("pyarrow.parquet")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"Parquet needs the Python package '{error.name}', which is not installed: "
-            "pip install 'dettoolkit[parquet]'",
-            name=error.name,
-        ) from None
     return arrow
 
 

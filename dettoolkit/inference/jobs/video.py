@@ -7,8 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -21,9 +20,7 @@ ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".w
 """Of the files that count as videos where a folder is given."""
 
 LIVE_FPS = 25.0  # of a camera or a stream that does not say
-MISSING = (
-    0.02  # fraction of frames by which a whole file's header may be wrong: some containers only estimate
-)
+MISSING = 0.02  # fraction of frames by which a header may be wrong: some containers only estimate
 
 
 class Frame(NamedTuple):
@@ -36,14 +33,10 @@ class Frame(NamedTuple):
 
 
 def read_frames(video: str | int | Path, *, every: int = 1) -> Iterator[Frame]:
-    """Yield the frames of a video, upright, without reading ahead.
+    """Yield frames of a video, the first of `every` so many, upright, without reading ahead.
 
-    Args:
-        video: a file, a stream's address (rtsp://...), or a camera's number.
-        every: yield the first of every so many frames.
-
-    Raises:
-        BadImageError: it cannot be opened, or ends before its header says; the text is the reason only.
+    It is a file, a stream's address (rtsp://...), or a camera's number. The text of a BadImageError, where it
+    cannot be opened or ends before its header says, is the reason only.
     """
     capture = _open(video)
     try:
@@ -97,12 +90,8 @@ def _open(video: str | int | Path) -> cv2.VideoCapture:
 class VideoFile:
     """Write frames into an MP4 (MPEG-4 part 2, which OpenCV's wheels can write everywhere).
 
-    The file has its name only when it is closed; until then it is hidden. Frames of odd width or
-    height get a row or a column more, since the codec knows even sizes only.
-
-    Args:
-        path: ends in .mp4; missing folders are made.
-        fps: frames in a second.
+    The file, whose `path` ends in .mp4, has its name only when it is closed; until then it is hidden. Frames
+    of odd width or height get a row or a column more, since the codec knows even sizes only.
     """
 
     def __init__(self, path: Path, *, fps: float) -> None:
@@ -112,27 +101,11 @@ class VideoFile:
         self._hw: tuple[int, int] = (0, 0)
         self._written = 0
 
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Finish the file, after an error too: what there is can be watched."""
-        self.close()
-
     def write(self, image: NDArray[np.uint8], *, until: float | None = None) -> None:
         """Append a frame, uint8 (H, W, 3) RGB, of the size of the first.
 
-        Args:
-            image: the frame.
-            until: seconds since the start to which this frame is shown, for live sources, whose frames come
-                at uneven times; it is repeated as often as that takes. None appends it once.
-
-        Raises:
-            OSError: the file cannot be written.
-            ValueError: a frame of another size.
+        Live sources, whose frames come at uneven times, say `until` which second since the start it is shown:
+        it is repeated as often as that takes.
         """
         if self._writer is None:
             self._writer = self._start(image)
@@ -149,10 +122,9 @@ class VideoFile:
         self._written += times
 
     def close(self) -> None:
-        """Finish the file and give it its name; without any frame there is none.
+        """Finish the file, after an error too, and give it its name; without any frame there is none.
 
-        Raises:
-            OSError: not all that was written is in it, which OpenCV does not say.
+        OSError where not all that was written is in it, which OpenCV does not say.
         """
         if self._writer is None:
             return

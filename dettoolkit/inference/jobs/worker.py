@@ -5,56 +5,61 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import NamedTuple
 
+from dettoolkit.datasets.data_report import BadImageError
+from dettoolkit.formats import check_threads
+from dettoolkit.inference.inputs import Pixels
 from dettoolkit.inference.jobs import table_files as tables
 from dettoolkit.inference.jobs.image_ids import ImageIds
 from dettoolkit.inference.jobs.job import TABLES, Job, Shard
 from dettoolkit.inference.jobs.journal import Journal, Record, merge_records
-from dettoolkit.inference.jobs.names import Files, names_of
-from dettoolkit.inference.jobs.pipeline import Outcome, predict_items
 from dettoolkit.inference.jobs.sources import Item, Sources
-from dettoolkit.inference.jobs.writers import Crops, Figures, Masks, Writer
+from dettoolkit.inference.jobs.writers import Files, Writer, names_of
 from dettoolkit.inference.predictor import Predictor
-from dettoolkit.inference.whole_files import whole
+from dettoolkit.inference.whole_files import printable, whole
+from dettoolkit.results import Result
 
 logger = logging.getLogger(__name__)
+
+Read = tuple[Item, Pixels | str]
+"""An item with its pixels, or with the reason why there are none."""
 
 CODED = {"json", "coco", "parquet"}  # to be saved for records to have masks, as RLE, where there are any
 
 
-class Worker:
-    """A process's part of a job. Use it as a context manager, which closes what is open.
+class Outcome(NamedTuple):
+    """What became of an item: a result, or the reason why there is none."""
 
-    Args:
-        job: what to do.
-        folder: of the job, as `enter_folder` left it.
-        shard: the part.
-        ids: of the job's annotation file, if it has one.
-        batch_size: images that go through the network at once.
+    item: Item
+    result: Result | None
+    problem: str | None
 
-    Attributes:
-        done: images that have a record by now, of earlier processes too.
 
-    Raises:
-        BlockingIOError: another process works on this shard.
+class Worker(ExitStack):
+    """A process's part of a job, a shard. Use it as a context manager, which closes what is open.
+
+    The folder is the job's, as `enter_folder` left it; `ids` are those of its annotation file. `batch_size`
+    images go through the network at once. `done` counts images that have a record, of earlier processes too.
     """
 
     def __init__(
         self, job: Job, folder: Path, shard: Shard, *, batch_size: int = 1, ids: ImageIds | None = None
     ) -> None:
-        self.job, self.folder, self.shard, self.batch_size = job, folder, shard, batch_size
+        super().__init__()
+        self.job, self.shard, self.batch_size, self._ids = job, shard, batch_size, ids
         self._sources = Sources(job.sources, skip=folder)
-        self._ids = ids
         self._summary = folder / shard.file("summary", ".json")
         self._stopped = False
         self._places: dict[str, int] = {}
-        self._video: str | None = None  # that the writers may have open
+        self._video: str | None = None  # that the writer may have open
         with ExitStack() as stack:
             unended = None if self._summary.exists() else batch_size  # a job's last batch may be smaller
             journal = Journal(folder / shard.file("results", ".jsonl"), batch_size=unended)
@@ -62,39 +67,23 @@ class Worker:
             listed = islice(self._sources, job.limit)
             names = chain.from_iterable(names_of(found, job.save) for found in listed)
             files = Files(folder, names, self._journal.unfinished)
-            self._writers = [stack.enter_context(closing(each)) for each in _writers(job, files)]
-            self._stack = stack.pop_all()
+            self._writer = stack.enter_context(closing(Writer(files, job.save, every=job.every)))
+            self.enter_context(stack.pop_all())
         self.done, self._unreadable = len(self._journal.done), self._journal.unreadable
-
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the record and what is written."""
-        self._stack.__exit__(kind, error, trace)
 
     def stop(self) -> None:
         """Take no further image; those taken are still predicted. A signal handler may call this."""
         self._stopped = True
 
     def predict(self, predictor: Predictor, *, workers: int) -> Generator[Outcome, None, None]:
-        """Predict what is not done yet, and write it; each outcome is yielded when it is written.
-
-        Args:
-            predictor: the job's model.
-            workers: threads that read and decode.
-        """
+        """Predict what is not done yet; each outcome is yielded when it is written. `workers` are threads."""
         job, start = self.job, time.monotonic()
         self._summary.unlink(missing_ok=True)
-        names = job.classes
         outcomes = predict_items(
             predictor,
             self._items(),
             threshold=job.threshold,
-            labels=None if names is None else [job.class_names.index(name) for name in names],
+            labels=None if job.classes is None else [job.class_names.index(name) for name in job.classes],
             batch_size=self.batch_size,
             workers=workers,
         )
@@ -127,26 +116,96 @@ class Worker:
             self._unreadable += 1
         else:
             self._journal.begin(outcome.item.name)
-            for writer in self._writers:
-                writer.write(outcome.item, outcome.result)
-        index = self._places.pop(outcome.item.name)
-        self._journal.write(_record(outcome, index, self._ids, self.job))
+            self._writer.write(outcome.item, outcome.result)
+        self._journal.write(self._record(outcome))
         self.done += 1
+
+    def _record(self, outcome: Outcome) -> Record:
+        """Return what is kept of an image."""
+        item = outcome.item
+        record: Record = {"name": item.name, "index": self._places.pop(item.name)}
+        if item.video is not None:
+            record["video"] = item.video
+        if item.frame is not None:
+            record["seconds"] = round(item.frame.seconds, 6)
+        if self._ids is not None:
+            record["image_id"] = self._ids.find(item.name)
+        if outcome.result is None:
+            return record | {"error": outcome.problem}
+        return record | outcome.result.record(masks=bool(CODED & set(self.job.save)))
 
     def _finish_video(self, following: str | None) -> None:
         """Finish the annotated video before anything else has a record, which says that it is there."""
         if following != self._video:
-            for writer in self._writers:
-                writer.close()
+            self._writer.close()
         self._video = following
 
 
-def write_tables(folder: Path, job: Job, kinds: Sequence[str]) -> list[str]:
-    """Write those of `kinds` that are tables, of all shards; return sentences about what is not in them.
+def predict_items(
+    predictor: Predictor,
+    items: Iterable[Item],
+    *,
+    threshold: float | None,
+    labels: Sequence[int] | None,
+    batch_size: int,
+    workers: int,
+) -> Generator[Outcome, None, None]:
+    """Predict on items, with few more than a batch of them in memory.
 
-    Raises:
-        FileNotFoundError: shards are not finished.
+    A video's frames are in no batch with others, so that a job can be resumed before or after a video.
+    Items are taken as they are needed, and read by `workers` threads. `labels` are the classes to keep; None
+    keeps all.
     """
+    check_threads(workers, "workers")
+    for batch in _batches(_read_ahead(items, workers=workers, ahead=batch_size + 2 * workers), batch_size):
+        images = [image for _, image in batch if not isinstance(image, str)]
+        results = iter(predictor.predict_batch(images, threshold=threshold) if images else ())
+        for item, image in batch:
+            if isinstance(image, str):
+                yield Outcome(item, None, image)
+            else:
+                result = replace(next(results), path=item.path)
+                yield Outcome(item, result if labels is None else result.only(labels), None)
+
+
+def _batches(pairs: Iterable[Read], size: int) -> Iterator[list[Read]]:
+    """Collect `size` images that can be read; what cannot goes along, or alone where it is first."""
+    batch: list[Read] = []
+    readable = 0
+    for item, image in pairs:
+        if batch and item.video != batch[-1][0].video:
+            yield batch
+            batch, readable = [], 0
+        batch.append((item, image))
+        readable += not isinstance(image, str)
+        if readable in (0, size):
+            yield batch
+            batch, readable = [], 0
+    yield batch
+
+
+def _read_ahead(items: Iterable[Item], *, workers: int, ahead: int) -> Iterator[Read]:
+    """Read items by threads, `ahead` of them at most, and yield them in their order."""
+    with ThreadPoolExecutor(workers, thread_name_prefix="read") as pool:
+        waiting: deque[tuple[Item, Future[Pixels | str]]] = deque()
+        for item in items:
+            waiting.append((item, pool.submit(_read, item)))
+            if len(waiting) > ahead:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        for first, future in waiting:
+            yield first, future.result()
+
+
+def _read(item: Item) -> Pixels | str:
+    try:
+        return item.read()
+    except BadImageError as error:
+        return printable(str(error))
+
+
+def write_tables(folder: Path, job: Job, kinds: Sequence[str]) -> list[str]:
+    """Write those of `kinds` that are tables, of all shards; return sentences about what is not in them."""
     shards = [Shard(number, job.shards) for number in range(1, job.shards + 1)]
     missing = [each for each in shards if not (folder / each.file("summary", ".json")).exists()]
     if missing:
@@ -163,39 +222,17 @@ def write_tables(folder: Path, job: Job, kinds: Sequence[str]) -> list[str]:
         )
     sentences = []
     for kind in kinds:
+        if kind not in TABLES:
+            continue
+        path, records = folder / TABLES[kind], merge_records(journals)
         if kind == "csv":
-            tables.write_csv(folder / TABLES[kind], merge_records(journals), job.spec)
+            tables.write_csv(path, records, job.spec)
         elif kind == "parquet":
-            tables.write_parquet(folder / TABLES[kind], merge_records(journals), job.spec)
-        elif kind == "coco":
+            tables.write_parquet(path, records, job.spec)
+        else:
             categories = dict(zip(job.class_ids, job.class_names, strict=True))
-            left_out = tables.write_coco(folder / TABLES[kind], merge_records(journals), job.spec, categories)
-            if left_out:
+            if left_out := tables.write_coco(path, records, job.spec, categories):
                 sentences.append(
-                    f"{left_out} images are not in {TABLES[kind]}: {job.annotations} does not list them"
+                    f"{left_out} images are not in {path.name}: {job.annotations} does not list them"
                 )
     return sentences
-
-
-def _writers(job: Job, files: Files) -> list[Writer]:
-    writers: dict[str, Writer] = {
-        "figures": Figures(files, every=job.every),
-        "masks": Masks(files),
-        "crops": Crops(files),
-    }
-    return [writer for kind, writer in writers.items() if kind in job.save]
-
-
-def _record(outcome: Outcome, index: int, ids: ImageIds | None, job: Job) -> Record:
-    """Return what is kept of an image."""
-    item = outcome.item
-    record: Record = {"name": item.name, "index": index}
-    if item.video is not None:
-        record["video"] = item.video
-    if item.frame is not None:
-        record["seconds"] = round(item.frame.seconds, 6)
-    if ids is not None:
-        record["image_id"] = ids.find(item.name)
-    if outcome.result is None:
-        return record | {"error": outcome.problem}
-    return record | outcome.result.record(masks=bool(CODED & set(job.save)))

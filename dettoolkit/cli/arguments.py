@@ -1,0 +1,60 @@
+"""What the subcommands share: their parsers, and how a recipe is found."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dettoolkit.cli.failures import guarded, quiet
+
+if TYPE_CHECKING:
+    from dettoolkit.config import Recipe
+
+OVERRIDES = (
+    "overlay files and values, later ones win; a value is YAML (optim.lr=1e-2),\n"
+    "in quotes where the shell would read brackets ('model.input_hw=[256, 512]')"
+)
+# A checkpoint is used on the machine at hand, not on the one it was trained on.
+HERE = {"accelerator": "auto", "devices": "auto", "num_nodes": 1, "strategy": "auto"}
+
+
+def command_parser(name: str, **settings: Any) -> argparse.ArgumentParser:
+    """Build the parser of `dettoolkit NAME`; its texts keep their line breaks."""
+    formatter = argparse.RawTextHelpFormatter
+    return argparse.ArgumentParser(prog=f"dettoolkit {name}", formatter_class=formatter, **settings)
+
+
+def adder(group: argparse._ActionsContainer) -> Callable[..., None]:
+    """Return a function that adds an argument by its name, metavar (None: it is a flag) and help."""
+
+    def add(name: str, metavar: str | tuple[str, ...] | None, text: str, **settings: Any) -> None:
+        kind = {"action": "store_true"} if metavar is None else {"metavar": metavar}
+        group.add_argument(name, help=text, **kind | settings)
+
+    return add
+
+
+def run(
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str] | None,
+    command: Callable[[argparse.Namespace], int],
+) -> int:
+    """Parse a command line and run the command; return its exit status."""
+    parser.add_argument("--traceback", action="store_true", default=False, help="show where an error arose")
+    options = parser.parse_intermixed_args(argv)
+    return guarded(lambda: command(options), options.traceback)
+
+
+def recipe_of(source: Path, extras: Sequence[str]) -> Recipe:
+    """Load a recipe's file, or the recipe of a run or a checkpoint as it is on this machine."""
+    from dettoolkit.config import load_recipe
+
+    if source.suffix in (".yaml", ".yml"):
+        return load_recipe(str(source), extras).recipe
+    quiet()
+    from dettoolkit.training.run_folder import stored_recipe
+
+    with stored_recipe(source, trainer=HERE) as config:
+        return load_recipe(str(config), extras).recipe

@@ -1,1 +1,0 @@
-"""ExecuTorch: files are opened and written here."""

@@ -1,1 +1,0 @@
-"""LiteRT: files are opened and written here."""

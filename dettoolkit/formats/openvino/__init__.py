@@ -1,1 +1,0 @@
-"""OpenVINO: files are opened and written here."""

@@ -1,1 +1,0 @@
-"""torch.export programs: files are opened and written here."""
