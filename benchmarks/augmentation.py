@@ -26,7 +26,7 @@ from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from dettoolkit.datasets.augment import ZOOM_FILL, build_transform
+from dettoolkit.datasets.augment import ZOOM_FILL, DetectionTransform
 
 HW, INPUT_HW, BOXES, PICTURES = (480, 640), (320, 320), 7, 16
 Sample = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]
@@ -87,7 +87,7 @@ def main() -> None:
     pool = samples()
     tensors, figures = ([torchvision_sample(sample, pil=pil) for sample in pool] for pil in (False, True))
     for augment in ("ssdlite", "ssd"):
-        ours = build_transform(augment=augment, input_hw=INPUT_HW)
+        ours = DetectionTransform(augment=augment, input_hw=INPUT_HW)
         peer = torchvision_preset(augment)
         calls: dict[str, Callable[[int], object]] = {
             "ours": lambda n, ours=ours: ours(*pool[n % PICTURES], n),  # type: ignore[misc]

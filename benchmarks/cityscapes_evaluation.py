@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dettoolkit.datasets.cityscapes_labels import CLASSES, VOID
-from dettoolkit.datasets.label_classes import LabelClasses
-from dettoolkit.datasets.label_files import read_instances, read_labels
+from dettoolkit.datasets.label_classes import LabelClasses, read_instances, read_labels
 from dettoolkit.datasets.scenes.render import draw_scene
 from dettoolkit.evaluation.label_ids import write_label_ids
 from dettoolkit.evaluation.miou import SegmentationScores, evaluate_segmentation

@@ -34,7 +34,8 @@ import psutil
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from dettoolkit.datasets.coco import CocoAnnotations, CocoDetection, collate
+from dettoolkit.datasets.coco import CocoDetection, collate
+from dettoolkit.datasets.coco_annotations import CocoAnnotations
 
 WORKERS = 4
 MB = 2**20

@@ -31,7 +31,7 @@ from torchvision.models.detection.ssdlite import SSDLiteHead, _mobilenet_extract
 from torchvision.transforms import v2
 
 from dettoolkit.config import load_recipe
-from dettoolkit.datasets.coco import CocoAnnotations
+from dettoolkit.datasets.coco_annotations import CocoAnnotations
 from dettoolkit.datasets.images import read_image
 from dettoolkit.detection.run import ground_truth_of
 from dettoolkit.evaluation.coco_ap import CocoScores, DetectionArrays, evaluate_coco

@@ -41,8 +41,7 @@ from torchvision.transforms import v2
 from dettoolkit.datasets.augment import photometric_distortion
 from dettoolkit.datasets.cityscapes_labels import VOID
 from dettoolkit.datasets.images import read_image
-from dettoolkit.datasets.label_classes import LabelClasses
-from dettoolkit.datasets.label_files import read_labels
+from dettoolkit.datasets.label_classes import LabelClasses, read_labels
 from dettoolkit.datasets.scenes.render import draw_scene
 from dettoolkit.datasets.segmentation_augment import SegmentationTransform
 

@@ -1,8 +1,8 @@
-"""Augmentation of detection samples: the SSDLite and SSD presets.
+"""Augmentation of detection samples: the SSDLite and SSD presets. Letters: t = trials, m = boxes.
 
-Letters: t = trials, m = boxes. Boxes travel through albumentations as fractions of the image, one row
-(x1, y1, x2, y2, index) per box, without its bbox processor: that would round to float32, refuse boxes that
-touch the border by an ulp, and cost more than the crop itself.
+Boxes travel through albumentations as fractions of the image, one row (x1, y1, x2, y2, index) per box, not
+by its bbox processor: that would round to float32, refuse boxes that touch the border by an ulp, and cost
+more than the crop itself.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else the import asks t
 import albumentations as A
 
 from dettoolkit.datasets.data_report import Reason, clean_boxes
-from dettoolkit.datasets.images import resize_image
+from dettoolkit.datasets.images import check_image, resize_image
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.floating[Any]]
@@ -50,8 +50,7 @@ def candidate_crops(hw: tuple[int, int], rng: np.random.Generator) -> NDArray[np
     corner = ((size_wh - crop_wh) * draws[1]).astype(np.int64)
     w, h = crop_wh[:, 0], crop_wh[:, 1]
     valid = (w > 0) & (h > 0) & (CROP_ASPECT[0] * h <= w) & (w <= CROP_ASPECT[1] * h)
-    crops: NDArray[np.int64] = np.concatenate([corner, corner + crop_wh], axis=1)[valid]
-    return crops
+    return np.asarray(np.concatenate([corner, corner + crop_wh], axis=1)[valid])
 
 
 def centers_inside(boxes_xyxy: Floats, crops_xyxy: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -69,22 +68,19 @@ def crop_iou(boxes_xyxy: Floats, crops_xyxy: NDArray[np.int64]) -> Floats:
     intersection = sides.clip(min=0).prod(axis=-1)  # (t, m)
     areas = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).prod(axis=-1)
     crop_areas = (crops[..., 2:] - crops[..., :2]).prod(axis=-1)
-    iou: Floats = intersection / (areas + crop_areas - intersection)
-    return iou
+    return np.asarray(intersection / (areas + crop_areas - intersection))
 
 
 def sample_crop(
     boxes_xyxy: Floats, hw: tuple[int, int], rng: np.random.Generator
 ) -> NDArray[np.int64] | None:
-    """Draw SSD's IoU crop for boxes (m, 4) in pixels of an image of `hw`.
+    """Draw SSD's IoU crop (4,) xyxy for boxes (m, 4) in pixels of an image of `hw`; None: the whole image.
 
-    Semantics of torchvision's `v2.RandomIoUCrop`: a min overlap is drawn; 1.0 leaves the image alone; else
-    the first of 40 windows is taken that holds the center of some box and whose IoU with such a box reaches
-    the overlap; when none does, another overlap is drawn. TensorFlow's `ssd_random_crop` differs (area 0.1-1,
-    the fraction of a box that is covered instead of IoU, no crop with probability 0.15); this form is the one
-    whose gain is published (torchvision's SSDLite preset: +1.0 mAP, PyTorch blog on SSDlite, 2021).
-
-    Returns: the crop (4,) xyxy, or None for the whole image (always so without boxes).
+    As torchvision's `v2.RandomIoUCrop`: a min overlap is drawn; 1.0 leaves the image alone; else the first of
+    40 windows is taken that holds the center of some box and whose IoU with such a box reaches the overlap;
+    when none does, another overlap is drawn. TensorFlow's `ssd_random_crop` differs (area 0.1-1, the fraction
+    of a box that is covered instead of IoU, no crop with probability 0.15); the gain of this one is published
+    (torchvision's SSDLite preset: +1.0 mAP, PyTorch blog on SSDlite, 2021).
     """
     while len(boxes_xyxy):
         min_overlap = MIN_OVERLAPS[rng.integers(len(MIN_OVERLAPS))]
@@ -94,16 +90,14 @@ def sample_crop(
         overlaps = np.where(centers_inside(boxes_xyxy, crops), crop_iou(boxes_xyxy, crops), -1.0)
         accepted = overlaps.max(axis=1) >= min_overlap  # (t,)
         if accepted.any():
-            crop: NDArray[np.int64] = crops[accepted.argmax()]
-            return crop
+            return np.asarray(crops[accepted.argmax()])
     return None
 
 
 def _pixels(boxes: Floats, shape: tuple[int, ...]) -> Floats:
     """Turn the fractions of rows (m, 5) into pixels of an image of `shape`: (m, 4)."""
     height, width = shape[:2]
-    pixels: Floats = boxes[:, :4] * (width, height, width, height)
-    return pixels
+    return np.asarray(boxes[:, :4] * (width, height, width, height))
 
 
 def _fractions(pixels: Floats, index: Floats, hw: tuple[int, int]) -> Floats:
@@ -159,9 +153,8 @@ class ZoomOut(A.DualTransform):  # type: ignore[misc]
     def apply(self, img: Image, padding: tuple[int, int, int, int], **_: Any) -> Image:
         """Pad the image."""
         left, top, right, bottom = padding
-        return np.asarray(
-            cv2.copyMakeBorder(img, top, bottom, left, right, cv2.BORDER_CONSTANT, value=ZOOM_FILL)
-        )
+        sides = top, bottom, left, right
+        return np.asarray(cv2.copyMakeBorder(img, *sides, cv2.BORDER_CONSTANT, value=ZOOM_FILL))
 
     def apply_to_bboxes(
         self, bboxes: Floats, padding: tuple[int, int, int, int], shape: tuple[int, ...], **_: Any
@@ -180,83 +173,61 @@ def photometric_distortion() -> list[Any]:
         still = dict.fromkeys(("brightness", "contrast", "saturation"), (1.0, 1.0)) | {"hue": (0.0, 0.0)}
         return A.ColorJitter(**(still | change), p=0.5)
 
-    def saturation_and_hue() -> list[Any]:
-        return [jitter(saturation=SATURATION), jitter(hue=HUE)]
-
-    early = A.Sequential([jitter(contrast=CONTRAST), *saturation_and_hue()], p=1)
-    late = A.Sequential([*saturation_and_hue(), jitter(contrast=CONTRAST)], p=1)
-    return [jitter(brightness=BRIGHTNESS), A.OneOf([early, late], p=1)]
+    early = [jitter(contrast=CONTRAST), jitter(saturation=SATURATION), jitter(hue=HUE)]
+    late = [jitter(saturation=SATURATION), jitter(hue=HUE), jitter(contrast=CONTRAST)]
+    order = A.OneOf([A.Sequential(early, p=1), A.Sequential(late, p=1)], p=1)
+    return [jitter(brightness=BRIGHTNESS), order]
 
 
-def _preset(augment: str) -> list[Any]:
-    """List the transforms of the preset before the resize."""
-    if augment == "none":
-        return []
-    if augment == "ssdlite":
-        return [SSDIoUCrop(p=1), A.HorizontalFlip(p=0.5)]
-    if augment == "ssd":
-        return [*photometric_distortion(), ZoomOut(p=0.5), SSDIoUCrop(p=1), A.HorizontalFlip(p=0.5)]
-    raise ValueError(f"augment must be 'ssdlite', 'ssd' or 'none', got {augment!r}: choose one of the three")
+def transformed(compose: A.Compose, seed: int, **sample: Any) -> dict[str, Any]:
+    """Run albumentations' transforms on a sample; `seed`, not negative, decides everything random.
+
+    One generator serves all: `set_random_seed` would give every transform the same stream, so that everything
+    with p=0.5 happened to the same samples.
+    """
+    rng = np.random.default_rng(seed)
+    compose.set_random_state(rng, random.Random(int(rng.integers(2**63))))
+    result: dict[str, Any] = compose(**sample)
+    return result
 
 
 class DetectionTransform:
-    """Augment, resize and clean one sample; picklable, and a pure function of its arguments and the seed."""
-
-    def __init__(self, *, augment: Literal["ssdlite", "ssd", "none"], input_hw: tuple[int, int]) -> None:
-        self.augment = augment
-        self.input_hw = input_hw
-        self._compose = A.Compose(_preset(augment), is_check_shapes=False)
-
-    def __call__(
-        self, image: Image, boxes_xyxy: Floats, labels: NDArray[np.int64], seed: int
-    ) -> tuple[Image, NDArray[np.float32], NDArray[np.int64]]:
-        """Transform one sample.
-
-        Args:
-            image: uint8 (H, W, 3) RGB, not changed.
-            boxes_xyxy: (m, 4) pixels of the image.
-            labels: (m,).
-            seed: not negative; decides everything random.
-
-        Returns:
-            image uint8 (h, w, 3) at `input_hw`, boxes_xyxy float32 (k, 4) in its pixels, labels int64 (k,);
-            k <= m: boxes that the crop lost or that the cleaning rule refuses are gone.
-        """
-        _check_sample(image, boxes_xyxy, labels)
-        # One generator for all: Compose.set_random_seed would give every transform the same stream, so that
-        # everything with p=0.5 happened to the same samples.
-        rng = np.random.default_rng(seed)
-        self._compose.set_random_state(rng, random.Random(int(rng.integers(2**63))))
-        rows = _fractions(
-            boxes_xyxy.astype(np.float64), np.arange(len(labels), dtype=np.float64), image.shape[:2]
-        )
-        sample = self._compose(image=image, bboxes=rows)
-        rows = sample["bboxes"]
-        boxes, reasons = clean_boxes(_pixels(rows, self.input_hw).astype(np.float32), self.input_hw)
-        usable = reasons <= Reason.CLIPPED
-        index = rows[usable, 4].astype(np.int64)
-        return resize_image(sample["image"], self.input_hw), boxes[usable], labels[index].astype(np.int64)
-
-
-def _check_sample(image: Image, boxes_xyxy: Floats, labels: NDArray[np.int64]) -> None:
-    """Raise ValueError unless the shapes and the image's type are what a transform takes."""
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(
-            f"image must be uint8 (H, W, 3), got {image.dtype} {image.shape}: decode it to 8-bit RGB first"
-        )
-    if boxes_xyxy.ndim != 2 or boxes_xyxy.shape[1] != 4 or labels.shape != boxes_xyxy.shape[:1]:
-        raise ValueError(
-            f"boxes_xyxy must be (m, 4) and labels (m,), got {boxes_xyxy.shape} and {labels.shape}: "
-            "an image without objects has shapes (0, 4) and (0,)"
-        )
-
-
-def build_transform(
-    *, augment: Literal["ssdlite", "ssd", "none"], input_hw: tuple[int, int]
-) -> DetectionTransform:
-    """Build the transform of a recipe's `data.augment` and `model.input_hw`.
+    """Augment, resize and clean one sample; picklable, and a pure function of its arguments and the seed.
 
     ssdlite: IoU crop and flip. ssd: color distortion, zoom-out, IoU crop and flip, in this order, as Caffe
     and torchvision's detection reference have it. none: nothing. All end with `resize_image`.
     """
-    return DetectionTransform(augment=augment, input_hw=input_hw)
+
+    def __init__(self, *, augment: Literal["ssdlite", "ssd", "none"], input_hw: tuple[int, int]) -> None:
+        self.input_hw = input_hw
+        crop_and_flip = [SSDIoUCrop(p=1), A.HorizontalFlip(p=0.5)]
+        presets = {
+            "none": [],
+            "ssdlite": crop_and_flip,
+            "ssd": [*photometric_distortion(), ZoomOut(p=0.5), *crop_and_flip],
+        }
+        self._compose = A.Compose(presets[augment], is_check_shapes=False)
+
+    def __call__(
+        self, image: Image, boxes_xyxy: Floats, labels: NDArray[np.int64], seed: int
+    ) -> tuple[Image, NDArray[np.float32], NDArray[np.int64]]:
+        """Transform image (H, W, 3) RGB, which is not changed, boxes (m, 4) in its pixels, and labels (m,).
+
+        Returns:
+            image (h, w, 3) at `input_hw`, boxes_xyxy float32 (k, 4) in its pixels, labels int64 (k,); k <= m:
+            boxes that the crop lost or that the cleaning rule refuses are gone.
+        """
+        check_image(image)
+        if boxes_xyxy.ndim != 2 or boxes_xyxy.shape[1] != 4 or labels.shape != boxes_xyxy.shape[:1]:
+            raise ValueError(
+                f"boxes_xyxy must be (m, 4) and labels (m,), got {boxes_xyxy.shape} and {labels.shape}: "
+                "an image without objects has shapes (0, 4) and (0,)"
+            )
+        index = np.arange(len(labels), dtype=np.float64)
+        rows = _fractions(boxes_xyxy.astype(np.float64), index, image.shape[:2])
+        sample = transformed(self._compose, seed, image=image, bboxes=rows)
+        rows = sample["bboxes"]
+        boxes, reasons = clean_boxes(_pixels(rows, self.input_hw).astype(np.float32), self.input_hw)
+        usable = reasons <= Reason.CLIPPED
+        kept = labels[rows[usable, 4].astype(np.int64)].astype(np.int64)
+        return resize_image(sample["image"], self.input_hw), boxes[usable], kept

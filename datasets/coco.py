@@ -1,125 +1,35 @@
-"""COCO-format images and boxes as a torch data set, and the batches made of them.
-
-N images in a batch, M boxes of the one with most, m boxes of one sample, (h, w) the input size.
-"""
+"""COCO-format images and boxes as a torch data set, and the batches made of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Literal, Protocol, TypedDict, cast
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import Dataset
 
 from dettoolkit.datasets.coco_annotations import CocoAnnotations
-from dettoolkit.datasets.data_report import (
-    BadImageError,
-    BadImages,
-    DataReport,
-    Problem,
-    Reason,
-    clean_boxes,
-)
+from dettoolkit.datasets.data_report import BadImageError, Problem, Reason, clean_boxes
 from dettoolkit.datasets.images import read_image
-from dettoolkit.datasets.labels import LabelMap
-from dettoolkit.datasets.samplers import SampleKey
-from dettoolkit.datasets.samples import (
-    BadImagePolicy,
-    SkippedImage,
-    collate_images,
-    sample_key,
-    sample_seed,
-)
-
-__all__ = [
-    "BadImageError",
-    "BadImages",
-    "Batch",
-    "CocoAnnotations",
-    "CocoDetection",
-    "DataReport",
-    "LabelMap",
-    "Problem",
-    "Sample",
-    "SkippedImage",
-    "Transform",
-    "check_root",
-    "collate",
-]
+from dettoolkit.datasets.samples import ImageDataset, Reading, collate_images, to_tensor
 
 
-class Transform(Protocol):
-    """What augment.build_transform makes: a pure function of its arguments, picklable."""
+class CocoDetection(ImageDataset):
+    """Images and boxes of a CocoAnnotations; item i is the i-th image that is kept.
 
-    input_hw: tuple[int, int]
-
-    def __call__(
-        self, image: NDArray[np.uint8], boxes_xyxy: NDArray[np.float32], labels: NDArray[np.int64], seed: int
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]:
-        """Map image (H, W, 3), boxes (m, 4) in its pixels and labels (m,) to input_hw."""
-
-
-class Sample(TypedDict):
-    """One image at input size with its boxes."""
-
-    image: Tensor  # uint8 (3, h, w) RGB
-    boxes_xyxy: Tensor  # float32 (m, 4) pixels at input size
-    box_labels: Tensor  # int64 (m,) 0-based
-    image_id: int  # the file's
-    file: str  # path of the image
-    original_hw: tuple[int, int]  # of the image file
-    problems: list[Problem]  # what is wrong with the image file
-
-
-class Batch(TypedDict):
-    """Samples of equal size, stacked. N may be 0, when every image of the batch was skipped."""
-
-    images: Tensor  # uint8 (N, 3, h, w) RGB
-    boxes_xyxy: Tensor  # float32 (N, M, 4) pixels at input size, zeros beyond an image's boxes; M may be 0
-    box_labels: Tensor  # int64 (N, M) 0-based, -1 beyond an image's boxes
-    image_ids: Tensor  # int64 (N,) the file's
-    files: list[str]  # path of each image
-    original_hw: Tensor  # int64 (N, 2) of the image files
-    bad_images: list[str]  # "path: image id 7: reason" of each skipped image; record them in a BadImages
-    problems: list[Problem]  # images of another size than the json says; record them in a DataReport
-
-
-class CocoDetection(Dataset[Sample | SkippedImage]):
-    """Images and boxes of a CocoAnnotations; item i is the i-th image that is kept."""
+    The transform, a `DetectionTransform`, maps image (H, W, 3), boxes (m, 4) in its pixels,
+    labels (m,) and a seed to the first three at input_hw. A sample has boxes_xyxy float32 (m, 4), pixels at
+    input size, and box_labels int64 (m,), 0-based.
+    """
 
     def __init__(
-        self,
-        *,
-        annotations: CocoAnnotations,
-        transform: Transform,
-        on_bad_image: Literal["error", "skip"],
-        max_bad_images: int,
-        max_megapixels: float,
-        drop_empty: bool,
-        seed: int,
+        self, *, annotations: CocoAnnotations, transform: Any, drop_empty: bool, **reading: Unpack[Reading]
     ) -> None:
-        """Choose the images.
-
-        Args:
-            annotations: of the split.
-            transform: see Transform.
-            on_bad_image: see BadImagePolicy.
-            max_bad_images: see BadImagePolicy.
-            max_megapixels: a larger image cannot be read.
-            drop_empty: leave out images without a usable box.
-            seed: of the augmentation; with the epoch and the index it decides everything random.
-        """
+        """Choose the images; `drop_empty` leaves out those without a usable box."""
+        super().__init__(transform=transform, **reading)
         self.annotations = annotations
-        self.transform = transform
-        self.seed = seed
-        self.max_megapixels = max_megapixels
-        self._policy = BadImagePolicy(on_bad_image=on_bad_image, max_bad_images=max_bad_images)
-        empty = annotations.empty
-        self._rows = np.flatnonzero(~empty) if drop_empty else np.arange(len(annotations))
+        self._rows = np.flatnonzero(~annotations.empty) if drop_empty else np.arange(len(annotations))
         if not len(self._rows):
             raise ValueError(
                 f"{annotations.path}: none of its {len(annotations)} images has a usable box and "
@@ -130,60 +40,47 @@ class CocoDetection(Dataset[Sample | SkippedImage]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, key: int | SampleKey) -> Sample | SkippedImage:
-        """Read, transform and return one sample; a plain index means epoch 0."""
-        key = sample_key(key)
-        row = int(self._rows[key.index])
+    def read_sample(self, index: int, seed: int) -> dict[str, Any]:
+        """Read and transform one sample; boxes are cleaned for the size that the image really has."""
+        row, annotations = int(self._rows[index]), self.annotations
+        path, image_id = annotations.image_path(row), int(annotations.image_ids[row])
         try:
             image = self._read(row)
         except BadImageError as error:
-            return self._policy.refuse(f"{self._where(row)}: {error}", self.transform.input_hw)
-        hw = (image.shape[0], image.shape[1])
-        boxes, labels = self._targets(row, hw)
-        image, boxes, labels = self.transform(image, boxes, labels, sample_seed(self.seed, key))
+            raise BadImageError(f"{path}: image id {image_id}: {error}") from None
+        hw = image.shape[0], image.shape[1]
+        problems = []
+        height, width = annotations.image_hw[row].tolist()
+        if (height, width) not in (hw, (0, 0)):  # 0: neither the json nor the file's header gave one at load
+            text = f"{path} is {hw[0]} x {hw[1]}, the json says {height} x {width} (height x width)"
+            problems.append(Problem("size differs", image_id, None, text))
+        mine = slice(*annotations.offsets[row : row + 2])
+        boxes = annotations.boxes_xywh[mine]
+        clean, reasons = clean_boxes(np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]]), hw)
+        keep = (reasons <= Reason.CLIPPED) & ~annotations.iscrowd[mine]
+        image, boxes, labels = self.transform(
+            image, clean[keep].astype(np.float32), annotations.labels[mine][keep], seed
+        )
         return {
-            "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+            "image": to_tensor(image),
             "boxes_xyxy": torch.from_numpy(boxes),
             "box_labels": torch.from_numpy(labels),
-            "image_id": int(self.annotations.image_ids[row]),
-            "file": str(self.annotations.image_path(row)),
+            "image_id": image_id,
+            "file": str(path),
             "original_hw": hw,
-            "problems": self._size_differs(row, hw),
+            "problems": problems,
         }
 
     def _read(self, row: int) -> NDArray[np.uint8]:
-        path = self.annotations.image_path(row)
-        return read_image(path, expected_hw=self._json_hw(row), max_megapixels=self.max_megapixels)
-
-    def _json_hw(self, row: int) -> tuple[int, int]:
-        height, width = self.annotations.image_hw[row].tolist()
-        return height, width
-
-    def _targets(self, row: int, hw: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Return the boxes (m, 4) and labels (m,) to train on, cleaned for the size the image really has."""
-        start, stop = self.annotations.offsets[row : row + 2]
-        boxes = self.annotations.boxes_xywh[start:stop]
-        corners = np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
-        clean, reasons = clean_boxes(corners, hw)
-        keep = (reasons <= Reason.CLIPPED) & ~self.annotations.iscrowd[start:stop]
-        return clean[keep].astype(np.float32), self.annotations.labels[start:stop][keep]
-
-    def _where(self, row: int) -> str:
-        return f"{self.annotations.image_path(row)}: image id {self.annotations.image_ids[row]}"
-
-    def _size_differs(self, row: int, hw: tuple[int, int]) -> list[Problem]:
-        json_hw = self._json_hw(row)
-        if json_hw in (hw, (0, 0)):  # 0: the json gives none and the header could not be read at load
-            return []
-        text = (
-            f"{self.annotations.image_path(row)} is {hw[0]} x {hw[1]}, the json says "
-            f"{json_hw[0]} x {json_hw[1]} (height x width)"
-        )
-        return [Problem("size differs", int(self.annotations.image_ids[row]), None, text)]
+        path, (height, width) = self.annotations.image_path(row), self.annotations.image_hw[row].tolist()
+        return read_image(path, expected_hw=(height, width), max_megapixels=self.max_megapixels)
 
 
-def collate(samples: Sequence[Sample | SkippedImage]) -> Batch:
-    """Stack samples into a batch; see `samples.collate_images`."""
+def collate(samples: Sequence[Any]) -> dict[str, Any]:
+    """Stack samples into a batch: `collate_images`', and the boxes, padded to M, the largest number.
+
+    boxes_xyxy float32 (N, M, 4) has zeros beyond an image's boxes, box_labels int64 (N, M) -1; M may be 0.
+    """
     good, batch = collate_images(samples)
     count = max((len(each["box_labels"]) for each in good), default=0)
     boxes = torch.zeros(len(good), count, 4)
@@ -191,34 +88,4 @@ def collate(samples: Sequence[Sample | SkippedImage]) -> Batch:
     for row, each in enumerate(good):
         boxes[row, : len(each["box_labels"])] = each["boxes_xyxy"]
         labels[row, : len(each["box_labels"])] = each["box_labels"]
-    return cast(Batch, {**batch, "boxes_xyxy": boxes, "box_labels": labels})
-
-
-def check_root(root: Path, *, expected: Sequence[str]) -> None:
-    """Raise FileNotFoundError, saying how to get data, unless everything expected is under root.
-
-    Args:
-        root: data.root.
-        expected: image folders and json files of the splits, relative to root.
-    """
-    missing = [each for each in expected if not (root / each).exists()]
-    if not missing:
-        return
-    lines = [f"  {root / each}{'   (missing)' if each in missing else ''}" for each in expected]
-    found = (each for pattern in ("*.json", "*/*.json") for each in root.glob(pattern))  # root may be large
-    jsons = sorted(str(each.relative_to(root)) for each in found)[:10]
-    there = f"json files there: {', '.join(jsons)}\n" if jsons else ""
-    own = "data.root=..., data.train.images=..., data.train.annotations=..., and the same for data.val"
-    listing = "\n".join(lines)
-    if jsons or len(missing) < len(expected):  # a data set is there, under other names
-        raise FileNotFoundError(
-            f"the data set at data.root={root} is incomplete. Expected:\n{listing}\n{there}"
-            f"Name what is there by {own}"
-        )
-    raise FileNotFoundError(
-        f"no COCO data set at data.root={root}. Expected:\n{listing}\n"
-        f"To fetch COCO 2017 (about 19 GB): tools/download_coco.py {root} "
-        f"(or: dettoolkit download-coco {root})\n"
-        "To try the embedded data instead: tools/train.py RECIPE configs/overlays/scenes.yaml\n"
-        f"For a set of your own: {own}"
-    )
+    return {**batch, "boxes_xyxy": boxes, "box_labels": labels}

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dettoolkit.datasets.coco_json import Columns, PackedStrings, missing_file, read_columns
+from dettoolkit.datasets.coco_json import Columns, read_columns
 from dettoolkit.datasets.data_report import REASON_KINDS, DataReport, Reason, clean_boxes
 from dettoolkit.datasets.images import header_hw
 from dettoolkit.datasets.labels import ClassMap, LabelMap, map_classes
+from dettoolkit.datasets.regular_files import PackedStrings
 
 _BBOX = "bbox [{:.10g}, {:.10g}, {:.10g}, {:.10g}]"
 
@@ -36,27 +37,18 @@ class CocoAnnotations:
     labels: NDArray[np.int64]  # (A,) 0-based
     areas: NDArray[np.float64]  # (A,) square pixels
     iscrowd: NDArray[np.bool_]  # (A,)
-    annotation_ids: NDArray[np.int64]  # (A,) the file's, problems.NO_ID where there is none
     usable: NDArray[np.bool_]  # (A,) passes the cleaning rule and is no crowd: trained on
     problems: DataReport
 
     @classmethod
     def load(cls, annotations: Path, *, images: Path, label_map: LabelMap) -> CocoAnnotations:
-        """Read a COCO json; nothing on disk is changed.
-
-        Args:
-            annotations: the json.
-            images: folder that its file names are relative to.
-            label_map: "contiguous" gives each category of the file a label, in the order of their ids; "ids"
-                gives every id from 1 to the largest a label, label = id - 1.
+        """Read a COCO json, whose file names are relative to `images`; for `label_map` see `map_classes`.
 
         Raises:
             FileNotFoundError: the json or the folder is not there.
             ValueError: the json is not COCO's format, its categories do not fit, or no annotation is usable.
         """
-        if not annotations.exists():
-            raise missing_file(annotations)
-        if not images.is_dir():
+        if annotations.exists() and not images.is_dir():
             raise FileNotFoundError(
                 f"{images}, the image folder of {annotations}, does not exist: "
                 "correct data.root or data.*.images"
@@ -83,18 +75,9 @@ class CocoAnnotations:
             labels=labels,
             areas=_fill_areas(columns, order, report),
             iscrowd=iscrowd,
-            annotation_ids=columns.annotation_ids[order],
             usable=_check_boxes(columns, order, image_hw[rows], report) & ~iscrowd,
             problems=report,
         )
-
-    def __post_init__(self) -> None:
-        """Refuse labels out of range here: on a GPU they would end in a device-side assert."""
-        if len(self.labels) and not 0 <= self.labels.min() <= self.labels.max() < len(self.class_names):
-            raise ValueError(
-                f"{self.path}: labels run from {self.labels.min()} to {self.labels.max()}, but there are "
-                f"{len(self.class_names)} classes: labels must be 0-based positions in class_names"
-            )
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -117,18 +100,21 @@ class CocoAnnotations:
 
 def _drop_duplicate_images(columns: Columns, report: DataReport) -> Columns:
     _, first = np.unique(columns.image_ids, return_index=True)
-    if len(first) == len(columns.image_ids):
-        return columns
     keep = np.sort(first)
     dropped = np.setdiff1d(np.arange(len(columns.image_ids)), keep)
-    names = np.array([[columns.file_names[row]] for row in dropped.tolist()], object)
-    template = "another image with this id, {}, is left out"
-    report.add("duplicate image id", image_ids=columns.image_ids[dropped], template=template, values=names)
+    if not len(dropped):
+        return columns
+    report.add(
+        "duplicate image id",
+        template="another image with this id, {}, is left out",
+        values=[[columns.file_names[row]] for row in dropped],
+        image_ids=columns.image_ids[dropped],
+    )
     return replace(
         columns,
         image_ids=columns.image_ids[keep],
         image_hw=columns.image_hw[keep],
-        file_names=columns.file_names.take(keep),
+        file_names=PackedStrings.pack(columns.file_names[row] for row in keep),
     )
 
 
@@ -148,18 +134,14 @@ def _resolve(
         finite = np.isfinite(np.column_stack([boxes, ends, areas])).all(axis=1)
     kept = np.ones(len(boxes), np.bool_)
     position = np.arange(len(boxes))[:, None]
-    checks = (
+    id_and_position = np.hstack([columns.annotation_category_ids[:, None], position])
+    not_known = "category_id {} is not in categories (annotations[{}])"
+    for kind, good, template, values in (
         ("unknown image", has_image, "no image has this id (annotations[{}])", position),
-        (
-            "unknown category",
-            has_category,
-            "category_id {} is not in categories (annotations[{}])",
-            np.hstack([columns.annotation_category_ids[:, None], position]),
-        ),
+        ("unknown category", has_category, not_known, id_and_position),
         ("no bbox", columns.has_bbox, "bbox is missing or not four numbers (annotations[{}])", position),
         ("non-finite box", finite, _BBOX, boxes),
-    )
-    for kind, good, template, values in checks:
+    ):
         _report(report, kind, columns, np.flatnonzero(kept & ~good), template, values)
         kept &= good
     if len(kept) and not kept.any():
@@ -181,9 +163,9 @@ def _fill_sizes(columns: Columns, images: Path, report: DataReport) -> NDArray[n
         image_hw[row] = hw or (0, 0)
         report.add(
             "image size read from file" if hw else "image size unknown",
-            image_ids=columns.image_ids[row : row + 1],
             template="{}: {} x {} (height x width)",
-            values=np.array([[columns.file_names[row], *image_hw[row].tolist()]], object),
+            values=[[columns.file_names[row], *image_hw[row].tolist()]],
+            image_ids=columns.image_ids[row : row + 1],
         )
     return image_hw
 
@@ -229,8 +211,8 @@ def _report(
 ) -> None:
     report.add(
         kind,
-        image_ids=columns.annotation_image_ids[positions],
-        annotation_ids=columns.annotation_ids[positions],
         template=template,
         values=values[positions],
+        image_ids=columns.annotation_image_ids[positions],
+        annotation_ids=columns.annotation_ids[positions],
     )

@@ -1,14 +1,14 @@
 """The cleaning rule for boxes, and the report of everything found wrong in a data set.
 
-Free of torch and of the other data modules (numpy only), so loading, augmentation and the scene generator
-share one rule: `clean_boxes` at load on the file's boxes, and again on what augmentation made of them.
-Nothing here writes to disk.
+Loading, augmentation and the scene generator share one rule: `clean_boxes` at load on the file's boxes, and
+again on what augmentation made of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -33,17 +33,13 @@ class Reason(IntEnum):
 
 
 def clean_boxes(boxes_xyxy: NDArray[Float], hw: ArrayLike) -> tuple[NDArray[Float], NDArray[np.uint8]]:
-    """Clip boxes to their image and say which of them can be trained on.
+    """Clip boxes (m, 4), in pixels, to their image and say which of them can be trained on.
 
-    Args:
-        boxes_xyxy: (m, 4) pixels, any float type, not changed in place.
-        hw: image size, (2,) for all boxes or (m, 2) one each; np.inf where it is not known.
-
-    Returns:
-        The boxes (m, 4) in the same type: clipped where usable, zeros where not; and the reasons (m,), values
-        of `Reason`, usable where `reasons <= Reason.CLIPPED`. A box is unusable with a coordinate that is not
-        finite, a width or height of zero or less, no overlap with the image, or a side below RESOLUTION
-        (before or after clipping). CLIPPED means that more than RESOLUTION was cut off.
+    `hw` is the image's size, (2,) for all boxes or (m, 2) one each; np.inf where it is not known. Return the
+    boxes in the same type, clipped where usable, zeros where not; and the reasons (m,), values of `Reason`,
+    usable where `reasons <= Reason.CLIPPED`. A box is unusable with a coordinate that is not finite, a width
+    or height of zero or less, no overlap with the image, or a side below RESOLUTION (before or after
+    clipping). CLIPPED means that more than RESOLUTION was cut off.
     """
     boxes = np.asarray(boxes_xyxy).reshape(-1, 4)
     finite = np.asarray(np.isfinite(boxes).all(axis=1))
@@ -121,10 +117,10 @@ class _Group(NamedTuple):
     """Problems of one kind as arrays, so that a file full of them costs bytes, not Python objects."""
 
     kind: str
-    image_ids: NDArray[np.int64]  # NO_ID where there is none
-    annotation_ids: NDArray[np.int64]  # NO_ID where there is none
     template: str
     values: NDArray[Any]  # (m, d) what the template is filled with
+    image_ids: NDArray[np.int64]  # NO_ID where there is none
+    annotation_ids: NDArray[np.int64]  # NO_ID where there is none
 
 
 NO_ID = np.iinfo(np.int64).min
@@ -139,45 +135,32 @@ class DataReport:
         self.path = path
         self.boxes = boxes
         self._groups: list[_Group] = []
-        self._met: set[Problem] = set()
+        self._met: dict[Problem, None] = {}  # an ordered set
 
     def add(
         self,
         kind: str,
         *,
-        image_ids: NDArray[np.int64],
-        template: str,
-        values: NDArray[Any],
+        values: NDArray[Any] | Sequence[Sequence[object]],
+        template: str = "{}",
+        image_ids: NDArray[np.int64] | None = None,
         annotation_ids: NDArray[np.int64] | None = None,
     ) -> None:
-        """Add m problems of one kind.
+        """Add m problems of one kind, a key of KINDS.
 
-        Args:
-            kind: a key of KINDS.
-            image_ids: (m,), NO_ID where it is about no image of the data set.
-            template: format string of one problem's text.
-            values: (m, d), the d positional arguments of the template.
-            annotation_ids: (m,), NO_ID where the file has none; None when about images.
+        `values` (m, d) are the arguments of `template`, the format string of one problem's text. An image's
+        or annotation's id, (m,), is NO_ID, or None for all, where there is none or it is about none.
         """
-        if kind not in KINDS:
-            raise ValueError(f"unknown kind of problem {kind!r}: use one of {', '.join(KINDS)}")
-        if annotation_ids is None:
-            annotation_ids = np.full(len(image_ids), NO_ID)
-        if len(image_ids):
-            self._groups.append(_Group(kind, image_ids, annotation_ids, template, values))
+        if len(values):
+            array = values if isinstance(values, np.ndarray) else np.array(values, object)
+            no_ids = np.full(len(array), NO_ID)
+            image_ids = no_ids if image_ids is None else image_ids
+            annotation_ids = no_ids if annotation_ids is None else annotation_ids
+            self._groups.append(_Group(kind, template, array, image_ids, annotation_ids))
 
     def record(self, problems: Iterable[Problem]) -> None:
         """Add problems met while images are read (a batch's "problems"), each once however often met."""
-        for problem in problems:
-            if problem not in self._met:
-                self._met.add(problem)
-                self.add(
-                    problem.kind,
-                    image_ids=_id_array(problem.image_id),
-                    annotation_ids=_id_array(problem.annotation_id),
-                    template="{}",
-                    values=np.array([[problem.text]], object),
-                )
+        self._met.update(dict.fromkeys(problems))
 
     def extend(self, other: DataReport) -> None:
         """Add all that another report holds."""
@@ -190,7 +173,9 @@ class DataReport:
         """Number of problems of each kind that occurs, in the order of KINDS."""
         totals = dict.fromkeys(KINDS, 0)
         for group in self._groups:
-            totals[group.kind] += len(group.image_ids)
+            totals[group.kind] += len(group.values)
+        for problem in self._met:
+            totals[problem.kind] += 1
         return {kind: count for kind, count in totals.items() if count}
 
     def problems(self, kind: str | None = None) -> Iterator[Problem]:
@@ -201,23 +186,28 @@ class DataReport:
                 for image_id, annotation_id, values in rows:
                     text = group.template.format(*values.tolist())
                     yield Problem(group.kind, _id_or_none(image_id), _id_or_none(annotation_id), text)
+        yield from (problem for problem in self._met if kind in (None, problem.kind))
 
     def summary(self, examples: int = 3) -> str:
         """Describe the problems in several lines: the file, each kind with its count, and the first few."""
         counts = self.counts
         if not counts:
             return f"{self.path}: no problems found"
-        lines = [f"{self.path}: {plural(sum(counts.values()), 'problem')} (nothing on disk is changed)"]
+        total = sum(counts.values())
+        lines = [f"{self.path}: {total} problem{'' if total == 1 else 's'} (nothing on disk is changed)"]
         for kind, count in counts.items():
             lines.append(f"  {kind}: {count} ({KINDS[kind]})")
-            lines.extend(
-                f"    {_line(problem)}"
-                for problem, _ in zip(self.problems(kind), range(examples), strict=False)
-            )
+            lines += [f"    {_line(problem)}" for problem in islice(self.problems(kind), examples)]
             if count > examples:
                 lines.append(f"    ... and {count - examples} more")
-        if hint := self._hint(counts):
-            lines.append(f"  {hint}")
+        misfits = sum(
+            counts.get(REASON_KINDS[r], 0) for r in (Reason.OUTSIDE, Reason.CLIPPED, Reason.NO_AREA)
+        )
+        if misfits * 5 > self.boxes:  # a fifth: stray boxes never come near, a wrong format always does
+            lines.append(
+                f"  {misfits} of {self.boxes} boxes do not fit their image: COCO's bbox is [x, y, width, "
+                "height] in pixels; is this file in [x1, y1, x2, y2], or are its image sizes wrong?"
+            )
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
@@ -228,29 +218,9 @@ class DataReport:
             "problems": [problem._asdict() for problem in self.problems()],
         }
 
-    def _hint(self, counts: dict[str, int]) -> str | None:
-        misfits = sum(
-            counts.get(REASON_KINDS[r], 0) for r in (Reason.OUTSIDE, Reason.CLIPPED, Reason.NO_AREA)
-        )
-        if misfits * 5 <= self.boxes:  # a fifth: stray boxes never come near, a wrong format always does
-            return None
-        return (
-            f"{misfits} of {self.boxes} boxes do not fit their image: COCO's bbox is [x, y, width, height] "
-            "in pixels; is this file in [x1, y1, x2, y2], or are its image sizes wrong?"
-        )
-
-
-def _id_array(id_: int | None) -> NDArray[np.int64]:
-    return np.array([NO_ID if id_ is None else id_])
-
 
 def _id_or_none(id_: int) -> int | None:
     return None if id_ == NO_ID else id_
-
-
-def plural(count: int, noun: str) -> str:
-    """Write a number and what it counts."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _line(problem: Problem) -> str:
@@ -265,10 +235,9 @@ class BadImageError(ValueError):
 
 
 class BadImages:
-    """Count the images that could not be read, and stop the run when they are too many.
+    """Count the images that could not be read, each once, and stop the run when they are too many.
 
-    Workers cannot see each other's count, so the consumer of the batches keeps one of these and records
-    every batch's "bad_images". An image met again in a later epoch counts once.
+    Workers cannot see each other's count, so whoever takes the batches records their "bad_images" here.
     """
 
     def __init__(self, maximum: int) -> None:

@@ -1,129 +1,175 @@
-"""Images of one class each as a torch data set, and the batches made of them.
-
-N images in a batch, (h, w) their size as the network gets them.
-"""
+"""Images of one class each, by their folder, as a torch data set; and the batches made of them."""
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypedDict
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import Dataset
 
-from dettoolkit.datasets.data_report import BadImageError
-from dettoolkit.datasets.image_folder_files import ImageFolderFiles
-from dettoolkit.datasets.images import read_image
-from dettoolkit.datasets.samplers import SampleKey
-from dettoolkit.datasets.samples import (
-    BadImagePolicy,
-    SkippedImage,
-    collate_images,
-    sample_key,
-    sample_seed,
-)
-
-__all__ = ["ImageFolder", "ImageFolderFiles", "Sample", "Transform", "check_root", "collate"]
+from dettoolkit.datasets.data_report import BadImageError, DataReport
+from dettoolkit.datasets.images import ENDINGS, read_image
+from dettoolkit.datasets.labels import match_names
+from dettoolkit.datasets.regular_files import PackedStrings, Walk, read_lines
+from dettoolkit.datasets.samples import ImageDataset, Reading, collate_images, to_tensor
 
 
-class Transform(Protocol):
-    """What classification_augment has: a pure function of its arguments, picklable."""
+@dataclass(frozen=True, eq=False)
+class ImageFolderFiles:
+    """The images of a split in the order of their names; index = image id."""
 
-    @property
-    def input_hw(self) -> tuple[int, int]:
-        """Size of what comes out."""
+    path: Path  # the split's folder
+    class_names: list[str]  # by label
+    labels: NDArray[np.int64]  # (N,)
+    names: PackedStrings  # N paths below `path`
+    problems: DataReport
 
-    def __call__(self, image: NDArray[np.uint8], seed: int) -> Tensor:
-        """Map image (H, W, 3) to uint8 (3, h, w)."""
-
-
-class Sample(TypedDict):
-    """One image with its class."""
-
-    image: Tensor  # uint8 (3, h, w) RGB
-    label: int
-    image_id: int  # index in the data set
-    file: str
-    original_hw: tuple[int, int]
-
-
-class ImageFolder(Dataset[Sample | SkippedImage]):
-    """Images of ImageFolderFiles."""
-
-    def __init__(
-        self,
-        *,
-        files: ImageFolderFiles,
-        transform: Transform,
-        on_bad_image: Literal["error", "skip"],
-        max_bad_images: int,
-        max_megapixels: float,
-        seed: int,
-    ) -> None:
-        """Compose.
+    @classmethod
+    def load(cls, root: Path, *, images: str, names: str | None) -> ImageFolderFiles:
+        """Find the images of one split; nothing is decoded, nothing on disk is changed.
 
         Args:
-            files: of the split.
-            transform: see Transform.
-            on_bad_image: see BadImagePolicy.
-            max_bad_images: see BadImagePolicy.
-            max_megapixels: a larger image cannot be read.
-            seed: of the augmentation; with the epoch and the index it decides everything random.
+            root: data.root.
+            images: folder relative to root that has a folder for each class, read with its subfolders.
+                Classes are numbered in the order of their folders' names.
+            names: text file relative to root, see `read_names`; None: folders are named as their classes.
+
+        Raises:
+            FileNotFoundError: a folder or file is missing, or there is no class or no image.
+            ValueError: the text file is not as it should be.
         """
+        folder = root / images
+        if not folder.is_dir():
+            raise FileNotFoundError(f"the folder {folder} does not exist: correct data.root or data.*.images")
+        called = {} if names is None else read_names(root / names)
+        walk = Walk(folder)
+        start = len(os.path.join(folder, ""))
+        files = sorted((path[start:].replace(os.sep, "/") for path in walk), key=_folder_by_folder)
+        folders = sorted(entry.name for entry in folder.iterdir() if _is_class(entry, walk))
+        if not folders:
+            hint = ". ImageNet's validation images are unpacked so: move each into the folder of its class"
+            there = f"{len(files)} files and no folder{hint}" if files else "nothing"
+            raise FileNotFoundError(f"{folder} needs a folder of images for each class; it has {there}")
+        pictures = {path for path in files if path.lower().endswith(ENDINGS)}
+        paths = [path for path in files if "/" in path and path in pictures]
+        if not paths:
+            raise FileNotFoundError(
+                f"{folder} has {len(folders)} folders of classes, but no image (.jpg, .png, .webp, .bmp, "
+                ".tif) in any: correct data.root or data.*.images"
+            )
+        label_of = {name: label for label, name in enumerate(folders)}
+        labels = np.array([label_of[path.partition("/")[0]] for path in paths])
+        empty = np.flatnonzero(np.bincount(labels, minlength=len(folders)) == 0)
+        problems = DataReport(folder)
+        for kind, found in (
+            ("image of no class", [path for path in files if "/" not in path and path in pictures]),
+            ("file is no image", [path for path in files if "/" in path and path not in pictures]),
+            ("class without images", [folders[label] for label in empty]),
+        ):
+            problems.add(kind, values=[[str(folder / path)] for path in found])
+        problems.record(walk.left_out.values())
+        return cls(folder, _class_names(folders, called), labels, PackedStrings.pack(paths), problems)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def image_path(self, index: int) -> Path:
+        """Return the path of an image."""
+        return self.path / self.names[index]
+
+    def numbered_as(self, class_names: Sequence[str], *, whose: str) -> ImageFolderFiles:
+        """Number the classes as a network does, which has them by name; it must have them all."""
+        if list(class_names) == self.class_names:
+            return self
+        remedy = "Name the folders as its classes (data.names as it had)"
+        match_names(class_names, self.class_names, whose=whose, path=self.path, remedy=remedy, may_lack=True)
+        number = {name: label for label, name in enumerate(class_names)}
+        labels = np.array([number[name] for name in self.class_names])[self.labels]
+        return replace(self, class_names=list(class_names), labels=labels)
+
+
+def read_names(path: Path) -> dict[str, str]:
+    """Read what classes are called: lines of a folder, a space (or tab) and a name, which ends at a comma.
+
+    ImageNet's LOC_synset_mapping.txt is such a file: `n01440764 tench, Tinca tinca`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a line without a name, or not in UTF-8, or a folder that has two.
+    """
+    if not path.exists():
+        raise FileNotFoundError(
+            f"no file {path} with the names of classes: correct data.names, or set it to null"
+        )
+    called: dict[str, str] = {}
+    for number, line in read_lines(path):
+        folder, _, names = line.partition("\t" if "\t" in line else " ")
+        name = names.split(",")[0].strip()
+        if folder and (not name or folder in called):
+            what = "has two names" if name else "has no name after it"
+            raise ValueError(
+                f"{path}:{number}: '{folder}' {what}: write a line for each class, its folder, a space and "
+                "its name"
+            )
+        if folder:
+            called[folder] = name
+    return called
+
+
+def _class_names(folders: Sequence[str], called: dict[str, str]) -> list[str]:
+    """Return the class names; one that several have (ImageNet's two cranes) gets its folder's name too."""
+    names = [called.get(folder, folder) for folder in folders]
+    times = Counter(names)
+    return [
+        name if times[name] == 1 else f"{name} ({folder})"
+        for name, folder in zip(names, folders, strict=True)
+    ]
+
+
+def _folder_by_folder(path: str) -> tuple[list[str], str]:
+    """Return the key by which a folder's files come before those of its folders."""
+    parent, _, name = path.rpartition("/")
+    return parent.split("/"), name
+
+
+def _is_class(entry: Path, walk: Walk) -> bool:
+    followed = not (entry.is_symlink() and str(entry) in walk.left_out)
+    return entry.name[0] != "." and entry.is_dir() and followed
+
+
+class ImageFolder(ImageDataset):
+    """Images of ImageFolderFiles; the transform maps image (H, W, 3) and a seed to (h, w, 3)."""
+
+    def __init__(self, *, files: ImageFolderFiles, transform: Any, **reading: Unpack[Reading]) -> None:
+        super().__init__(transform=transform, **reading)
         self.files = files
-        self.transform = transform
-        self.seed = seed
-        self.max_megapixels = max_megapixels
-        self._policy = BadImagePolicy(on_bad_image=on_bad_image, max_bad_images=max_bad_images)
 
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, key: int | SampleKey) -> Sample | SkippedImage:
-        """Read, transform and return one sample; a plain index means epoch 0.
-
-        Raises:
-            BadImageError: see `on_bad_image`; names the file.
-        """
-        key = sample_key(key)
-        path = self.files.image_path(key.index)
+    def read_sample(self, index: int, seed: int) -> dict[str, Any]:
+        """Read and transform one sample."""
+        path = self.files.image_path(index)
         try:
             image = read_image(path, max_megapixels=self.max_megapixels)
         except BadImageError as error:
-            return self._policy.refuse(f"{path}: {error}", self.transform.input_hw)
+            raise BadImageError(f"{path}: {error}") from None
         return {
-            "image": self.transform(image, sample_seed(self.seed, key)),
-            "label": int(self.files.labels[key.index]),
-            "image_id": key.index,
+            "image": to_tensor(self.transform(image, seed)),
+            "label": int(self.files.labels[index]),
+            "image_id": index,
             "file": str(path),
             "original_hw": (image.shape[0], image.shape[1]),
         }
 
 
-def collate(samples: Sequence[Sample | SkippedImage]) -> dict[str, Any]:
+def collate(samples: Sequence[Any]) -> dict[str, Any]:
     """Stack samples into a batch: what every task's has, and class_labels, int64 (N,) 0-based."""
     good, batch = collate_images(samples)
-    labels = torch.tensor([each["label"] for each in good], dtype=torch.int64)
-    return {**batch, "class_labels": labels}
-
-
-def check_root(root: Path, *, expected: Sequence[str]) -> None:
-    """Raise FileNotFoundError, saying how to get data, unless the splits' folders are under root."""
-    missing = [each for each in expected if not (root / each).is_dir()]
-    if not missing:
-        return
-    wanted = "\n".join(f"  {root / each}{'   (missing)' if each in missing else ''}" for each in expected)
-    found = sorted(each.name for each in root.glob("*") if each.is_dir() and each.name[0] != ".")[:20]
-    there = f"Folders there: {', '.join(found)}\n" if found else ""
-    raise FileNotFoundError(
-        f"no images of classes at data.root={root}. Expected, each with a folder for every class:\n{wanted}"
-        f"\n{there}"
-        "Name other folders by data.train.images=... and data.val.images=...\n"
-        "ImageNet has 1,281,167 images to train on and 50,000 to validate on, of 1000 classes (150 GB): "
-        "register at image-net.org, unpack each class into a folder, and move the validation images into "
-        "folders of the same names"
-    )
+    return {**batch, "class_labels": torch.tensor([each["label"] for each in good], dtype=torch.int64)}

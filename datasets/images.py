@@ -1,4 +1,4 @@
-"""Reading image files as RGB: damaged ones told apart, large ones refused; and the one resize."""
+"""Reading image files as RGB: damaged ones told apart, large ones refused; and the ways to fit them."""
 
 from __future__ import annotations
 
@@ -29,25 +29,13 @@ MEGAPIXELS_LIMIT = 1000.0
 """What that may be raised to; OpenCV decodes no more than 2^30 pixels."""
 
 MAX_ASPECT = 8
-"""Of an image that is resized by its shorter side to have its center cropped; the ends of longer ones are cut
-off before, since they could become larger than memory."""
+"""Of an image that is resized by its shorter side; the ends of longer ones are cut off before."""
 
-_FORMATS = (
-    "JPEG",
-    "PNG",
-    "WEBP",
-    "BMP",
-    "TIFF",
-    "GIF",
-    "PPM",
-    "JPEG2000",
-    "AVIF",
-)  # that both libraries read
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")  # both libraries read
 _BYTES_PER_PIXEL = 16  # of a file at most, uncompressed
-
+# The next JPEG marker within scan data: FF that is not stuffed (FF00), a restart (FFD0-D7) or fill (FFFF);
+# ITU-T T.81, B.1.1.
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-"""The next JPEG marker within scan data: FF that is not stuffed (FF00), a restart (FFD0-D7) or fill (FFFF);
-ITU-T T.81, B.1.1."""
 
 
 def read_image(
@@ -55,32 +43,24 @@ def read_image(
 ) -> NDArray[np.uint8]:
     """Read an image as RGB uint8 (H, W, 3), whatever its kind (gray, palette, CMYK, alpha, 16-bit).
 
-    Args:
-        path: the file.
-        expected_hw: size that the annotations were made for. Pixels come as stored, except when only the
-            picture turned by its EXIF orientation has this size: then the annotator saw it turned.
-        max_megapixels: beyond this the image is refused.
+    Pixels come as stored, except when only the picture turned by its EXIF orientation has `expected_hw`, the
+    size that the annotations were made for: then the annotator saw it turned.
 
     Raises:
         BadImageError: the file is missing, no regular file, empty, cut short, too large or not an image; the
             text is the reason only.
     """
     data = read_whole(path, max_megapixels=max_megapixels)
-    image = np.asarray(decode(data, RAW, max_megapixels=max_megapixels), np.uint8)
+    image = decode(data, RAW, max_megapixels=max_megapixels)
     if expected_hw is not None and image.shape[:2] == expected_hw[::-1] != expected_hw:
-        turned = np.asarray(decode(data, cv2.IMREAD_COLOR_RGB, max_megapixels=max_megapixels), np.uint8)
+        turned = decode(data, cv2.IMREAD_COLOR_RGB, max_megapixels=max_megapixels)
         if turned.shape[:2] == expected_hw:
             return turned
     return image
 
 
 def read_whole(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> bytes:
-    """Read the bytes of a JPEG, PNG or other image file that is all there.
-
-    Raises:
-        BadImageError: the file is missing, no regular file, empty or cut short, or longer than any image of
-            `max_megapixels`; the text is the reason only.
-    """
+    """Read the bytes of an image file that is all there; raise BadImageError as read_image."""
     try:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
@@ -91,8 +71,7 @@ def read_whole(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> bytes:
         raise BadImageError("file does not exist") from None
     except OSError as error:
         raise BadImageError(f"cannot be opened: {error.strerror or error}") from None
-    reason = damage(data)
-    if reason is not None:
+    if reason := damage(data):
         raise BadImageError(reason)
     return data
 
@@ -103,8 +82,34 @@ def resize_image(image: NDArray[np.uint8], input_hw: tuple[int, int]) -> NDArray
     The one resize of training, evaluation and prediction. Equals torch's `interpolate(mode="bilinear",
     align_corners=False)` up to rounding; the result (h, w, 3) is contiguous.
     """
-    size_wh = input_hw[::-1]
-    return np.asarray(cv2.resize(np.ascontiguousarray(image), size_wh, interpolation=cv2.INTER_LINEAR))
+    return np.asarray(cv2.resize(np.ascontiguousarray(image), input_hw[::-1]))  # bilinear is its default
+
+
+def check_image(image: NDArray[np.uint8]) -> None:
+    """Raise ValueError unless an image is uint8 (H, W, 3)."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(
+            f"image must be uint8 (H, W, 3), got {image.dtype} {image.shape}: decode it to 8-bit RGB first"
+        )
+
+
+def crop_center(
+    image: NDArray[np.uint8], input_hw: tuple[int, int], *, short_side: int, antialias: bool
+) -> NDArray[np.uint8]:
+    """Resize `image` (H, W, 3) by its shorter side and crop the center (h, w, 3), as torchvision does."""
+    import torch  # late, as torchvision takes long to load and only classifiers crop
+    from torchvision.transforms.v2 import functional
+
+    check_image(image)
+    writable = np.require(image, requirements="W")  # a copy of what may only be read
+    pixels = torch.from_numpy(writable).permute(2, 0, 1)
+    height, width = image.shape[:2]
+    longest = MAX_ASPECT * min(height, width)
+    if max(height, width) > longest:  # a strip would become large before its ends are cut off
+        pixels = functional.center_crop(pixels, [min(height, longest), min(width, longest)])
+    resized = functional.resize(pixels, [short_side], antialias=antialias)
+    cropped: Any = functional.center_crop(resized, list(input_hw))
+    return np.asarray(cropped.permute(1, 2, 0))
 
 
 def header_hw(path: Path) -> tuple[int, int] | None:
@@ -121,9 +126,7 @@ def open_header(file: BinaryIO) -> ImageFile.ImageFile:
     """Read the header of an image file; its pixels are decoded when they are asked for.
 
     Pillow's plugins are called directly: its `Image.open` refuses by a limit that one process has one of.
-
-    Raises:
-        BadImageError: not an image, or its header is damaged; the text is the reason only.
+    Raises BadImageError for what is no image or has a damaged header.
     """
     start = file.read(16)
     for name in _FORMATS:
@@ -141,11 +144,7 @@ def open_header(file: BinaryIO) -> ImageFile.ImageFile:
 
 
 def header_of(data: bytes, *, max_megapixels: float) -> ImageFile.ImageFile:
-    """Read the header of an image that is small enough to be decoded.
-
-    Raises:
-        BadImageError: as open_header, or the image has more than `max_megapixels`.
-    """
+    """Read the header of an image that is small enough to be decoded, or raise BadImageError."""
     image = open_header(io.BytesIO(data))
     check_size((image.height, image.width), max_megapixels=max_megapixels)
     return image
@@ -171,9 +170,8 @@ def _beyond(max_megapixels: float) -> str:
 def damage(data: bytes) -> str | None:
     """Return why these bytes are not a whole image file, or None.
 
-    JPEG and PNG are followed to their end marker: decoders fill what is missing with gray (libjpeg, through
-    OpenCV 4) and accept a tail of zeros, which interrupted copies leave behind. Bytes after the end are fine.
-    Other formats are left to the decoder.
+    JPEG and PNG are followed to their end marker, after which anything may come: decoders fill what is
+    missing with gray and accept a tail of zeros, as interrupted copies leave. Others are left to the decoder.
     """
     if not data:
         return "file is empty"
@@ -229,11 +227,7 @@ def _png_has_end(data: bytes) -> bool:
 
 
 def encode_image(image: Image.Image, *, format: str, **options: Any) -> bytes:
-    """Return the bytes of an image file.
-
-    Pillow itself, given a path or a file, does not notice when the system takes only a part of its last
-    block, as a full disk does; Python's own files do.
-    """
+    """Return the bytes of an image file: Pillow, given a path, does not notice that the disk becomes full."""
     buffer = io.BytesIO()
     image.save(buffer, format=format, **options)
     return buffer.getvalue()

@@ -1,29 +1,34 @@
-"""Which value of a label picture is which class: Cityscapes' own tables, or a table of one's own.
+"""Label PNGs: the values as stored, never colors, and which value is which class.
 
 K classes; label = 0-based class index; VOID = 255 stands for pixels that no class owns.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from dettoolkit.datasets.cityscapes_labels import CLASSES, LABELS, VOID
+from dettoolkit.datasets.data_report import BadImageError
+from dettoolkit.datasets.images import MAX_MEGAPIXELS, decode, header_of, read_whole
 
 RGB = tuple[int, int, int]
 
 UNKNOWN = 254
 """What `LabelClasses.lookup` makes of a value that is neither a class nor ignored."""
 
-MOST_CLASSES = UNKNOWN
-"""Labels are stored in 8 bits: 0 to 253, besides UNKNOWN and VOID."""
-
 VALUES = 1 << 16
 """Values that a picture of 8 or 16 bits can have."""
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_RGB, _PALETTE, _RGB_ALPHA = 2, 3, 6  # color types of a PNG's header (PNG specification, 11.2.2)
+_MOST_NAMED = 10
 
 
 class LabelError(ValueError):
@@ -40,79 +45,51 @@ class LabelClasses:
     lookup: NDArray[np.uint8]  # (65536,) file value -> label, VOID or UNKNOWN
 
     @classmethod
-    def cityscapes(cls, *, ignore: Sequence[int] = ()) -> LabelClasses:
-        """Return the 19 classes that Cityscapes scores, for `*_labelIds.png`.
+    def cityscapes(cls, *, train_ids: bool = False, ignore: Sequence[int] = ()) -> LabelClasses:
+        """Return the 19 classes that Cityscapes scores, by the values of `*_labelIds.png` or labelTrainIds.
 
         The other official ids are void, and 255 too: 8 bits have no room for the license plate's -1. The
-        official script leaves license plates out when it draws these files; other exporters write them.
+        official script leaves license plates out when it draws these files; other exporters write them. Of
+        labelTrainIds, 0 to 18 are classes and 255 void; predictions are written in official ids nevertheless.
 
         Args:
+            train_ids: the files are labelTrainIds.
             ignore: further values to be void.
         """
-        return _official(
-            values=[label.id for label in CLASSES],
-            void=[*(label.id for label in LABELS if label.train_id is None), VOID],
-            ignore=ignore,
-        )
-
-    @classmethod
-    def cityscapes_train_ids(cls, *, ignore: Sequence[int] = ()) -> LabelClasses:
-        """Return the same classes for `*_labelTrainIds.png`: values 0 to 18, void 255.
-
-        `label_ids` are the official ids nevertheless: predictions are written in them.
-        """
-        return _official(values=range(len(CLASSES)), void=[VOID], ignore=ignore)
+        values = range(len(CLASSES)) if train_ids else [label.id for label in CLASSES]
+        void = [] if train_ids else [label.id for label in LABELS if label.train_id is None]
+        entries = [(label.name, [value], label.color) for label, value in zip(CLASSES, values, strict=True)]
+        table = cls.from_table(entries, ignore=[*void, VOID, *ignore])
+        return replace(table, label_ids=[label.id for label in CLASSES])
 
     @classmethod
     def from_table(
         cls, entries: Sequence[tuple[str, Sequence[int], RGB | None]], *, ignore: Sequence[int]
     ) -> LabelClasses:
-        """Build one's own table; label = position in `entries`. Any value it does not name is unknown.
+        """Build a table of classes, 254 at most, as a recipe has it; label = position in `entries`.
 
         Args:
-            entries: name, the values (0 to 65535) that mean this class, and a color (RGB) or None.
-            ignore: the values that are void.
+            entries: name, the values (0 to 65535) that mean this class and no other, a color (RGB) or None.
+            ignore: the values that are void. Values that are neither are unknown.
 
         Raises:
-            ValueError: there are no classes or too many; a name or a value occurs twice, a value is both a
-                class and ignored, or is out of range.
+            ValueError: a value is both a class and ignored.
         """
-        if not 1 <= len(entries) <= MOST_CLASSES:
-            raise ValueError(
-                f"data.classes has {len(entries)} classes, wanted 1 to {MOST_CLASSES}: labels have 8 bits"
-            )
-        names = [name for name, _, _ in entries]
-        if twice := _repeated(names):
-            raise ValueError(f"data.classes has two classes named {twice}: give each its own name")
-        for name, ids, _ in entries:
-            if not ids:
-                raise ValueError(f"data.classes: {name} has no ids: name at least one value of the files")
-        used = [value for _, ids, _ in entries for value in ids]
-        if wrong := sorted({value for value in [*used, *ignore] if not 0 <= value < VALUES}):
-            raise ValueError(
-                f"data.classes or data.ignore has the id {wrong[0]}, wanted 0 to {VALUES - 1}, the values "
-                "of a picture of 8 or 16 bits: correct it"
-            )
-        if twice := _repeated(used):
-            owners = [name for name, ids, _ in entries if int(twice) in ids]
-            raise ValueError(
-                f"data.classes gives the id {twice} twice ({', '.join(owners)}): a value can mean one class"
-            )
-        if both := sorted(set(used) & set(ignore)):
-            owner = next(name for name, ids, _ in entries if both[0] in ids)
-            raise ValueError(
-                f"the id {both[0]} is the class {owner} in data.classes and also in data.ignore: remove one"
-            )
         lookup = np.full(VALUES, UNKNOWN, np.uint8)
         lookup[list(ignore)] = VOID
-        for label, (_, ids, _) in enumerate(entries):
+        for label, (name, ids, _) in enumerate(entries):
+            if both := sorted(set(ids) & set(ignore)):
+                raise ValueError(
+                    f"the id {both[0]} is the class {name} in data.classes and also in data.ignore: remove "
+                    "one"
+                )
             lookup[list(ids)] = label
-        return cls(names, [int(ids[0]) for _, ids, _ in entries], [color for _, _, color in entries], lookup)
-
-    @property
-    def known(self) -> NDArray[np.bool_]:
-        """(65536,) whether a file value has a meaning, be it a class or void."""
-        return np.asarray(self.lookup != UNKNOWN)
+        return cls(
+            names=[name for name, _, _ in entries],
+            label_ids=[int(ids[0]) for _, ids, _ in entries],
+            colors=[color for _, _, color in entries],
+            lookup=lookup,
+        )
 
     @property
     def categories(self) -> list[str] | None:
@@ -125,8 +102,10 @@ class LabelClasses:
         return len(self.names)
 
     def known_text(self) -> str:
-        """List the known values as ranges: '0-33, 255'."""
-        return _ranges(np.flatnonzero(self.known).tolist())
+        """List the values of a class or void as ranges: '0-33, 255'."""
+        values = np.flatnonzero(self.lookup != UNKNOWN)
+        runs = np.split(values, np.flatnonzero(np.diff(values) > 1) + 1)
+        return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
     def reordered(self, names: Sequence[str]) -> LabelClasses:
         """Return the same classes in another order: `names` are all of theirs, and label = position there."""
@@ -142,20 +121,66 @@ class LabelClasses:
         return self.names == other.names and bool((self.lookup == other.lookup).all())
 
 
-def _official(*, values: Sequence[int], void: Sequence[int], ignore: Sequence[int]) -> LabelClasses:
-    entries = [(label.name, [value], label.color) for label, value in zip(CLASSES, values, strict=True)]
-    table = LabelClasses.from_table(entries, ignore=[*void, *ignore])
-    return LabelClasses(table.names, [label.id for label in CLASSES], table.colors, table.lookup)
+def read_labels(
+    path: Path, classes: LabelClasses, *, max_megapixels: float = MAX_MEGAPIXELS
+) -> NDArray[np.uint8]:
+    """Read a label file as labels (H, W), 0 to K - 1 and VOID.
+
+    Raises:
+        BadImageError: the file is missing, damaged, too large or no PNG; the text is the reason only.
+        LabelError: a value is neither a class nor ignored, or the picture has colors; names the file.
+    """
+    values = read_values(path, max_megapixels=max_megapixels)
+    if values.dtype == np.uint8:
+        labels = np.asarray(cv2.LUT(values, classes.lookup[:256]), np.uint8)
+    else:
+        labels = classes.lookup[values]
+    if (labels == UNKNOWN).any():
+        raise LabelError(_unknown_values(path, values[labels == UNKNOWN], classes))
+    return labels
 
 
-def _repeated(values: Iterable[object]) -> str:
-    """Return the first value that occurs twice, as text; empty when there is none."""
-    return next((str(value) for value, count in Counter(values).items() if count > 1), "")
+def read_instances(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> NDArray[np.int32]:
+    """Read `*_instanceIds.png` (H, W): a pixel is 1000 x label id + number, or the label id alone.
+
+    Raises:
+        BadImageError, LabelError: as read_labels.
+    """
+    return read_values(path, max_megapixels=max_megapixels).astype(np.int32)
 
 
-def _ranges(values: Sequence[int]) -> str:
-    """Write ascending numbers as ranges: [1, 2, 3, 7] becomes '1-3, 7'."""
-    starts = [value for place, value in enumerate(values) if place == 0 or values[place - 1] != value - 1]
-    ends = [value for place, value in enumerate(values) if value + 1 not in values[place + 1 : place + 2]]
-    pairs = zip(starts, ends, strict=True)
-    return ", ".join(str(start) if start == end else f"{start}-{end}" for start, end in pairs)
+def read_values(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> NDArray[Any]:
+    """Read a one-channel PNG's values as they are stored: uint8 or uint16 (H, W).
+
+    Gray of any depth, and the indices of a palette (OpenCV would give the palette's colors).
+    """
+    data = read_whole(path, max_megapixels=max_megapixels)
+    if not data.startswith(_SIGNATURE) or data[12:16] != b"IHDR":
+        raise BadImageError(f"is not a PNG, as label files have to be (starts with {data[:16]!r})")
+    depth, color_type = data[24], data[25]
+    if color_type in (_RGB, _RGB_ALPHA):
+        raise LabelError(
+            f"{path} is a color picture; wanted a PNG whose values are class ids: one channel of 8 or 16 "
+            "bits, or a palette whose indices are the ids. Convert the colors to ids and name that file"
+        )
+    if color_type == _PALETTE:
+        image = header_of(data, max_megapixels=max_megapixels)
+        try:
+            return np.asarray(image, np.uint8)
+        except (OSError, ValueError, SyntaxError):  # texts that name a place in memory, new at each reading
+            raise BadImageError("cannot be decoded: not an image, or damaged") from None
+    values = decode(data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH, max_megapixels=max_megapixels)
+    if depth < 8:  # decoders stretch 1, 2 and 4 bits to 0-255
+        values = values // np.uint8(255 // (2**depth - 1))
+    return values
+
+
+def _unknown_values(path: Path, unknown: NDArray[Any], classes: LabelClasses) -> str:
+    values, counts = np.unique(unknown, return_counts=True)
+    pairs = zip(values.tolist()[:_MOST_NAMED], counts.tolist(), strict=False)
+    listing = ", ".join(f"{value} ({count} pixels)" for value, count in pairs)
+    more = f" and {len(values) - _MOST_NAMED} more" if len(values) > _MOST_NAMED else ""
+    return (
+        f"{path} has values that are neither a class nor ignored: {listing}{more}; known are "
+        f"{classes.known_text()}. Add them to data.ignore, or give them a class in data.classes"
+    )

@@ -18,25 +18,15 @@ GAP = "N/A"
 """Name of a class that no category has, as in torchvision's COCO category list."""
 
 MOST_CLASSES = 20_000
-"""Largest number of classes: an SSDLite at 320 x 320 has then 240 million weights, and
-0.16 GB of class logits for each image. The largest data sets have 13,204 (V3Det)."""
+"""An SSDLite at 320 x 320 has then 240 million weights; the largest data sets have 13,204 classes (V3Det)."""
 
 
 def match_names(
-    names: Sequence[str],
-    found: Sequence[str],
-    *,
-    whose: str,
-    path: Path,
-    remedy: str,
-    may_lack: bool = False,
+    names: Sequence[str], found: Sequence[str], *, whose: str, path: Path, remedy: str, may_lack: bool = False
 ) -> None:
     """Raise ValueError unless the classes found at `path` are those that `whose` has, in any order.
 
-    Args:
-        names: the classes of `whose`, a network or the training set.
-        found: those at `path`; with `may_lack`, some of `names` are enough.
-        remedy: what to do besides training on the classes found.
+    With `may_lack`, some of `names` are enough; `remedy` is what to do besides training on those found.
     """
     lacking, unknown = sorted(set(names) - set(found)), sorted(set(found) - set(names))
     if unknown or (lacking and not may_lack):
@@ -64,18 +54,15 @@ def map_classes(categories: list[tuple[int, str]], label_map: LabelMap, path: Pa
     from 1 to the largest, with gaps.
 
     Raises:
-        ValueError: too many categories, ids or names that repeat, or ids that "ids" cannot take; `path` is
-            named.
+        ValueError: too many categories, ids or names that repeat, or ids that "ids" cannot take.
     """
     if len(categories) > MOST_CLASSES:
         raise ValueError(
             f"{path}: {len(categories)} categories, but a detector can have at most {MOST_CLASSES}: leave "
             "out categories that no annotation has, or merge some"
         )
-    ids_and_names = (("id", [id_ for id_, _ in categories]), ("name", [name for _, name in categories]))
-    for what, values in ids_and_names:
-        repeated = [str(value) for value, count in Counter(values).items() if count > 1]
-        if repeated:
+    for what, values in zip(("id", "name"), zip(*categories, strict=True), strict=True):
+        if repeated := [str(value) for value, count in Counter(values).items() if count > 1]:
             raise ValueError(
                 f"{path}: category {what} {', '.join(repeated)} occurs more than once in categories: "
                 f"give each category its own {what}"

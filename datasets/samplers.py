@@ -21,19 +21,13 @@ class SampleKey(NamedTuple):
 class EpochSampler(Sampler[SampleKey]):
     """Shuffled order of training, the same whatever the number of workers and resumable at any sample.
 
-    The order of an epoch is a permutation drawn from (seed, epoch), alike on all ranks, padded by its own
-    start until every rank has the same number; each rank takes every world_size-th. A rank with at least one
-    full batch leaves its last incomplete one out (batch normalization suffers from a remainder of one image);
-    with fewer samples than a batch, they all make the one batch.
+    An epoch is a permutation drawn from (seed, epoch), padded by its own start until every rank has the same
+    number; each takes every world_size-th. A rank's last incomplete batch is left out (batch normalization
+    suffers from a remainder of one image), unless it is the only one.
     """
 
     def __init__(self, *, size: int, seed: int, rank: int, world_size: int, batch_size: int) -> None:
-        _check_share(size, rank, world_size)
-        if batch_size < 1 or seed < 0:
-            raise ValueError(
-                f"batch_size must be at least 1 and seed not negative, got {batch_size} and {seed}: correct "
-                "data.batch_size or trainer.seed"
-            )
+        _check_rank(size, rank, world_size)
         self.size, self.seed, self.rank, self.world_size = size, seed, rank, world_size
         self.batch_size = batch_size
         self.epoch = 0
@@ -41,8 +35,8 @@ class EpochSampler(Sampler[SampleKey]):
 
     def __len__(self) -> int:
         """Count the samples of a whole epoch on this rank, wherever the next iteration starts."""
-        share = -(-self.size // self.world_size)  # rounded up: the padding
-        return share - share % self.batch_size if share >= self.batch_size else share
+        count = -(-self.size // self.world_size)  # rounded up: the padding
+        return max(count - count % self.batch_size, min(count, self.batch_size))
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next iteration; Lightning calls this before each. A new one starts at 0."""
@@ -65,13 +59,13 @@ class EpochSampler(Sampler[SampleKey]):
 
 
 class ExactSampler(Sampler[SampleKey]):
-    """Order of validation: rank, rank + world_size, ...; over all ranks every sample exactly once, unpadded.
+    """Order of validation: rank, rank + world_size, ...; over all ranks every sample exactly once.
 
     Ranks may differ by one sample, so nothing inside the validation loop may wait for the other ranks.
     """
 
     def __init__(self, *, size: int, rank: int, world_size: int) -> None:
-        _check_share(size, rank, world_size)
+        _check_rank(size, rank, world_size)
         self.indices = range(rank, size, world_size)
 
     def __len__(self) -> int:
@@ -81,11 +75,14 @@ class ExactSampler(Sampler[SampleKey]):
         return (SampleKey(index, 0) for index in self.indices)
 
 
-def _check_share(size: int, rank: int, world_size: int) -> None:
+def _check_rank(size: int, rank: int, world_size: int) -> None:
     if size < 1:
         raise ValueError(f"a sampler needs at least 1 sample, got {size}: is the data set empty?")
     if not 0 <= rank < world_size:
         raise ValueError(f"rank must be 0 to world_size - 1, got rank {rank} of {world_size}")
+
+
+_ORDER = ("size", "seed", "batch_size", "world_size")  # the order of an epoch is drawn from these
 
 
 class ResumableLoader(DataLoader[Any]):
@@ -107,42 +104,26 @@ class ResumableLoader(DataLoader[Any]):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Return where training is; a batch counts as soon as it is handed out.
-
-        A checkpoint written because a training step raised would therefore skip that step's batch.
-        """
+        """Return where training is; a batch counts as soon as it is handed out, even if its step raises."""
         sampler = self._epoch_sampler()
-        return {
-            "epoch": sampler.epoch,
-            "batches": self._batches,
-            "epoch_batches": len(self),
-            "size": sampler.size,
-            "seed": sampler.seed,
-            "batch_size": sampler.batch_size,
-            "world_size": sampler.world_size,
-        }
+        order = {name: getattr(sampler, name) for name in _ORDER}
+        return {"epoch": sampler.epoch, "batches": self._batches, "epoch_batches": len(self), **order}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Continue where `state_dict` was taken: the next iteration of its epoch gives the remaining batches.
-
-        Raises:
-            ValueError: in mid-epoch, when the order of the samples is another one now.
-        """
+        """Continue where `state_dict` was taken; raise ValueError in mid-epoch if the order has changed."""
         sampler = self._epoch_sampler()
         sampler.set_epoch(state_dict["epoch"])
         if state_dict["batches"] >= state_dict["epoch_batches"]:  # nothing left: the order does not matter
             self._batches = len(self)
             sampler.set_start(len(sampler))
             return
-        names = ("size", "seed", "batch_size", "world_size")
-        changed = [
-            f"{name} {state_dict[name]}" for name in names if state_dict[name] != getattr(sampler, name)
-        ]
-        if changed:
-            now = ", ".join(f"{name} {getattr(sampler, name)}" for name in names)
+        now = {name: getattr(sampler, name) for name in _ORDER}
+        if changed := [f"{name} {state_dict[name]}" for name in _ORDER if state_dict[name] != now[name]]:
+            these = ", ".join(f"{name} {value}" for name, value in now.items())
             raise ValueError(
-                f"the checkpoint was written in mid-epoch with {', '.join(changed)}; this run has {now}, so "
-                "the rest of that epoch is not known: resume with the same settings, or from an epoch's end"
+                f"the checkpoint was written in mid-epoch with {', '.join(changed)}; this run has {these}, "
+                "so the rest of that epoch is not known: resume with the same settings, or from an epoch's "
+                "end"
             )
         self._batches = state_dict["batches"]
         sampler.set_start(self._batches * sampler.batch_size)

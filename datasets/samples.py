@@ -1,12 +1,15 @@
-"""What the data sets of all tasks share: seeds of samples, images that cannot be read, batches."""
+"""What the data sets of all tasks share: samples read or skipped, seeds of their augmentation, batches."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
 
 from dettoolkit.datasets.data_report import BadImageError, BadImages
 from dettoolkit.datasets.samplers import SampleKey
@@ -19,33 +22,60 @@ class SkippedImage(NamedTuple):
     input_hw: tuple[int, int]
 
 
-class BadImagePolicy:
-    """What the recipe wants done with images that cannot be read."""
+class Reading(TypedDict):
+    """How images are read."""
 
-    def __init__(self, *, on_bad_image: Literal["error", "skip"], max_bad_images: int) -> None:
-        """Choose.
+    on_bad_image: Literal["error", "skip"]  # raise BadImageError, or give a SkippedImage
+    # With "skip", more than this in one process raise at once. Workers do not see each other's, so whoever
+    # takes the batches counts as well (BadImages).
+    max_bad_images: int
+    max_megapixels: float  # a larger image cannot be read
+    seed: int  # of the augmentation; with the epoch and the index it decides everything random
 
-        Args:
-            on_bad_image: "error" raises BadImageError; "skip" yields a SkippedImage.
-            max_bad_images: with "skip", more than this in one process raise at once. Workers do not see each
-                other's, so the consumer of the batches counts as well (BadImages).
+
+class ImageDataset(Dataset[Any]):
+    """Images that are read and transformed one by one; subclasses have `__len__` and `read_sample`.
+
+    A sample is a dict of tensors of the task's own, and what every task's has: image uint8 (3, h, w) RGB,
+    image_id, file (its path), original_hw (of the file) and problems (found in the files; may be absent).
+    """
+
+    def __init__(self, *, transform: Any, **reading: Unpack[Reading]) -> None:
+        """Take a transform of an image and its labels, with the size that comes out, `input_hw`.
+
+        It is picklable, and a function of them and a seed only.
         """
-        self.on_bad_image = on_bad_image
-        self._bad = BadImages(max_bad_images)
+        self.transform = transform
+        self.seed = reading["seed"]
+        self.max_megapixels = reading["max_megapixels"]
+        self._skips = reading["on_bad_image"] == "skip"
+        self._bad = BadImages(reading["max_bad_images"])
 
-    def refuse(self, reason: str, input_hw: tuple[int, int]) -> SkippedImage:
-        """Raise, or count the image and give what stands for it.
+    def __getitem__(self, key: int | SampleKey) -> Any:
+        """Read, transform and return one sample, or a SkippedImage; a plain index means epoch 0.
 
-        Args:
-            reason: "path: reason".
-            input_hw: size that the image would have had in a batch.
+        Raises:
+            BadImageError: names the file; see Reading.
         """
-        if self.on_bad_image == "error":
+        key = sample_key(key)
+        seed = int(np.random.SeedSequence([self.seed, key.epoch, key.index]).generate_state(1)[0])
+        try:
+            return self.read_sample(key.index, seed)
+        except BadImageError as error:
+            return self.refuse(error)
+
+    def read_sample(self, index: int, seed: int) -> Any:
+        """Read and transform one sample; the text of a BadImageError begins with the path."""
+        raise NotImplementedError
+
+    def refuse(self, error: BadImageError) -> SkippedImage:
+        """Raise, or count the image and give what stands for it."""
+        if not self._skips:
             raise BadImageError(
-                f"{reason}. Repair or remove it, or skip such images with data.on_bad_image=skip"
-            )
-        self._bad.record([reason])
-        return SkippedImage(reason, input_hw)
+                f"{error}. Repair or remove it, or skip such images with data.on_bad_image=skip"
+            ) from None
+        self._bad.record([str(error)])
+        return SkippedImage(str(error), self.transform.input_hw or (0, 0))
 
 
 def sample_key(key: int | SampleKey) -> SampleKey:
@@ -53,23 +83,17 @@ def sample_key(key: int | SampleKey) -> SampleKey:
     return SampleKey(*key) if isinstance(key, tuple) else SampleKey(int(key), 0)
 
 
-def sample_seed(seed: int, key: SampleKey) -> int:
-    """Return the seed of one sample's augmentation; nothing but these numbers decides it."""
-    return int(np.random.SeedSequence([seed, key.epoch, key.index]).generate_state(1)[0])
+def to_tensor(image: NDArray[np.uint8]) -> Tensor:
+    """Turn an image (H, W, 3) into a tensor (3, H, W)."""
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 
 def collate_images(samples: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:
-    """Return the samples that are not skipped, and a batch with what every task's has.
+    """Return the N samples that are not skipped, and a batch with what every task's has.
 
-    When every image was skipped the batch has N = 0 and is to be passed over: batch normalization cannot be
-    trained on it.
-
-    Returns:
-        the N samples; images uint8 (N, 3, h, w), image_ids int64 (N,), files, original_hw int64 (N, 2),
-        bad_images ("path: reason" of each skipped image) and problems.
-
-    Raises:
-        ValueError: no sample at all.
+    That is images uint8 (N, 3, h, w), image_ids int64 (N,), files, original_hw int64 (N, 2), bad_images
+    ("path: reason" of each skipped image) and problems. N = 0 when every image was skipped: nothing can be
+    trained on such a batch.
     """
     if not samples:
         raise ValueError("collate needs at least one sample, got none: check the sampler")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import random
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,15 +19,15 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # as in augment.py, whic
 
 import albumentations as A
 
-from dettoolkit.datasets.augment import photometric_distortion
+from dettoolkit.datasets.augment import photometric_distortion, transformed
 from dettoolkit.datasets.cityscapes_labels import VOID
-from dettoolkit.datasets.images import resize_image
+from dettoolkit.datasets.images import check_image, resize_image
 
 Image = NDArray[np.uint8]
 Labels = NDArray[np.uint8]
 
 TRIES = 10
-"""Crops drawn at most for one class not to fill too much of it, as mmsegmentation's RandomCrop does."""
+"""Crops drawn at most until no class fills too much of one, as mmsegmentation's RandomCrop does."""
 
 
 class Span(NamedTuple):
@@ -59,30 +58,25 @@ def scaled_labels(labels: Labels, scaled_hw: tuple[int, int], window: Window) ->
         ((np.arange(*span) + 0.5) * side / scaled).astype(np.intp)
         for span, side, scaled in zip(window, labels.shape, scaled_hw, strict=True)
     )
-    window_of_labels: Labels = labels[rows].take(columns, axis=1)
-    return window_of_labels
+    return np.asarray(labels[rows].take(columns, axis=1))
 
 
 def scaled_image(image: Image, scaled_hw: tuple[int, int], window: Window) -> Image:
-    """Scale an image (H, W, 3) to (S, T) and give the window of it, without scaling all the rest.
+    """Return the window of `resize_image(image, scaled_hw)`, without scaling all the rest.
 
-    Equal to the window of `resize_image(image, scaled_hw)`. The weights of interpolation repeat every
-    S / gcd(H, S) rows, so a part that begins and ends on such a border is scaled as it is in the whole; one
-    period more on each side keeps the part's edges out of the window. With a gcd of 1 the part is the whole.
+    The weights of interpolation repeat every S / gcd(H, S) rows, so a part that begins and ends on such a
+    border is scaled as it is in the whole; one period more on each side keeps the part's edges out of the
+    window. With a gcd of 1 the part is the whole.
     """
     (source_rows, scaled_rows), (source_columns, scaled_columns) = (
         _whole_periods(span, side, scaled)
         for span, side, scaled in zip(window, image.shape[:2], scaled_hw, strict=True)
     )
     part = image[slice(*source_rows), slice(*source_columns)]
-    scaled = resize_image(
-        part, (scaled_rows.stop - scaled_rows.start, scaled_columns.stop - scaled_columns.start)
-    )
-    rows, columns = (
-        slice(span.start - around.start, span.stop - around.start)
-        for span, around in zip(window, (scaled_rows, scaled_columns), strict=True)
-    )
-    return scaled[rows, columns]
+    (top, bottom), (left, right) = scaled_rows, scaled_columns
+    rows, columns = window
+    scaled = resize_image(part, (bottom - top, right - left))
+    return scaled[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
 
 
 def _whole_periods(span: Span, side: int, scaled: int) -> tuple[Span, Span]:
@@ -91,9 +85,8 @@ def _whole_periods(span: Span, side: int, scaled: int) -> tuple[Span, Span]:
     source_period, scaled_period = side // repeats, scaled // repeats
     first = max(span.start // scaled_period - 1, 0)
     last = min(-(-span.stop // scaled_period) + 1, repeats)
-    return Span(first * source_period, last * source_period), Span(
-        first * scaled_period, last * scaled_period
-    )
+    source, widened = (Span(first * each, last * each) for each in (source_period, scaled_period))
+    return source, widened
 
 
 def largest_fraction(labels: Labels) -> float:
@@ -103,16 +96,13 @@ def largest_fraction(labels: Labels) -> float:
     return float(counts.max() / total) if total else 1.0
 
 
-def pad(
-    pixels: NDArray[np.uint8], hw: tuple[int, int], fill: int | tuple[int, int, int]
-) -> NDArray[np.uint8]:
+def pad(pixels: Image, hw: tuple[int, int], fill: int | tuple[int, int, int]) -> Image:
     """Extend an image or label map right and below to at least `hw`, as DeepLab's input pipeline does."""
     bottom, right = max(hw[0] - pixels.shape[0], 0), max(hw[1] - pixels.shape[1], 0)
     if not bottom and not right:
         return pixels
-    return np.asarray(
-        cv2.copyMakeBorder(pixels, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=fill), np.uint8
-    )
+    padded = cv2.copyMakeBorder(pixels, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=fill)
+    return np.asarray(padded, np.uint8)
 
 
 class ScaleCrop(A.DualTransform):  # type: ignore[misc]
@@ -182,26 +172,18 @@ class SegmentationTransform:
         color: bool,
         mean_fill: tuple[float, float, float],
     ) -> None:
-        """Choose.
+        """Choose what is changed.
 
         Args:
             crop_hw: size of what comes out.
-            scale: least and largest factor of the image's size.
+            scale: min and max factor of the image's size.
             scale_step: factors are `scale[0]` and this much more each; 0 takes any between.
             max_class_fraction: a crop in which one class has a larger fraction of the labeled pixels
                 is drawn again, up to TRIES crops; the last is taken as it is. 1 takes the first.
             flip: mirror half of the samples.
             color: SSD's color distortion.
-            mean_fill: RGB in [0, 1] of what is beyond the image: data.mean, so that it is about 0 for the
-                network.
+            mean_fill: RGB in [0, 1] of what is beyond the image: data.mean, about 0 for the network.
         """
-        if not (0 < scale[0] <= scale[1] and scale_step >= 0):
-            raise ValueError(
-                f"scale must be (least, largest) above 0 and scale_step not negative, got {scale} and "
-                f"{scale_step}: correct data.augment"
-            )
-        if not 0 < max_class_fraction <= 1:
-            raise ValueError(f"max_class_fraction must be above 0 and at most 1, got {max_class_fraction}")
         self.input_hw = crop_hw
         crop = ScaleCrop(
             crop_hw=crop_hw,
@@ -215,21 +197,9 @@ class SegmentationTransform:
         self._compose = A.Compose([crop, *flips, *colors], is_check_shapes=False)
 
     def __call__(self, image: Image, labels: Labels, seed: int) -> tuple[Image, Labels]:
-        """Transform one sample.
-
-        Args:
-            image: uint8 (H, W, 3) RGB, not changed.
-            labels: uint8 (H, W), not changed.
-            seed: not negative; decides everything random.
-
-        Returns:
-            image (h, w, 3) and labels (h, w) at `crop_hw`.
-        """
+        """Transform image (H, W, 3) RGB and labels (H, W), which are not changed, to `crop_hw`."""
         _check_sample(image, labels)
-        # One generator for all, as in DetectionTransform.
-        rng = np.random.default_rng(seed)
-        self._compose.set_random_state(rng, random.Random(int(rng.integers(2**63))))
-        sample = self._compose(image=image, mask=labels)
+        sample = transformed(self._compose, seed, image=image, mask=labels)
         return np.ascontiguousarray(sample["image"]), np.ascontiguousarray(sample["mask"])
 
 
@@ -275,13 +245,9 @@ def _color(mean: tuple[float, float, float]) -> tuple[int, int, int]:
 
 
 def _check_sample(image: Image, labels: Labels) -> None:
-    """Raise ValueError unless the shapes and types are what a transform takes."""
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(
-            f"image must be uint8 (H, W, 3), got {image.dtype} {image.shape}: decode it to 8-bit RGB first"
-        )
+    check_image(image)
     if labels.dtype != np.uint8 or labels.shape != image.shape[:2]:
         raise ValueError(
             f"labels must be uint8 {image.shape[:2]} as the image, got {labels.dtype} {labels.shape}: read "
-            "them with label_files.read_labels"
+            "them with label_classes.read_labels"
         )

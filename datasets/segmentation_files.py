@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import numpy as np
-
-from dettoolkit.datasets.data_report import NO_ID, DataReport, Problem
+from dettoolkit.datasets.data_report import DataReport, Problem
 from dettoolkit.datasets.label_classes import LabelClasses
-from dettoolkit.datasets.walk import Walk
+from dettoolkit.datasets.regular_files import Walk
 
 Layout = Literal["cityscapes", "folders"]
 
@@ -51,20 +49,19 @@ class SegmentationFiles:
         """Find the pairs of one split; nothing on disk is changed.
 
         Args:
-            root: data.root.
-            images: folder of the images relative to root, read with its subfolders.
-            labels: folder of the labels, likewise.
+            root: data.root; folders are relative to it, and read with their subfolders.
+            images: folder of the images.
+            labels: folder of the labels.
             classes: None for Cityscapes' own, by labelIds or by labelTrainIds, whichever the files are. A
-                folder that holds both kinds is read by its labelIds, with this table too.
+                folder that holds both kinds is read by its labelIds, with a table of one's own too.
             layout: "cityscapes" pairs `aachen/X_leftImg8bit.png` (or .jpg, .jpeg) with
-                `aachen/X_gtFine_labelIds.png` (or gtCoarse, or labelTrainIds), and takes
-                `X_gtFine_instanceIds.png` along. "folders" pairs files by path without ending; labels are
-                PNGs.
-            ignore: further values that are void in Cityscapes' own tables; other tables have theirs.
+                `aachen/X_gtFine_labelIds.png` (or gtCoarse, or labelTrainIds) and its instanceIds. "folders",
+                with PNGs for labels and with `classes`, pairs files by path without ending.
+            ignore: further values that are void in Cityscapes' own tables.
 
         Raises:
             FileNotFoundError: a folder is missing or holds nothing usable.
-            ValueError: no image has a label, two files stand for one image, or there is no table.
+            ValueError: no image has a label, or two files stand for one image.
         """
         image_folder, label_folder = root / images, root / labels
         for folder, key in ((image_folder, "images"), (label_folder, "labels")):
@@ -72,38 +69,35 @@ class SegmentationFiles:
                 raise FileNotFoundError(
                     f"the folder {folder} does not exist: correct data.root or data.*.{key}"
                 )
-        if layout == "cityscapes":
-            found = _find_cityscapes(image_folder, label_folder)
-            if classes is None:
-                official = LabelClasses.cityscapes_train_ids if found.train_ids else LabelClasses.cityscapes
-                classes = official(ignore=ignore)
-        else:
-            found = _find_folders(image_folder, label_folder)
-            if classes is None:
-                raise ValueError(
-                    "data.type=folders needs data.classes: each class's name and its ids in the files"
-                )
+        found = _find(image_folder, label_folder, layout)
         keys = sorted(found.images.keys() & found.labels.keys())
         if not keys:
-            raise _no_pair(image_folder, label_folder, found)
+            key, image = next(iter(found.images.items()))
+            label, wanted = next(iter(found.labels.values())), label_folder / found.label_of.format(key)
+            raise ValueError(
+                f"none of the {len(found.images)} images in {image_folder} has a label in {label_folder}: "
+                f"for {image} {wanted} was looked for, but the {len(found.labels)} labels have names such as "
+                f"{label}. Name labels as their images, in folders of the same names"
+            )
+        problems = DataReport(label_folder)
+        for kind, ours, others in (
+            ("image without label", found.images, found.labels),
+            ("label without image", found.labels, found.images),
+        ):
+            problems.add(kind, values=[[str(ours[key])] for key in sorted(ours.keys() - others.keys())])
+        problems.record(found.problems)
         return cls(
             path=label_folder,
             image_paths=[found.images[key] for key in keys],
             label_paths=[found.labels[key] for key in keys],
             instance_paths=[found.instances.get(key) for key in keys],
-            classes=classes,
-            problems=_report_single_files(label_folder, found),
+            classes=classes or LabelClasses.cityscapes(train_ids=found.train_ids, ignore=ignore),
+            problems=problems,
         )
 
     @staticmethod
     def join(parts: Sequence[SegmentationFiles]) -> SegmentationFiles:
-        """Put several sets one after the other, as fine and coarse labels.
-
-        Raises:
-            ValueError: none given, or the values of their files mean different classes.
-        """
-        if not parts:
-            raise ValueError("join needs at least one set of files, got none")
+        """Put several sets of the same classes one after the other, as fine and coarse labels."""
         first = parts[0]
         for part in parts[1:]:
             if not first.classes.same_as(part.classes):
@@ -139,28 +133,26 @@ class _Found(NamedTuple):
     label_of: str  # how the label of a key is called, with "{}" for the key
 
 
-def _find_cityscapes(image_folder: Path, label_folder: Path) -> _Found:
+def _find(image_folder: Path, label_folder: Path, layout: Layout) -> _Found:
     (image_files, left_out), (label_files, others) = _list_files(image_folder), _list_files(label_folder)
+    left_out += others
+    if layout == "folders":
+        if image_folder.resolve() == label_folder.resolve():
+            raise ValueError(
+                f"images and labels are both in {image_folder}: give each kind a folder of its own"
+            )
+        images = _some(image_folder, image_files, _IMAGE, "images (.jpg, .png, .webp, .bmp, .tif)")
+        labels = _some(label_folder, label_files, _LABEL, "label figures (.png)")
+        return _Found(images, labels, {}, left_out, False, "{}.png")
     wanted = "*_leftImg8bit.png, .jpg or .jpeg in it or its city folders"
     images = _some(image_folder, image_files, _CITYSCAPES_IMAGE, wanted)
-    labels, train_ids = _by_key(label_folder, label_files, _LABEL_IDS), False
+    labels, kind = _by_key(label_folder, label_files, _LABEL_IDS), "labelIds"
     if not labels:
         wanted = "*_gtFine_labelIds.png or *_gtFine_labelTrainIds.png (or gtCoarse) in it or its city folders"
-        labels, train_ids = _some(label_folder, label_files, _TRAIN_IDS, wanted), True
-    kind = "labelTrainIds" if train_ids else "labelIds"
+        labels, kind = _some(label_folder, label_files, _TRAIN_IDS, wanted), "labelTrainIds"
     fine = "gtCoarse" if "gtCoarse" in label_folder.parts else "gtFine"
     instances = _by_key(label_folder, label_files, _INSTANCE_IDS)
-    return _Found(images, labels, instances, left_out + others, train_ids, f"{{}}_{fine}_{kind}.png")
-
-
-def _find_folders(image_folder: Path, label_folder: Path) -> _Found:
-    if image_folder.resolve() == label_folder.resolve():
-        raise ValueError(f"images and labels are both in {image_folder}: give each kind a folder of its own")
-    wanted = "images (.jpg, .png, .webp, .bmp, .tif)"
-    (image_files, left_out), (label_files, others) = _list_files(image_folder), _list_files(label_folder)
-    images = _some(image_folder, image_files, _IMAGE, wanted)
-    labels = _some(label_folder, label_files, _LABEL, "label figures (.png)")
-    return _Found(images, labels, {}, left_out + others, False, "{}.png")
+    return _Found(images, labels, instances, left_out, kind == "labelTrainIds", f"{{}}_{fine}_{kind}.png")
 
 
 def _list_files(folder: Path) -> tuple[list[Path], list[Problem]]:
@@ -193,26 +185,3 @@ def _some(folder: Path, files: Sequence[Path], pattern: re.Pattern[str], wanted:
             "data.*.labels"
         )
     return found
-
-
-def _no_pair(image_folder: Path, label_folder: Path, found: _Found) -> ValueError:
-    key, image = next(iter(found.images.items()))
-    label, wanted = next(iter(found.labels.values())), label_folder / found.label_of.format(key)
-    return ValueError(
-        f"none of the {len(found.images)} images in {image_folder} has a label in {label_folder}: "
-        f"for {image} {wanted} was looked for, but the {len(found.labels)} labels have names such as "
-        f"{label}. Name labels as their images, in folders of the same names"
-    )
-
-
-def _report_single_files(label_folder: Path, found: _Found) -> DataReport:
-    report = DataReport(label_folder)
-    for kind, ours, others in (
-        ("image without label", found.images, found.labels),
-        ("label without image", found.labels, found.images),
-    ):
-        paths = [str(ours[key]) for key in sorted(ours.keys() - others.keys())]
-        values = np.array(paths, object).reshape(-1, 1)
-        report.add(kind, image_ids=np.full(len(paths), NO_ID), template="{}", values=values)
-    report.record(found.problems)
-    return report

@@ -11,23 +11,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from dettoolkit.datasets.images import MAX_ASPECT, resize_image
+from dettoolkit.datasets.images import MAX_ASPECT, crop_center, resize_image
 from dettoolkit.manifest import Manifest
 
 
 def fit_image(image: NDArray[np.uint8], manifest: Manifest) -> NDArray[np.uint8]:
     """Fit an image (H, W, 3) RGB to the size that a network takes, (h, w, 3), as its evaluation does."""
-    if manifest.input_hw is None or (manifest.fit == "stretch" and image.shape[:2] == manifest.input_hw):
+    if manifest.input_hw is None:
         return image
     if manifest.fit == "stretch":
-        return resize_image(image, manifest.input_hw)
-    from dettoolkit.datasets.classification_augment import crop_center  # imports torchvision
-
-    pixels = torch.tensor(image).permute(2, 0, 1)  # a copy: the image may be read-only
+        return image if image.shape[:2] == manifest.input_hw else resize_image(image, manifest.input_hw)
     cropped = crop_center(
-        pixels, manifest.input_hw, short_side=manifest.short_side, antialias=manifest.antialias
+        image, manifest.input_hw, short_side=manifest.short_side, antialias=manifest.antialias
     )
-    return np.ascontiguousarray(cropped.permute(1, 2, 0).numpy())
+    return np.ascontiguousarray(cropped)
 
 
 def fit_planes(planes: Tensor, manifest: Manifest) -> Tensor:

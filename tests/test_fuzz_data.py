@@ -18,12 +18,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dettoolkit.datasets.coco import CocoAnnotations
+from dettoolkit.datasets.coco_annotations import CocoAnnotations
 from dettoolkit.datasets.data_report import BadImageError
-from dettoolkit.datasets.image_folder_files import read_names
+from dettoolkit.datasets.image_folder import read_names
 from dettoolkit.datasets.images import RAW, decode, header_hw
-from dettoolkit.datasets.label_classes import LabelClasses, LabelError
-from dettoolkit.datasets.label_files import read_instances, read_labels
+from dettoolkit.datasets.label_classes import LabelClasses, LabelError, read_instances, read_labels
 from dettoolkit.detection.run import ground_truth_of
 from dettoolkit.inference.inputs import as_rgb
 from dettoolkit.inference.jobs.image_ids import ImageIds

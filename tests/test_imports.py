@@ -235,7 +235,7 @@ def test_modules_of_one_name_mean_the_same():
 
 def places(stem: str, names: list[str]) -> set[str]:
     """Return the places of modules of one name, of which one idea has one."""
-    bases = {"build": "backbones.build", "run": "run", "spec": "spec"}  # what the tasks' own are made of
+    bases = {"run": "run", "spec": "spec"}  # what the tasks' own are made of
     return {
         "a task" if unit(name) in ROOMS or bases.get(stem) == name
         else "a format" if name.startswith("formats.") and name.count(".") == 2

@@ -326,9 +326,3 @@ def test_wrong_input_is_refused() -> None:
         made(noise(5, 6), blocks(6, 6), 0)
     with pytest.raises(ValueError, match="got int64"):
         CenterCrop(crop_hw=CROP_HW, mean_fill=MEAN)(noise(5, 6), blocks(5, 6).astype(np.int64), 0)
-    with pytest.raises(ValueError, match=r"scale must be \(least, largest\) above 0.*got \(2.0, 0.5\)"):
-        transform(scale=(2.0, 0.5))
-    with pytest.raises(ValueError, match=r"scale_step not negative, got .* and -1"):
-        transform(scale_step=-1)
-    with pytest.raises(ValueError, match="max_class_fraction must be above 0 and at most 1, got 75"):
-        transform(max_class_fraction=75)

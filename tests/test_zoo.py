@@ -6,10 +6,9 @@ import re
 import pytest
 
 from dettoolkit.cli import paper_tables
-from dettoolkit.config.layers import shipped_folder
+from dettoolkit.config import shipped_folder
 from dettoolkit.paper import zoo
-from dettoolkit.paper.counts import Latency
-from dettoolkit.paper.machine import machine
+from dettoolkit.paper.counts import Latency, machine
 from dettoolkit.paper.zoo import measured_scores, model_zoo
 
 AGAIN = "run `dettoolkit paper-tables --zoo docs/model_zoo.md` again"

@@ -37,7 +37,6 @@ def cell_sizes(
     ratio 2, ratio 1/2 (TensorFlow).
 
     Args:
-        levels: number of them.
         min_scale: scale of the first level, as a fraction of the input's sides.
         max_scale: scale of the last level.
         aspect_ratios: width / height above 1; each stands for itself and its inverse.

@@ -44,26 +44,16 @@ class Detector:
     A head has `forward(*features) -> (class logits (N, A, S), boxes (N, A, 4))`, where A runs over levels,
     rows, columns and boxes of a cell; `features`, `num_classes`, `initialize()`; and the buffer
     `anchors_xyxy` (A, 4), not persistent. One without default boxes has one box, the cell, in each cell.
-
-    Attributes:
-        levels: makes the default boxes from the strides of the backbone's features.
-        head: makes the head from `channels` of the backbone's features, `levels` and `num_classes`.
-        coder: what the four numbers of a box mean.
-        background: whether slot 0 of the classes is the background.
-        activation: what turns logits into scores, after training with these losses.
-        assign: decides which default box learns which object.
-        losses_of: the parts of the loss.
-        torchvision_model: the network of torchvision's that `model.weights` may name.
     """
 
-    levels: Callable[[Mapping[str, int]], tuple[Level, ...]]
-    head: Callable[..., nn.Module]
-    coder: Coder
-    background: bool
-    activation: Activation
-    assign: Assigner
+    levels: Callable[[Mapping[str, int]], tuple[Level, ...]]  # default boxes, of the features' strides
+    head: Callable[..., nn.Module]  # of the features' `channels`, `levels` and `num_classes`
+    coder: Coder  # what the four numbers of a box mean
+    background: bool  # whether slot 0 of the classes is the background
+    activation: Activation  # turns logits into scores, after training with these losses
+    assign: Assigner  # decides which default box learns which object
     losses_of: Losses
-    torchvision_model: str
+    torchvision_model: str  # that `model.weights` may name
 
 
 def ssdlite(model: SSDLiteModel) -> Detector:

@@ -42,7 +42,7 @@ class DetectionDecoder:
             # below the threshold, so that rounding leaves the decision to the comparison of the scores.
             threshold = max(self.section.score_threshold, 0.999 * min_score)
             decoding = replace(self.section, score_threshold=threshold)
-            found = postprocess(*outputs, self.anchors, decoding, input_hw=self.input_hw)
+            found = postprocess(outputs[0], outputs[1], self.anchors, decoding, input_hw=self.input_hw)
         if not (self.manifest.final and self.manifest.takes_images):
             sizes = torch.tensor([image.shape[:2] for image in images]).reshape(-1, 2)
             found = to_original(found, input_hw=self.input_hw, original_hw=sizes)

@@ -21,6 +21,7 @@ from torch import Tensor
 from dettoolkit.detection.box_coding import CODERS, clip_to
 from dettoolkit.detection.nms import grouped_nms, rank_in_group
 from dettoolkit.detection.spec import Activation, Decoding
+from dettoolkit.manifest import SizeHW
 
 # Speed only, by benchmarks/postprocess.py; the detections are the same for any values.
 FIRST_DEPTH = 6  # candidates of an image looked at first, per wanted detection
@@ -39,12 +40,7 @@ class Detections(NamedTuple):
 
 @torch.no_grad()
 def postprocess(
-    class_logits: Tensor,
-    box_deltas: Tensor,
-    anchors_xyxy: Tensor,
-    decoding: Decoding,
-    *,
-    input_hw: tuple[int, int],
+    class_logits: Tensor, box_deltas: Tensor, anchors_xyxy: Tensor, decoding: Decoding, *, input_hw: SizeHW
 ) -> Detections:
     """Turn the head's outputs into detections, the same as torchvision's SSD.postprocess_detections.
 
@@ -100,7 +96,7 @@ def postprocess(
         depth *= DEEPER
 
 
-def to_original(found: Detections, *, input_hw: tuple[int, int], original_hw: Tensor) -> Detections:
+def to_original(found: Detections, *, input_hw: SizeHW, original_hw: Tensor) -> Detections:
     """Scale the boxes from the input to the original images; `original_hw` is (N, 2)."""
     ratio = original_hw.to(found.boxes_xyxy) / found.boxes_xyxy.new_tensor(input_hw)  # (N, 2)
     boxes = found.boxes_xyxy * ratio.flip(1).repeat(1, 2).unsqueeze(1)  # x by width, y by height
@@ -153,7 +149,6 @@ def _candidates(
         pending: bool (N, 1).
         first: slot of label 0.
         lowest: min rank of a candidate, 0-dimensional.
-        depth: see above.
 
     Returns:
         cells int64 (C,) and their ranks (C,), ordered by image, and the floor (N, 1) that they reach: there

@@ -18,22 +18,14 @@ from dettoolkit.run import Batch, Task
 
 @dataclass(kw_only=True)
 class DetectionTask(Task):
-    """Train and score a detector on one data set; see Task.
+    """Train and score a detector on one data set; see Task."""
 
-    Attributes:
-        assign: decides which default box learns which object.
-        losses_of: the parts of the loss.
-        decoding: how raw outputs become detections.
-        category_ids: the annotation file's category id of each label; labels beyond score nothing.
-        ground_truth: of the validation set.
-    """
-
-    assign: Assigner
+    assign: Assigner  # decides which default box learns which object
     losses_of: Losses
     decoding: Decoding
     input_hw: tuple[int, int]
-    category_ids: Sequence[int]
-    ground_truth: GroundTruthArrays
+    category_ids: Sequence[int]  # the annotation file's, of each label; labels beyond score nothing
+    ground_truth: GroundTruthArrays  # of the validation set
     monitor = "AP"
     raw_outputs = DetectionSpec.raw_outputs
 

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
-from numpy.typing import NDArray
 
 from dettoolkit.evaluation.arrays import (
     DetectionArrays,
@@ -150,7 +149,8 @@ def evaluate_coco(
             np.searchsorted(truth.category_ids, detections.category_ids[known]),
             boxes,
             boxes[:, 2] * boxes[:, 3],
-            score=np.asarray(detections.scores, np.float64)[known],
+            "score",
+            np.asarray(detections.scores, np.float64)[known],
         )
         scored = _run(truth, records, max_detections)
         numbers = {name: _mean(_select(scored, number)) for name, number in NUMBERS.items()}
@@ -160,12 +160,10 @@ def evaluate_coco(
 
 
 def _records(
-    images: IntArray, categories: IntArray, boxes_xywh: FloatArray, areas: FloatArray, **more: NDArray[Any]
+    images: IntArray, categories: IntArray, boxes: FloatArray, areas: FloatArray, name: str, values: Any
 ) -> list[dict[str, Any]]:
-    """Write annotations of faster-coco-eval; its loadRes would be slower and copy them."""
-    ((name, column),) = more.items()
-    columns = (images, categories, boxes_xywh, areas, column)
-    rows = zip(*(each.tolist() for each in columns), strict=True)
+    """Write annotations for faster-coco-eval; its loadRes would be slower and copy them."""
+    rows = zip(*(each.tolist() for each in (images, categories, boxes, areas, values)), strict=True)
     return [
         {"id": number, "image_id": image, "category_id": category, "bbox": box, "area": area, name: value}
         for number, (image, category, box, area, value) in enumerate(rows, start=1)
@@ -182,8 +180,8 @@ def _run(
     # Positions for ids: faster-coco-eval keeps ids as doubles, which do not hold every 64-bit id.
     images = [{"id": position} for position in range(len(truth.image_ids))]
     categories = [{"id": position} for position in range(len(truth.category_ids))]
-    crowds = truth.crowds.astype(int)
-    objects = _records(truth.images, truth.categories, truth.boxes_xywh, truth.areas, iscrowd=crowds)
+    arrays = (truth.images, truth.categories, truth.boxes_xywh, truth.areas)
+    objects = _records(*arrays, "iscrowd", truth.crowds.astype(int))
     sets = [
         COCO({"images": images, "categories": categories, "annotations": annotations})
         for annotations in (objects, records)

@@ -95,24 +95,17 @@ def refuse_flexible(manifest: Manifest, path: Path, spec: TaskSpec, *, runtime: 
     refuse(manifest, path, runtime=runtime)
     export = facts(manifest)
     others = f"the formats {' and '.join(each.name for each in NAMES.values() if each.flexible)} can"
-    for wanted, why in (
-        (
-            export.batch is None,
-            f"takes a fixed number of images at once: give --batch a number; {others} do without",
-        ),
-        (
-            export.preprocessing,
-            "has an input of fixed size, so it cannot take images of any size: omit --preprocessing; "
-            f"{others} have it inside",
-        ),
-        (
-            export.postprocessing,
-            "gives raw outputs: omit --postprocessing, then dettoolkit computes the results from what it "
-            f"gives; {others} have it inside",
-        ),
-    ):
-        if wanted:
-            raise ValueError(f"a file for {runtime} {why}")
+    why = None
+    if export.batch is None:
+        why = f"takes a fixed number of images at once: give --batch a number; {others} do without"
+    elif export.preprocessing:
+        why = "has an input of fixed size, so it cannot take images of any size: omit --preprocessing; "
+        why += f"{others} have it inside"
+    elif export.postprocessing:
+        why = "gives raw outputs: omit --postprocessing, then dettoolkit computes the results from what it "
+        why += f"gives; {others} have it inside"
+    if why is not None:
+        raise ValueError(f"a file for {runtime} {why}")
     spec.check_export(manifest)
 
 

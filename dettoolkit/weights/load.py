@@ -34,9 +34,7 @@ def load_weights(
     """Load `state` into `module` and name every difference; nothing is dropped silently.
 
     Args:
-        module: receives the weights.
-        state: tensors by the module's names.
-        source: where they come from, for messages.
+        source: where the weights come from, for messages.
         replaceable: names of tensors which may have another shape in the file and then keep their fresh
             values, such as a class head of another size.
         remedy: what to do about weights that do not fit, for the error.

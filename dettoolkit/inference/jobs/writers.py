@@ -1,8 +1,8 @@
 """What is written for each image: figures, annotated videos, label maps, the objects cut out; and its names.
 
-No two files have one name, and none has one that a file system refuses.
-An image's file has its ordinary name, such as masks/a.png of a.jpg, unless another image could have that too;
-then it has its full one, which keeps the image's ending: masks/a.jpg.png.
+No two files have one name, and none has one that a file system refuses. An image's file has its ordinary
+name, such as masks/a.png of a.jpg, unless another image could have that too; then it has its full one, which
+keeps the image's ending: masks/a.jpg.png.
 """
 
 from __future__ import annotations
