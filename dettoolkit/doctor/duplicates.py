@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -14,8 +14,8 @@ from dettoolkit.doctor.files import Seen
 from dettoolkit.doctor.findings import Finding, Split, found
 from dettoolkit.doctor.looks import Look
 
-# All pairs of coco256, facemask848 and BCCD that are within these were looked at: photos of the same scene within
-# seconds, 25 of them. So were CamVid's, which is video.
+# All pairs of coco256, facemask848 and BCCD within these were looked at: 25, photos of the same scene within
+# seconds. So were those of CamVid, which is video.
 MAX_BITS = 8  # of 64, in which two dHashes differ
 MIN_CORRELATION = 0.9  # of two thumbnails
 MIN_CONTRAST = 5.0  # standard deviation of a thumbnail's gray; a blank page resembles every other

@@ -108,6 +108,14 @@ def _kind(_: ListedImage, look: Look) -> str:
 
 CHECKS = (
     Check(
+        "file-link-broken",
+        None,
+        lambda image, look: look.trouble == "missing" and image.path.is_symlink(),
+        lambda image, _: f"leads to {image.path.readlink()}",
+        "{n:is a link that leads|are links that lead} nowhere",
+        "Bring back what they led to.",
+    ),
+    Check(
         "file-truncated",
         None,
         _has("truncated"),

@@ -18,7 +18,7 @@ from dettoolkit.datasets.images import check_size, damage, decode, open_header, 
 from dettoolkit.datasets.regular_files import open_regular
 from dettoolkit.doctor.examination import ListedImage, Progress
 
-Trouble = Literal["truncated", "not an image", "too large", "not readable"]
+Trouble = Literal["missing", "truncated", "not an image", "too large", "not readable"]
 
 ORIENTATION = 0x0112  # EXIF's tag: 1 as stored, 2 to 4 mirrored or upside down, 5 to 8 on its side
 THUMBNAIL = 16  # pixels on each side of what near-duplicates are compared by
@@ -59,6 +59,8 @@ def look_at_header(path: Path, max_megapixels: float) -> Look:
     try:
         with open_regular(path) as file:
             return _described(open_header(file), max_megapixels)
+    except FileNotFoundError:
+        return Look("missing", "file does not exist")
     except OSError as error:
         return Look("not readable", f"cannot be opened: {error.strerror or error}")
     except BadImageError as error:
@@ -124,6 +126,8 @@ def _trouble_with_bytes(path: Path) -> Trouble:
     try:
         with open_regular(path) as file:
             return "truncated" if damage(file.read()) else "too large"
+    except FileNotFoundError:
+        return "missing"
     except OSError:
         return "not readable"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dettoolkit.datasets.images import ENDINGS
-from dettoolkit.datasets.walk import Walk
+from dettoolkit.datasets.regular_files import Walk
 from dettoolkit.doctor.examination import ListedImage, example_of
 from dettoolkit.doctor.findings import Example, Finding, Split, found
 
