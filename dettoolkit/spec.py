@@ -102,8 +102,13 @@ class TaskSpec(ABC):
     # Training and evaluation
 
     @abstractmethod
-    def build_network(self, recipe: Any, *, num_classes: int) -> Network:
-        """Build a recipe's network with random weights, for a checkpoint's to be loaded."""
+    def build_network(
+        self, recipe: Any, *, num_classes: int, pretrained: bool = False, exact: bool = False
+    ) -> Network:
+        """Build a recipe's network, with random weights or, `pretrained`, from those that the recipe names.
+
+        With `exact`, weights of another number of classes are refused; without, class layers start fresh.
+        """
 
     @abstractmethod
     def training_run(self, name: str, recipe: Any, *, pretrained: bool) -> Run:
@@ -129,6 +134,17 @@ class TaskSpec(ABC):
         """Return the training images that a recipe names; an int8 file is calibrated with some of them."""
 
     # A model that is run
+
+    def torchvision_model(self, recipe: Any) -> str:
+        """Return torchvision's name of the network whose weights `model.weights` may name."""
+        return str(recipe.model.backbone.type)
+
+    def published_classes(self, recipe: Any, categories: Sequence[str]) -> Classes:  # noqa: ARG002
+        """Return the classes of torchvision's weights, whose outputs it calls `categories`."""
+        from dettoolkit.run import Classes
+
+        names = [name.replace("__background__", "background") for name in categories]
+        return Classes(names, list(range(len(names))))
 
     def describe(self, recipe: Any, network: Network, *, classes: Classes) -> Section:  # noqa: ARG002
         """Return the section of a checkpoint's manifest: how its raw outputs become results."""

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from dettoolkit.cli.converting import convert
 from dettoolkit.cli.demo import export_demo
 from dettoolkit.cli.exporting import export
+from dettoolkit.cli.models import models
 from dettoolkit.cli.paper import paper_tables
 from dettoolkit.cli.predicting import predict
 from dettoolkit.cli.training import evaluate, train
@@ -23,6 +24,7 @@ __all__ = [
     "export",
     "export_demo",
     "main",
+    "models",
     "paper_tables",
     "predict",
     "train",
@@ -42,6 +44,7 @@ COMMANDS = {
     "predict": (predict, "find objects, or each pixel's class, in images and videos"),
     "export": (export, "write a model for another runtime, if it agrees with PyTorch"),
     "export-demo": (export_demo, "make a web page that runs a model in the browser"),
+    "models": (models, "list the models that are ready to be used by name"),
     "paper-tables": (
         paper_tables,
         "print the paper's tables beside our networks, or the page of all recipes",

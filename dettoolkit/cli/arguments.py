@@ -47,14 +47,13 @@ def run(
     return guarded(lambda: command(options), options.traceback)
 
 
-def recipe_of(source: Path, extras: Sequence[str]) -> Recipe:
-    """Load a recipe's file, or the recipe of a run or a checkpoint as it is on this machine."""
+def chosen_recipe(source: Path, extras: Sequence[str]) -> Recipe:
+    """Load a recipe's file, or the recipe of a model as it is on this machine."""
     from dettoolkit.config import load_recipe
 
     if source.suffix in (".yaml", ".yml"):
         return load_recipe(str(source), extras).recipe
     quiet()
-    from dettoolkit.training.run_folder import stored_recipe
+    from dettoolkit.loading import recipe_of
 
-    with stored_recipe(source, trainer=HERE) as config:
-        return load_recipe(str(config), extras).recipe
+    return recipe_of(source, extras, trainer=HERE)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dettoolkit.cli.arguments import OVERRIDES, adder, command_parser, recipe_of, run
+from dettoolkit.cli.arguments import OVERRIDES, adder, chosen_recipe, command_parser, run
 from dettoolkit.cli.failures import quiet
 
 TRAIN_USAGE = """%(prog)s RECIPE [OVERLAY.yaml | key=value ...] [options]
@@ -105,10 +105,10 @@ def _evaluate(options: argparse.Namespace) -> int:
     source, extras = _found(Path(options.source)), list(options.extras)
     if options.data is not None:
         extras.append(f"data.root={json.dumps(options.data)}")
-        recipe = recipe_of(source, extras)
+        recipe = chosen_recipe(source, extras)
         if recipe.data.type == "scenes":  # what lies there is not to be generated
             extras.append(f"data.type={recipe.files}")
-    recipe = recipe_of(source, extras)
+    recipe = chosen_recipe(source, extras)
     quiet()
     from dettoolkit.training import commands
 

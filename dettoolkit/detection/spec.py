@@ -109,6 +109,8 @@ class DetectionSpec(TaskSpec):
     resizable = False
 
     build_network = late(BUILD)
+    torchvision_model = late(BUILD)
+    published_classes = late(BUILD)
     describe = late(BUILD)
     training_run = late(RUN)
     evaluation_run = late(RUN)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from dettoolkit.formats import DEFAULT, NAMES, facts, requires
 from dettoolkit.manifest import ExportFacts, Manifest, SizeHW
+from dettoolkit.models import is_named
 from dettoolkit.tasks import spec_for
 
 
@@ -52,8 +53,10 @@ class Request:
 
 
 def default_out(source: Path, request: Request) -> Path:
-    """Return where the file goes: beside the checkpoint, or in the run's folder."""
+    """Return where the file goes: beside the checkpoint, in the run's folder, or here for a named model."""
     suffix = "" if request.precision == "float32" else f"_{request.precision}"
+    if is_named(source):
+        return Path(f"{source.stem}{suffix}{NAMES[request.format].ending}")
     folder = source.parent if source.is_file() else source
     return folder / f"model{suffix}{NAMES[request.format].ending}"
 

@@ -81,6 +81,7 @@ class SegmentationSpec(TaskSpec):
     }
 
     build_network = late(BUILD)
+    torchvision_model = late(BUILD)
     training_run = late(RUN)
     evaluation_run = late(RUN)
     training_images = late(RUN)

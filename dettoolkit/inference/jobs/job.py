@@ -63,7 +63,8 @@ class Job:
 
     Attributes:
         model: the file, for people; `fingerprint` says whether it is the same.
-        fingerprint: of the model's file.
+        weights: file of a named model's weights; None where it has its own.
+        fingerprint: of the weights' file.
         task, class_names, class_ids: the model's.
         sources: as `Sources` takes them; local ones absolute.
         save: of KINDS and the task's own.
@@ -77,6 +78,7 @@ class Job:
     """
 
     model: str
+    weights: str | None = None
     fingerprint: str
     task: str
     class_names: tuple[str, ...]
