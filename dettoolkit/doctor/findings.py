@@ -89,6 +89,11 @@ class Amount(int):
         return (one if self == 1 else more) if bar else int.__format__(self, words or ",")
 
 
+def counted(number: int, noun: str) -> str:
+    """Write a number and what it counts."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def found(
     id: str,
     severity: Severity,

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
+from PIL.Image import Image
 from PIL.ImageFile import ImageFile
 
 from dettoolkit.datasets.data_report import BadImageError
@@ -107,7 +108,8 @@ def _described(header: ImageFile, max_megapixels: float) -> Look:
     except BadImageError as error:
         return Look("too large", str(error), hw)
     try:
-        orientation = int(header.getexif().get(ORIENTATION, 1))
+        # Of PNGs, their own `getexif` decodes all pixels first.
+        orientation = int(Image.getexif(header).get(ORIENTATION, 1))
     except Exception:  # whatever a damaged EXIF block leads to: it is read as if there were none
         orientation = 1
     return Look(hw=hw, orientation=orientation if 1 <= orientation <= 8 else 1, kind=_kind(header))

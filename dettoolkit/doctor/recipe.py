@@ -10,9 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from dettoolkit.config.recipe import Recipe
-from dettoolkit.datasets.data_report import plural
 from dettoolkit.doctor.files import size_text
-from dettoolkit.doctor.findings import Finding, Severity
+from dettoolkit.doctor.findings import Finding, Severity, counted
 
 FAR = 10
 """Times that a length may differ from the one that is meant."""
@@ -89,19 +88,19 @@ def check_length(length: Length, meant: Length | None, *, recipe: Recipe, images
         images: to train on.
     """
     schedule, batch = recipe.optim.schedule, recipe.data.batch_size
-    run = f"{plural(length.steps, 'step')} of {plural(length.step_images, 'image')}"
+    run = f"{counted(length.steps, 'step')} of {counted(length.step_images, 'image')}"
     if images < batch * processes_of(recipe):
         yield _about(
             "batch-larger-than-data",
             "error",
-            f"A step takes {plural(length.step_images, 'image')}, and there are {images} to train on",
+            f"A step takes {counted(length.step_images, 'image')}, and there are {images} to train on",
             f"Set data.batch_size={max(2, images // processes_of(recipe))} or less.",
         )
     if schedule.warmup_steps * 2 > length.steps:
         yield _about(
             "warmup-long",
             "error" if schedule.warmup_steps >= length.steps else "warning",
-            f"The learning rate rises for {plural(schedule.warmup_steps, 'step')} of the run's "
+            f"The learning rate rises for {counted(schedule.warmup_steps, 'step')} of the run's "
             f"{length.steps:,}",
             f"Set optim.schedule.warmup_steps={length.steps // 20}, or train longer.",
         )
@@ -143,7 +142,7 @@ def check_rate(length: Length, files: Recipe, *, recipe: Recipe) -> Iterator[Fin
             yield _about(
                 "rate-scaled-far",
                 "warning",
-                f"The learning rate {optim.lr:g} is meant for {plural(optim.lr_batch_size, 'image')} per "
+                f"The learning rate {optim.lr:g} is meant for {counted(optim.lr_batch_size, 'image')} per "
                 f"step; this run has {length.step_images}, so that it takes {optim.lr * factor:.3g}",
                 "Try a rate of your own with optim.lr_batch_size=null, or bring the images of a step nearer "
                 "(data.batch_size, trainer.accumulate).",
@@ -168,7 +167,7 @@ def check_workers(recipe: Recipe, *, cores: int) -> Iterator[Finding]:
         yield _about(
             "workers-above-cores",
             "note",
-            f"{wanted} loader processes share {plural(cores, 'core')}",
+            f"{wanted} loader processes share {counted(cores, 'core')}",
             f"Set data.workers={max(1, cores * recipe.data.workers // wanted)}: more cost memory, and no "
             "image is read sooner.",
         )

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dettoolkit.datasets.data_report import BadImageError, plural
+from dettoolkit.datasets.data_report import BadImageError
 from dettoolkit.datasets.images import read_image
-from dettoolkit.doctor.findings import SEVERITIES, Example, Finding, Severity, Split
+from dettoolkit.doctor.findings import SEVERITIES, Example, Finding, Severity, Split, counted
 from dettoolkit.drawing.boxes import draw_boxes
 from dettoolkit.pages.blocks import Block, Facts, Gallery, Picture, Section, Table
 from dettoolkit.pages.html import render
@@ -48,7 +48,7 @@ class Diagnosis:
 
     def summary(self) -> str:
         """Write in one line what there is."""
-        amount = ", ".join(plural(count, severity) for severity, count in self.counts.items() if count)
+        amount = ", ".join(counted(count, severity) for severity, count in self.counts.items() if count)
         how = "every image was read" if self.deep else "some headers were read, and no whole image"
         return f"{amount or 'nothing found'} in {_amount(self.images)} ({how})"
 
@@ -99,7 +99,7 @@ class Diagnosis:
 
 
 def _amount(images: Mapping[Split, int]) -> str:
-    return " and ".join(f"{plural(count, 'image')} of {split}" for split, count in images.items())
+    return " and ".join(f"{counted(count, 'image')} of {split}" for split, count in images.items())
 
 
 def _blocks(finding: Finding) -> Iterator[Block]:
