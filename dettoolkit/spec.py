@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from dettoolkit.doctor.examination import Examination, Progress
     from dettoolkit.network import Network
     from dettoolkit.results import Image, Result
     from dettoolkit.run import Classes, ImageFile, Run
@@ -132,6 +133,18 @@ class TaskSpec(ABC):
     @abstractmethod
     def training_images(self, recipe: Any) -> list[ImageFile]:
         """Return the training images that a recipe names; an int8 file is calibrated with some of them."""
+
+    def examine(self, recipe: Any, *, deep: bool, progress: Progress) -> Examination:  # noqa: ARG002
+        """Return what the doctor looks at, and the task's own checks, which read all labels if `deep`.
+
+        Nothing is changed, and no network is built.
+        """
+        from dettoolkit.doctor.examination import Examination, ListedImage
+
+        images = [
+            ListedImage(each.path, row, each.hw) for row, each in enumerate(self.training_images(recipe))
+        ]
+        return Examination(images={"train": images}, trained_on=len(images))
 
     # A model that is run
 

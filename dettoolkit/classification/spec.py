@@ -41,6 +41,7 @@ class ClassificationSpec(TaskSpec):
     training_run = late(RUN)
     evaluation_run = late(RUN)
     training_images = late(RUN)
+    examine = late("dettoolkit.classification.doctor")
     decoder = late(DECODE)
     compare = late("dettoolkit.classification.result")
     final_module = late(DECODE, "BestClasses")

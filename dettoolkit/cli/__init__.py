@@ -11,6 +11,7 @@ from importlib.metadata import version
 
 from dettoolkit.cli.converting import convert
 from dettoolkit.cli.demo import export_demo
+from dettoolkit.cli.examining import doctor
 from dettoolkit.cli.exporting import export
 from dettoolkit.cli.models import models
 from dettoolkit.cli.paper import paper_tables
@@ -19,6 +20,7 @@ from dettoolkit.cli.training import evaluate, train
 
 __all__ = [
     "convert",
+    "doctor",
     "download_coco",
     "evaluate",
     "export",
@@ -40,6 +42,7 @@ def download_coco(argv: Sequence[str] | None = None) -> int:
 
 COMMANDS = {
     "train": (train, "train by a recipe, check it, or print it"),
+    "doctor": (doctor, "look for what is wrong with data and recipe"),
     "evaluate": (evaluate, "score a run, a checkpoint or a recipe's own weights"),
     "predict": (predict, "find objects, or each pixel's class, in images and videos"),
     "export": (export, "write a model for another runtime, if it agrees with PyTorch"),

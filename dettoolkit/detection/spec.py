@@ -115,6 +115,7 @@ class DetectionSpec(TaskSpec):
     training_run = late(RUN)
     evaluation_run = late(RUN)
     training_images = late(RUN)
+    examine = late("dettoolkit.detection.doctor")
     decoder = late("dettoolkit.detection.decode", "DetectionDecoder")
     compare = late("dettoolkit.detection.compare")
     onnx_answers = late("dettoolkit.detection.onnx")

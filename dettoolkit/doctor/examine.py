@@ -64,6 +64,19 @@ def examine(
     return by_severity(findings)
 
 
+def refused(text: str) -> Finding:
+    """Return the finding of data that cannot be loaded at all."""
+    return Finding(
+        id="data-refused",
+        severity="error",
+        split=None,
+        count=1,
+        text=text,
+        remedy="Correct this first: nothing else was looked at.",
+        examples=(),
+    )
+
+
 def _check_recipe(recipe: Recipe, task: Examination, files: Recipe) -> Iterator[Finding]:
     length = length_of(recipe, task.trained_on)
     yield from check_length(length, meant_length(files), recipe=recipe, images=task.trained_on)

@@ -85,6 +85,7 @@ class SegmentationSpec(TaskSpec):
     training_run = late(RUN)
     evaluation_run = late(RUN)
     training_images = late(RUN)
+    examine = late("dettoolkit.segmentation.doctor")
     describe = late(BUILD)
     decoder = late(DECODE)
     compare = late(RESULT)
