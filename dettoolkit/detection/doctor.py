@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dettoolkit.config.recipe import DetectionRecipe
 from dettoolkit.datasets.coco_annotations import CocoAnnotations
-from dettoolkit.detection.run import load_annotations, prepare_data
+from dettoolkit.detection.data import load_annotations, prepare_data
 from dettoolkit.doctor.examination import Examination, ListedImage, Progress
 from dettoolkit.doctor.findings import Split
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from dettoolkit.config.recipe import Recipe
@@ -71,6 +70,8 @@ def processes_of(recipe: Recipe) -> int:
     if isinstance(trainer.devices, list):
         devices = len(trainer.devices)
     elif trainer.devices == "auto":
+        import torch  # late: annotations are loaded before, and need the memory
+
         on_cpu = trainer.accelerator in ("cpu", "mps")
         devices = 1 if on_cpu else max(1, torch.cuda.device_count())
     else:
