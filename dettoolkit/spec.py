@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dettoolkit.network import Network
     from dettoolkit.results import Image, Result
     from dettoolkit.run import Classes, ImageFile, Run
+    from dettoolkit.task_report import TaskReport
 
 Strictness = Literal["exact", "resized", "quantized"]
 """How close an exported file's answers must be: the same arithmetic, resizing inside too, 8 bits."""
@@ -87,6 +88,7 @@ class TaskSpec(ABC):
     name: ClassVar[str]  # in manifests, networks (`Network.heads`) and results
     title: ClassVar[str]  # for people, such as "Object detection"
     noun: ClassVar[str]  # what a model of it is called, such as "detector"
+    pipeline_tag: ClassVar[str]  # Hugging Face's name of the task
     recipe: ClassVar[type[Recipe]]
     section: ClassVar[type[Section]]  # of a manifest
     raw_outputs: ClassVar[tuple[str, ...]]  # names of a network's outputs, in their order
@@ -184,6 +186,10 @@ class TaskSpec(ABC):
             return outputs[0].shape[1] if outputs[0].dim() > 1 else 0
         labels = outputs[self.final_outputs.index("labels")]
         return int(labels.max()) + 1 if labels.numel() else 0
+
+    def report(self) -> TaskReport | None:
+        """Return what makes the task's part of an evaluation's report; None leaves numbers and curves."""
+        return None
 
     # Results in files
 

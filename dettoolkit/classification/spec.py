@@ -19,6 +19,7 @@ class ClassificationSpec(TaskSpec):
     name = "classification"
     title = "Image classification"
     noun = "classifier"
+    pipeline_tag = "image-classification"
     recipe = ClassificationRecipe
     section = Section
     raw_outputs = ("logits",)
@@ -42,6 +43,7 @@ class ClassificationSpec(TaskSpec):
     evaluation_run = late(RUN)
     training_images = late(RUN)
     examine = late("dettoolkit.classification.doctor")
+    report = late("dettoolkit.classification.report_page", "ClassificationReport")
     decoder = late(DECODE)
     compare = late("dettoolkit.classification.result")
     final_module = late(DECODE, "BestClasses")

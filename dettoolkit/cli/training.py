@@ -78,7 +78,14 @@ def _train(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     if options.check:
         print(commands.check(name, resolved.recipe))
         return 0
-    report(*commands.train(name, resolved.recipe, config_yaml=resolved.to_yaml(), resume=folder))
+    run_dir, score = commands.train(
+        name,
+        resolved.recipe,
+        config_yaml=resolved.to_yaml(),
+        resume=folder,
+        provenance=resolved.provenance,
+    )
+    report(run_dir, score)
     return 0
 
 
@@ -136,4 +143,4 @@ def report(folder: Path, score: Any) -> None:
 
     if is_first_process():
         print(score.table())
-        print(f"\nreport, checkpoints and figures: {folder}")
+        print(f"\nreport.html, checkpoints and figures: {folder}")

@@ -22,7 +22,7 @@ from dettoolkit.datasets.data_report import BadImageError
 from dettoolkit.datasets.images import read_image
 from dettoolkit.datasets.labels import GAP, match_names
 from dettoolkit.detection.build import build_network, decoding_of, detector_of
-from dettoolkit.detection.data import load_annotations, prepare_data
+from dettoolkit.detection.data import load_annotations, load_splits, prepare_data
 from dettoolkit.detection.postprocess import Detections
 from dettoolkit.detection.result import DetectionResult
 from dettoolkit.detection.task import DetectionTask, detection_arrays
@@ -157,7 +157,7 @@ def training_images(recipe: DetectionRecipe) -> list[ImageFile]:
 def training_run(name: str, recipe: DetectionRecipe, *, pretrained: bool) -> DetectionRun:
     """Load the data and build the detector of a training."""
     prepare_data(recipe.data, ["train", "val"], generate=True)
-    train, val = (load_annotations(recipe.data, split) for split in ("train", "val"))
+    train, val = load_splits(recipe.data)
     whose = str(train.path)
     return _assemble(name, recipe, classes_of(train), whose, train=train, val=val, pretrained=pretrained)
 
@@ -165,7 +165,7 @@ def training_run(name: str, recipe: DetectionRecipe, *, pretrained: bool) -> Det
 def evaluation_run(name: str, recipe: DetectionRecipe, *, own: Classes | None, what: str) -> DetectionRun:
     """Load the validation data and build the detector that is scored; see TaskSpec.evaluation_run."""
     prepare_data(recipe.data, ["val"])
-    val = load_annotations(recipe.data, "val")
+    val = load_annotations(recipe.data, "val", classes=own.names if own else ())
     return _assemble(name, recipe, own or classes_of(val), what, train=None, val=val, pretrained=own is None)
 
 

@@ -82,6 +82,7 @@ class DetectionSpec(TaskSpec):
     name = "detection"
     title = "Object detection"
     noun = "detector"
+    pipeline_tag = "object-detection"
     recipe = DetectionRecipe
     section = DetectionSection
     raw_outputs = ("class_logits", "box_deltas")
@@ -116,6 +117,7 @@ class DetectionSpec(TaskSpec):
     evaluation_run = late(RUN)
     training_images = late(RUN)
     examine = late("dettoolkit.detection.doctor")
+    report = late("dettoolkit.detection.report_page", "DetectionReport")
     decoder = late("dettoolkit.detection.decode", "DetectionDecoder")
     compare = late("dettoolkit.detection.compare")
     onnx_answers = late("dettoolkit.detection.onnx")

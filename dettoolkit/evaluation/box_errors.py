@@ -39,7 +39,7 @@ def error_kinds(truth: GroundTruthArrays, found: Matches) -> list[ErrorKind]:
     is put there, unless the object is found already, in both cases; all others are removed. Missed objects
     are taken out of the truth.
     """
-    kinds = _kinds(found)
+    kinds = kinds_of(found)
     before = _ap(truth, found)
     wrong = [
         ErrorKind(name, KINDS[name], int((kinds == number).sum()), _gain(truth, found, kinds, number, before))
@@ -53,8 +53,8 @@ def error_kinds(truth: GroundTruthArrays, found: Matches) -> list[ErrorKind]:
     return [*wrong, ErrorKind("missed", KINDS["missed"], len(missed), gain)]
 
 
-def _kinds(found: Matches) -> IntArray:
-    """Return the kind of error of each detection, (n,); -1 of right ones and of those that meet a crowd.
+def kinds_of(found: Matches) -> IntArray:
+    """Return the kind of error of each detection, its place in KINDS, (n,); -1 of right ones and crowds.
 
     A detection may fit several kinds; TIDE's own program has this order, the last one wins here.
     """

@@ -41,6 +41,20 @@ class Table(Block):
     rows: Sequence[Sequence[Cell]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Points(Block):
+    """Sentences, one below the other."""
+
+    sentences: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Colors(Block):
+    """Names with the color of each in the pictures, (red, green, blue) in [0, 255]."""
+
+    rows: Sequence[tuple[str, Sequence[int]]]
+
+
 @dataclass(frozen=True)
 class Series:
     """A line of a chart; NaN leaves a gap."""
@@ -52,22 +66,24 @@ class Series:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart(Block):
-    """Lines over a common axis; `y_range` fixes the other one."""
+    """Lines over a common axis; a range fixes an axis, which otherwise fits the lines."""
 
     x_label: str
     y_label: str
     series: Sequence[Series]
     y_range: tuple[float, float] | None = None
+    x_range: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Matrix(Block):
-    """Counts by row and column, shaded by their fraction of the row."""
+    """Counts by row and column, shaded by their fraction of the row; `fractions` writes these instead."""
 
     corner: str
     rows: Sequence[str]
     columns: Sequence[str]
     counts: NDArray[np.int64]
+    fractions: bool = False
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ def chart_svg(chart: Chart) -> str:
     series = [each for each in chart.series if any(map(math.isfinite, each.y))]
     if not series:
         return '<p class="empty">nothing to draw</p>'
-    x_low, x_high = _range(value for each in series for value in each.x)
+    x_low, x_high = chart.x_range or _range(value for each in series for value in each.x)
     y_low, y_high = chart.y_range or _range(value for each in series for value in each.y)
 
     def at(x: float, y: float) -> tuple[float, float]:

@@ -18,7 +18,7 @@ from PIL import Image
 from dettoolkit.pages.blocks import Cell, Gallery, Matrix, Section
 from dettoolkit.pages.charts import chart_svg
 
-MAX_SIDE = 480  # of a thumbnail, in pixels
+MAX_SIDE = 640  # of a thumbnail, in pixels
 MAX_IMAGE_BYTES = 2_200_000  # of all thumbnails together, so that a page stays below 3 MB
 
 
@@ -75,7 +75,7 @@ def matrix_rows(block: Matrix) -> list[tuple[str, list[tuple[int, float]]]]:
 
 def thumbnails(images: Sequence[NDArray[np.uint8]]) -> list[str | None]:
     """Return the images as data URLs of JPEGs, MAX_IMAGE_BYTES at most; None for what does not fit."""
-    for side, quality in ((MAX_SIDE, 80), (360, 75), (280, 70), (200, 60)):
+    for side, quality in ((MAX_SIDE, 82), (480, 80), (360, 75), (280, 70), (200, 60)):
         encoded = [_jpeg(image, side, quality) for image in images]
         if sum(map(len, encoded)) * 4 / 3 <= MAX_IMAGE_BYTES:
             break

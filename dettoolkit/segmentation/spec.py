@@ -55,6 +55,7 @@ class SegmentationSpec(TaskSpec):
     name = "segmentation"
     title = "Semantic segmentation"
     noun = "segmenter"
+    pipeline_tag = "image-segmentation"
     recipe = SegmentationRecipe
     section = SegmentationSection
     raw_outputs = ("logits",)
@@ -86,6 +87,7 @@ class SegmentationSpec(TaskSpec):
     evaluation_run = late(RUN)
     training_images = late(RUN)
     examine = late("dettoolkit.segmentation.doctor")
+    report = late("dettoolkit.segmentation.report_page", "SegmentationReport")
     describe = late(BUILD)
     decoder = late(DECODE)
     compare = late(RESULT)
