@@ -30,13 +30,17 @@ class TaskReport(ABC):
 
     @abstractmethod
     def image_scores(self, run: Run, predictions: Sequence[Any], details: Evaluation) -> dict[int, float]:
-        """Return how good the prediction of each image is, by the image's id; 1 is perfect."""
+        """Return how good the prediction of each image is, by its row in the validation set; 1 is perfect."""
 
     @abstractmethod
     def picture(
         self, run: Run, predictions: Sequence[Any], entry: Entry, details: Evaluation
     ) -> Picture | None:
         """Draw truth and prediction of a listed image, or of any "image_id"; None if it cannot be read."""
+
+    @abstractmethod
+    def words(self, evaluation: Evaluation) -> Mapping[str, str]:
+        """Return what each number of an evaluation.json means."""
 
     @abstractmethod
     def sections(self, evaluation: Evaluation, picture: Callable[[Entry], Picture | None]) -> list[Section]:

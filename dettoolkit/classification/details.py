@@ -30,7 +30,7 @@ def image_scores(
     predictions: Sequence[Any],
     details: Mapping[str, Any],  # noqa: ARG001
 ) -> dict[int, float]:
-    """Return the probability of each image's true class by its id."""
+    """Return the probability of each image's true class by its row in the validation set."""
     return true_class_scores(ClassificationArrays.concatenate(predictions))
 
 

@@ -23,15 +23,19 @@ class ClassificationReport(TaskReport):
     image_scores = late(DETAILS)
     picture = late(DETAILS, "report_picture")
 
+    def words(self, evaluation: Evaluation) -> dict[str, str]:  # noqa: ARG002
+        """Return what each number means."""
+        from dettoolkit.evaluation.top_k import WORDS
+
+        return WORDS
+
     def sections(self, evaluation: Evaluation, picture: Callable[[Entry], Picture | None]) -> list[Section]:
         """Return the parts of the page."""
         mistakes = gallery_of(
             "Surest mistakes",
             evaluation["mistakes"],
             note="Wrong answers, the highest probability first. Not seldom it is the label that is wrong.",
-            caption=lambda entry: (
-                f"{entry['predicted']} {entry['score']:.2f}, is {entry['class']} · {entry['file']}"
-            ),
+            caption=lambda entry: f"{entry['predicted']} {entry['score']:.2f}, is {entry['class']}",
             picture=picture,
         )
         return [

@@ -16,6 +16,8 @@ from dettoolkit.cli.exporting import export
 from dettoolkit.cli.models import models
 from dettoolkit.cli.paper import paper_tables
 from dettoolkit.cli.predicting import predict
+from dettoolkit.cli.publishing import publish
+from dettoolkit.cli.reporting import report
 from dettoolkit.cli.training import evaluate, train
 
 __all__ = [
@@ -29,6 +31,8 @@ __all__ = [
     "models",
     "paper_tables",
     "predict",
+    "publish",
+    "report",
     "train",
 ]
 
@@ -44,9 +48,11 @@ COMMANDS = {
     "train": (train, "train by a recipe, check it, or print it"),
     "doctor": (doctor, "look for what is wrong with data and recipe"),
     "evaluate": (evaluate, "score a run, a checkpoint or a recipe's own weights"),
+    "report": (report, "write the report of a run, or compare several"),
     "predict": (predict, "find objects, or each pixel's class, in images and videos"),
     "export": (export, "write a model for another runtime, if it agrees with PyTorch"),
     "export-demo": (export_demo, "make a web page that runs a model in the browser"),
+    "publish": (publish, "write a model to a folder that travels, with a card; push it to the hub"),
     "models": (models, "list the models that are ready to be used by name"),
     "paper-tables": (
         paper_tables,

@@ -13,6 +13,7 @@ from dettoolkit.drawing.detection_grids import ComparisonItem
 from dettoolkit.drawing.grids import PANEL_HW, fit_to_cell, joined
 from dettoolkit.evaluation import box_details
 from dettoolkit.evaluation.arrays import DetectionArrays
+from dettoolkit.evaluation.worst import image_f1
 
 SURROUNDINGS = 4.0  # times the longer side of a mistake's box: what is shown around it
 LEAST_PIXELS = 96
@@ -38,9 +39,11 @@ def report_details(
 def image_scores(
     run: DetectionRun, predictions: Sequence[Any], details: Mapping[str, Any]
 ) -> dict[int, float]:
-    """Return the F1 of each image by its id."""
-    found = DetectionArrays.concatenate(predictions)
-    return box_details.image_scores(run.task.ground_truth, found, threshold=details["shown_from"])
+    """Return the F1 of each image by its row in the validation set."""
+    found, truth = DetectionArrays.concatenate(predictions), run.task.ground_truth
+    f1, _ = image_f1(truth, found, score_threshold=details["shown_from"])
+    rows = np.searchsorted(truth.image_ids, run.val.annotations.image_ids)
+    return dict(enumerate(f1[rows].round(box_details.DIGITS).tolist()))
 
 
 def report_picture(
@@ -49,7 +52,7 @@ def report_picture(
     """Draw an image's objects beside its detections; of a mistake, its surroundings and only itself."""
     found, names = DetectionArrays.concatenate(predictions), run.classes.names
     mistake = "box_xywh" in entry
-    threshold = entry["score"] if mistake else details["shown_from"]
+    threshold = entry["score"] - 1e-5 if mistake else details["shown_from"]
     item = run.comparison(found, entry["image_id"], threshold=threshold)
     if item is None:
         return None

@@ -32,6 +32,12 @@ class DetectionReport(TaskReport):
     image_scores = late(DETAILS)
     picture = late(DETAILS, "report_picture")
 
+    def words(self, evaluation: Evaluation) -> dict[str, str]:
+        """Return what each number means."""
+        from dettoolkit.evaluation.coco_ap import words_of
+
+        return words_of(evaluation["max_detections"])
+
     def sections(self, evaluation: Evaluation, picture: Callable[[Entry], Picture | None]) -> list[Section]:
         """Return the parts of the page."""
         return [
@@ -186,7 +192,7 @@ def _images(evaluation: Evaluation, picture: Callable[[Entry], Picture | None]) 
         text = f"{entry['class']} {entry['score']:.2f}: {WORDS[entry['kind']]}"
         if entry["meets"] is not None and entry["kind"] != "background":
             text += f", at IoU {entry['iou']:.2f} of '{entry['meets']}'"
-        return f"{text} · {entry['file']}"
+        return text
 
     shown = f"{evaluation['shown_from']:.3f}"
     return [
@@ -195,7 +201,7 @@ def _images(evaluation: Evaluation, picture: Callable[[Entry], Picture | None]) 
             evaluation["worst_images"],
             note=f"Ground truth first, then detections with a score from {shown}. Lowest F1 first.",
             caption=lambda entry: (
-                f"F1 {entry['f1']:.3f} over {entry['boxes']} objects and detections · {entry['file']}"
+                f"F1 {entry['f1']:.3f} over {entry['boxes']} objects and detections"
             ),
             picture=picture,
         ),

@@ -77,14 +77,6 @@ def box_details(
     return plain(_rounded(content))  # type: ignore[no-any-return]
 
 
-def image_scores(
-    truth: GroundTruthArrays, detections: DetectionArrays, *, threshold: float
-) -> dict[int, float]:
-    """Return the F1 of each image by its id, of the detections that are shown from a threshold."""
-    f1, _ = image_f1(truth, detections, score_threshold=threshold)
-    return dict(zip(truth.image_ids.tolist(), f1.round(DIGITS).tolist(), strict=True))
-
-
 def _curve(name: str, curve: Curve) -> dict[str, Any]:
     """Return COCO's precision at 101 recalls of a class, and its best threshold."""
     precision = curve.at_recalls().tolist() if curve.objects else []

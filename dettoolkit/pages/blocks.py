@@ -34,6 +34,13 @@ class Facts(Block):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Numbers(Block):
+    """Scores at a glance: name, value and what it means; the first is the one that counts."""
+
+    rows: Sequence[tuple[str, float | None, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Table(Block):
     """Rows of cells; a number that is None or NaN shows as a dash."""
 
@@ -88,10 +95,11 @@ class Matrix(Block):
 
 @dataclass(frozen=True)
 class Picture:
-    """An image with what there is to say about it: RGB uint8 (H, W, 3)."""
+    """An image with what there is to say about it, and its file's name: RGB uint8 (H, W, 3)."""
 
     image: NDArray[np.uint8]
     caption: str
+    file: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

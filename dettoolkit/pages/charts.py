@@ -9,7 +9,7 @@ from html import escape
 from dettoolkit.pages.blocks import Chart, Series
 
 WIDTH, HEIGHT = 560, 300  # of the drawing, which scales with the page
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 10, 42
+LEFT, RIGHT, TOP, BOTTOM = 64, 14, 12, 46
 COLORS = ("#1668b8", "#c2410c", "#15803d", "#7c3aed", "#b91c5c", "#0f766e", "#a16207", "#475569")
 DASHES = ("", "6 3", "2 3", "8 3 2 3")
 MAX_POINTS = 400  # of a line; a longer one is thinned, its extremes kept
@@ -33,11 +33,11 @@ def chart_svg(chart: Chart) -> str:
     for tick in ticks(y_low, y_high):
         _, y = at(x_low, tick)
         parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
-        parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
+        parts.append(f'<text x="{LEFT - 6}" y="{y:.1f}" dy=".35em" text-anchor="end">{tick:g}</text>')
     for tick in ticks(x_low, x_high):
         x, _ = at(tick, y_low)
         parts.append(f'<path class="grid" d="M{x:.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
-        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{tick:g}</text>')
+        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{tick:g}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(f'<text x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{escape(chart.x_label)}</text>')
     upright = f"rotate(-90 12 {(TOP + HEIGHT - BOTTOM) / 2})"

@@ -22,15 +22,15 @@ def gallery_of(
     note: str = "",
 ) -> Iterator[Block]:
     """Yield the gallery of those entries that have a picture, and a folded list of the others."""
-    shown, rest = list[Picture](), list[tuple[str]]()
+    shown, rest = list[Picture](), list[tuple[str, str]]()
     for entry in entries:
         image = picture(entry)
         if image is None:
-            rest.append((caption(entry),))
+            rest.append((caption(entry), str(entry.get("file", ""))))
         else:
-            shown.append(Picture(image, caption(entry)))
+            shown.append(Picture(image, caption(entry), str(entry.get("file", ""))))
     if shown or not rest:
         yield Gallery(title=title, note=note, pictures=shown)
     if rest:
         heading = f"{title}, {'the next ones' if shown else 'without pictures'}"
-        yield Table(title=heading, folded=bool(shown), columns=["image"], rows=rest)
+        yield Table(title=heading, folded=bool(shown), columns=["what", "image"], rows=rest)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from dettoolkit.pages.blocks import Block, Cell, Facts, Points, Section
+from dettoolkit.pages.blocks import Block, Cell, Facts, Numbers, Points, Section
 from dettoolkit.pages.html import render
 from dettoolkit.reporting.origins import origin_sections
 from dettoolkit.reporting.scored_folder import REPORT, ScoredFolder, open_folder
@@ -58,7 +58,12 @@ def run_page(folder: ScoredFolder) -> str:
     evaluation = folder.evaluation
     advice = report.advice(evaluation) if report else []
     advice += training_advice(rows, monitor)
-    result: list[Block] = [Facts(title="", rows=_result(folder))]
+    words = report.words(evaluation) if report else {}
+    numbers = {monitor: None, **evaluation["numbers"]}
+    result: list[Block] = [
+        Facts(title="", rows=_result(folder)),
+        Numbers(title="", rows=[(name, value, words.get(name, "")) for name, value in numbers.items()]),
+    ]
     if advice:
         result.append(Points(title="What stands out", sentences=advice))
     sections = [
@@ -80,11 +85,9 @@ def headline(folder: ScoredFolder) -> str:
 
 def _result(folder: ScoredFolder) -> list[tuple[str, Cell]]:
     about, evaluation = folder.about, folder.evaluation
-    numbers = evaluation["numbers"].items()
     rows: list[tuple[str, Cell]] = [
         ("task", folder.spec.title),
         ("weights", about["weights"]),
         ("scored on", f"{about['scored_on']}, {about['images']} images"),
-        *((name, value if value is None else float(value)) for name, value in numbers),
     ]
     return [*rows, ("note", evaluation["note"])] if evaluation.get("note") else rows

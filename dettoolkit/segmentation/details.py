@@ -36,7 +36,7 @@ def image_scores(
     predictions: Sequence[Any],
     details: Mapping[str, Any],  # noqa: ARG001
 ) -> dict[int, float]:
-    """Return the mIoU of each image by its id; of those with a labeled pixel."""
+    """Return the mIoU of each image with a labeled pixel by its row in the validation set."""
     counts = SegmentationCounts.concatenate(predictions, len(run.classes.names))
     return {
         image_id: round(score, DIGITS)

@@ -23,6 +23,12 @@ class SegmentationReport(TaskReport):
     image_scores = late(DETAILS)
     picture = late(DETAILS, "report_picture")
 
+    def words(self, evaluation: Evaluation) -> dict[str, str]:  # noqa: ARG002
+        """Return what each number means."""
+        from dettoolkit.evaluation.miou import WORDS
+
+        return WORDS
+
     def sections(self, evaluation: Evaluation, picture: Callable[[Entry], Picture | None]) -> list[Section]:
         """Return the parts of the page."""
         names = evaluation["class_names"]
@@ -31,7 +37,7 @@ class SegmentationReport(TaskReport):
             evaluation["worst_images"],
             note="Image, ground truth, prediction; striped and dimmed pixels have no label. Lowest mIoU "
             "first, over the classes in the image.",
-            caption=lambda entry: f"mIoU {entry['mIoU']:.3f} · {entry['file']}",
+            caption=lambda entry: f"mIoU {entry['mIoU']:.3f}",
             picture=picture,
         )
         colors = list(zip(names, evaluation["colors"], strict=True))

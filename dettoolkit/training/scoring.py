@@ -20,7 +20,7 @@ import torch
 from lightning.pytorch import Callback
 
 from dettoolkit.drawing.grids import save_figure
-from dettoolkit.run import Run, Score
+from dettoolkit.run import Run, Score, file_names
 from dettoolkit.tasks import spec_of
 from dettoolkit.training.callbacks import ProgressBar, RecordBadImages
 from dettoolkit.training.data import DataModule
@@ -135,8 +135,9 @@ def write_score(
     details = report.details(run, predictions, result, count=LISTED)
     content = {**content, **details, "about": about}
     _write_json(out / "evaluation.json", content)
-    scores = report.image_scores(run, predictions, details)
-    (out / "image_scores.json").write_text(json.dumps(scores))
+    scores, names = report.image_scores(run, predictions, details), file_names(run)
+    by_name = {names[row]: score for row, score in scores.items()}
+    (out / "image_scores.json").write_text(json.dumps(by_name, indent=0))
     drawn = min(DRAWN, getattr(run.recipe.evaluation, "figures", 0))
     for name in ("worst_images", "mistakes"):
         for number, entry in enumerate(details.get(name, [])[:drawn], start=1):
