@@ -48,6 +48,7 @@ class _Annotation(msgspec.Struct, gc=False):
 class _Category(msgspec.Struct, gc=False):
     id: Int64
     name: str
+    supercategory: Any = None
 
 
 class _Document(msgspec.Struct):
@@ -72,6 +73,7 @@ class Columns:
     has_iscrowd: NDArray[np.bool_]  # (A,)
     iscrowd: NDArray[np.bool_]  # (A,), False where missing
     categories: list[tuple[int, str]]  # (id, name) in the file's order
+    supercategories: list[Any]  # of each, as in the file; None where missing
 
 
 def read_columns(path: Path) -> Columns:
@@ -105,6 +107,7 @@ def read_columns(path: Path) -> Columns:
         has_iscrowd=np.fromiter((each.iscrowd is not None for each in annotations), np.bool_),
         iscrowd=np.fromiter((bool(each.iscrowd) for each in annotations), np.bool_),
         categories=[(each.id, each.name) for each in document.categories],
+        supercategories=[each.supercategory for each in document.categories],
     )
 
 

@@ -28,12 +28,24 @@ def prepare_data(data: DetectionData, splits: Sequence[Split], *, generate: bool
         check_root(Path(data.root), expected=expected, layout="coco")
 
 
-def load_annotations(data: DetectionData, split: Split) -> CocoAnnotations:
-    """Read a split's annotations and report what is wrong with them."""
+def load_splits(data: DetectionData) -> tuple[CocoAnnotations, CocoAnnotations]:
+    """Read both splits' annotations; a root category that has boxes in one of them is a class in both."""
+    train = load_annotations(data, "train")
+    val = load_annotations(data, "val", classes=train.class_names)
+    if not set(train.roots).isdisjoint(val.class_names):
+        train = load_annotations(data, "train", classes=val.class_names)
+    return train, val
+
+
+def load_annotations(data: DetectionData, split: Split, *, classes: Sequence[str] = ()) -> CocoAnnotations:
+    """Read a split's annotations and report what is wrong with them; `classes` are no root categories."""
     section = data.train if split == "train" else data.val
     root = Path(data.root)
     annotations = CocoAnnotations.load(
-        root / section.annotations, images=root / section.images, label_map=data.label_map
+        root / section.annotations,
+        images=root / section.images,
+        label_map=data.label_map,
+        keep_roots=None if data.keep_root_category else classes,
     )
     if annotations.problems.counts:
         logger.warning("%s", annotations.problems.summary())

@@ -1,0 +1,268 @@
+"""Checks of a recipe's default boxes against the objects: which are too small for it, or lost in matching.
+
+m objects. Boxes are fractions of the image's sides, as the recipe's default boxes are of the input's: both
+are stretched alike, so IoU is the same as in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dettoolkit.backbones.mobilenet import build_backbone
+from dettoolkit.complexity import count_madds
+from dettoolkit.config.recipe import DetectionRecipe
+from dettoolkit.datasets.coco_annotations import CocoAnnotations
+from dettoolkit.datasets.data_report import Reason, clean_boxes
+from dettoolkit.detection.box_examples import Floats, corners, example_of, size_of
+from dettoolkit.detection.build import build_network, detector_of
+from dettoolkit.detection.spec import Level
+from dettoolkit.doctor.findings import Finding, Severity, found
+
+LARGER = (1.25, 1.5, 2.0, 2.5, 3.0, 4.0)
+"""Factors of the input's sides that are tried as a cure."""
+
+SCALES = (0.15, 0.1, 0.075, 0.05, 0.035, 0.025)
+"""Scales of the first level that are tried."""
+
+MULTIPLE = 32  # of input sides: the stride of C5
+CURED = (0.25, 0.5)  # fractions of the cases that may be left: the first that something reaches
+SAMPLE = 20_000  # objects on which the cures are tried
+MANY_SMALL, MANY_LOST, MANY_SHARED = 0.05, 0.6, 0.01
+"""Fractions of the objects above which each is a warning. Of COCO's, for which the default boxes were made,
+half have none of IoU 0.5 at 320x320."""
+
+
+Layout = Callable[[Any], Sequence[Level]]
+"""The default boxes of a recipe's model section."""
+
+
+class Objects(NamedTuple):
+    """The boxes to train on whose image has a known size."""
+
+    indices: NDArray[np.int64]  # (m,) in the annotations
+    rows: NDArray[np.int64]  # (m,) of their images
+    boxes_xyxy: Floats  # (m, 4) clipped to the image, fractions of its sides
+
+
+class Best(NamedTuple):
+    """The default box that overlaps each object most."""
+
+    iou: Floats  # (m,)
+    box: NDArray[np.int64]  # (m,) in the order of all default boxes
+
+
+def check_default_boxes(recipe: DetectionRecipe, annotations: CocoAnnotations) -> Iterator[Finding]:
+    """Find objects to train on that are too small, or that matching cannot give a default box."""
+    objects = objects_of(annotations)
+    if not len(objects.indices):
+        return
+    layout = layout_of(recipe.model)
+    yield from _check_cells(recipe, annotations, objects, layout)
+    if hasattr(recipe.model, "matcher"):  # an assigner of another kind has its own rule
+        best = best_default_boxes(layout(recipe.model), objects.boxes_xyxy)
+        yield from _check_matches(recipe, annotations, objects, best, layout)
+        yield from _check_shared(recipe, annotations, objects, best)
+
+
+def objects_of(annotations: CocoAnnotations) -> Objects:
+    """Return the objects to train on."""
+    rows = annotations.rows
+    hw = annotations.image_hw[rows]
+    chosen = np.flatnonzero(annotations.usable & (hw > 0).all(axis=1))
+    clipped, reasons = clean_boxes(corners(annotations, chosen), hw[chosen])
+    fractions = clipped / hw[chosen][:, [1, 0, 1, 0]]
+    kept = reasons <= Reason.CLIPPED
+    return Objects(chosen[kept], rows[chosen[kept]], fractions[kept])
+
+
+def layout_of(model: Any) -> Layout:
+    """Return what gives the default boxes of a model section with this one's backbone; no weight is made."""
+    with torch.device("meta"):
+        strides = build_backbone(model.backbone).strides
+    return lambda changed: detector_of(changed).levels(strides)
+
+
+def best_default_boxes(levels: Sequence[Level], boxes_xyxy: Floats) -> Best:
+    """Return the IoU (m,) and the index of the default box that overlaps each of the boxes (m, 4) most.
+
+    Of a size of default boxes the one whose center is nearest overlaps most, so one cell of each level is
+    enough.
+    """
+    best, which = np.zeros(len(boxes_xyxy)), np.full(len(boxes_xyxy), -1)
+    left, top, right, bottom = boxes_xyxy.T
+    areas, first = (right - left) * (bottom - top), 0
+    for level in levels:
+        rows, columns = level.grid_hw
+        column = np.clip(((left + right) / 2 * columns).astype(int), 0, columns - 1)
+        row = np.clip(((top + bottom) / 2 * rows).astype(int), 0, rows - 1)
+        x, y = (column + 0.5) / columns, (row + 0.5) / rows
+        for number, (width, height) in enumerate(level.sizes):
+            wide = np.minimum(right, x + width / 2) - np.maximum(left, x - width / 2)
+            high = np.minimum(bottom, y + height / 2) - np.maximum(top, y - height / 2)
+            shared = np.clip(wide, 0, None) * np.clip(high, 0, None)
+            iou = shared / (areas + width * height - shared)
+            better = iou > best
+            best[better] = iou[better]
+            which[better] = (first + (row * columns + column) * len(level.sizes) + number)[better]
+        first += rows * columns * len(level.sizes)
+    return Best(best, which)
+
+
+def smaller_than_cell(levels: Sequence[Level], boxes_xyxy: Floats) -> NDArray[np.bool_]:
+    """Return which boxes (m, 4) are narrower and lower than a cell of the finest level."""
+    rows, columns = levels[0].grid_hw
+    sides = boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]
+    return np.asarray((sides < [1 / columns, 1 / rows]).all(axis=1))
+
+
+def _check_cells(
+    recipe: DetectionRecipe, annotations: CocoAnnotations, objects: Objects, layout: Layout
+) -> Iterator[Finding]:
+    model = recipe.model
+    levels, total = layout(model), len(objects.indices)
+    some = _some(objects.boxes_xyxy)
+    small = smaller_than_cell(levels, objects.boxes_xyxy)
+    height, width = (
+        round(side / cells, 1) for side, cells in zip(model.input_hw, levels[0].grid_hw, strict=True)
+    )
+
+    def left(changed: Any) -> float:
+        return float(smaller_than_cell(layout(changed), some).mean()) * total
+
+    yield from _cases(
+        "object-smaller-than-cell",
+        "warning" if small.sum() > MANY_SMALL * total else "note",
+        annotations,
+        objects.indices[small],
+        text=f"{{n}} of {total:,} objects ({small.mean():.1%}) {{n:is|are}} smaller than a cell of the "
+        f"finest level, {height:g} x {width:g} pixels, at {_at(model.input_hw)}: hardly anything of them is "
+        "seen",
+        remedy=lambda: _cure(recipe, _inputs(model), int(small.sum()), left, "would be as small"),
+    )
+
+
+def _check_matches(
+    recipe: DetectionRecipe, annotations: CocoAnnotations, objects: Objects, best: Best, layout: Layout
+) -> Iterator[Finding]:
+    model, total = recipe.model, len(objects.indices)
+    least, forced = model.matcher.iou_threshold, model.matcher.force_match
+    lost = best.iou < least
+    only = "learnt from the single default box that is nearest" if forced else "not learnt at all"
+
+    some = _some(objects.boxes_xyxy)
+
+    def left(changed: Any) -> float:
+        return float((best_default_boxes(layout(changed), some).iou < least).mean()) * total
+
+    yield from _cases(
+        "object-without-default-box",
+        "warning" if not forced or lost.sum() > MANY_LOST * total else "note",
+        annotations,
+        objects.indices[lost],
+        text=f"{{n}} of {total:,} objects ({lost.mean():.1%}) {{n:has|have}} no default box of IoU {least:g} "
+        f"at {_at(model.input_hw)} (model.matcher.iou_threshold); {{n:it is|they are}} {only}",
+        remedy=lambda: _cure(recipe, _layouts(model), int(lost.sum()), left, "would have none"),
+    )
+
+
+def _check_shared(
+    recipe: DetectionRecipe, annotations: CocoAnnotations, objects: Objects, best: Best
+) -> Iterator[Finding]:
+    """Find objects whose only default box a later object of the image gets, as `matching.match` gives it."""
+    if not recipe.model.matcher.force_match:
+        return
+    keys = np.stack([objects.rows, best.box], axis=1)[::-1]  # the last comes first
+    _, first, inverse = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    taken = (first[inverse.reshape(-1)] != np.arange(len(keys)))[::-1]
+    lost = taken & (best.iou < recipe.model.matcher.iou_threshold) & (best.box >= 0)
+    yield from _cases(
+        "object-not-learnt",
+        "warning" if lost.sum() > MANY_SHARED * len(lost) else "note",
+        annotations,
+        objects.indices[lost],
+        text=f"{{n}} of {len(lost):,} objects ({lost.mean():.1%}) {{n:is|are}} nearest to a default box that "
+        f"another object of the image gets, at {_at(recipe.model.input_hw)} without augmentation: not learnt",
+        remedy=lambda: (
+            "Enlarge model.input_hw, or cut images into parts: more cells keep such objects apart."
+        ),
+    )
+
+
+def _cases(
+    id_: str,
+    severity: Severity,
+    annotations: CocoAnnotations,
+    indices: NDArray[np.int64],
+    *,
+    text: str,
+    remedy: Callable[[], str],
+) -> list[Finding]:
+    return found(
+        id_,
+        severity,
+        indices.tolist(),
+        lambda index: example_of(annotations, index, size_of(annotations, index)),
+        split="train",
+        text=text,
+        remedy=remedy() if len(indices) else "",  # which takes a search
+    )
+
+
+def _some(boxes_xyxy: Floats) -> Floats:
+    """Return boxes spread over all, few enough to try many default boxes on."""
+    return boxes_xyxy[:: -(-len(boxes_xyxy) // SAMPLE)]
+
+
+def _cure(
+    recipe: DetectionRecipe, tried: Sequence[Any], now: int, left: Callable[[Any], float], rest: str
+) -> str:
+    """Say with which model few of the cases are left, and what it costs; `tried` begins with the cheapest."""
+    counts = [left(model) for model in tried]
+    good = [at for fraction in CURED for at, count in enumerate(counts) if count <= fraction * now]
+    if not good:
+        return "No larger input or smaller default boxes halve that; of COCO's objects half are so too."
+    model, count, settings = tried[good[0]], counts[good[0]], []
+    if model.input_hw != recipe.model.input_hw:
+        settings.append(f"model.input_hw={list(model.input_hw)}")
+    if model.anchors != recipe.model.anchors:
+        settings.append(f"model.anchors.min_scale={model.anchors.min_scale:g}")
+    factor = _cost(recipe, model) / _cost(recipe, recipe.model)
+    cost = "at the same cost" if factor == 1 else f"for {factor:.1f} times the multiply-adds"
+    return (
+        f"With {' '.join(settings)}, {cost}, about {round(count):,} of them {rest}. Large images can also be "
+        "cut into parts."
+    )
+
+
+def _inputs(model: Any) -> list[Any]:
+    """Return the model at larger inputs."""
+    sizes = (
+        tuple(round(side * factor / MULTIPLE) * MULTIPLE for side in model.input_hw) for factor in LARGER
+    )
+    return [model.model_copy(update={"input_hw": size}) for size in dict.fromkeys(sizes)]
+
+
+def _layouts(model: Any) -> list[Any]:
+    """Return the model with smaller default boxes, at its own input and at larger ones."""
+    scales = [scale for scale in SCALES if scale < model.anchors.min_scale]
+    return [
+        each.model_copy(update={"anchors": each.anchors.model_copy(update={"min_scale": scale})})
+        for each in (model, *_inputs(model))
+        for scale in (model.anchors.min_scale, *scales)
+    ]
+
+
+def _at(hw: tuple[int, int]) -> str:
+    return f"{hw[0]}x{hw[1]}"
+
+
+def _cost(recipe: DetectionRecipe, model: Any) -> int:
+    """Count the multiply-adds of a recipe's network with another model section; no weight is made."""
+    with torch.device("meta"):
+        network = build_network(recipe.model_copy(update={"model": model}), num_classes=1)
+    return count_madds(network, model.input_hw)
