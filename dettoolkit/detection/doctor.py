@@ -81,7 +81,7 @@ def check_classes(train: CocoAnnotations, val: CocoAnnotations) -> Iterator[Find
         text="{n} class{n:|es} without boxes {n:looks|look} like a root that stands for all others",
         remedy="Remove it from the categories of both splits: the model gets a class that it never sees.",
     )
-    yield from check_occurrence(*counts, "boxes")
+    yield from check_occurrence(*counts, things="boxes")
     yield from check_imbalance(counts[0], "boxes")
 
 

@@ -48,7 +48,7 @@ def check_same_classes(
     )
 
 
-def check_occurrence(train: Mapping[str, int], val: Mapping[str, int], things: str) -> Iterator[Finding]:
+def check_occurrence(train: Mapping[str, int], val: Mapping[str, int], *, things: str) -> Iterator[Finding]:
     """Find classes that are in one split only, in none, or too rare.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -68,6 +68,27 @@ def check_shared(train: Seen, val: Seen, *, workers: int) -> Iterator[Finding]:
         text="{n} validation image{n:|s} {n:is|are} almost the same as one to train on",
         remedy="Split by video, place or day, so that neighbors stay together (dettoolkit convert "
         "coco-split --group). With a camera that never moves this is expected.",
+    )
+
+
+def check_two_classes(seen: Mapping[Split, Seen], classes: Mapping[Split, Sequence[str]]) -> list[Finding]:
+    """Find files of the same bytes that have different classes, in one split or in both."""
+    first = dict[bytes, tuple[ListedImage, str]]()
+    cases = list[tuple[ListedImage, str, ListedImage, str]]()
+    for split, names in classes.items():
+        for image, look in seen.get(split, ()):
+            if look.digest is not None:
+                name = names[image.image_id]
+                other, others = first.setdefault(look.digest, (image, name))
+                if others != name:
+                    cases.append((image, name, other, others))
+    return found(
+        "image-in-two-classes",
+        "error",
+        cases,
+        lambda case: example_of(case[0], f"{case[1]}, but {case[3]} as {case[2].path}"),
+        text="{n} image{n:|s} {n:is a copy of an image|are copies of images} of another class",
+        remedy="Keep each image in one class, the right one: copies in two teach both.",
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -43,6 +43,7 @@ class Examination:
         trained_on: images that an epoch has, without those that training leaves out.
         folders: image files there that no split lists are unreferenced; () where the task reports them.
         input_hw: size that whole images are resized to; None where they keep their own.
+        classes: of each image by its id, where the image as a whole has one.
         stretched: whether that resize changes their aspect.
         findings: of the task's own checks, which run while this is read.
     """
@@ -52,6 +53,7 @@ class Examination:
     folders: Sequence[Path] = ()
     input_hw: tuple[int, int] | None = None
     stretched: bool = False
+    classes: Mapping[Split, Sequence[str]] = field(default_factory=dict)
     findings: Iterable[Finding] = ()
 
 

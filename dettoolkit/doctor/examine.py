@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dettoolkit.config.recipe import Recipe
-from dettoolkit.doctor.duplicates import check_duplicates, check_shared
+from dettoolkit.doctor.duplicates import check_duplicates, check_shared, check_two_classes
 from dettoolkit.doctor.examination import Examination, ListedImage, Progress, silent
 from dettoolkit.doctor.files import Seen, check_looks
 from dettoolkit.doctor.findings import Finding, Split, by_severity
@@ -58,6 +58,7 @@ def examine(
             bad="error" if recipe.data.on_bad_image == "error" else "warning",
         )
     findings += _check_together(task, seen)
+    findings += check_two_classes(seen, task.classes)
     if task.stretched and task.input_hw is not None and "train" in seen:
         findings += check_aspect(_sizes(seen["train"]), task.input_hw)
     findings += task.findings
