@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ Entry = Mapping[str, Any]  # of an image that it lists
 
 class TaskReport(ABC):
     """Numbers and pictures are made when a run is scored; the page, from evaluation.json alone."""
+
+    image_measure: ClassVar[str]  # what `image_scores` returns, in a word
 
     @abstractmethod
     def details(self, run: Run, predictions: Sequence[Any], score: Any, *, count: int) -> dict[str, Any]:

@@ -19,6 +19,8 @@ MAX_ROWS = 200  # classes that the table lists; of more, the worst
 class ClassificationReport(TaskReport):
     """See TaskReport."""
 
+    image_measure = "probability of the true class"
+
     details = late(DETAILS, "report_details")
     image_scores = late(DETAILS)
     picture = late(DETAILS, "report_picture")

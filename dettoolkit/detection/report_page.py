@@ -28,6 +28,8 @@ WORDS = {
 class DetectionReport(TaskReport):
     """See TaskReport."""
 
+    image_measure = "F1"
+
     details = late(DETAILS, "report_details")
     image_scores = late(DETAILS)
     picture = late(DETAILS, "report_picture")
@@ -200,9 +202,7 @@ def _images(evaluation: Evaluation, picture: Callable[[Entry], Picture | None]) 
             "Worst images",
             evaluation["worst_images"],
             note=f"Ground truth first, then detections with a score from {shown}. Lowest F1 first.",
-            caption=lambda entry: (
-                f"F1 {entry['f1']:.3f} over {entry['boxes']} objects and detections"
-            ),
+            caption=lambda entry: f"F1 {entry['f1']:.3f} over {entry['boxes']} objects and detections",
             picture=picture,
         ),
         *gallery_of(

@@ -18,7 +18,8 @@ from PIL import Image
 from dettoolkit.pages.blocks import Cell, Gallery, Matrix, Section
 from dettoolkit.pages.charts import chart_svg
 
-MAX_SIDE = 640  # of a thumbnail, in pixels
+MAX_SIDE = 640  # a thumbnail's width in pixels; several pictures below each other are higher
+MAX_ASPECT = 3
 MAX_IMAGE_BYTES = 2_200_000  # of all thumbnails together, so that a page stays below 3 MB
 
 
@@ -55,12 +56,16 @@ def cell(value: Cell) -> str:
     """Write a cell: fractions with three decimals, whole numbers and text as they are, a dash for none."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
+    if isinstance(value, int) and abs(value) >= 10_000:
+        return f"{value:,}"
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def is_number(value: Cell) -> bool:
-    """Return whether a cell is aligned as a number."""
-    return value is None or isinstance(value, int | float)
+    """Return whether a cell is aligned as a number; a difference has its sign before it."""
+    if isinstance(value, str):
+        return value[:1] in ("+", "-") and value[1:2].isdigit()
+    return True
 
 
 def matrix_rows(block: Matrix) -> list[tuple[str, list[tuple[int, float]]]]:
@@ -89,7 +94,7 @@ def thumbnails(images: Sequence[NDArray[np.uint8]]) -> list[str | None]:
 
 def _jpeg(image: NDArray[np.uint8], side: int, quality: int) -> bytes:
     height, width = image.shape[:2]
-    scale = side / max(height, width)
+    scale = side / max(height / MAX_ASPECT, width)
     if scale < 1:
         size = max(1, round(width * scale)), max(1, round(height * scale))
         image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)

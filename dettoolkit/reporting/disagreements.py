@@ -35,16 +35,17 @@ def disagreement_blocks(folders: Folders) -> Iterator[Block]:
     images = images[:LISTED]
     if not images:
         return
-    rows = [[image, *(each[image] for each in scores.values())] for image in images]
     pictures, reasons = list[list[Picture]](), list[str]()
     for name, folder in folders.items():
         try:
             pictures.append(list(_pictures(name, folder, images, scores[name])))
         except (OSError, ValueError, RuntimeError, ImportError) as error:
             reasons.append(f"{name}: {str(error).splitlines()[0]}")
-    shown = [picture for each in zip(*pictures, strict=True) for picture in each] if not reasons else []
-    if shown:
-        yield Gallery(title="What each run says", pictures=shown)
+    if not reasons and all(pictures):
+        for number, image in enumerate(images):
+            yield Gallery(title=image, pictures=[each[number] for each in pictures])
+        return
+    rows = [[image, *(each[image] for each in scores.values())] for image in images]
     note = "Without pictures: " + "; ".join(reasons) if reasons else ""
     yield Table(title="Scores of these images", note=note, columns=["image", *folders], rows=rows)
 
@@ -63,8 +64,9 @@ def _pictures(
             predictions = [run.task.predict(run.task.network, batch)]
         entry = {"image_id": int(batch["image_ids"][0])}
         drawn = report.picture(run, predictions, entry, folder.evaluation)
-        if drawn is not None:
-            yield Picture(drawn, f"{name}: {scores[image]:.3f}", image)
+        if drawn is None:
+            raise FileNotFoundError(f"{image} cannot be read")
+        yield Picture(drawn, f"{name}: {report.image_measure} {scores[image]:.3f}")
 
 
 def rebuilt(folder: ScoredFolder) -> Run:

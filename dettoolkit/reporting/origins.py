@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -98,9 +97,7 @@ def _origin(folder: ScoredFolder) -> Iterator[Block]:
     about = folder.about
     rows = [(name, str(value)) for name, value in about["environment"].items()]
     yield Facts(title="Environment", rows=[("finished", about["time"]), *rows])
-    if command := about["command"]:
-        yield Listing(title="Command", text=shlex.join(command))
-    yield Listing(title="To repeat it", text=about["repeat"])
+    yield Listing(title="Command", text=about["command"] or about["repeat"])
     origins = about["provenance"]
     lines = list(write_lines(about["recipe"]))
     width = max((len(line) for line, key in lines if key in origins), default=0)

@@ -60,9 +60,14 @@ def run_page(folder: ScoredFolder) -> str:
     advice += training_advice(rows, monitor)
     words = report.words(evaluation) if report else {}
     numbers = {monitor: None, **evaluation["numbers"]}
+    tiles = [
+        (name, value, words.get(name, ""))
+        for name, value in numbers.items()
+        if value is not None or name == monitor
+    ]
     result: list[Block] = [
         Facts(title="", rows=_result(folder)),
-        Numbers(title="", rows=[(name, value, words.get(name, "")) for name, value in numbers.items()]),
+        Numbers(title="", rows=tiles),
     ]
     if advice:
         result.append(Points(title="What stands out", sentences=advice))

@@ -13,11 +13,14 @@ from dettoolkit.spec import late
 from dettoolkit.task_report import Entry, Evaluation, Picture, TaskReport
 
 DETAILS = "dettoolkit.segmentation.details"
+SHOWN = 10  # of the largest confusions
 FEW = 0.01  # fraction of the labeled pixels below which a class is said to be rare
 
 
 class SegmentationReport(TaskReport):
     """See TaskReport."""
+
+    image_measure = "mIoU"
 
     details = late(DETAILS, "report_details")
     image_scores = late(DETAILS)
@@ -101,8 +104,8 @@ def _classes(evaluation: Evaluation) -> list[Block]:
         ]
         for entry in ranked
     ]
-    columns = ["class", "IoU", "iIoU", "fraction", "pixels", "predicted"]
-    note = "IoU: intersection over union. iIoU: with objects weighted to one size; for Cityscapes' classes."
+    columns = ["class", "IoU", "iIoU", "share", "pixels", "predicted"]
+    note = "IoU: intersection over union. iIoU: with objects weighted to one size; for Cityscapes' classes. Share: of all labeled pixels."
     blocks: list[Block] = [
         Table(title="Scores of each class, best first", note=note, columns=columns, rows=rows)
     ]
@@ -127,10 +130,10 @@ def _confusion(evaluation: Evaluation) -> Matrix:
 def _pairs(evaluation: Evaluation) -> Table:
     rows = [
         [pair["name"], pair["taken_for"], pair["fraction"], pair["pixels"]]
-        for pair in evaluation["confusions"]
+        for pair in evaluation["confusions"][:SHOWN]
     ]
     return Table(
         title="Largest confusions",
-        columns=["class", "taken for", "fraction of the class", "pixels"],
+        columns=["class", "taken for", "of the class", "pixels"],
         rows=rows,
     )

@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 import re
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +35,11 @@ logger = logging.getLogger(__name__)
 
 LISTED = 20  # worst images and surest mistakes that evaluation.json lists
 DRAWN = 9  # of these, in the report, unless evaluation.figures is less
+COMMANDS = {
+    "dettoolkit": "dettoolkit",
+    "train.py": "dettoolkit train",
+    "evaluate.py": "dettoolkit evaluate",
+}  # by the script's name; a program of the user's has another one
 NO_ORIGINS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -104,7 +110,7 @@ def origin(run: Run, what: str, device: torch.device) -> dict[str, Any]:
     """Describe in plain data what was scored, on what, and where."""
     described = describe(run)
     processor = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-    ours = Path(sys.argv[0]).name in ("dettoolkit", "train.py", "evaluate.py")
+    command = COMMANDS.get(Path(sys.argv[0]).name)
     return {
         "task": spec_of(run.recipe).name,
         "name": run.name,
@@ -118,7 +124,7 @@ def origin(run: Run, what: str, device: torch.device) -> dict[str, Any]:
             "system": platform.platform(),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor,
         },
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]] if ours else None,
+        "command": command and f"{command} {shlex.join(sys.argv[1:])}",
         "recipe": described["recipe"],
     }
 
