@@ -105,7 +105,8 @@ def _classes(evaluation: Evaluation) -> list[Block]:
         for entry in ranked
     ]
     columns = ["class", "IoU", "iIoU", "share", "pixels", "predicted"]
-    note = "IoU: intersection over union. iIoU: with objects weighted to one size; for Cityscapes' classes. Share: of all labeled pixels."
+    note = "IoU: intersection over union. iIoU: with objects weighted to one size; for Cityscapes' classes. "
+    note += "Share: of all labeled pixels."
     blocks: list[Block] = [
         Table(title="Scores of each class, best first", note=note, columns=columns, rows=rows)
     ]
