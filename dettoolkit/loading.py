@@ -16,6 +16,7 @@ from dettoolkit.config import Recipe, load_recipe, recipe_to_dict
 from dettoolkit.datasets.images import MAX_MEGAPIXELS
 from dettoolkit.formats import FORMATS, open_engine, read_text
 from dettoolkit.formats.pytorch import PytorchEngine
+from dettoolkit.hub import local
 from dettoolkit.inference.predictor import Predictor
 from dettoolkit.manifest import Manifest, from_json
 from dettoolkit.models import is_named, named_classes, named_recipe, weights_file
@@ -36,11 +37,11 @@ def load(
     max_megapixels: float = MAX_MEGAPIXELS,
     trust: bool = False,
 ) -> Predictor:
-    """Load a model: one that has a name, a run's folder, a checkpoint of ours, or an exported file.
+    """Load a model: by its name or address, or from a folder, a checkpoint or an exported file.
 
     Args:
-        model: a name that `dettoolkit models` lists, or a path. Of a run's folder the best checkpoint is
-            taken.
+        model: a name that `dettoolkit models` lists, a path, or `hf://owner/name` or
+            `hf://owner/name@revision` on Hugging Face's hub. Of a run's folder the best checkpoint is taken.
         weights: of a named model, the file of its weights; None takes torchvision's, which are fetched once.
         device: where PyTorch runs a checkpoint, such as "cpu" or "cuda:1"; None takes a GPU if there is one.
         threads: that an exported file's runtime may use; None leaves it to the runtime. PyTorch's are set by
@@ -99,7 +100,7 @@ def _path(model: object) -> Path:
         raise ValueError(
             "load was given an empty path: give that of a run's folder, a checkpoint or an exported file"
         )
-    return Path(model).expanduser()
+    return local(Path(model).expanduser())
 
 
 def open_model(model: Path, recipe: Recipe | None = None) -> tuple[Manifest, Network]:

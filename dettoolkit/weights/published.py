@@ -30,7 +30,9 @@ class Published:
         categories: names of the network's outputs, as torchvision lists them.
         parameters: of the whole network.
         madds: multiply-adds of one image, in billions.
-        score: as published, in percent, with its name and data, such as "21.3 mAP (COCO-val2017)".
+        percent: the score as published.
+        metric: what the score is, such as "mAP".
+        data: what it was measured on, such as "COCO-val2017".
         data_license: of the data that they were trained on.
         url: of the file.
         size: of the file in MB.
@@ -41,11 +43,18 @@ class Published:
     categories: tuple[str, ...]
     parameters: int
     madds: float
-    score: str
+    percent: float
+    metric: str
+    data: str
     data_license: str
     url: str
     size: float
     cached: Path
+
+    @property
+    def score(self) -> str:
+        """Return the score with its name and data, such as "21.3 mAP (COCO-val2017)"."""
+        return f"{self.percent} {self.metric} ({self.data})"
 
 
 def published(source: str, torchvision_model: str) -> Published:
@@ -62,7 +71,9 @@ def published(source: str, torchvision_model: str) -> Published:
         categories=tuple(weights.meta["categories"]),
         parameters=weights.meta["num_params"],
         madds=weights.meta["_ops"],
-        score=f"{scores[name]} {SCORES[name]} ({data})",
+        percent=scores[name],
+        metric=SCORES[name],
+        data=data,
         data_license=DATA_LICENSES[data.partition("-")[0]],
         url=weights.url,
         size=weights.meta["_file_size"],

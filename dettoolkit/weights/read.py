@@ -17,6 +17,7 @@ from msgspec import Meta
 from torch import Tensor
 
 from dettoolkit.weights.published import TORCHVISION, cached, find_weights
+from dettoolkit.weights.safe import ENDING, MODEL, load_safetensors
 from dettoolkit.weights.translate import StateDict
 from dettoolkit.wording import listing
 
@@ -45,7 +46,8 @@ def read_weights(source: str, *, torchvision_model: str) -> StateDict:
     """Read a state dict from a file, or fetch it by torchvision's own enum; a checkpoint's, of its network.
 
     Args:
-        source: a .pth or .ckpt file, or `torchvision:NAME` with a name of the model's weights enum.
+        source: a .pth, .ckpt or .safetensors file, or `torchvision:NAME` with a name of the model's weights
+            enum.
         torchvision_model: the builder's name in torchvision, such as `mobilenet_v3_large`.
     """
     if source.startswith(TORCHVISION):
@@ -53,9 +55,12 @@ def read_weights(source: str, *, torchvision_model: str) -> StateDict:
     path = Path(source)
     if found := sorted(path.glob("checkpoints/*.ckpt")):
         raise FileNotFoundError(f"{path} is a run's folder, not a file: give its checkpoint, {found[0]}")
+    if (path / MODEL).is_file():
+        raise FileNotFoundError(f"{path} is a published folder, not a file: give {path / MODEL}")
     if not path.is_file():
         raise FileNotFoundError(
-            f"no weights at {path}: give a .pth or .ckpt file, or 'torchvision:DEFAULT' to fetch those"
+            f"no weights at {path}: give a .pth, .ckpt or .safetensors file, or 'torchvision:DEFAULT' to "
+            "fetch those"
         )
     content = load_checkpoint(path)
     inside = (content.get(key) for key in ("state_dict", "model", "model_state_dict"))
@@ -68,7 +73,9 @@ def read_weights(source: str, *, torchvision_model: str) -> StateDict:
 
 
 def load_checkpoint(path: Path) -> dict[str, object]:
-    """Load a file of torch.save with `weights_only=True`, so that nothing in it can run code."""
+    """Load a safetensors file, or one of torch.save with `weights_only=True`: nothing in it can run code."""
+    if path.suffix.lower() == ENDING:
+        return load_safetensors(path)
     try:
         _check_sums(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
