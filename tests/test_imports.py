@@ -21,12 +21,13 @@ LAYERS = (
     ("spec",),
     ("formats",),
     ("classification", "detection", "segmentation"),
-    ("tasks",),
+    ("hub", "tasks"),
     ("reporting",),
-    ("inference", "training"),
+    ("inference", "models", "training"),
     ("loading",),
     ("export", "ray"),
     ("demo", "paper"),
+    ("publishing",),
     ("cli",),
     ("",),  # the package itself, which gives `load` to users
 )

@@ -26,7 +26,7 @@ from dettoolkit.weights.read import read_checkpoint, read_weights
 TERMS = Terms(license="apache-2.0", data_license="CC BY 4.0", dataset="tiny shapes")
 OPTIONS = ["--license", "apache-2.0", "--data-license", "CC BY 4.0", "--dataset", "tiny shapes"]
 RUNS = ["tiny_learnt_run", "tiny_segmentation_run", "tiny_classification_run"]
-IMAGES = {
+IMAGES = dict(zip(RUNS, ["val", "leftImg8bit/val", "val"], strict=True))
     "tiny_learnt_run": "val",
     "tiny_segmentation_run": "leftImg8bit/val",
     "tiny_classification_run": "val",
