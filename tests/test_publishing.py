@@ -27,10 +27,6 @@ TERMS = Terms(license="apache-2.0", data_license="CC BY 4.0", dataset="tiny shap
 OPTIONS = ["--license", "apache-2.0", "--data-license", "CC BY 4.0", "--dataset", "tiny shapes"]
 RUNS = ["tiny_learnt_run", "tiny_segmentation_run", "tiny_classification_run"]
 IMAGES = dict(zip(RUNS, ["val", "leftImg8bit/val", "val"], strict=True))
-    "tiny_learnt_run": "val",
-    "tiny_segmentation_run": "leftImg8bit/val",
-    "tiny_classification_run": "val",
-}
 PIPELINES = ["object-detection", "image-segmentation", "image-classification"]
 
 
