@@ -106,7 +106,7 @@ def push(folder: Path, repository: str, *, private: bool = False) -> str:
         )
     except Exception as error:
         raise OSError(
-            f"{repository} was not pushed: {_first_line(error)}. To log in: 'hf auth login', or set HF_TOKEN"
+            f"{repository} was not pushed: {_first_line(error)}. Writing needs a login: 'hf auth login', or HF_TOKEN"
         ) from error
     return str(commit.commit_url)
 

@@ -1,6 +1,7 @@
 """Published folders: the same answers to the last bit, a card of what was measured, the hub's stand-in."""
 
 import json
+import re
 import shutil
 import struct
 
@@ -120,7 +121,7 @@ def test_a_file_exported_from_either_gives_the_same_answers(name, request, publi
 def test_the_recipe_travels_without_folders_of_this_machine(published, tiny, tmp_path):
     folder = published("tiny_learnt_run")
     recipe = load_recipe(str(folder / "recipe.yaml")).recipe
-    assert (recipe.data.root, recipe.trainer.out) == ("data", "tiny_run")
+    assert (recipe.data.root, recipe.trainer.out) == ("data", "tiny_learnt_run")
     for path in folder.iterdir():
         assert str(tiny.data.parent).encode() not in path.read_bytes()
     assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
@@ -151,6 +152,9 @@ def test_a_published_folder_and_a_checkpoint_are_published_too(published, tiny_l
     assert front_matter(best)[0] == front_matter(first)[0]
     last = publish(tiny_learnt_run / "checkpoints/last.ckpt", tmp_path / "last", terms=TERMS)
     assert "It was not scored" in front_matter(last)[1]  # its run's evaluation is the best checkpoint's
+    report = tiny_learnt_run / "evaluation.json"
+    own = publish(last, tmp_path / "own", terms=TERMS, evaluation=report)
+    assert front_matter(own)[0] == front_matter(first)[0]
 
 
 # The card
@@ -172,6 +176,7 @@ def test_the_card_says_what_was_measured(name, pipeline, request, published):
     assert scores == {key: round(value, 4) for key, value in numbers.items() if value is not None}
     assert front["metrics"] == list(scores)
     assert result["task"] == {"type": pipeline}
+    assert re.fullmatch(r"data/\S+ \(\d images\)", result["dataset"]["name"])
     assert index["name"] == "tiny"
     for class_name in load(folder).class_names:
         assert f"`{class_name}`" in body
@@ -335,7 +340,7 @@ def test_push_load_predict_and_export_from_the_hub(
     files = hub.repositories["me/tiny"][-1][1]
     assert sorted(files) == sorted(FILES)
     assert hub.private == {"me/tiny": True}
-    assert b"load('hf://me/tiny')" in files["README.md"]
+    assert b'load("hf://me/tiny")' in files["README.md"]
     hub.commit("me/tiny", {"pytorch_model.bin": b"pickle", "setup.py": b"code"})
     image = images / "box/1.png"
     assert same(load("hf://me/tiny")(image), load(run)(image))

@@ -44,6 +44,7 @@ def publish(argv: Sequence[str] | None = None) -> int:
     )
     add("--data-license", "TEXT", "license of these data", default="")
     add("--weights", "FILE", "weights of a named model (default: torchvision's)", type=Path)
+    add("--evaluation", "FILE", "an evaluation.json of this model (default: its run's)", type=Path)
     add("--push", "OWNER/NAME", "send the folder to this repository of the hub")
     add("--private", None, "make the repository private, if it is new")
     return run(parser, argv, _publish)
@@ -91,6 +92,7 @@ def _write(options: argparse.Namespace, out: Path) -> Path:
         out,
         terms=Terms(license=options.license, data_license=options.data_license, dataset=options.dataset),
         recipe=recipe,
+        evaluation=options.evaluation,
         address=None if options.push is None else f"hf://{options.push}",
         tell=lambda text: (
             print(f"\rmeasuring: {text}  ", end="", file=sys.stderr, flush=True)

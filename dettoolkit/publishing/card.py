@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -90,7 +91,7 @@ def _usage(address: str) -> str:
 
 ```python
 from dettoolkit import load
-model = load({address!r})
+model = load({json.dumps(address, ensure_ascii=False)})
 print(model("photo.jpg"))
 ```
 

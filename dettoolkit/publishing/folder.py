@@ -32,6 +32,7 @@ def publish(
     *,
     terms: Terms,
     recipe: Recipe | None = None,
+    evaluation: Path | None = None,
     address: str | None = None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Path:
@@ -43,6 +44,7 @@ def publish(
         out: the folder; it must not exist.
         terms: licenses and data, which the card needs.
         recipe: in the place of the model's own.
+        evaluation: an evaluation.json of this model; None takes its run's.
         address: what users will give to `load`; None stands for the folder.
         tell: is called with what is being done.
 
@@ -54,7 +56,7 @@ def publish(
     recipe = recipe or recipe_of(source)
     check_terms(terms, recipe, named=is_named(source))
     described, network = open_model(source, recipe)
-    measured = measure_model(source, recipe, network, tell=tell)
+    measured = measure_model(source, recipe, network, evaluation=evaluation, tell=tell)
     manifest = replace(described, recipe=portable(described.recipe), versions=portable(described.versions))
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".publish-", dir=out.parent) as folder:

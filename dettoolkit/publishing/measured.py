@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,10 +13,10 @@ import msgspec
 import torch
 
 from dettoolkit.complexity import count_madds, count_parameters
-from dettoolkit.config import Recipe, recipe_to_dict
+from dettoolkit.config import Recipe
 from dettoolkit.formats.pytorch import PytorchEngine
 from dettoolkit.hub import MEASURED
-from dettoolkit.manifest import SizeHW, portable
+from dettoolkit.manifest import SizeHW
 from dettoolkit.models import is_named, is_published, published_of
 from dettoolkit.network import Network
 from dettoolkit.paper.counts import machine, measure
@@ -72,17 +71,33 @@ class Measured:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _About:
+    scored_on: str
+    images: int
+    recipe: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Evaluation:
     numbers: dict[str, float | None]
+    about: _About
 
 
-def measure_model(source: Path, recipe: Recipe, network: Network, *, tell: Callable[[str], None]) -> Measured:
+def measure_model(
+    source: Path,
+    recipe: Recipe,
+    network: Network,
+    *,
+    evaluation: Path | None,
+    tell: Callable[[str], None],
+) -> Measured:
     """Measure a network here, and collect what was measured of it before.
 
     Args:
         source: where it is from: a run's folder, a checkpoint, a published folder, or a model's name.
         recipe: its recipe.
         network: with its weights.
+        evaluation: an evaluation.json of the model; None takes its run's.
         tell: is called with what is being done.
     """
     spec = spec_of(recipe)
@@ -90,37 +105,45 @@ def measure_model(source: Path, recipe: Recipe, network: Network, *, tell: Calla
     engine = PytorchEngine(network, torch.device("cpu"))  # as `load` runs it
     found = measure({"": (engine, image_hw)}, tell=tell)[""]
     former = _former(source)
+    scores = former.scores if former is not None else scores_of(source, recipe)
     return Measured(
         parameters=count_parameters(network, norm_affine=True),
         multiply_adds=count_madds(copy.deepcopy(network).to("meta"), image_hw),
         image_hw=image_hw,
         latency=Latency(**asdict(found), threads=1, machine=machine()),
-        scores=former.scores if former is not None else scores_of(source, recipe),
+        scores=scores if evaluation is None else scores_in(evaluation),
         exports=former.exports if former is not None else exports_of(source),
     )
 
 
 def scores_of(source: Path, recipe: Recipe) -> Scores | None:
-    """Return the scores of a model: those of its run's evaluation, or torchvision's."""
+    """Return the scores of a model: its run's evaluation, or torchvision's; None where there is neither."""
     if is_named(source):
         if not is_published(recipe):
             return None
         facts = published_of(recipe)
-        numbers = {facts.metric: round(facts.percent / 100, 6)}
-        return Scores(numbers=numbers, data=facts.data, by="torchvision")
+        return Scores(
+            numbers={facts.metric: round(facts.percent / 100, 6)}, data=facts.data, by="torchvision"
+        )
     checkpoint = checkpoint_of(source, names=(BEST, LAST))
     run = checkpoint.parent.parent
-    report = run / "evaluation.json"
+    if checkpoint.parent.name != "checkpoints" or not (run / "evaluation.json").is_file():
+        return None
     # A run's evaluation is that of its best checkpoint.
-    if checkpoint.parent.name != "checkpoints" or not report.is_file():
-        return None
-    if checkpoint.name != checkpoint_of(run, names=(BEST, LAST)).name:
-        return None
-    found = read_json(report, _Evaluation).numbers
-    numbers = {name: value for name, value in found.items() if value is not None and math.isfinite(value)}
-    data = portable(recipe_to_dict(recipe)["data"])
-    parts = [Path(str(data["root"])).name, *_texts(data.get("val"))]
-    return Scores(numbers=numbers, data=", ".join(parts), by="dettoolkit") if numbers else None
+    scored = checkpoint_of(run, names=(BEST, LAST)).name == checkpoint.name
+    return scores_in(run / "evaluation.json") if scored else None
+
+
+def scores_in(report: Path) -> Scores | None:
+    """Read the scores of an evaluation.json; None where nothing could be scored."""
+    found = read_json(report, _Evaluation)
+    numbers = {name: value for name, value in found.numbers.items() if value is not None}
+    scored_on = Path(found.about.scored_on)
+    root = Path(str(found.about.recipe.get("data", {}).get("root")))
+    inside = scored_on.is_relative_to(root)
+    data = scored_on.relative_to(root.parent) if inside else Path(scored_on.name)
+    text = f"{data.as_posix()} ({found.about.images} images)"
+    return Scores(numbers=numbers, data=text, by="dettoolkit") if numbers else None
 
 
 def exports_of(source: Path) -> list[Agreement]:
@@ -156,9 +179,3 @@ def read_json(path: Path, kind: type[Kind]) -> Kind:
 def to_json(measured: Measured) -> str:
     """Write it as JSON."""
     return json.dumps(asdict(measured), indent=1, allow_nan=False)
-
-
-def _texts(value: Any) -> list[str]:
-    """List the texts of a section of a recipe."""
-    values = value.values() if isinstance(value, Mapping) else ()
-    return [each for each in values if isinstance(each, str)]
