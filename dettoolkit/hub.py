@@ -98,7 +98,7 @@ def push(folder: Path, repository: str, *, private: bool = False) -> str:
 
     api = HfApi(library_name="dettoolkit")
     try:
-        api.create_repo(repository, private=private, exist_ok=True)
+        api.create_repo(repository, private=private or None, exist_ok=True)
         commit = api.create_commit(  # one for all files: a repository never has half a model
             repository,
             [CommitOperationAdd(name, folder / name) for name in FILES],
@@ -106,7 +106,8 @@ def push(folder: Path, repository: str, *, private: bool = False) -> str:
         )
     except Exception as error:
         raise OSError(
-            f"{repository} was not pushed: {_first_line(error)}. Writing needs a login: 'hf auth login', or HF_TOKEN"
+            f"{repository} was not pushed: {_first_line(error)}. To write there, log in: 'hf auth login', "
+            "or set HF_TOKEN"
         ) from error
     return str(commit.commit_url)
 

@@ -85,12 +85,13 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/api/repos/create":
             wanted = json.loads(body)
             name = f"{wanted['organization']}/{wanted['name']}"
-            if name in self.server.repositories:
-                self._send(409, b"{}", {})
-                return
-            self.server.repositories[name] = [("0" * 40, {})]
-            self.server.private[name] = bool(wanted.get("private"))
-            self._answer({"url": f"{self.server.address}/{name}"})
+            there = name in self.server.repositories
+            if not there:
+                self.server.repositories[name] = [("0" * 40, {})]
+                self.server.private[name] = wanted.get("visibility") == "private" or bool(
+                    wanted.get("private")
+                )
+            self._answer({"url": f"{self.server.address}/{name}"}, 409 if there else 200)
         elif self.path == "/api/validate-yaml":
             yaml.safe_load(json.loads(body)["content"].split("---")[1])
             self._answer({})
@@ -127,8 +128,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _refuse(self, code: str) -> None:
         self._send(404, b"{}", {"X-Error-Code": code})
 
-    def _answer(self, content: object) -> None:
-        self._send(200, json.dumps(content).encode(), {"Content-Type": "application/json"})
+    def _answer(self, content: object, status: int = 200) -> None:
+        self._send(status, json.dumps(content).encode(), {"Content-Type": "application/json"})
 
     def _send(self, status: int, content: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)

@@ -72,8 +72,7 @@ def edited(root: Path, split: str, change: Callable[[dict[str, Any]], Any]) -> P
 def test_unknown_command_names_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["tarin"]) == 2
     assert capsys.readouterr().err == (
-        "dettoolkit has no command 'tarin'; it has: train, evaluate, predict, export, export-demo, "
-        "paper-tables, download-coco\n"
+        f"dettoolkit has no command 'tarin'; it has: {', '.join(cli.COMMANDS)}\n"
     )
     for arguments in ([], ["--help"]):
         assert cli.main(arguments) == 0
