@@ -108,7 +108,7 @@ def test_a_classifiers_details_by_hand():
     assert [entry["top-1"] for entry in details["class_fractions"]] == [0.5, 0]
     assert details["mistakes"] == [{"image_id": 2, "class": "dog", "predicted": "cat", "score": 0.8}]
     assert true_class_scores(given) == {0: 0.9, 1: 0.4, 2: 0.2}
-    none = answers([], [], [])
+    none = ClassificationArrays.concatenate([])
     score = evaluate_classification(none, class_names=names)
     assert answer_details(none, score, class_names=names, count=1)["mistakes"] == []
 
