@@ -14,7 +14,7 @@ from dettoolkit.cli.arguments import OVERRIDES, adder, command_parser, run
 from dettoolkit.cli.failures import quiet_images, sentence
 
 if TYPE_CHECKING:
-    from dettoolkit.config import Recipe
+    from dettoolkit.config import Recipe, ResolvedRecipe
     from dettoolkit.doctor.examination import Item
     from dettoolkit.doctor.report import Diagnosis
 
@@ -85,12 +85,12 @@ def _diagnose(name: str, recipe: Recipe, options: argparse.Namespace) -> Diagnos
     return Diagnosis(name=name, root=recipe.data.root, images=images, deep=deep, findings=findings)
 
 
-def _without_values(recipe: str, extras: Sequence[str]) -> Recipe | None:
+def _without_values(recipe: str, extras: Sequence[str]) -> ResolvedRecipe | None:
     """Load a recipe with its overlays only; None where they make no whole recipe."""
     from dettoolkit.config import RecipeError, load_recipe
 
     try:
-        return load_recipe(recipe, [each for each in extras if "=" not in each]).recipe
+        return load_recipe(recipe, [each for each in extras if "=" not in each])
     except RecipeError:
         return None
 

@@ -35,7 +35,9 @@ def check_duplicates(split: Split, seen: Seen) -> list[Finding]:
         "duplicate-in-split",
         "warning" if split == "train" else "note",
         pairs,
-        lambda pair: example_of(pair[1], f"the same as {pair[0].path} (image id {pair[0].image_id})"),
+        lambda pair: example_of(
+            pair[1], f"the same as {pair[0].path} (image id {pair[0].image_id})", beside=pair[0]
+        ),
         split=split,
         text="{n} image{n:|s} {n:is a copy|are copies} of another of the split",
         remedy="Keep one of each, and compare their annotations: two that differ teach both.",
@@ -55,7 +57,7 @@ def check_shared(train: Seen, val: Seen, *, workers: int) -> Iterator[Finding]:
         "duplicate-between-splits",
         "warning",
         [pair for pair in copies if os.path.normpath(pair[0].path) != os.path.normpath(pair[1].path)],
-        lambda pair: example_of(pair[1], f"the same as {pair[0].path} of train"),
+        lambda pair: example_of(pair[1], f"the same as {pair[0].path} of train", beside=pair[0]),
         text="{n} validation image{n:|s} {n:is a copy of an image|are copies of images} to train on",
         remedy="Take them out of one split: the score says nothing about images that were trained on.",
     )
@@ -64,7 +66,7 @@ def check_shared(train: Seen, val: Seen, *, workers: int) -> Iterator[Finding]:
         "near-duplicate-between-splits",
         "warning",
         _nearest(readable, others, workers),
-        lambda pair: example_of(pair[1], f"almost the same as {pair[0].path} of train"),
+        lambda pair: example_of(pair[1], f"almost the same as {pair[0].path} of train", beside=pair[0]),
         text="{n} validation image{n:|s} {n:is|are} almost the same as one to train on",
         remedy="Split by video, place or day, so that neighbors stay together (dettoolkit convert "
         "coco-split --group). With a camera that never moves this is expected.",

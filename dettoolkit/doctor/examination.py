@@ -29,9 +29,10 @@ class ListedImage(NamedTuple):
     max_megapixels: float = MAX_MEGAPIXELS
 
 
-def example_of(image: ListedImage, text: str = "") -> Example:
-    """Return an image as an example of a finding."""
-    return Example(file=str(image.path), image_id=image.image_id, text=text, hw=image.hw)
+def example_of(image: ListedImage, text: str = "", *, beside: ListedImage | None = None) -> Example:
+    """Return an image, with another one to compare it with, as an example of a finding."""
+    other = None if beside is None else str(beside.path)
+    return Example(file=str(image.path), image_id=image.image_id, text=text, hw=image.hw, beside=other)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dettoolkit.config.recipe import Recipe
+from dettoolkit.config import Recipe, ResolvedRecipe
 from dettoolkit.doctor.duplicates import check_duplicates, check_shared, check_two_classes
 from dettoolkit.doctor.examination import Examination, ListedImage, Progress, silent
 from dettoolkit.doctor.files import Seen, check_looks
@@ -32,7 +32,7 @@ def examine(
     recipe: Recipe,
     task: Examination,
     *,
-    files: Recipe | None = None,
+    files: ResolvedRecipe | None = None,
     deep: bool = True,
     progress: Progress = silent,
 ) -> list[Finding]:
@@ -41,11 +41,11 @@ def examine(
     Args:
         recipe: the run.
         task: what its task says of the data.
-        files: the recipe as its files have it, without values from the command line; None is the same.
+        files: what the recipe's files say, without values from the command line; None: not known.
         deep: read every image; otherwise the headers of some.
         progress: shows how far it is.
     """
-    findings = list(_check_recipe(recipe, task, files or recipe))
+    findings = list(_check_recipe(recipe, task, files))
     seen = dict[Split, Seen]()
     for split, images in task.images.items():
         findings += check_names(split, images)
@@ -78,10 +78,11 @@ def refused(text: str) -> Finding:
     )
 
 
-def _check_recipe(recipe: Recipe, task: Examination, files: Recipe) -> Iterator[Finding]:
+def _check_recipe(recipe: Recipe, task: Examination, files: ResolvedRecipe | None) -> Iterator[Finding]:
     length = length_of(recipe, task.trained_on)
-    yield from check_length(length, meant_length(files), recipe=recipe, images=task.trained_on)
-    yield from check_rate(length, files, recipe=recipe)
+    meant = None if files is None else meant_length(files)
+    yield from check_length(length, meant, recipe=recipe, images=task.trained_on)
+    yield from check_rate(length, recipe if files is None else files.recipe, recipe=recipe)
     yield from check_workers(recipe, cores=cores())
 
 

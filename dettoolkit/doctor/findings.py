@@ -32,6 +32,7 @@ class Example:
         text: what is there, as numbers and names; it names neither file nor ids.
         boxes_xyxy: what to draw, in the pixels of the image.
         hw: the size of the image those pixels are of; None: as it is stored.
+        beside: another image file to show, such as the one that this is a copy of.
     """
 
     file: str | None = None
@@ -40,6 +41,7 @@ class Example:
     text: str = ""
     boxes_xyxy: tuple[tuple[float, float, float, float], ...] = ()
     hw: tuple[int, int] | None = None
+    beside: str | None = None
 
     def line(self) -> str:
         """Write it in a line."""

@@ -78,11 +78,11 @@ def check_both_splits(train: Sequence[ListedImage], val: Sequence[ListedImage]) 
 
 def check_unreferenced(images: Sequence[ListedImage], folders: Sequence[Path]) -> list[Finding]:
     """Find image files in folders that no split lists."""
-    listed = {os.path.normpath(image.path) for image in images}
+    listed = {os.path.normpath(image.path).lower() for image in images}  # capitals have their own check
     return found(
         "file-unreferenced",
         "note",
-        [path for path in Walk(*folders, endings=ENDINGS) if os.path.normpath(path) not in listed],
+        [path for path in Walk(*folders, endings=ENDINGS) if os.path.normpath(path).lower() not in listed],
         lambda path: Example(file=path),
         text="{n} image file{n:|s} in the folders {n:is|are} in no annotation",
         remedy="Nothing, where they belong to another split; otherwise annotate them (an image without "

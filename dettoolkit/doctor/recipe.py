@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dettoolkit.config.recipe import Recipe
+from dettoolkit.config import Recipe, ResolvedRecipe
 from dettoolkit.doctor.files import size_text
 from dettoolkit.doctor.findings import Finding, Severity, counted
 
@@ -58,10 +58,14 @@ def length_of(recipe: Recipe, images: int) -> Length:
     return Length(batch * processes * trainer.accumulate, epoch_steps, steps, steps / epoch_steps)
 
 
-def meant_length(files: Recipe) -> Length | None:
-    """Compute how long a recipe is meant to train: on the images that its length was chosen for."""
-    images = getattr(files.trainer, "length_images", None)
-    return None if images is None else length_of(files, images)
+def meant_length(files: ResolvedRecipe) -> Length | None:
+    """Compute how long a recipe is meant to train; None where the file with its length does not say it."""
+    trainer, origins = files.recipe.trainer, files.provenance
+    key = "trainer.max_epochs" if trainer.max_steps is None else "trainer.max_steps"
+    files_of = {origins[each].rpartition(":")[0] for each in (key, "trainer.length_images")}
+    if trainer.length_images is None or len(files_of) > 1:
+        return None
+    return length_of(files.recipe, trainer.length_images)
 
 
 def processes_of(recipe: Recipe) -> int:

@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dettoolkit.datasets.data_report import BadImageError
-from dettoolkit.datasets.images import read_image
+from dettoolkit.datasets.images import read_image, resize_image
 from dettoolkit.doctor.findings import SEVERITIES, Example, Finding, Severity, Split, counted
 from dettoolkit.drawing.boxes import draw_boxes
 from dettoolkit.pages.blocks import Block, Facts, Gallery, Picture, Section, Table
 from dettoolkit.pages.html import render
 
 TITLES: Mapping[Severity, str] = {"error": "Errors", "warning": "Warnings", "note": "Notes"}
+ENLARGED = 320  # pixels that a part of an image is shown with, so that its boxes' lines hide nothing
 ZOOM = 4  # an example's boxes that fill less than this part of each side of their image are shown enlarged
 
 
@@ -49,8 +50,9 @@ class Diagnosis:
     def summary(self) -> str:
         """Write in one line what there is."""
         amount = ", ".join(counted(count, severity) for severity, count in self.counts.items() if count)
-        how = "every image was read" if self.deep else "some headers were read, and no whole image"
-        return f"{amount or 'nothing found'} in {_amount(self.images)} ({how})"
+        how = "every image was read" if self.deep else "only names and headers were read"
+        where = f" in {_amount(self.images)} ({how})" if self.images else ""
+        return f"{amount or 'nothing found'}{where}"
 
     def lines(self) -> Iterator[str]:
         """Yield the findings as text, the summary last."""
@@ -81,15 +83,11 @@ class Diagnosis:
 
     def sections(self) -> Iterator[Section]:
         """Yield the parts of the page; a report of a training has them too."""
-        facts = [("Data", self.root), ("Images", _amount(self.images)), ("Found", self.summary())]
-        rows = [
-            (finding.severity, finding.id, finding.split or "", finding.count, finding.text)
-            for finding in self.findings
-        ]
+        facts = [("Data", self.root), ("Found", self.summary())]
         blocks: list[Block] = [Facts(title="What was looked at", rows=facts)]
-        if rows:
-            columns = ("severity", "check", "split", "cases", "what")
-            blocks.append(Table(title="Findings", columns=columns, rows=rows))
+        if self.findings:
+            rows = [(each.severity, f"{each.text} ({_check(each)})") for each in self.findings]
+            blocks.append(Table(title="Findings", columns=("severity", "what"), rows=rows))
         yield Section(title="Overview", blocks=blocks)
         for severity in SEVERITIES:
             found = [finding for finding in self.findings if finding.severity == severity]
@@ -102,9 +100,13 @@ def _amount(images: Mapping[Split, int]) -> str:
     return " and ".join(f"{counted(count, 'image')} of {split}" for split, count in images.items())
 
 
+def _check(finding: Finding) -> str:
+    return finding.id if finding.split is None else f"{finding.id}, {finding.split}"
+
+
 def _blocks(finding: Finding) -> Iterator[Block]:
-    where = f" ({finding.split})" if finding.split else ""
-    title = f"{finding.id}{where}: {finding.text}"
+    """Yield a finding with its examples: pictures first, then those that have none."""
+    title = f"{finding.text} ({_check(finding)})"
     pictures, rows = list[Picture](), list[tuple[str]]()
     for example in finding.examples:
         image = example_image(example)
@@ -112,16 +114,14 @@ def _blocks(finding: Finding) -> Iterator[Block]:
             rows.append((example.line(),))
         else:
             pictures.append(Picture(image, example.line()))
-    if not pictures or not rows:
-        note = finding.remedy
-        yield (
-            Gallery(title=title, note=note, pictures=pictures)
-            if pictures
-            else Table(title=title, note=note, columns=("examples",) if rows else (), rows=rows)
-        )
-        return
-    yield Gallery(title=title, note=finding.remedy, pictures=pictures)
-    yield Table(title="Without a picture", columns=("examples",), rows=rows)
+    if pictures:
+        yield Gallery(title=title, note=finding.remedy, pictures=pictures)
+    if rows and pictures:
+        yield Table(title="Without a picture", columns=("examples",), rows=rows)
+    elif rows:
+        yield Table(title=title, note=finding.remedy, columns=("examples",), rows=rows)
+    if not finding.examples:
+        yield Facts(title=title, note=finding.remedy, rows=())
 
 
 def example_image(example: Example) -> NDArray[np.uint8] | None:
@@ -132,15 +132,31 @@ def example_image(example: Example) -> NDArray[np.uint8] | None:
         image = read_image(Path(example.file), expected_hw=example.hw)
     except BadImageError:
         return None
+    if example.beside is not None:
+        return _side_by_side(image, Path(example.beside))
     boxes = np.array(example.boxes_xyxy, np.float64).reshape(-1, 4)
     if not len(boxes):
         return image
     names = [str(example.annotation_id)] if len(boxes) == 1 else [str(row + 1) for row in range(len(boxes))]
     names = [""] if example.annotation_id is None and len(boxes) == 1 else names
     window = _window(boxes, image.shape[:2])
-    boxes = boxes - [window[0], window[1]] * 2
-    part = np.ascontiguousarray(image[window[1] : window[3], window[0] : window[2]])
+    part = image[window[1] : window[3], window[0] : window[2]]
+    larger = max(1.0, ENLARGED / max(part.shape)) if part.shape != image.shape else 1.0
+    boxes = (boxes - [window[0], window[1]] * 2) * larger
+    part = resize_image(part, (round(part.shape[0] * larger), round(part.shape[1] * larger)))
     return draw_boxes(part, boxes, np.arange(len(boxes)), class_names=names)
+
+
+def _side_by_side(image: NDArray[np.uint8], other: Path) -> NDArray[np.uint8]:
+    """Put another image beside one, as high as it; one that cannot be read is left out."""
+    try:
+        second = read_image(other)
+    except BadImageError:
+        return image
+    height = image.shape[0]
+    second = resize_image(second, (height, max(1, round(second.shape[1] * height / second.shape[0]))))
+    gap = np.full((height, max(2, height // 50), 3), 255, np.uint8)
+    return np.concatenate([image, gap, second], axis=1)
 
 
 def _window(boxes: NDArray[np.float64], hw: tuple[int, ...]) -> tuple[int, int, int, int]:
