@@ -20,7 +20,7 @@ from dettoolkit.hub import FILES
 from dettoolkit.loading import open_model
 from dettoolkit.manifest import from_json
 from dettoolkit.publishing.card import Terms
-from dettoolkit.publishing.folder import publish
+from dettoolkit.publishing.publish import publish
 from dettoolkit.tasks import sections
 from dettoolkit.weights.read import read_checkpoint, read_weights
 

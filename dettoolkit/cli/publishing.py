@@ -80,7 +80,7 @@ def _publish(options: argparse.Namespace) -> int:
 def _write(options: argparse.Namespace, out: Path) -> Path:
     from dettoolkit.models import is_named, named_recipe
     from dettoolkit.publishing.card import Terms
-    from dettoolkit.publishing.folder import publish as write
+    from dettoolkit.publishing.publish import publish as write
 
     recipe = None
     if options.weights is not None:
