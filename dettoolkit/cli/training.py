@@ -76,7 +76,10 @@ def _train(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 
     name = resolved.name if folder is None else folder.resolve().parent.name
     if options.check:
-        print(commands.check(name, resolved.recipe))
+        from dettoolkit.cli.examining import quick_lines
+
+        text = commands.check(name, resolved.recipe)
+        print(*([] if folder else quick_lines(resolved, options)), text, sep="\n")
         return 0
     run_dir, score = commands.train(
         name,

@@ -16,7 +16,7 @@ from PIL import Image
 
 from dettoolkit.datasets.cityscapes_labels import VOID
 from dettoolkit.drawing.boxes import Color, Picture, class_name
-from dettoolkit.drawing.grids import CELL_HW, PANEL_HW, Cell, fit_to_cell, grid, joined
+from dettoolkit.drawing.grids import CELL_HW, Cell, fit_to_cell, grid, joined, panel_hw
 from dettoolkit.drawing.masks import COVER, palette_of
 
 UNLABELED, UNSCORED = "not labeled", "not labeled: dimmed in the prediction, not scored"
@@ -77,7 +77,7 @@ def segmentation_figure(
 
 def segmentation_panels(item: SegmentationItem, colors: Sequence[Color | None]) -> Picture:
     """Draw image, ground truth and prediction together, without letters; uint8 (H, W, 3)."""
-    return joined(_panels(item, palette_of(colors), PANEL_HW))
+    return joined(_panels(item, palette_of(colors), panel_hw(item.image)))
 
 
 def _panels(item: SegmentationItem, palette: NDArray[np.uint8], hw: tuple[int, int]) -> list[Picture]:
