@@ -41,7 +41,7 @@ MARKS = ("<!-- measured -->", "<!-- /measured -->")  # around the table in a pag
 COLUMNS = (
     "task, model",
     "format",
-    "inside",
+    "contents",
     "precision",
     "raw error",
     "boxes or pixels that differ",
@@ -97,7 +97,7 @@ def requests(kind: str) -> Iterator[Request]:
 
 def measure(run: Path, request: Request) -> dict[str, Any]:
     """Export a run, and give what the gate measured, or why there is no such file."""
-    inside = "image to answer" if request.preprocessing else "network"
+    inside = "image to result" if request.preprocessing else "network"
     facts = {"format": request.format, "inside": inside, "precision": request.precision}
     with tempfile.TemporaryDirectory() as folder:
         try:

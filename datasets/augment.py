@@ -213,9 +213,7 @@ class DetectionTransform:
     ) -> tuple[Image, NDArray[np.float32], NDArray[np.int64]]:
         """Transform image (H, W, 3) RGB, which is not changed, boxes (m, 4) in its pixels, and labels (m,).
 
-        Returns:
-            image (h, w, 3) at `input_hw`, boxes_xyxy float32 (k, 4) in its pixels, labels int64 (k,); k <= m:
-            boxes that the crop lost or that the cleaning rule refuses are gone.
+        The image comes out at `input_hw`, without boxes that the crop lost or the cleaning rule refuses.
         """
         check_image(image)
         if boxes_xyxy.ndim != 2 or boxes_xyxy.shape[1] != 4 or labels.shape != boxes_xyxy.shape[:1]:

@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dettoolkit.datasets.cityscapes_labels import VOID
-from dettoolkit.datasets.data_report import BadImageError, Problem
+from dettoolkit.datasets.data_report import BadImageError, Problem, naming
 from dettoolkit.datasets.images import read_image
 from dettoolkit.datasets.label_classes import read_instances, read_labels
 from dettoolkit.datasets.samples import ImageDataset, Reading, collate_images, to_tensor
@@ -38,16 +37,11 @@ class SegmentationDataset(ImageDataset):
     """
 
     def __init__(
-        self,
-        *,
-        files: SegmentationFiles,
-        transform: Any,
-        with_instances: bool,
-        **reading: Unpack[Reading],
+        self, *, files: SegmentationFiles, transform: Any, with_instances: bool, **reading: Unpack[Reading]
     ) -> None:
         if with_instances and transform.moves_labels:
             raise ValueError(
-                "with_instances=True needs a transform that leaves labels as they are: give EvalTransform"
+                "with_instances=True needs a transform that leaves labels as they are: use EvalTransform"
             )
         super().__init__(transform=transform, **reading)
         self.files = files
@@ -57,16 +51,11 @@ class SegmentationDataset(ImageDataset):
         return len(self.files)
 
     def read_sample(self, index: int, seed: int) -> dict[str, Any]:
-        """Read and transform one sample.
-
-        Raises:
-            LabelError: a label file has values without a meaning, or colors; names it. Never skipped: the
-                recipe does not fit the data.
-        """
+        """Read and transform one sample; a LabelError is never skipped: the recipe does not fit the data."""
         path, label_path = self.files.image_paths[index], self.files.label_paths[index]
         labels, instances = self._read_maps(index)
-        expected = partial(read_image, expected_hw=_hw(labels), max_megapixels=self.max_megapixels)
-        image = _read(path, expected)
+        with naming(path):
+            image = read_image(path, expected_hw=_hw(labels), max_megapixels=self.max_megapixels)
         original_hw, problems = _hw(image), []
         if original_hw != _hw(labels):
             text = _sizes(path, original_hw, label_path, _hw(labels))
@@ -117,25 +106,17 @@ class SegmentationDataset(ImageDataset):
     def _read_maps(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.int32] | None]:
         path, instance_path = self.files.label_paths[index], self.files.instance_paths[index]
         limit = self.max_megapixels
-        labels = _read(path, partial(read_labels, classes=self.files.classes, max_megapixels=limit))
+        with naming(path):
+            labels = read_labels(path, self.files.classes, max_megapixels=limit)
         if not self.with_instances:
             return labels, None
         if instance_path is None:
             return labels, np.full(labels.shape, -1, np.int32)
-        instances = _read(instance_path, partial(read_instances, max_megapixels=limit))
+        with naming(instance_path):
+            instances = read_instances(instance_path, max_megapixels=limit)
         if instances.shape != labels.shape:
             raise BadImageError(_sizes(instance_path, _hw(instances), path, _hw(labels)))
         return labels, instances
-
-
-Array = TypeVar("Array", bound=NDArray[Any])
-
-
-def _read(path: Path, read: Callable[[Path], Array]) -> Array:
-    try:
-        return read(path)
-    except BadImageError as error:
-        raise BadImageError(f"{path}: {error}") from None
 
 
 def _hw(pixels: NDArray[Any]) -> tuple[int, int]:
@@ -152,9 +133,6 @@ def collate(samples: Sequence[Any]) -> dict[str, Any]:
     label_map uint8 (N, H, W) is padded with VOID; label_map_hw int64 (N, 2) has the true sizes. instances,
     where samples have them, is int32 (N, H, W) as `read_instances` gives it: 0 beyond a map, and -1 all over
     where an image has no such file. A batch of N = 0 has none.
-
-    Raises:
-        ValueError: images of different sizes, or no sample at all.
     """
     sizes = sorted({each["image"].shape[1:] for each in samples if isinstance(each, dict)})
     if len(sizes) > 1:

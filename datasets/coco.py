@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from dettoolkit.datasets.coco_annotations import CocoAnnotations
-from dettoolkit.datasets.data_report import BadImageError, Problem, Reason, clean_boxes
+from dettoolkit.datasets.data_report import Problem, Reason, clean_boxes, naming
 from dettoolkit.datasets.images import read_image
 from dettoolkit.datasets.samples import ImageDataset, Reading, collate_images, to_tensor
 
@@ -44,15 +44,13 @@ class CocoDetection(ImageDataset):
         """Read and transform one sample; boxes are cleaned for the size that the image really has."""
         row, annotations = int(self._rows[index]), self.annotations
         path, image_id = annotations.image_path(row), int(annotations.image_ids[row])
-        try:
+        with naming(f"{path}: image id {image_id}"):
             image = self._read(row)
-        except BadImageError as error:
-            raise BadImageError(f"{path}: image id {image_id}: {error}") from None
         hw = image.shape[0], image.shape[1]
         problems = []
         height, width = annotations.image_hw[row].tolist()
         if (height, width) not in (hw, (0, 0)):  # 0: neither the json nor the file's header gave one at load
-            text = f"{path} is {hw[0]} x {hw[1]}, the json says {height} x {width} (height x width)"
+            text = f"{path} is {hw[0]} x {hw[1]}, but the JSON says {height} x {width} (height x width)"
             problems.append(Problem("size differs", image_id, None, text))
         mine = slice(*annotations.offsets[row : row + 2])
         boxes = annotations.boxes_xywh[mine]

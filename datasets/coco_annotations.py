@@ -123,7 +123,7 @@ def _drop_duplicate_images(columns: Columns, report: DataReport) -> Columns:
         return columns
     report.add(
         "duplicate image id",
-        template="another image with this id, {}, is left out",
+        template="another image with this id, {}, is dropped",
         values=[[columns.file_names[row]] for row in dropped],
         image_ids=columns.image_ids[dropped],
     )
@@ -235,7 +235,7 @@ def _check_boxes(
     boxes = columns.boxes_xywh[order]
     if len(boxes) and boxes.max() <= 1 and (boxes % 1).any():
         raise ValueError(
-            f"{report.path}: every bbox is within 0..1, so fractions of the image; COCO's are in pixels: "
+            f"{report.path}: every bbox is within 0..1, so a fraction of the image, but COCO uses pixels: "
             "multiply x and width by the image's width, y and height by its height"
         )
     limits = np.where(image_hw > 0, image_hw, np.inf)

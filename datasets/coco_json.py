@@ -77,13 +77,7 @@ class Columns:
 
 
 def read_columns(path: Path) -> Columns:
-    """Read a COCO json.
-
-    Raises:
-        FileNotFoundError: there is no such file; the text lists the json files beside it.
-        OSError: it is no regular file.
-        ValueError: not json, not COCO, or a value of a wrong type; the text names the file and the place.
-    """
+    """Read a COCO json; the text of an error names the file and the place, or the json files beside it."""
     document = _read(path)
     for kind, items in (("images", document.images), ("categories", document.categories)):
         if not items:
@@ -123,12 +117,12 @@ def _read(path: Path) -> _Document:
             )
         found = sorted(each.name for each in path.parent.glob("*.json"))
         raise FileNotFoundError(
-            f"{path} does not exist; {path.parent} holds {', '.join(found[:20]) or 'no json file'}. Correct "
+            f"{path} does not exist; {path.parent} has {', '.join(found[:20]) or 'no JSON file'}. Correct "
             "data.*.annotations"
         )
     with open_regular(path) as file:
         if os.fstat(file.fileno()).st_size == 0:
-            raise ValueError(f"{path} is empty (0 bytes): fetch or export it again")
+            raise ValueError(f"{path} is empty (0 bytes): download or export it again")
         # Mapped, not read: half a gigabyte less at the peak for COCO's train2017.
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             try:
@@ -138,8 +132,8 @@ def _read(path: Path) -> _Document:
                     document = json.loads(data[:])
                 except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError too
                     raise ValueError(
-                        f"{path} is not valid json: {error} (it starts with {data[:40]!r}); fetch or export "
-                        "it again"
+                        f"{path} is not valid JSON: {error} (it starts with {data[:40]!r}); download or "
+                        "export it again"
                     ) from None
     # Python's json writes NaN and Infinity, which are no JSON but occur; such boxes are reported later.
     try:
@@ -151,17 +145,13 @@ def _read(path: Path) -> _Document:
 def _mistake(document: Any, error: msgspec.ValidationError) -> str:
     """Say, after its path, what is wrong with a file, naming the very element, and what to do."""
     if isinstance(document, list):
-        return (
-            f" holds a list, not an object: a detector's results, perhaps; give the annotation file; {LAYOUT}"
-        )
+        return f" contains a list, not an object; maybe results: use the annotation file; {LAYOUT}"
     if not isinstance(document, dict):
-        return f" holds a {type(document).__name__}, not an object; {LAYOUT}"
+        return f" contains a {type(document).__name__}, not an object; {LAYOUT}"
     if missing := [key for key in _Document.__struct_fields__ if key not in document]:
         note = ""
         if "imgHeight" in document or "shapes" in document:
-            note = (
-                " (one image's polygons, as Cityscapes or labelme write them: convert the set to COCO first)"
-            )
+            note = " (polygons of one image, as written by Cityscapes or labelme: convert them to COCO first)"
         has = ", ".join(list(document)[:8]) or "nothing"
         return f" has no {', '.join(missing)}; it has {has}{note}; {LAYOUT}"
     where = _culprit(document) or str(error)

@@ -7,6 +7,7 @@ again on what augmentation made of them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import IntEnum
 from itertools import islice
 from pathlib import Path
@@ -64,31 +65,31 @@ def clean_boxes(boxes_xyxy: NDArray[Float], hw: ArrayLike) -> tuple[NDArray[Floa
 KINDS = {
     "root category": "no class; data.keep_root_category=true makes it one",
     "duplicate image id": "the first image is kept",
-    "image size read from file": "the json gives none",
+    "image size read from file": "the JSON has none",
     "image size unknown": "the image cannot be read",
-    "unknown image": "annotation left out",
-    "unknown category": "annotation left out",
-    "no bbox": "annotation left out",
-    "non-finite box": "annotation left out",
-    "zero or negative size": "not trained on; scored as pycocotools does",
-    "outside the image": "not trained on; scored as pycocotools does",
-    "degenerate": "a side under 0.01 pixels; not trained on; scored as pycocotools does",
-    "clipped": "reaches outside; clipped for training; scored unclipped, as pycocotools does",
+    "unknown image": "annotation dropped",
+    "unknown category": "annotation dropped",
+    "no bbox": "annotation dropped",
+    "non-finite box": "annotation dropped",
+    "zero or negative size": "not used for training; scored as in pycocotools",
+    "outside the image": "not used for training; scored as in pycocotools",
+    "degenerate": "a side under 0.01 pixels; not used for training; scored as in pycocotools",
+    "clipped": "extends outside; clipped for training; scored unclipped, as in pycocotools",
     "size differs": "the size of the file is used; boxes are not rescaled",
     "area missing": "filled in as width x height",
     "iscrowd missing": "filled in as 0",
-    "image without label": "left out",
-    "label without image": "left out",
-    "nothing but void": "kept; it neither trains nor scores anything",
+    "image without label": "skipped",
+    "label without image": "skipped",
+    "nothing but void": "kept; no effect on training or scores",
     "label of another size": "scored at the label's size",
-    "image of no class": "left out",
-    "file is no image": "left out",
-    "class without images": "kept; nothing of it is learnt or scored",
-    "broken link": "left out",
+    "image outside class folders": "skipped",
+    "not an image": "skipped",
+    "class without images": "kept; not trained or scored",
+    "broken link": "skipped",
     "link to a folder above it": "not followed",
-    "link to what is listed anyway": "not followed; each file counts once",
-    "folder cannot be opened": "left out",
-    "no regular file": "left out; pipes, devices and sockets are not read",
+    "link to something already listed": "not followed; each file counts once",
+    "folder cannot be opened": "skipped",
+    "not a regular file": "skipped; pipes, devices and sockets are not read",
 }
 """Every kind of problem, with what is done about it."""
 
@@ -195,7 +196,7 @@ class DataReport:
         if not counts:
             return f"{self.path}: no problems found"
         total = sum(counts.values())
-        lines = [f"{self.path}: {total} problem{'' if total == 1 else 's'} (nothing on disk is changed)"]
+        lines = [f"{self.path}: {total} problem{'' if total == 1 else 's'} (your files are not modified)"]
         for kind, count in counts.items():
             lines.append(f"  {kind}: {count} ({KINDS[kind]})")
             lines += [f"    {_line(problem)}" for problem in islice(self.problems(kind), examples)]
@@ -233,6 +234,15 @@ def _line(problem: Problem) -> str:
 
 class BadImageError(ValueError):
     """An image that cannot be read, or too many of them."""
+
+
+@contextmanager
+def naming(what: object) -> Iterator[None]:
+    """Begin the text of a BadImageError, which is the reason only, with what could not be read."""
+    try:
+        yield
+    except BadImageError as error:
+        raise BadImageError(f"{what}: {error}") from None
 
 
 class BadImages:

@@ -10,24 +10,24 @@ _OWN = "data.train.images=... data.train.{}=..., and the same for data.val"
 _WHERE = {
     "coco": (
         "no COCO data set at data.root={root}. Expected",
-        "To fetch COCO 2017 (about 19 GB): tools/download_coco.py {root} "
+        "To download COCO 2017 (about 19 GB): tools/download_coco.py {root} "
         "(or: dettoolkit download-coco {root})\n"
-        "To try the embedded data instead: tools/train.py RECIPE configs/overlays/scenes.yaml\n"
-        f"For a set of your own: data.root=... {_OWN.format('annotations')}",
+        "To try generated scenes instead: tools/train.py RECIPE configs/overlays/scenes.yaml\n"
+        f"For your own data: data.root=... {_OWN.format('annotations')}",
     ),
     "cityscapes": (
         "no Cityscapes at data.root={root}. Expected",
         "Cityscapes is 5,000 finely labeled photos of streets (1024 x 2048), free for research: register at "
         "www.cityscapes-dataset.com, then pip install cityscapesscripts and csDownload "
         "leftImg8bit_trainvaltest.zip gtFine_trainvaltest.zip (11 GB and 241 MB); unpack both in data.root\n"
-        "To try the embedded data instead: tools/train.py RECIPE configs/overlays/scenes_segmentation.yaml\n"
-        f"For folders of your own: data.type=folders, {_OWN.format('labels')}, and data.classes with the ids "
+        "To try generated scenes instead: tools/train.py RECIPE configs/overlays/scenes_segmentation.yaml\n"
+        f"For your own folders: data.type=folders, {_OWN.format('labels')}, and data.classes with the ids "
         "of each class",
     ),
     "classes": (
-        "no images of classes at data.root={root}. Expected, each with a folder for every class",
-        "Name other folders by data.train.images=... and data.val.images=...\n"
-        "ImageNet has 1,281,167 images to train on and 50,000 to validate on, of 1000 classes (150 GB): "
+        "no class folders at data.root={root}. Expected, each with one folder per class",
+        "For other folders set data.train.images=... and data.val.images=...\n"
+        "ImageNet has 1,281,167 training and 50,000 validation images of 1000 classes (150 GB): "
         "register at image-net.org, unpack each class into a folder, and move the validation images into "
         "folders of the same names",
     ),
@@ -39,10 +39,8 @@ def check_root(
 ) -> None:
     """Raise FileNotFoundError, saying how to get data, unless everything expected is at data.root.
 
-    Args:
-        root: data.root.
-        expected: folders of the splits, with COCO their json files too, relative to root.
-        layout: which data set; "folders" is one of the user's own, of images and label maps.
+    Expected are folders of the splits, with COCO their json files too, relative to root. Layout "folders" is
+    a data set of the user's own, of images and label maps.
     """
     expected = list(dict.fromkeys(expected))
     is_there = Path.exists if layout == "coco" else Path.is_dir
@@ -55,12 +53,12 @@ def check_root(
     if layout != "coco":
         found = [each for each in found if each.is_dir() and each.name[0] != "."]
     names = ", ".join(sorted(each.relative_to(root).as_posix() for each in found)[:20])
-    there = f"{'json files' if layout == 'coco' else 'Folders'} there: {names}\n" if names else ""
+    there = f"Existing {'JSON files' if layout == 'coco' else 'folders'}: {names}\n" if names else ""
     if layout == "folders" or (layout == "coco" and (names or len(missing) < len(expected))):
         own = _OWN.format("annotations" if layout == "coco" else "labels")
         raise FileNotFoundError(
             f"the data set at data.root={root} is incomplete. Expected:\n{listing}\n{there}"
-            f"Name what is there by {own}"
+            f"To use existing files, set {own}"
         )
     what, remedy = (text.format(root=root) for text in _WHERE[layout])
     raise FileNotFoundError(f"{what}:\n{listing}\n{there}{remedy}")

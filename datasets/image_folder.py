@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dettoolkit.datasets.data_report import BadImageError, DataReport
+from dettoolkit.datasets.data_report import DataReport, naming
 from dettoolkit.datasets.images import ENDINGS, read_image
 from dettoolkit.datasets.labels import match_names
 from dettoolkit.datasets.regular_files import PackedStrings, Walk, read_lines
@@ -34,15 +34,9 @@ class ImageFolderFiles:
     def load(cls, root: Path, *, images: str, names: str | None) -> ImageFolderFiles:
         """Find the images of one split; nothing is decoded, nothing on disk is changed.
 
-        Args:
-            root: data.root.
-            images: folder relative to root that has a folder for each class, read with its subfolders.
-                Classes are numbered in the order of their folders' names.
-            names: text file relative to root, see `read_names`; None: folders are named as their classes.
-
-        Raises:
-            FileNotFoundError: a folder or file is missing, or there is no class or no image.
-            ValueError: the text file is not as it should be.
+        `images`, relative to root, has a folder for each class, read with its subfolders; classes are
+        numbered in the order of their folders' names. `names` is a text file relative to root, see
+        `read_names`; None: folders are named as their classes.
         """
         folder = root / images
         if not folder.is_dir():
@@ -53,9 +47,9 @@ class ImageFolderFiles:
         files = sorted((path[start:].replace(os.sep, "/") for path in walk), key=_folder_by_folder)
         folders = sorted(entry.name for entry in folder.iterdir() if _is_class(entry, walk))
         if not folders:
-            hint = ". ImageNet's validation images are unpacked so: move each into the folder of its class"
+            hint = ". ImageNet's validation images come in this form: move each into its class folder"
             there = f"{len(files)} files and no folder{hint}" if files else "nothing"
-            raise FileNotFoundError(f"{folder} needs a folder of images for each class; it has {there}")
+            raise FileNotFoundError(f"{folder} needs one folder of images per class, but has {there}")
         pictures = {path for path in files if path.lower().endswith(ENDINGS)}
         paths = [path for path in files if "/" in path and path in pictures]
         if not paths:
@@ -68,8 +62,8 @@ class ImageFolderFiles:
         empty = np.flatnonzero(np.bincount(labels, minlength=len(folders)) == 0)
         problems = DataReport(folder)
         for kind, found in (
-            ("image of no class", [path for path in files if "/" not in path and path in pictures]),
-            ("file is no image", [path for path in files if "/" in path and path not in pictures]),
+            ("image outside class folders", [path for path in files if "/" not in path and path in pictures]),
+            ("not an image", [path for path in files if "/" in path and path not in pictures]),
             ("class without images", [folders[label] for label in empty]),
         ):
             problems.add(kind, values=[[str(folder / path)] for path in found])
@@ -87,7 +81,7 @@ class ImageFolderFiles:
         """Number the classes as a network does, which has them by name; it must have them all."""
         if list(class_names) == self.class_names:
             return self
-        remedy = "Name the folders as its classes (data.names as it had)"
+        remedy = "Name the folders like its classes (with the same data.names)"
         match_names(class_names, self.class_names, whose=whose, path=self.path, remedy=remedy, may_lack=True)
         number = {name: label for label, name in enumerate(class_names)}
         labels = np.array([number[name] for name in self.class_names])[self.labels]
@@ -98,10 +92,6 @@ def read_names(path: Path) -> dict[str, str]:
     """Read what classes are called: lines of a folder, a space (or tab) and a name, which ends at a comma.
 
     ImageNet's LOC_synset_mapping.txt is such a file: `n01440764 tench, Tinca tinca`.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a line without a name, or not in UTF-8, or a folder that has two.
     """
     if not path.exists():
         raise FileNotFoundError(
@@ -114,7 +104,7 @@ def read_names(path: Path) -> dict[str, str]:
         if folder and (not name or folder in called):
             what = "has two names" if name else "has no name after it"
             raise ValueError(
-                f"{path}:{number}: '{folder}' {what}: write a line for each class, its folder, a space and "
+                f"{path}:{number}: '{folder}' {what}: write one line per class: its folder, a space and "
                 "its name"
             )
         if folder:
@@ -156,10 +146,8 @@ class ImageFolder(ImageDataset):
     def read_sample(self, index: int, seed: int) -> dict[str, Any]:
         """Read and transform one sample."""
         path = self.files.image_path(index)
-        try:
+        with naming(path):
             image = read_image(path, max_megapixels=self.max_megapixels)
-        except BadImageError as error:
-            raise BadImageError(f"{path}: {error}") from None
         return {
             "image": to_tensor(self.transform(image, seed)),
             "label": int(self.files.labels[index]),

@@ -44,11 +44,8 @@ def read_image(
     """Read an image as RGB uint8 (H, W, 3), whatever its kind (gray, palette, CMYK, alpha, 16-bit).
 
     Pixels come as stored, except when only the picture turned by its EXIF orientation has `expected_hw`, the
-    size that the annotations were made for: then the annotator saw it turned.
-
-    Raises:
-        BadImageError: the file is missing, no regular file, empty, cut short, too large or not an image; the
-            text is the reason only.
+    size that the annotations were made for: then the annotator saw it turned. A file that is no readable
+    image raises BadImageError, whose text is the reason only.
     """
     data = read_whole(path, max_megapixels=max_megapixels)
     image = decode(data, RAW, max_megapixels=max_megapixels)
@@ -162,8 +159,8 @@ def check_size(hw: tuple[int, int], *, max_megapixels: float) -> None:
 
 def _beyond(max_megapixels: float) -> str:
     return (
-        f"more than the limit of {max_megapixels:g} megapixels allows: raise it by data.max_megapixels in a "
-        "recipe, --max-megapixels of predict, or max_megapixels in Python"
+        f"more than the limit of {max_megapixels:g} megapixels allows: raise it with data.max_megapixels in "
+        "a recipe, --max-megapixels in predict, or max_megapixels in Python"
     )
 
 
@@ -183,7 +180,7 @@ def damage(data: bytes) -> str | None:
         whole = _png_has_end(data)
     else:
         return None
-    return None if whole else f"file is cut short or damaged ({len(data)} bytes, no end-of-image marker)"
+    return None if whole else f"file is truncated or damaged ({len(data)} bytes, no end-of-image marker)"
 
 
 def decode(data: bytes, flags: int, *, max_megapixels: float = MAX_MEGAPIXELS) -> NDArray[Any]:

@@ -48,13 +48,9 @@ class LabelClasses:
     def cityscapes(cls, *, train_ids: bool = False, ignore: Sequence[int] = ()) -> LabelClasses:
         """Return the 19 classes that Cityscapes scores, by the values of `*_labelIds.png` or labelTrainIds.
 
-        The other official ids are void, and 255 too: 8 bits have no room for the license plate's -1. The
-        official script leaves license plates out when it draws these files; other exporters write them. Of
-        labelTrainIds, 0 to 18 are classes and 255 void; predictions are written in official ids nevertheless.
-
-        Args:
-            train_ids: the files are labelTrainIds.
-            ignore: further values to be void.
+        The other official ids are void, and 255 too (8 bits have no room for the license plate's -1, which
+        some exporters write), and those of `ignore`. Of labelTrainIds, 0 to 18 are classes and 255 void;
+        predictions are written in official ids nevertheless.
         """
         values = range(len(CLASSES)) if train_ids else [label.id for label in CLASSES]
         void = [] if train_ids else [label.id for label in LABELS if label.train_id is None]
@@ -68,12 +64,8 @@ class LabelClasses:
     ) -> LabelClasses:
         """Build a table of classes, 254 at most, as a recipe has it; label = position in `entries`.
 
-        Args:
-            entries: name, the values (0 to 65535) that mean this class and no other, a color (RGB) or None.
-            ignore: the values that are void. Values that are neither are unknown.
-
-        Raises:
-            ValueError: a value is both a class and ignored.
+        An entry is a name, the values (0 to 65535) that mean this class and no other, and a color (RGB) or
+        None. The values of `ignore` are void; others are unknown.
         """
         lookup = np.full(VALUES, UNKNOWN, np.uint8)
         lookup[list(ignore)] = VOID
@@ -124,12 +116,7 @@ class LabelClasses:
 def read_labels(
     path: Path, classes: LabelClasses, *, max_megapixels: float = MAX_MEGAPIXELS
 ) -> NDArray[np.uint8]:
-    """Read a label file as labels (H, W), 0 to K - 1 and VOID.
-
-    Raises:
-        BadImageError: the file is missing, damaged, too large or no PNG; the text is the reason only.
-        LabelError: a value is neither a class nor ignored, or the picture has colors; names the file.
-    """
+    """Read a label file as labels (H, W), 0 to K - 1 and VOID; a LabelError names a file of other values."""
     values = read_values(path, max_megapixels=max_megapixels)
     if values.dtype == np.uint8:
         labels = np.asarray(cv2.LUT(values, classes.lookup[:256]), np.uint8)
@@ -141,11 +128,7 @@ def read_labels(
 
 
 def read_instances(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> NDArray[np.int32]:
-    """Read `*_instanceIds.png` (H, W): a pixel is 1000 x label id + number, or the label id alone.
-
-    Raises:
-        BadImageError, LabelError: as read_labels.
-    """
+    """Read `*_instanceIds.png` (H, W): a pixel is 1000 x label id + number, or the label id alone."""
     return read_values(path, max_megapixels=max_megapixels).astype(np.int32)
 
 
@@ -160,8 +143,8 @@ def read_values(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> NDArra
     depth, color_type = data[24], data[25]
     if color_type in (_RGB, _RGB_ALPHA):
         raise LabelError(
-            f"{path} is a color picture; wanted a PNG whose values are class ids: one channel of 8 or 16 "
-            "bits, or a palette whose indices are the ids. Convert the colors to ids and name that file"
+            f"{path} is a color picture; expected a PNG whose values are class ids: one channel of 8 or 16 "
+            "bits, or a palette whose indices are the ids. Convert the colors to ids"
         )
     if color_type == _PALETTE:
         image = header_of(data, max_megapixels=max_megapixels)

@@ -52,14 +52,11 @@ def map_classes(categories: list[tuple[int, str]], label_map: LabelMap, path: Pa
 
     "contiguous": one label per category, in the order of ids. "ids": label = id - 1, one label for every id
     from 1 to the largest, with gaps.
-
-    Raises:
-        ValueError: too many categories, ids or names that repeat, or ids that "ids" cannot take.
     """
     if len(categories) > MOST_CLASSES:
         raise ValueError(
-            f"{path}: {len(categories)} categories, but a detector can have at most {MOST_CLASSES}: leave "
-            "out categories that no annotation has, or merge some"
+            f"{path}: {len(categories)} categories, but a detector can have at most {MOST_CLASSES}: "
+            "remove unused categories, or merge some"
         )
     for what, values in zip(("id", "name"), zip(*categories, strict=True), strict=True):
         if repeated := [str(value) for value, count in Counter(values).items() if count > 1]:
@@ -76,7 +73,7 @@ def map_classes(categories: list[tuple[int, str]], label_map: LabelMap, path: Pa
         return ClassMap(list(by_id.values()), ids, file_ids, np.arange(len(ids)))
     if ids[0] < 1 or ids[-1] > MOST_CLASSES:
         raise ValueError(
-            f"{path}: category ids run from {ids[0]} to {ids[-1]}, but data.label_map=ids takes 1 to "
+            f"{path}: category ids run from {ids[0]} to {ids[-1]}, but data.label_map=ids supports 1 to "
             f"{MOST_CLASSES} (label = id - 1): use data.label_map=contiguous"
         )
     slots = list(range(1, ids[-1] + 1))

@@ -23,34 +23,27 @@ from dettoolkit.datasets.data_report import Problem
 def open_regular(path: Path) -> BinaryIO:
     """Open a file for reading, without waiting for what is no file.
 
-    Raises:
-        OSError: missing, not readable, a folder, pipe, device or socket, or a name that no file can have;
-            `filename` and `strerror` say which and why.
+    An OSError's `filename` and `strerror` say which and why, also of a name that no file can have.
     """
     try:
         mode = os.stat(path).st_mode
     except ValueError as error:  # a NUL, or half of a surrogate pair, as a json can hold them
-        raise OSError(errno.EINVAL, f"no file can have this name ({error})", str(path)) from None
+        raise OSError(errno.EINVAL, f"invalid file name ({error})", str(path)) from None
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a folder says itself what it is
-        raise OSError(errno.EINVAL, "is a pipe, a device or a socket, and files only are read", str(path))
+        raise OSError(errno.EINVAL, "is a pipe, a device or a socket, not a regular file", str(path))
     return path.open("rb")
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the lines of a UTF-8 text, stripped, with their numbers from 1.
-
-    Raises:
-        OSError: as open_regular.
-        ValueError: a line is not UTF-8; the message names file, line and what to do.
-    """
+    """Yield the lines of a UTF-8 text, stripped, with their numbers from 1."""
     with open_regular(path) as file:
         for number, line in enumerate(file, start=1):
             try:
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
             except UnicodeDecodeError as error:
                 raise ValueError(
-                    f"{path}:{number}: is not UTF-8 text (byte 0x{line[error.start]:02x} at place "
-                    f"{error.start + 1} of {line[:60]!r}): save the file in UTF-8, for example by "
+                    f"{path}:{number}: is not UTF-8 text (byte 0x{line[error.start]:02x} at position "
+                    f"{error.start + 1} of {line[:60]!r}): save the file in UTF-8, for example with "
                     "iconv -f LATIN1 -t UTF-8"
                 ) from None
 
@@ -132,9 +125,9 @@ class Walk:
                 if own not in self._listed:  # no link led there before
                     yield path, own
             elif kind is not None:
-                self.left_out[path] = _problem("no regular file", path)
+                self.left_out[path] = _problem("not a regular file", path)
             elif self._linked and _identity(path) in self._linked:
-                self.left_out[path] = _problem("link to what is listed anyway", f"{path}, by a link to it")
+                self.left_out[path] = _problem("link to something already listed", f"{path}, by a link to it")
             else:
                 yield path
 
@@ -169,16 +162,16 @@ class Walk:
             if target == real or real.startswith(os.path.join(target, "")):
                 return _problem("link to a folder above it", leads)
             if self._is_listed(target):
-                return _problem("link to what is listed anyway", leads)
+                return _problem("link to something already listed", leads)
             self._listed.add(target)
             return path, target
         if not self._is_wanted(path):
             return None
         if not stat.S_ISREG(found.st_mode):
-            return _problem("no regular file", leads)
+            return _problem("not a regular file", leads)
         identity = found.st_dev, found.st_ino
         if identity in self._linked or (self._is_listed(target) and self._is_wanted(target)):
-            return _problem("link to what is listed anyway", leads)
+            return _problem("link to something already listed", leads)
         self._linked.add(identity)
         return path
 

@@ -110,7 +110,7 @@ class ResumableLoader(DataLoader[Any]):
         return {"epoch": sampler.epoch, "batches": self._batches, "epoch_batches": len(self), **order}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Continue where `state_dict` was taken; raise ValueError in mid-epoch if the order has changed."""
+        """Continue where `state_dict` was taken; raise ValueError in an epoch if the order has changed."""
         sampler = self._epoch_sampler()
         sampler.set_epoch(state_dict["epoch"])
         if state_dict["batches"] >= state_dict["epoch_batches"]:  # nothing left: the order does not matter
@@ -121,9 +121,8 @@ class ResumableLoader(DataLoader[Any]):
         if changed := [f"{name} {state_dict[name]}" for name in _ORDER if state_dict[name] != now[name]]:
             these = ", ".join(f"{name} {value}" for name, value in now.items())
             raise ValueError(
-                f"the checkpoint was written in mid-epoch with {', '.join(changed)}; this run has {these}, "
-                "so the rest of that epoch is not known: resume with the same settings, or from an epoch's "
-                "end"
+                f"the checkpoint was written in the middle of an epoch with {', '.join(changed)}, but this "
+                f"run has {these}: resume with the same settings, or from the end of an epoch"
             )
         self._batches = state_dict["batches"]
         sampler.set_start(self._batches * sampler.batch_size)

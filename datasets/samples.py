@@ -41,10 +41,7 @@ class ImageDataset(Dataset[Any]):
     """
 
     def __init__(self, *, transform: Any, **reading: Unpack[Reading]) -> None:
-        """Take a transform of an image and its labels, with the size that comes out, `input_hw`.
-
-        It is picklable, and a function of them and a seed only.
-        """
+        """Take a picklable transform of image, labels and seed, with the size that comes out, `input_hw`."""
         self.transform = transform
         self.seed = reading["seed"]
         self.max_megapixels = reading["max_megapixels"]
@@ -52,11 +49,7 @@ class ImageDataset(Dataset[Any]):
         self._bad = BadImages(reading["max_bad_images"])
 
     def __getitem__(self, key: int | SampleKey) -> Any:
-        """Read, transform and return one sample, or a SkippedImage; a plain index means epoch 0.
-
-        Raises:
-            BadImageError: names the file; see Reading.
-        """
+        """Return a sample, or a SkippedImage; a BadImageError names the file. A plain index means epoch 0."""
         key = sample_key(key)
         seed = int(np.random.SeedSequence([self.seed, key.epoch, key.index]).generate_state(1)[0])
         try:

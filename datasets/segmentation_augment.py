@@ -174,15 +174,10 @@ class SegmentationTransform:
     ) -> None:
         """Choose what is changed.
 
-        Args:
-            crop_hw: size of what comes out.
-            scale: min and max factor of the image's size.
-            scale_step: factors are `scale[0]` and this much more each; 0 takes any between.
-            max_class_fraction: a crop in which one class has a larger fraction of the labeled pixels
-                is drawn again, up to TRIES crops; the last is taken as it is. 1 takes the first.
-            flip: mirror half of the samples.
-            color: SSD's color distortion.
-            mean_fill: RGB in [0, 1] of what is beyond the image: data.mean, about 0 for the network.
+        `scale` is the min and max factor of the image's size; factors are `scale[0]` and `scale_step` more
+        each, any between where that is 0. A crop in which one class has more than `max_class_fraction` of the
+        labeled pixels is drawn again, up to TRIES crops; the last is taken as it is. `mean_fill` is the RGB
+        in [0, 1] of what is beyond the image: data.mean, about 0 for the network.
         """
         self.input_hw = crop_hw
         crop = ScaleCrop(

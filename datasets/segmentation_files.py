@@ -46,22 +46,13 @@ class SegmentationFiles:
         layout: Layout,
         ignore: Sequence[int] = (),
     ) -> SegmentationFiles:
-        """Find the pairs of one split; nothing on disk is changed.
+        """Find the pairs of one split; folders are relative to root, and read with their subfolders.
 
-        Args:
-            root: data.root; folders are relative to it, and read with their subfolders.
-            images: folder of the images.
-            labels: folder of the labels.
-            classes: None for Cityscapes' own, by labelIds or by labelTrainIds, whichever the files are. A
-                folder that holds both kinds is read by its labelIds, with a table of one's own too.
-            layout: "cityscapes" pairs `aachen/X_leftImg8bit.png` (or .jpg, .jpeg) with
-                `aachen/X_gtFine_labelIds.png` (or gtCoarse, or labelTrainIds) and its instanceIds. "folders",
-                with PNGs for labels and with `classes`, pairs files by path without ending.
-            ignore: further values that are void in Cityscapes' own tables.
-
-        Raises:
-            FileNotFoundError: a folder is missing or holds nothing usable.
-            ValueError: no image has a label, or two files stand for one image.
+        Layout "cityscapes" pairs `aachen/X_leftImg8bit.png` (or .jpg, .jpeg) with
+        `aachen/X_gtFine_labelIds.png` (or gtCoarse, or labelTrainIds) and its instanceIds; `classes` None
+        takes Cityscapes' own, whichever ids the files have, with further values to `ignore`. A folder that
+        holds both kinds is read by its labelIds. Layout "folders", with PNGs for labels and with `classes`,
+        pairs files by path without ending.
         """
         image_folder, label_folder = root / images, root / labels
         for folder, key in ((image_folder, "images"), (label_folder, "labels")):
@@ -76,8 +67,8 @@ class SegmentationFiles:
             label, wanted = next(iter(found.labels.values())), label_folder / found.label_of.format(key)
             raise ValueError(
                 f"none of the {len(found.images)} images in {image_folder} has a label in {label_folder}: "
-                f"for {image} {wanted} was looked for, but the {len(found.labels)} labels have names such as "
-                f"{label}. Name labels as their images, in folders of the same names"
+                f"for {image}, expected {wanted}, but the {len(found.labels)} labels have names such as "
+                f"{label}. Give labels the same names and folders as their images"
             )
         problems = DataReport(label_folder)
         for kind, ours, others in (
@@ -103,7 +94,7 @@ class SegmentationFiles:
             if not first.classes.same_as(part.classes):
                 raise ValueError(
                     f"{first.path} and {part.path} cannot make one data set: their values mean different "
-                    "classes (labelIds and labelTrainIds?); give both the same kind of files"
+                    "classes (labelIds and labelTrainIds?); use the same kind of files for both"
                 )
         path = first.path if len(parts) == 1 else Path(os.path.commonpath([part.path for part in parts]))
         problems = DataReport(path)
@@ -138,9 +129,7 @@ def _find(image_folder: Path, label_folder: Path, layout: Layout) -> _Found:
     left_out += others
     if layout == "folders":
         if image_folder.resolve() == label_folder.resolve():
-            raise ValueError(
-                f"images and labels are both in {image_folder}: give each kind a folder of its own"
-            )
+            raise ValueError(f"images and labels are both in {image_folder}: use separate folders")
         images = _some(image_folder, image_files, _IMAGE, "images (.jpg, .png, .webp, .bmp, .tif)")
         labels = _some(label_folder, label_files, _LABEL, "label figures (.png)")
         return _Found(images, labels, {}, left_out, False, "{}.png")
@@ -168,7 +157,7 @@ def _by_key(folder: Path, files: Sequence[Path], pattern: re.Pattern[str]) -> di
         if match := pattern.fullmatch(path.name):
             key = (path.parent.relative_to(folder) / match[1]).as_posix()
             if key in found:
-                raise ValueError(f"{found[key]} and {path} are the same image by name: remove one of them")
+                raise ValueError(f"{found[key]} and {path} have the same image name: remove one of them")
             found[key] = path
     return found
 
@@ -179,9 +168,9 @@ def _some(folder: Path, files: Sequence[Path], pattern: re.Pattern[str], wanted:
     if not found:
         endings = Counter(path.suffix or "(no ending)" for path in files).most_common(5)
         listing = ", ".join(f"{count} {ending}" for ending, count in endings)
-        there = f"it holds {listing}, such as {files[0]}" if files else "it is empty"
+        there = f"it contains {listing}, such as {files[0]}" if files else "it is empty"
         raise FileNotFoundError(
-            f"{folder} holds no {wanted}; {there}. Complete it, or correct data.root, data.*.images or "
+            f"{folder} contains no {wanted}; {there}. Complete it, or correct data.root, data.*.images or "
             "data.*.labels"
         )
     return found

@@ -63,12 +63,7 @@ def download_coco(
     keep_zips: bool = False,
     archives: Sequence[Archive] = COCO_2017,
 ) -> None:
-    """Fetch and unpack `splits` (all when None) below `root`; complete folders stay as they are.
-
-    Raises:
-        ValueError: an unknown split, or a base address that is not http or https.
-        DownloadError: not enough disk space, no answer, a wrong checksum, a folder that is there in part.
-    """
+    """Fetch and unpack `splits` (all when None) below `root`; complete folders stay as they are."""
     known = [archive.folder for archive in archives]
     if unknown := sorted(set(splits or ()) - set(known)):
         raise ValueError(f"unknown splits {unknown}; choose from {known}")
@@ -77,7 +72,7 @@ def download_coco(
     for archive in archives:
         if splits is None or archive.folder in splits:
             if _is_complete(root, archive):
-                tqdm.write(f"{root / archive.folder}: complete, left as it is")
+                tqdm.write(f"{root / archive.folder}: already complete")
             else:
                 missing.append(archive)
     _check_disk(root, missing, keep_zips)
@@ -97,8 +92,8 @@ def _is_complete(root: Path, archive: Archive) -> bool:
     found = _count(folder, archive)
     if found < archive.files:
         raise DownloadError(
-            f"{folder} is there, with {found} of {archive.files} files {archive.pattern}. It is not "
-            f"overwritten: move it away or delete it, then run the same command again"
+            f"{folder} already exists with {found} of {archive.files} files {archive.pattern}. It is not "
+            f"overwritten: move or delete it, then run the same command again"
         )
     return True
 
@@ -120,9 +115,9 @@ def _check_disk(root: Path, archives: Sequence[Archive], keep_zips: bool) -> Non
     free = shutil.disk_usage(root).free
     if needed > free:
         raise DownloadError(
-            f"not enough disk space at {root}: fetching and unpacking "
-            f"{', '.join(archive.zip_name for archive in archives)} needs {needed / 1e9:.1f} GB, and "
-            f"{free / 1e9:.1f} GB are free. Free some, choose another folder, or fewer parts with --splits"
+            f"not enough disk space at {root}: downloading and unpacking "
+            f"{', '.join(archive.zip_name for archive in archives)} needs {needed / 1e9:.1f} GB, but only "
+            f"{free / 1e9:.1f} GB are free. Free some space, choose another folder, or use --splits"
         )
 
 
@@ -144,8 +139,8 @@ def _obtain(root: Path, archive: Archive, base_url: str) -> Path:
         return fetched.replace(zip_path)
     aside = fetched.replace(root / f"{archive.zip_name}.bad")
     raise DownloadError(
-        f"{archive.zip_name}: wrong checksum: wanted md5 {archive.md5}, got {got}. The file is damaged "
-        f"or another one; it is now {aside} (delete it). Run the same command again to repeat the transfer"
+        f"{archive.zip_name}: wrong checksum: expected MD5 {archive.md5}, got {got}. The file is damaged or "
+        f"a different one; it was renamed to {aside} (delete it). Run the same command again to download it"
     )
 
 
@@ -164,11 +159,11 @@ def _unpack(root: Path, archive: Archive, zip_path: Path) -> None:
                         opened.extract(member, unpacking)
                     bar.update()
     except zipfile.BadZipFile as error:
-        raise DownloadError(f"{zip_path}: not a sound zip ({error}). Delete it and run again") from error
+        raise DownloadError(f"{zip_path}: not a valid zip file ({error}). Delete it and run again") from error
     found = _count(unpacking / archive.folder, archive)
     if found < archive.files:
         raise DownloadError(
-            f"{zip_path}: holds {found} of {archive.files} files {archive.folder}/{archive.pattern}"
+            f"{zip_path}: contains {found} of {archive.files} files {archive.folder}/{archive.pattern}"
         )
     folder = root / archive.folder
     if folder.is_dir():
@@ -182,7 +177,7 @@ def _refuse_outside(member: zipfile.ZipInfo, archive: Archive) -> None:
     if parts[:1] != (archive.folder,) or ".." in parts or set(member.filename) & set("\\:"):
         raise DownloadError(
             f"{archive.zip_name}: {member.filename!r} would be unpacked outside {archive.folder}/; nothing "
-            f"was unpacked. Delete the zip and fetch it from another server (--base-url)"
+            f"was unpacked. Delete the zip and download it from another server (--base-url)"
         )
 
 
@@ -196,11 +191,11 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         tqdm.write(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        tqdm.write("stopped; run the same command again to go on from here", file=sys.stderr)
+        tqdm.write("stopped; run the same command again to continue", file=sys.stderr)
         return 130
     absent = [archive.folder for archive in COCO_2017 if not (root / archive.folder).is_dir()]
     if absent:
-        tqdm.write(f"For training these are still missing: {', '.join(absent)}")
+        tqdm.write(f"Still missing for training: {', '.join(absent)}")
     else:
         setting = shlex.quote(f"data.root={root}")
         tqdm.write(f"To train: tools/train.py configs/ssdlite_mnv3_large.yaml {setting}")
@@ -211,7 +206,7 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=prog,
         description="Download COCO 2017 (about 19 GB; 42 GB of disk while unpacking) into DIR, laid out "
-        "for training. Stopped or broken off, the same command goes on from there.",
+        "for training. If it is interrupted, run the same command again to continue.",
     )
     add, folders = parser.add_argument, [archive.folder for archive in COCO_2017]
     add("root", type=Path, metavar="DIR", help="where train2017/, val2017/ and annotations/ go")

@@ -13,13 +13,7 @@ class NonFiniteError(ValueError):
 
 
 def require_finite(tensors: Iterable[tuple[str, Tensor]], *, source: str, remedy: str) -> None:
-    """Raise an error for the first tensor with a NaN or an infinite value.
-
-    Args:
-        tensors: each with its name; those of whole numbers are passed over.
-        source: what they belong to, the message's beginning.
-        remedy: what to do, the message's end.
-    """
+    """Raise an error, `source` … `remedy`, for the first tensor with a NaN or an infinite value."""
     for name, tensor in tensors:
         if not tensor.is_floating_point():
             continue
@@ -30,6 +24,6 @@ def require_finite(tensors: Iterable[tuple[str, Tensor]], *, source: str, remedy
         bad = int((~tensor.isfinite()).sum())
         if bad:
             raise NonFiniteError(
-                f"{source}: {name} {tuple(tensor.shape)} has {bad} values that are NaN or infinite, of "
+                f"{source}: {name} {tuple(tensor.shape)} has {bad} NaN or infinite values out of "
                 f"{tensor.numel()}; {remedy}"
             )

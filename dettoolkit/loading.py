@@ -65,11 +65,11 @@ def load(
     if path.suffix.lower() in FORMATS:
         if not path.is_file():
             raise FileNotFoundError(
-                f"{path} does not exist: give an exported file, a checkpoint or a run's folder"
+                f"{path} does not exist: use an exported file, a checkpoint or a run folder"
             )
         manifest = read_manifest(path)
         if device not in (None, "cpu"):
-            raise ValueError(f"{path} runs on the CPU here: omit device={device!r}")
+            raise ValueError(f"{path}: exported files run only on the CPU; omit device={device!r}")
         outputs = manifest.export.outputs if manifest.export is not None else ()
         engine = open_engine(path, outputs=outputs, threads=threads, trust=trust)
         return Predictor(manifest, engine, source=str(path), max_megapixels=max_megapixels)
@@ -93,13 +93,11 @@ def _path(model: object) -> Path:
         model = os.fspath(model)
     if not isinstance(model, str):
         raise TypeError(
-            "load takes the path of a run's folder, a checkpoint or an exported file, not an object of type "
-            f"{type(model).__name__}: write what is in memory to a file, and give its path"
+            "load expects the path of a run folder, a checkpoint or an exported file, not an object of type "
+            f"{type(model).__name__}: save the object to a file and pass its path"
         )
     if not model:
-        raise ValueError(
-            "load was given an empty path: give that of a run's folder, a checkpoint or an exported file"
-        )
+        raise ValueError("the path is empty: pass that of a run folder, a checkpoint or an exported file")
     return local(Path(model).expanduser())
 
 

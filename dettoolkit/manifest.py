@@ -96,7 +96,7 @@ class Manifest:
 
     def __post_init__(self) -> None:
         if not self.tasks:
-            raise ManifestError("it has no section of a task")
+            raise ManifestError("it has no task section")
         if self.fit == "crop" and not max(self.input_hw or (MAX_SIDE + 1,)) <= self.short_side <= MAX_SIDE:
             raise ManifestError(
                 f"images whose shorter side is {self.short_side} cannot be cropped to {self.input_hw}"
@@ -109,13 +109,9 @@ class Manifest:
 
     @property
     def task(self) -> str:
-        """Return the name of the model's task.
-
-        Raises:
-            ManifestError: it has several.
-        """
+        """Return the name of the model's task; refuse several."""
         if len(self.tasks) > 1:
-            raise ManifestError(f"the model has several tasks ({', '.join(self.tasks)}), and one is wanted")
+            raise ManifestError(f"the model has several tasks ({', '.join(self.tasks)}), but one is required")
         return next(iter(self.tasks))
 
     @property
@@ -158,29 +154,23 @@ def portable(value: Any) -> Any:
 
 
 def from_json(text: str | bytes, *, source: str, sections: Mapping[str, type[Section]]) -> Manifest:
-    """Read a manifest back.
+    """Read a manifest back; `sections` are the types of the tasks' sections.
 
-    Args:
-        text: as `to_json` writes it.
-        source: where it is from, for messages.
-        sections: the type of each task's section.
-
-    Raises:
-        ManifestError: not a manifest, or of another version; the message names `source` and the wrong key.
+    A ManifestError, for what is not a manifest or of another version, names `source` and the wrong key.
     """
     remedy = "export it again"
     try:
         if len(text) > MAX_BYTES:
-            raise ManifestError(f"it has {len(text)} bytes, where a manifest has at most {MAX_BYTES}")
+            raise ManifestError(f"it has {len(text)} bytes, but a manifest has at most {MAX_BYTES}")
         data = msgspec.json.decode(text)
         version = data.pop("manifest", None) if isinstance(data, dict) else None
         if type(version) is not int:
-            raise ManifestError("it has no number of its layout, `manifest`")
+            raise ManifestError("it has no layout version, `manifest`")
         if version != VERSION:
             later = version > VERSION
             remedy = "update dettoolkit" if later else remedy
             age = "a later" if later else "an earlier"
-            raise ManifestError(f"it has the layout {version} of {age} version; this one reads {VERSION}")
+            raise ManifestError(f"layout version {version} is from {age} version; this one reads {VERSION}")
         manifest = msgspec.convert(data, Manifest)
         if unknown := sorted(manifest.tasks.keys() - sections.keys()):
             raise ManifestError(f"there is no task '{unknown[0]}', only {', '.join(sections)}")
@@ -188,5 +178,5 @@ def from_json(text: str | bytes, *, source: str, sections: Mapping[str, type[Sec
         return replace(manifest, tasks=tasks)
     except (ValueError, RecursionError) as error:
         raise ManifestError(
-            f"{source} holds no description that dettoolkit can read ({error}): {remedy}"
+            f"{source} has no manifest that dettoolkit can read ({error}): {remedy}"
         ) from None

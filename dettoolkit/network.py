@@ -13,10 +13,9 @@ Outputs = Tensor | tuple[Tensor, ...]
 class Network(nn.Module):
     """A backbone whose features go to one or more heads.
 
-    Args:
-        backbone: maps images (N, 3, H, W), float, RGB, normalized, to features by name.
-        heads: by the name of their task. Each has `features`, the names of those that its `forward` takes;
-            `num_classes`, without background; and `initialize()`, which fills it with random weights.
+    The backbone maps images (N, 3, H, W), float, RGB, normalized, to features by name. Heads, by the name of
+    their task, each have `features`, the names of those that `forward` takes; `num_classes`, without
+    background; and `initialize()`.
     """
 
     def __init__(self, *, backbone: nn.Module, heads: Mapping[str, Any]) -> None:

@@ -74,7 +74,7 @@ class BatchPredictor:
         column = next((name for name in IMAGES if name in batch), None)
         if column is None:
             raise ValueError(
-                f"a batch has the columns {', '.join(batch)}: wanted one of {', '.join(IMAGES)} with images"
+                f"a batch has the columns {', '.join(batch)}: expected one of {', '.join(IMAGES)} with images"
             )
         records: list[Record] = []
         for start in range(0, len(batch[column]), self.at_once):

@@ -1,6 +1,6 @@
 """What every result is: arrays, a figure, and data for files and other libraries.
 
-H, W: the image.
+H, W: the image, D: detections or masks.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -72,7 +73,7 @@ class Result(ABC):
 
     def only(self, labels: Sequence[int]) -> Self:  # noqa: ARG002
         """Return the result with what is of these classes only; ValueError unless the task finds objects."""
-        raise ValueError(f"classes cannot be chosen of {self.task}")
+        raise ValueError(f"{self.task} does not support selecting classes")
 
     def record(self, *, masks: bool) -> dict[str, Any]:  # noqa: ARG002
         """Return height, width and what was found as JSON data; with `masks`, coded masks too if any."""
@@ -80,11 +81,11 @@ class Result(ABC):
 
     def crops(self) -> Iterator[tuple[str, Image]]:
         """Yield class name and pixels (h, w, 3) of each object, the surest first."""
-        raise ValueError(f"there are no objects to cut out: the model does {self.task}")
+        raise ValueError(f"there are no objects to crop: this is a model for {self.task}")
 
     def to_png(self, path: str | Path, *, ids: bool = True) -> Path:  # noqa: ARG002
         """Write the label map as a gray PNG."""
-        raise ValueError(f"there is no label map: the model does {self.task}")
+        raise ValueError(f"there is no label map: this is a model for {self.task}")
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
@@ -106,5 +107,40 @@ def listed(classes: list[str]) -> str:
 def fresh(path: str | Path) -> Path:
     """Return a path to write to, at which there is no file."""
     if Path(path).exists():
-        raise FileExistsError(f"{path} exists already and is not overwritten: give another name")
+        raise FileExistsError(f"{path} already exists and is not overwritten: choose another name")
     return Path(path)
+
+
+def run_lengths(mask: NDArray[np.bool_]) -> dict[str, Any]:
+    """Code a mask (H, W) as COCO's files have it: its size and the lengths of its runs, as text."""
+    from pycocotools import mask as coder
+
+    coded = coder.encode(np.asfortranarray(mask, np.uint8))
+    return {"size": list(mask.shape), "counts": coded["counts"].decode("ascii")}
+
+
+def supervision_detections(
+    labels: NDArray[np.int64],
+    names: Sequence[str],
+    boxes_xyxy: NDArray[np.float32] | None = None,
+    scores: NDArray[np.float32] | None = None,
+    masks: NDArray[np.bool_] | None = None,
+) -> Any:
+    """Make `supervision.Detections` of boxes (D, 4) or of masks (D, H, W), none of them empty."""
+    try:
+        supervision = import_module("supervision")
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"this needs the Python package '{error.name}', which is not installed: pip install supervision",
+            name=error.name,
+        ) from None
+    if masks is not None:
+        boxes_xyxy = np.array([_bounds(mask) for mask in masks], np.float32).reshape(-1, 4)
+    data = {"class_name": np.array(names, dtype=str)}
+    return supervision.Detections(xyxy=boxes_xyxy, mask=masks, confidence=scores, class_id=labels, data=data)
+
+
+def _bounds(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """Return left, top, right, bottom of what is True in a mask (H, W)."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dettoolkit.config import Recipe
-from dettoolkit.datasets.data_report import BadImageError, BadImages, DataReport
+from dettoolkit.datasets.data_report import BadImages, DataReport, naming
 from dettoolkit.datasets.images import MAX_MEGAPIXELS, read_image
 from dettoolkit.datasets.samplers import SampleKey
 from dettoolkit.drawing.grids import save_figure
@@ -41,10 +41,8 @@ class ImageFile(NamedTuple):
 
     def read(self) -> NDArray[np.uint8]:
         """Read it as RGB uint8 (H, W, 3), turned as in training; a BadImageError names the file."""
-        try:
+        with naming(self.path):
             return read_image(self.path, expected_hw=self.hw, max_megapixels=self.max_megapixels)
-        except BadImageError as error:
-            raise BadImageError(f"{self.path}: {error}") from None
 
 
 class Score(Protocol):

@@ -53,13 +53,10 @@ class Decoder(Protocol):
     def __call__(
         self, forward: Any, inputs: Tensor, images: Sequence[Image], *, min_score: float
     ) -> list[Result]:
-        """Return the result of each image, in the image's own pixels.
+        """Return the result of each image, uint8 (H, W, 3) RGB as before resizing, in the image's own pixels.
 
-        Args:
-            forward: runs the model on inputs and returns its tuple of outputs, raw or final.
-            inputs: the model's input (N, ...), made of the images.
-            images: uint8 (H, W, 3) RGB, as they were before resizing.
-            min_score: results that have scores leave out what is below it.
+        `forward` runs the model on inputs (N, ...) made of the images and returns its tuple of outputs, raw
+        or final. Results that have scores leave out what is below `min_score`.
         """
 
 
@@ -68,16 +65,17 @@ class _Late:
         self.module, self.name = module, name
 
     def __set_name__(self, owner: type, name: str) -> None:
-        self.name = self.name or name
+        self.name, self.folder = self.name or name, owner.__module__.rpartition(".")[0]
 
     def __get__(self, spec: TaskSpec | None, owner: type) -> Any:
-        return self if spec is None else getattr(import_module(self.module), self.name)
+        return self if spec is None else getattr(import_module(self.module, self.folder), self.name)
 
 
 def late(module: str, name: str = "") -> Any:
     """Return a method of a spec that is a function of a module, of its own name unless another is given.
 
-    The module is imported when the method is first called; the function is not given the spec.
+    The module, such as ".run" of the task's folder, is imported when the method is called; the function is
+    not given the spec.
     """
     return _Late(module, name)
 
@@ -124,12 +122,8 @@ class TaskSpec(ABC):
     def evaluation_run(self, name: str, recipe: Any, *, own: Classes | None, what: str) -> Run:
         """Load the validation data and build the network that is scored; refuse data of other classes.
 
-        Args:
-            name: of the run.
-            recipe: by which to score.
-            own: classes of a checkpoint, whose weights the caller loads; None takes the recipe's
-                model.weights and the data set's classes.
-            what: the weights' name, for messages.
+        `own` are the classes of a checkpoint, whose weights the caller loads; None takes the recipe's
+        model.weights and the data set's classes. `what` is the weights' name, for messages.
         """
 
     @abstractmethod
@@ -199,7 +193,7 @@ class TaskSpec(ABC):
 
     def coco_entry(self, entry: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
         """Return an entry of a record's list as COCO's results have it, without the image's id."""
-        raise NotImplementedError(f"COCO has no results of {self.name}")
+        raise NotImplementedError(f"COCO has no results format for {self.name}")
 
     # Export
 
@@ -233,16 +227,10 @@ class TaskSpec(ABC):
     def onnx_answers(
         self, graph: Any, raw: Sequence[Any], manifest: Manifest, image_hw: tuple[Any, Any] | None
     ) -> list[tuple[Any, list[int | str], Any]]:
-        """Add the nodes that turn raw outputs into final ones.
+        """Add the nodes to a `formats.onnx.nodes.Nodes` that turn raw outputs into final ones.
 
-        Args:
-            graph: a `formats.onnx.nodes.Nodes`, which takes the nodes.
-            raw: the network's outputs.
-            manifest: says how they become answers.
-            image_hw: height and width of what was put in, int64 (1,) each; None where it is the input's.
-
-        Returns:
-            value, shape without the batch, and ONNX type of each of `final_outputs`.
+        `image_hw` has height and width of what was put in, int64 (1,) each; None where it is the input's.
+        Returned are value, shape without the batch, and ONNX type of each of `final_outputs`.
         """
 
     def page(self, section: Any) -> dict[str, Any]:  # noqa: ARG002

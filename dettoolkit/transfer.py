@@ -37,7 +37,7 @@ def fetch(url: str, target: Path) -> None:
     `target` keeps what has come.
     """
     if not url.startswith(("http://", "https://")):
-        raise ValueError(f"{url!r} is no web address: it must start with http:// or https://")
+        raise ValueError(f"{url!r} is not a web address: it must start with http:// or https://")
     failures, most = 0, size_of(target)
     while True:
         try:
@@ -49,8 +49,8 @@ def fetch(url: str, target: Path) -> None:
             most = max(most, size)
             if failures > RETRIES:
                 raise DownloadError(
-                    f"{url}: {error}. {RETRIES} more tries brought nothing new. What has come so far "
-                    f"({size:,} bytes) is kept in {target}; run the same command again to go on from there"
+                    f"{url}: {error}. {RETRIES} retries failed. The {size:,} bytes downloaded so far are "
+                    f"kept in {target}; run the same command again to continue"
                 ) from error
             wait = min(FIRST_WAIT_S * 2**failures, LONGEST_WAIT_S)
             tqdm.write(f"{url}: {error}; trying again in {wait:.0f} s")
@@ -98,7 +98,7 @@ def _transfer(url: str, target: Path) -> None:
                 file.write(block)
                 bar.update(len(block))
     if total is not None and size_of(target) < total:
-        raise _BrokenTransferError(f"the transfer broke off at {size_of(target):,} of {total:,} bytes")
+        raise _BrokenTransferError(f"the transfer was interrupted at {size_of(target):,} of {total:,} bytes")
 
 
 def _open(url: str, start: int) -> http.client.HTTPResponse | None:
@@ -113,12 +113,12 @@ def _open(url: str, start: int) -> http.client.HTTPResponse | None:
         error.close()
         if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and start:
             return None  # stopped between the last byte and the check; the checksum tells
-        answer = f"the server answered {error.code} {error.reason}"
+        answer = f"the server responded {error.code} {error.reason}"
         if error.code in PASSING_TROUBLES:
             raise _BrokenTransferError(answer) from error
         raise DownloadError(
             f"{url}: {answer}. Open the address in a browser to see whether it is right; another server "
-            f"that holds the same files can be named with --base-url"
+            f"with the same files can be set with --base-url"
         ) from error
     except (OSError, http.client.HTTPException) as error:
         raise _BrokenTransferError(f"no connection ({getattr(error, 'reason', error)})") from error
@@ -131,7 +131,7 @@ def _agreed_start(response: http.client.HTTPResponse, url: str, target: Path, st
     """
     if response.headers.get_content_type() == "text/html":
         raise DownloadError(
-            f"{url}: the server sent a web page instead of a file; does the network ask to sign in first?"
+            f"{url}: the server sent a web page instead of a file; does the network require signing in first?"
         )
     partial = response.status == HTTPStatus.PARTIAL_CONTENT
     span = response.headers["Content-Range"] or ""

@@ -10,15 +10,9 @@ from torch import Tensor, nn
 class ClassifierHead(nn.Module):
     """Predict one class for the image from C5's mean.
 
-    The hidden layer follows the mean, without normalization (NBN in the tables): section 5.1 moves it
-    there from the full-sized feature to save time. MobileNetV1, V2 and MnasNet have none.
-
-    Args:
-        in_channels: channels of C5.
-        hidden_channels: of the hidden layer; None for a network without one.
-        activation: makes the hidden layer's activation.
-        dropout: fraction of the last features that training leaves out.
-        init: fills the layers of a module with random weights.
+    The hidden layer follows the mean, without normalization (NBN in the tables): section 5.1 moves it there
+    from the full-sized feature to save time. MobileNetV1, V2 and MnasNet have none: `hidden_channels` None.
+    `init` fills the layers of a module with random weights.
     """
 
     features = ("c5",)

@@ -26,15 +26,10 @@ WINDOWS = {16: (49, (16, 20)), 32: (25, (4, 5))}
 class LRASPPHead(nn.Module):
     """Predict classes from C5, gated by its averages, plus classes from a low-level feature at stride 8.
 
-    Args:
-        in_channels: channels of the low-level feature and of C5, in this order, by name.
-        filters: channels between C5 and the classes.
-        in_stride: stride of C5, which decides the window of the fixed pooling.
-        pool: what the gate averages over. fixed: windows of the paper's size, clipped to C5, so that it is
-            global on small images. global: all of C5. The weights are the same.
-        align_corners: how features are resized; True is TensorFlow's way.
-        norm: makes the normalization of so many channels.
-        init: fills the convolutions of a module with random weights.
+    `in_channels` are those of the low-level feature and of C5, in this order, by name; `filters` the channels
+    between C5 and the classes. `pool` is what the gate averages over. fixed: windows of the paper's size at
+    `in_stride`, C5's, clipped to it, so that it is global on small images. global: all of C5. The weights are
+    the same. `align_corners` True is TensorFlow's way to resize features.
     """
 
     class_layers = ("classifier.*", "low_classifier.*")

@@ -15,14 +15,7 @@ from torchvision.ops.misc import Conv2dNormActivation
 
 
 class RASPPHead(nn.Module):
-    """Predict classes from C5 and its average over the image.
-
-    Args:
-        in_channels: channels of C5.
-        filters: channels of either branch and of their projection.
-        norm: makes the normalization of so many channels.
-        init: fills the convolutions of a module with random weights.
-    """
+    """Predict classes from C5 and its average over the image; each branch makes `filters` channels."""
 
     features = ("c5",)
     class_layers = ("classifier.*",)

@@ -56,17 +56,9 @@ def _predict(predictors: nn.ModuleList, levels: Sequence[Tensor], values: int) -
 class SSDLiteHead(nn.Module):
     """Predict class logits and box deltas for the default boxes of all levels.
 
-    Args:
-        in_channels: channels of C4 and C5, the first two levels.
-        extra_channels: output channels of the extra layers, one level each.
-        boxes_per_cell: default boxes per cell, for each level.
-        anchors_xyxy: the default boxes, float32 (A, 4) pixels of the input.
-        num_classes: without the background, which is slot 0 of the logits.
-        init: distribution of the initial kernels of extra layers; of predictors it is always normal.
-        class_bias: initial bias of the class logits.
-
-    Raises:
-        ValueError: if `boxes_per_cell` has not an entry for each level.
+    The levels are C4, C5 (`in_channels`) and the extra layers (`extra_channels`), with `boxes_per_cell` each;
+    `anchors_xyxy` are float32 (A, 4) pixels of the input. Slot 0 of the logits is the background, not among
+    `num_classes`. `init` is the distribution of the extra layers' initial kernels; the predictors' is normal.
     """
 
     features = ("c4", "c5")

@@ -168,8 +168,8 @@ def test_real_labels(shared_data: Path, tmp_path: Path, monkeypatch: pytest.Monk
     result = score(count(examples))
     assert_equal(result, official(tmp_path, examples, monkeypatch), instances=False)
     assert 0.1 < result.numbers["mIoU"] < 0.9
-    assert f"Instance files absent for {len(files)} of {len(files)} images: iIoU left out." in result.note
-    assert "Predicted but in no label" in result.note  # CamVid has 11 of the 19 classes
+    assert f"Instance files are missing for {len(files)} of {len(files)} images: iIoU" in result.note
+    assert "Predicted but not in any label" in result.note  # CamVid has 11 of the 19 classes
 
 
 def test_generated_scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,7 +205,9 @@ def test_absent_and_only_predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert result.numbers["mIoU"] == 0.375  # road 300 of 400, car 0, nothing else
     assert result.numbers["iIoU"] == 0
     assert math.isnan(result.per_class[NAMES.index("bus")].iou)
-    assert result.note == ("Predicted but in no label, so counted as IoU 0 as the official script does: car.")
+    assert (
+        result.note == "Predicted but not in any label, so counted as IoU 0 as in the official script: car."
+    )
 
 
 def test_all_void(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,7 +253,7 @@ def test_one_missing_instance_file_leaves_iiou_out() -> None:
     assert math.isnan(result.numbers["iIoU"])
     assert math.isnan(result.numbers["category iIoU"])
     assert result.numbers["mIoU"] > 0
-    assert "Instance files absent for 1 of 3 images: iIoU left out." in result.note
+    assert "Instance files are missing for 1 of 3 images: iIoU is not reported." in result.note
 
 
 def test_parts_in_any_order_are_the_same() -> None:
@@ -276,9 +278,9 @@ def test_parts_in_any_order_are_the_same() -> None:
     for name in ("matrix", "image_ids", "image_scores", "instances"):
         np.testing.assert_array_equal(getattr(joined, name), getattr(whole, name))
     assert score(joined).numbers == score(whole).numbers
-    with pytest.raises(ValueError, match=r"image 0 was scored 2 times, wanted each image once"):
+    with pytest.raises(ValueError, match=r"image 0 was scored 2 times, expected each image once"):
         SegmentationCounts.concatenate([joined, left], 19)
-    with pytest.raises(ValueError, match=r"counts of 19 classes, wanted 4"):
+    with pytest.raises(ValueError, match=r"counts of 19 classes, expected 4"):
         SegmentationCounts.concatenate([left], 4)
 
 
@@ -296,7 +298,7 @@ def test_classes_of_ones_own_have_no_categories() -> None:
     assert [name for name, value in result.numbers.items() if math.isnan(value)] == [
         "category mIoU", "iIoU", "category iIoU",
     ]  # fmt: skip
-    assert "The classes have no categories: their figures left out." in result.note
+    assert "The classes have no categories: category scores are not reported." in result.note
     assert result.table().splitlines()[7:11] == [
         "class        IoU    iIoU   pixels",
         "grass      0.500       –   66.67%",
@@ -308,7 +310,7 @@ def test_classes_of_ones_own_have_no_categories() -> None:
     assert saved["class_names"] == ["grass", "道路", "car"]
     assert saved["label_ids"] == [4, 9, 600]
     assert saved["per_class"][2]["iou"] is None
-    with pytest.raises(ValueError, match=r"2 names of classes, wanted 3"):
+    with pytest.raises(ValueError, match=r"2 names of classes, expected 3"):
         evaluate_segmentation(counts, class_names=["a", "b"], categories=None, label_ids=None)
 
 
@@ -318,7 +320,7 @@ def test_a_name_alone_makes_no_cityscapes_class() -> None:
     other_ids = [each + 1 for each in IDS]
     result = evaluate_segmentation(counts, class_names=NAMES, categories=CATEGORIES, label_ids=other_ids)
     assert math.isnan(result.numbers["iIoU"])
-    assert "None of the classes is one of Cityscapes' with instances: iIoU left out." in result.note
+    assert "None of Cityscapes' instance classes is present: iIoU is not reported." in result.note
 
 
 def test_the_table_reads_as_people_expect() -> None:
@@ -343,7 +345,7 @@ def test_the_score_of_an_image_is_over_the_classes_in_it() -> None:
     ("predicted", "truth", "message"),
     [
         ([[0, 1]], [[0], [1]], r"of one size, got \(1, 2\) and \(2, 1\): predict at the size"),
-        ([[0, 3]], [[0, 1]], r"wants 0 to 2, .* got 1 pixels predicted as 3 or more"),
+        ([[0, 3]], [[0, 1]], r"expects 0 to 2, .* got 1 pixels predicted as 3 or more"),
         ([[0, 1]], [[0, 254]], r"got 1 pixels with labels such as 254"),
         ([[0, 256]], [[0, 1]], r"got 1 pixels predicted as 3 or more"),
         ([[0, -1]], [[0, 1]], r"got 1 pixels predicted as 3 or more"),
@@ -389,6 +391,6 @@ def test_predictions_of_other_layouts_keep_their_names(tmp_path: Path) -> None:
 
 def test_no_file_is_overwritten_by_a_prediction(tmp_path: Path) -> None:
     (tmp_path / "1.png").write_text("a user's file")
-    with pytest.raises(FileExistsError, match=r"1\.png exists already and is not overwritten"):
+    with pytest.raises(FileExistsError, match=r"1\.png already exists and is not overwritten"):
         write_label_ids(tmp_path, PurePath("1.jpg"), np.zeros((1, 1), np.uint8), IDS)
     assert (tmp_path / "1.png").read_text() == "a user's file"

@@ -142,16 +142,16 @@ def test_few_classes_make_top_5_worthless_and_that_is_said() -> None:
     assert found.note == "With 2 classes top-5 is always 1."
     assert found.table().splitlines() == [
         "number             value  what",
-        "top-1              0.500  fraction of images whose class came first",
-        "top-5              1.000  fraction of images whose class came among the first five",
-        "mean class top-1   0.500  mean over the classes of the fraction of their images that is right",
+        "top-1              0.500  fraction of images whose class is ranked first",
+        "top-5              1.000  fraction of images whose class is among the first five",
+        "mean class top-1   0.500  top-1 of each class, averaged over the classes",
         "",
         "class   top-1   top-5  images  predicted",
         "a       1.000   1.000       1          2",
         "b       0.000   1.000       1          0",
         "",
         "most frequent mistakes",
-        "      1  b taken for a",
+        "      1  b predicted as a",
         "",
         "With 2 classes top-5 is always 1.",
     ]
@@ -182,12 +182,12 @@ def test_of_many_classes_the_worst_are_listed() -> None:
 def test_wrong_predictions_are_refused() -> None:
     once = predict(torch.eye(9)[:2], torch.tensor([0, 1]))
     with pytest.raises(
-        ValueError, match=r"image 0 was scored 2 times, wanted each image once: give each proc"
+        ValueError, match=r"image 0 was scored 2 times, expected each image once: give each proc"
     ):
         ClassificationArrays.concatenate([once, once])
-    with pytest.raises(ValueError, match=r"labels from 0 to 1, wanted those of 1 classes"):
+    with pytest.raises(ValueError, match=r"labels from 0 to 1, expected those of 1 classes"):
         evaluate_classification(once, class_names=["a"])
-    with pytest.raises(ValueError, match=r"predictions: ranks has the shape \(1,\), wanted \(2,\)"):
+    with pytest.raises(ValueError, match=r"predictions: ranks has the shape \(1,\), expected \(2,\)"):
         ClassificationArrays(
             image_ids=once.image_ids,
             labels=once.labels,

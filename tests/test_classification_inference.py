@@ -144,7 +144,7 @@ def test_comparison_counts_other_best_classes_but_not_ties() -> None:
     assert found.details["ties"] == 1
     assert found.details["largest_score_difference"] == pytest.approx(0.3, abs=1e-4)
     assert not found.doubts
-    assert "every image the class disc" in compare([(same, same), (same, same)], None, "exact").doubts[0]
+    assert "the class disc for every image" in compare([(same, same), (same, same)], None, "exact").doubts[0]
     assert np.isnan(compare([], None, "exact").errors["top1"])
 
 

@@ -99,16 +99,16 @@ def test_the_overlay_is_for_images_of_ones_own():
     [
         (
             "model.backbone.tail=reduced",
-            "a classifier has the backbone's full tail at stride 32: set backb",
+            "a classifier needs the backbone's full tail at stride 32: set backb",
         ),
-        ("model.backbone.output_stride=16", "a classifier has the backbone's full tail at stride 32"),
+        ("model.backbone.output_stride=16", "a classifier needs the backbone's full tail at stride 32"),
         (
             "data.eval_resize=200",
-            "eval_resize 200 is less than input_hw [224, 224]: the middle would be larger",
+            "eval_resize 200 is less than input_hw [224, 224]: the center crop would exceed",
         ),
         (
             "data.eval_hw=[320, 320]",
-            "is less than eval_hw [320, 320]: the middle would be larger than the image; "
+            "is less than eval_hw [320, 320]: the center crop would exceed the image; "
             "raise eval_resize to 366",
         ),
         ("data.augment.area=[1.0, 0.1]", "data.augment.area: [1.0, 0.1] must be [min, max]: swap them"),
@@ -120,7 +120,7 @@ def test_the_overlay_is_for_images_of_ones_own():
         ("optim.type=rmspropp", "did you mean 'rmsprop'?"),
         ("optim.schedule.type=exponental", "did you mean 'exponential'?"),
         ("evaluation.figure=3", "unknown key; did you mean 'figures'?"),
-        ("evaluation.flip=true", "not a key with this model.type; with another it is"),
+        ("evaluation.flip=true", "not a key of this model.type"),
         ("model.weights=a.pth model.backbone.weights=b.pth", "set one of them to null"),
     ],
 )

@@ -194,5 +194,5 @@ def test_one_class_cannot_be_learnt(tiny_classification: Any, tmp_path: Path) ->
     for kind in ("bar", "box"):
         (data / "train" / kind).rename(data / kind)
     recipe = tiny_classification.load(tmp_path, f"data.root={data}").recipe
-    with pytest.raises(ValueError, match=r"/train has one class only, disc: a classifier needs at least two"):
+    with pytest.raises(ValueError, match=r"/train has only one class, disc: a classifier needs at least two"):
         training_run("x", recipe, pretrained=False)

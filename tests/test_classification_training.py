@@ -258,7 +258,7 @@ def test_two_processes_train_and_score_as_one(tiny_classification: Any, tmp_path
     out = tmp_path / "runs"
     ran = on_two_processes(tiny_classification.recipe, tiny_classification.data, out, QUICK)
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.count("fraction of images whose class came first\n") == 3  # printed once each
+    assert ran.stdout.count("fraction of images whose class is ranked first\n") == 3  # printed once each
     run = the_run(out)
     assert column(run, "loss").keys() == set(range(6))
     alone = evaluated(run, tmp_path / "alone", "trainer={devices: 1, strategy: auto}")
@@ -277,7 +277,7 @@ def test_check_tries_everything_and_trains_nothing(
     assert cli.main([*train_arguments, "--check"]) == 0
     shown = capsys.readouterr().out
     assert "network   classifier on mobilenet_v3_small, 3 classes, a hidden layer of 1024\n" in shown
-    assert "data      12 images to train on, 7 to validate on, " in shown
+    assert "data      12 training images, 7 validation images, " in shown
     assert "batch     images (6, 3, 64, 64), classes: bar, box\n" in shown
     assert "outputs   logits (6, 3)\n" in shown
     assert "loss      class " in shown
@@ -315,9 +315,7 @@ def test_other_images_of_some_of_the_classes_can_be_scored(
 
 def test_no_images_say_what_is_wanted(train_error: Errors, data: Path, tmp_path: Path) -> None:
     error = train_error(f"data.root={tmp_path / 'nowhere'}")
-    assert error.startswith(
-        f"error:\nno images of classes at data.root={tmp_path}/nowhere. Expected, each with "
-    )
+    assert error.startswith(f"error:\nno class folders at data.root={tmp_path}/nowhere. Expected, each with ")
     assert f"  {tmp_path}/nowhere/train   (missing)\n" in error
     shutil.rmtree(data / "val" / "box")
     (data / "val" / "square").mkdir()
@@ -325,7 +323,7 @@ def test_no_images_say_what_is_wanted(train_error: Errors, data: Path, tmp_path:
     error = train_error(f"data.root={data}")
     assert (
         f"{data}/train has 3 classes (bar, box, disc), but {data}/val has 3 (bar, disc, square). Only in the "
-        "first: box; only in the second: square. Name the folders as its classes" in error
+        "first: box; only in the second: square. Name the folders like its classes" in error
     )
 
 
@@ -340,7 +338,7 @@ def test_damaged_files_stop_the_run_or_are_skipped(
     damaged = [data / "train" / "box" / "2.png", data / "val" / "bar" / "1.png"]
     for path in damaged:
         path.write_bytes(path.read_bytes()[:100])
-    reason = "file is cut short or damaged (100 bytes, no end-of-image marker)"
+    reason = "file is truncated or damaged (100 bytes, no end-of-image marker)"
     error = train_error(f"data.root={data}")
     assert f": {reason}. Repair or remove it, or skip such images with data.on_bad_image=skip\n" in error
     skip = [*train_arguments, f"data.root={data}", "data.on_bad_image=skip"]
@@ -377,7 +375,7 @@ def test_weights_of_other_classes_are_taken_with_a_warning(
         (data / split / "disc").rename(data / split / "ring")
     best = tiny_classification_run / "checkpoints" / "best.ckpt"
     assert cli.main([*train_arguments, f"data.root={data}", f"model.weights={best}", "--check"]) == 0
-    assert f"{best} was trained on the classes bar, box, disc; its class layers are used for" in caplog.text
+    assert f"{best} was trained on the classes bar, box, disc; its class layers are reused for" in caplog.text
 
 
 def test_changing_the_length_does_not_bend_the_exponential_curve(
@@ -387,7 +385,7 @@ def test_changing_the_length_does_not_bend_the_exponential_curve(
     run, _ = tiny_classification.train(tmp_path, QUICK, schedule)
     assert cli.main(["train", "--resume", str(run), "trainer.max_epochs=3"]) == 0
     assert "changed for the rest of the run: trainer.max_epochs: 2 -> 3" in caplog.text
-    assert "curve of the new length" not in caplog.text
+    assert "schedule of the new length" not in caplog.text
     assert list(column(run, "lr").values()) == pytest.approx([0.01] * 2 + [0.005] * 2 + [0.0025] * 2)
 
 
@@ -398,5 +396,5 @@ def test_a_run_starts_a_detector_through_its_recipe(
     resolved = tiny.load(tmp_path, f"model.backbone.weights={best}")
     commands.check("tiny", resolved.recipe)
     assert f"{best}: " in caplog.text
-    assert "tensors have another size in the file and start fresh: blocks." in caplog.text
+    assert "tensors have a different size in the file and are newly initialized: blocks." in caplog.text
     assert "heads.classification.classifier.weight" in caplog.text  # is not in the network

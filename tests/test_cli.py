@@ -96,7 +96,7 @@ def test_training_needs_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main(["train"])
     assert ended.value.code == 2
-    assert "name a recipe, such as configs/ssdlite_mnv3_large.yaml" in capsys.readouterr().err
+    assert "recipe, such as configs/ssdlite_mnv3_large.yaml" in capsys.readouterr().err
 
 
 def test_typos_of_a_recipe_are_told_all_at_once_without_torch(tiny: Any, tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_check_tries_everything_and_trains_nothing(
     shown = capsys.readouterr().out
     assert "recipe    tiny\n" in shown
     assert "mobilenet_v3_small, 2 classes, 84 default boxes at 64x64" in shown
-    assert "data      8 images to train on, 5 to validate on" in shown
+    assert "data      8 training images, 5 validation images" in shown
     assert "batch     images (4, 3, 64, 64), 8 boxes" in shown
     assert "outputs   class logits (4, 84, 3), box deltas (4, 84, 4)" in shown
     assert shown.endswith("Dry run OK: nothing was trained\n")
@@ -154,7 +154,7 @@ def test_no_data_set_says_where_to_get_one(train_error: Errors, tmp_path: Path) 
     assert f"error:\nno COCO data set at data.root={tmp_path / 'coco'}. Expected:\n" in error
     assert f"  {tmp_path}/coco/annotations/train.json   (missing)\n" in error
     assert f"tools/download_coco.py {tmp_path / 'coco'}" in error
-    assert "To try the embedded data instead: tools/train.py RECIPE configs/overlays/scenes.yaml" in error
+    assert "To try generated scenes instead: tools/train.py RECIPE configs/overlays/scenes.yaml" in error
     assert not (tmp_path / "runs").exists()
 
 
@@ -182,7 +182,7 @@ def test_category_beyond_the_list_is_counted_and_listed(
     data = tiny.write(tmp_path / "coco")
     edited(data, "train", lambda content: content["annotations"][3].update(category_id=90))
     assert cli.train([str(tiny.recipe), f"data.root={data}", "--check"]) == 0
-    assert "unknown category: 1 (annotation left out)" in caplog.text
+    assert "unknown category: 1 (annotation dropped)" in caplog.text
     assert "image id 20, annotation id 4" in caplog.text
     assert "7 boxes" in capsys.readouterr().out
 
@@ -197,7 +197,7 @@ def test_truncated_jpeg_is_named_with_its_id(
     path.write_bytes(path.read_bytes()[:-300])
     edited(data, "train", lambda content: content["images"][4].update(file_name="5.jpg"))
     error = train_error(f"data.root={data}", f"data.workers={workers}", "evaluation.figures=0")
-    reason = f"file is cut short or damaged ({path.stat().st_size} bytes, no end-of-image marker)"
+    reason = f"file is truncated or damaged ({path.stat().st_size} bytes, no end-of-image marker)"
     remedy = "Repair or remove it, or skip such images with data.on_bad_image=skip"
     assert error == f"error: {path}: image id 50: {reason}. {remedy}\n"
 
@@ -207,7 +207,7 @@ def test_other_settings_that_cannot_work(train_error: Errors, tiny: Any, tmp_pat
     assert "Lightning refuses the recipe's trainer section" in train_error("trainer.devices=[0]")
     blocked = tmp_path / "file"
     blocked.write_text("")
-    assert f"error: trainer.out={blocked}: no folder can be made" in train_error(f"trainer.out={blocked}")
+    assert f"error: trainer.out={blocked}: cannot create a folder" in train_error(f"trainer.out={blocked}")
     one = edited(
         tiny.write(tmp_path / "coco"), "train", lambda content: content.update(images=content["images"][:1])
     )
@@ -221,14 +221,14 @@ def test_resume_refuses_what_would_be_another_run(
     tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.train(["--resume", str(tmp_path), "trainer.max_epochs=9"]) == 2
-    assert f"error: {tmp_path} is no run's folder: it has no config.yaml" in capsys.readouterr().err
+    assert f"error: {tmp_path} is not a run folder: it has no config.yaml" in capsys.readouterr().err
     before = (tiny_run / "metrics.csv").read_bytes()
     arguments = ["model.backbone.width=0.5", "optim.lr=0.2", "trainer.max_epochs=9"]
     assert cli.train(["--resume", str(tiny_run), *arguments]) == 2
     error = refused(capsys)
-    assert "these settings cannot change in mid-run:\n" in error
-    assert "  model.backbone.width: 0.35 in the checkpoint, 0.5 asked for\n" in error
-    assert "  optim.lr: 0.05 in the checkpoint, 0.2 asked for\n" in error
+    assert "these settings cannot change during a run:\n" in error
+    assert "  model.backbone.width: 0.35 in the checkpoint, 0.5 requested\n" in error
+    assert "  optim.lr: 0.05 in the checkpoint, 0.2 requested\n" in error
     assert "max_epochs" not in error
     assert (tiny_run / "metrics.csv").read_bytes() == before
 
@@ -334,7 +334,7 @@ def test_weights_without_names_are_scored_with_a_warning(
     torch.save({key.removeprefix("network."): value for key, value in content["state_dict"].items()}, bare)
     arguments = [str(tiny.recipe), f"model.weights={bare}", f"data.root={tiny.data}"]
     assert cli.evaluate([*arguments, "--out", str(tmp_path / "out")]) == 0
-    assert f"{bare} does not name its classes: they are taken for box, bar" in caplog.text
+    assert f"{bare} has no class names: assuming box, bar" in caplog.text
     wanted = json.loads((tiny_run / "evaluation.json").read_text())["numbers"]
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["numbers"] == pytest.approx(
         wanted, nan_ok=True
@@ -356,7 +356,7 @@ def test_nothing_in_the_given_folder_is_overwritten(
         (out / name).write_text("mine")
     monkeypatch.setattr(commands, "spec_of", work)
     error = evaluate_error(tiny_run, "--out", out)
-    assert f"{out} is there already" in error
+    assert f"{out} already exists" in error
     assert "another folder with --out" in error
     assert (out if name is None else out / name).read_text() == "mine"
 
@@ -370,7 +370,7 @@ def test_training_says_that_a_class_head_of_another_size_starts_fresh(
     weights = f"model.weights={tiny_run / 'checkpoints' / 'best.ckpt'}"
     assert cli.train([str(tiny.recipe), weights, f"data.root={data}", "--check"]) == 0
     assert (
-        "tensors have another size in the file and start fresh: heads.detection.class_predictors.0.1."
+        "different size in the file and are newly initialized: heads.detection.class_predictors.0.1."
         in caplog.text
     )
 
@@ -380,14 +380,14 @@ def test_what_is_no_source_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     error = evaluate_error("runs/nowhere")
-    assert "runs/nowhere is neither a checkpoint nor a run's folder with checkpoints/best.ckpt or" in error
+    assert "runs/nowhere is neither a checkpoint nor a run folder with checkpoints/best.ckpt or" in error
     assert f"runs with checkpoints: {tiny_run}" in evaluate_error(tiny_run.parents[1])
     bare = tmp_path / "bare.pth"
     torch.save({"weight": torch.zeros(2)}, bare)
-    assert "holds no dettoolkit run: its recipe and class names are missing" in evaluate_error(bare)
+    assert "not a dettoolkit checkpoint: recipe and class names are missing" in evaluate_error(bare)
     bare.write_bytes(b"nothing of ours")
     assert "bare.pth cannot be loaded safely" in evaluate_error(bare)
-    assert "names no weights to score: set model.weights" in evaluate_error(
+    assert "has no weights to evaluate: set model.weights" in evaluate_error(
         tiny.recipe, f"data.root={tiny.data}"
     )
     error = evaluate_error(tiny_run, "model.backbone.width=0.5")
@@ -401,9 +401,9 @@ def test_a_shipped_recipe_is_evaluated_by_its_name(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "ssdlite_scenes" / "2026-01-31_12-00-00").mkdir(parents=True)  # as in runs/; hides nothing
     for name in ("ssdlite_scenes", "configs/ssdlite_scenes", "ssdlite_scenes.yaml"):
-        assert "ssdlite_scenes.yaml names no weights to score: set model.weights" in evaluate_error(name)
+        assert "ssdlite_scenes.yaml has no weights to evaluate: set model.weights" in evaluate_error(name)
     error = evaluate_error("ssdlite_scene")
-    assert "ssdlite_scene is no run's folder and no checkpoint, and as a recipe 'ssdlite_scene' not" in error
+    assert "ssdlite_scene is neither a run folder nor a checkpoint; recipe 'ssdlite_scene' not" in error
     assert "did you mean 'ssdlite_scenes'?" in error
 
 

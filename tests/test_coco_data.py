@@ -170,7 +170,7 @@ class TestLoad:
         assert data.image_ids.tolist() == [7, 3, 5]
         assert data.image_path(1).name == "3.jpg"
         assert "duplicate image id: 1" in data.problems.summary()
-        assert "image id 3: another image with this id, other.jpg, is left out" in data.problems.summary()
+        assert "image id 3: another image with this id, other.jpg, is dropped" in data.problems.summary()
 
     def test_sizes_that_the_json_lacks_come_from_the_headers(self, load, tmp_path):
         write_images(tmp_path / "images", (7, 3))
@@ -258,7 +258,7 @@ class TestCleaning:
 
     def test_fractions_are_refused(self, load):
         boxes = [{**each, "bbox": [0.1, 0.25, 0.5, 1]} for each in document()["annotations"]]
-        with pytest.raises(ValueError, match=r"every bbox is within 0..1.*COCO's are in pixels: multiply"):
+        with pytest.raises(ValueError, match=r"every bbox is within 0..1.*COCO uses pixels: multiply"):
             load(document(annotations=boxes))
 
     def test_crowds_are_kept_for_evaluation_only(self, load):
@@ -309,12 +309,12 @@ class TestErrors:
         ("content", "message"),
         [
             ("", r"instances.json is empty \(0 bytes\)"),
-            ("{'images': []}", r"is not valid json: .*starts with b\"{'images'"),
-            ('{"images": [', "is not valid json: .*fetch or export it again"),
-            (b"\xff\xd8\xff\xe0", "is not valid json"),
-            ("3", "holds a int, not an object"),
-            ([{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}], "a detector's results"),
-            ({"imgHeight": 1024, "imgWidth": 2048, "objects": []}, "it has imgHeight.*as Cityscapes"),
+            ("{'images': []}", r"is not valid JSON: .*starts with b\"{'images'"),
+            ('{"images": [', "is not valid JSON: .*download or export it again"),
+            (b"\xff\xd8\xff\xe0", "is not valid JSON"),
+            ("3", "contains a int, not an object"),
+            ([{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}], "maybe results"),
+            ({"imgHeight": 1024, "imgWidth": 2048, "objects": []}, "it has imgHeight.*by Cityscapes"),
             (document(images={"7": "a.jpg"}), "images is a dict, not a list"),
         ],
     )
@@ -376,7 +376,7 @@ class TestErrors:
         (tmp_path / "annotations").mkdir()
         (tmp_path / "annotations/instances_train2017.json").touch()
         with pytest.raises(
-            FileNotFoundError, match=r"val.json does not exist; .* holds instances_train2017.json"
+            FileNotFoundError, match=r"val.json does not exist; .* has instances_train2017.json"
         ):
             CocoAnnotations.load(tmp_path / "annotations/val.json", images=tmp_path, label_map="contiguous")
         with pytest.raises(
@@ -407,7 +407,7 @@ class TestErrors:
         (tmp_path / "coco/train2017").mkdir(parents=True)
         (tmp_path / "coco/annotations").mkdir()
         (tmp_path / "coco/annotations/train.json").touch()
-        listing = r"is incomplete(?s:.*)json files there: annotations.train.json"
+        listing = r"is incomplete(?s:.*)JSON files: annotations.train.json"
         with pytest.raises(FileNotFoundError, match=listing):
             check_root(tmp_path / "coco", expected=expected, layout="coco")
         check_root(tmp_path / "coco", expected=["train2017", "annotations/train.json"], layout="coco")
@@ -431,7 +431,7 @@ def test_more_categories_than_a_detector_can_have_are_refused(tmp_path):
     path = tmp_path / "many.json"
     path.write_text(json.dumps(document(categories=categories)))
     for label_map in ("contiguous", "ids"):
-        with pytest.raises(ValueError, match=r"many\.json: 20001 categories, .* at most 20000: leave out"):
+        with pytest.raises(ValueError, match=r"many\.json: 20001 categories, .* at most 20000: remove"):
             CocoAnnotations.load(path, images=tmp_path, label_map=label_map)
     path.write_text(json.dumps(document(categories=categories[:-1], annotations=[])))
     loaded = CocoAnnotations.load(path, images=tmp_path, label_map="contiguous")
@@ -469,11 +469,11 @@ class TestImages:
         path = tmp_path / "cut.jpg"
         for size in np.linspace(1, len(whole) - 1, 60).astype(int).tolist():
             path.write_bytes(whole[:size])
-            with pytest.raises(BadImageError, match=r"cut short or damaged|cannot be decoded"):
+            with pytest.raises(BadImageError, match=r"truncated or damaged|cannot be decoded"):
                 read_image(path)
             # An interrupted copy: the right length, but zeros.
             path.write_bytes(whole[:size] + b"\0" * (len(whole) - size))
-            with pytest.raises(BadImageError, match=r"cut short or damaged|cannot be decoded"):
+            with pytest.raises(BadImageError, match=r"truncated or damaged|cannot be decoded"):
                 read_image(path)
 
     def test_jpeg_with_bytes_after_its_end(self, picture, tmp_path):
@@ -491,7 +491,7 @@ class TestImages:
         start = whole.index(b"\xff\xd9") + 2
         for size in (start, start + 10, (start + len(whole)) // 2, len(whole) - 2):
             path.write_bytes(whole[:size])
-            with pytest.raises(BadImageError, match=r"cut short or damaged|cannot be decoded"):
+            with pytest.raises(BadImageError, match=r"truncated or damaged|cannot be decoded"):
                 read_image(path)
 
     def test_png_cut_or_with_a_tail(self, picture, tmp_path):
@@ -501,7 +501,7 @@ class TestImages:
         assert read_image(path).shape == (80, 120, 3)
         for size in (20, 100, len(whole) // 2, len(whole) - 6):
             path.write_bytes(whole[:size])
-            with pytest.raises(BadImageError, match="cut short"):
+            with pytest.raises(BadImageError, match="truncated"):
                 read_image(path)
 
     @pytest.mark.parametrize(
@@ -584,7 +584,7 @@ class TestSamples:
             annotations.problems.record(batch["problems"])
         summary = annotations.problems.summary()
         assert "size differs: 2 (the size of the file is used; boxes are not rescaled)" in summary
-        assert f"image id 7: {annotations.image_path(0)} is 20 x 60, the json says 40 x 60" in summary
+        assert f"image id 7: {annotations.image_path(0)} is 20 x 60, but the JSON says 40 x 60" in summary
         assert batch["boxes_xyxy"][1, 0].tolist() == [0, 0, 30, 20]  # clipped to the 20 rows there are
 
     def test_json_smaller_than_the_file_loses_no_box(self, load, tmp_path):
@@ -598,7 +598,7 @@ class TestSamples:
         path = tmp_path / "images/7.jpg"
         path.write_bytes(path.read_bytes()[:-50])
         data = detection(load(document()))
-        message = rf"{re.escape(str(path))}: image id 7: file is cut short .*data.on_bad_image=skip"
+        message = rf"{re.escape(str(path))}: image id 7: file is truncated .*data.on_bad_image=skip"
         with pytest.raises(BadImageError, match=message):
             data[0]
         with pytest.raises(BadImageError, match=r"3.jpg: image id 3: file does not exist\. Repair"):

@@ -261,13 +261,13 @@ def test_detections_of_unlisted_categories_are_left_out_and_counted() -> None:
     result = evaluate_coco(truth, detections_of(results + gaps), max_detections=100)
     assert_equal_numbers(result, numbers_of_pycocotools(truth, results))
     assert result.note is not None
-    assert "3 detections are of categories that the ground truth does not list" in result.note
+    assert "3 detections of categories that are not in the ground truth were dropped." in result.note
 
 
 def test_detections_of_unknown_images_are_refused() -> None:
     truth, results = random_case(6)
     strange = detections_of([*results, {**results[0], "image_id": 999_999}])
-    message = "1 images that the ground truth does not list, image ids 999999; wanted ids among its 12 images"
+    message = "1 images that the ground truth does not list, image ids 999999; expected ids among its 12"
     with pytest.raises(ValueError, match=message):
         evaluate_coco(truth, strange, max_detections=100)
     with pytest.raises(ValueError, match=message):
@@ -290,11 +290,11 @@ def test_bad_detections_are_refused(change: dict[str, Any], message: str) -> Non
 
 def test_wrong_shapes_and_keys_are_refused() -> None:
     ids = np.zeros(2, np.int64)
-    with pytest.raises(ValueError, match=r"boxes_xywh has the shape \(2, 5\), wanted \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"boxes_xywh has the shape \(2, 5\), expected \(2, 4\)"):
         DetectionArrays(ids, ids, np.zeros((2, 5)), np.zeros(2))
     with pytest.raises(ValueError, match="no 'categories', got the keys"):
         evaluate_coco({"images": []}, DetectionArrays.empty(), max_detections=100)
-    with pytest.raises(ValueError, match="max_detections is 0, wanted at least 1"):
+    with pytest.raises(ValueError, match="max_detections is 0, expected at least 1"):
         evaluate_coco({"images": [], "categories": []}, DetectionArrays.empty(), max_detections=0)
 
 

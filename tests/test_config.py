@@ -183,7 +183,7 @@ def test_not_found_and_folder(write: Any) -> None:
     with pytest.raises(RecipeError, match="not found"):
         find_recipe(f"elsewhere/{PAPER}.yaml")
     Path("sub").mkdir()
-    assert refuse("sub") == ["recipe 'sub' is a folder; name a YAML file"]
+    assert refuse("sub") == ["recipe 'sub' is a folder; specify a YAML file"]
 
 
 def test_found_in_an_installed_package(tmp_path: Path) -> None:
@@ -414,7 +414,7 @@ def test_errors_of_all_layers_in_order(write: Any) -> None:
         ("trainer.devices=0", "trainer.devices: must be above 0, got 0"),
         ("trainer.devices=[0, a]", "trainer.devices[1]: expected an integer, got 'a'"),
         ("trainer.ema=3", "trainer.ema: expected a mapping (key: value lines), got 3"),
-        ("trainer.early_stopping={}", "trainer.early_stopping.patience: missing; it is needed: Validations"),
+        ("trainer.early_stopping={}", "trainer.early_stopping.patience: missing; required: Validations"),
         ("data.std=[0, 1, 1]", "data.std[0]: must be at least 0.001, got 0"),
         ("model.anchors.min_scale=0.96", "model.anchors: min_scale 0.96 is not below max_scale 0.95"),
         ("optim.lr=", "no value; write null to unset the key"),
@@ -443,7 +443,7 @@ def test_messages(override: str, message: str, write: Any) -> None:
         ("model:\n  a: [1,\n", "r.yaml:3: not valid YAML: expected the node content, but found the end"),
         ("model: a: b\n", "r.yaml:1: not valid YAML: mapping values are not allowed here"),
         ("model:\n  a: \x00\n", "r.yaml:2: not valid YAML: the character U+0000 is not allowed"),
-        ("a: 1\n---\nb: 2\n", "r.yaml:2: a second document"),
+        ("a: 1\n---\nb: 2\n", "r.yaml:2: a second YAML document"),
         ("a: 1\nb: *c\n", "r.yaml:2: the alias '*c' has no anchor '&c' before it"),
         ("a: &c [*c]\n", "r.yaml:1: a[0]"),
         ("a: &c [*c]\n", "nested more than 40 deep"),
@@ -465,20 +465,20 @@ def test_missing_keys_point_at_their_mapping(write: Any) -> None:
     text = SMALL.replace("  lr: 0.1\n", "  momentum: 0.5\n").replace("    type: focal\n", "")
     assert refuse(write(text)) == [
         "r.yaml:4: model.loss.type: missing; choose 'focal' or 'multibox'",
-        "r.yaml:9: optim.lr: missing; it is needed: Learning rate for lr_batch_size images per step",
+        "r.yaml:9: optim.lr: missing; required: Learning rate for lr_batch_size images per step",
     ]
     assert refuse(write("\nmodel:\n")) == [
-        "r.yaml:2: data: missing; it is needed",
+        "r.yaml:2: data: missing; required",
         "r.yaml:2: model: expected a mapping (key: value lines), got nothing (null)",
-        "r.yaml:2: optim: missing; it is needed: The optimizer and its schedule",
-        "r.yaml:2: trainer: missing; it is needed: How long, where and how the run trains",
+        "r.yaml:2: optim: missing; required: The optimizer and its schedule",
+        "r.yaml:2: trainer: missing; required: How long, where and how the run trains",
     ]
 
 
 def test_duplicate_keys_name_both_lines(write: Any) -> None:
     text = SMALL.replace("lr: 0.1", "lr: 0.1\n  momentum: 0.5\n  lr: 0.2\n  bogus: 1")
     lines = refuse(write(text))
-    assert lines[0] == "r.yaml:13: optim.lr: duplicate key: it is set at line 11 already; keep one of the two"
+    assert lines[0] == "r.yaml:13: optim.lr: duplicate key: it is set already on line 11; keep one of the two"
     assert lines[1].startswith("r.yaml:14: optim.bogus: unknown key")
     assert refuse(write(SMALL), ["optim.lr=2", "data={root: a, root: b}"]) == [
         "override 2 'data={root: a, root: b}': data.root: duplicate key: it is set twice in this override; "
@@ -547,8 +547,8 @@ def test_trainer_extra_is_checked(write: Any) -> None:
         f"override 1 '{override}': trainer.extra.{line}"
         for line in (
             "limit_train_batchs: unknown key; did you mean 'limit_train_batches'?",
-            "logger: not to be set here: set trainer.loggers",
-            "max_epochs: not to be set here: set trainer.max_epochs",
+            "logger: cannot be set here: set trainer.loggers",
+            "max_epochs: cannot be set here: set trainer.max_epochs",
         )
     ]
 

@@ -90,7 +90,7 @@ def test_void_may_be_predicted_as_anything():
 def test_wrong_values_and_sizes():
     labels = torch.zeros(2, 2, dtype=torch.uint8)
     for value, kind in ((3, torch.uint8), (255, torch.uint8), (70000, torch.int64), (-1, torch.int64)):
-        with pytest.raises(ValueError, match=r"wants 0 to 2.*got 1 pixels predicted as 3 or more: map label"):
+        with pytest.raises(ValueError, match=r"expects 0 to 2.*got 1 pixels predicted as 3 or more: map"):
             confusion_matrix(torch.tensor([[0, 1], [2, value]], dtype=kind), labels, 3)
     with pytest.raises(ValueError, match="got 4 pixels with labels such as 33: map label ids"):
         confusion_matrix(labels, torch.full((2, 2), 33, dtype=torch.uint8), 3)

@@ -417,7 +417,7 @@ def test_pictures_of_all_kinds_are_taken_or_refused_with_a_reason(visit, segment
     turned = labels_of(saved(page, tmp_path), COLORS)
     assert (turned == np.rot90(segmenter.sample(1), -1).argmax(2)).mean() > 0.98
     assert offer("huge.jpg") == "huge.jpg, 2048 by 1536 pixels, scaled down from 6000 by 4500"
-    assert "cannot read the file as a picture" in offer("broken.jpg")
+    assert "cannot read the file as an image" in offer("broken.jpg")
     assert "This file is empty." in offer("empty.jpg")
     assert page.get_attribute("#canvas", "aria-label").startswith("huge.jpg")  # what was there stays
     assert offer("clear.png") == "clear.png, 1 by 1 pixels"
@@ -508,7 +508,7 @@ def test_a_camera_that_is_allowed_too_late_is_switched_off(visit, segmenter):
     ("script", "message"),
     [
         ("", "The camera was not allowed."),
-        ("delete Navigator.prototype.mediaDevices", "This browser gives pages no camera."),
+        ("delete Navigator.prototype.mediaDevices", "This browser does not let pages use a camera."),
         (
             "MediaDevices.prototype.getUserMedia = async () => { throw { name: 'NotFoundError' } }",
             "no camera that the browser can find",
@@ -554,7 +554,7 @@ def test_a_page_that_lacks_its_model_says_so_and_tries_again(visit, segmenter):
     page.route("**/model.onnx", lambda route: route.fulfill(status=404))
     page.goto(segmenter.address)
     page.wait_for_selector("#problem:not([hidden])")
-    assert "model.onnx is not there (the server answered 404)" in page.inner_text("#problem-text")
+    assert "model.onnx was not found (the server responded 404)" in page.inner_text("#problem-text")
     assert page.get_attribute("#backend", "data-state") == "failed"
     page.unroute("**/model.onnx")
     page.route("**/model.onnx", lambda route: route.fulfill(body=b"no model"))

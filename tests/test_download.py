@@ -178,7 +178,7 @@ def test_everything_is_fetched_and_laid_out_and_a_second_run_asks_for_nothing(
     server.requests.clear()
     assert main([str(root), "--base-url", server.url]) == 0
     assert server.requests == []
-    assert capsys.readouterr().out.count("complete, left as it is") == 3
+    assert capsys.readouterr().out.count("already complete") == 3
 
 
 def test_some_splits_only_and_the_zips_kept(tmp_path, server, monkeypatch, capsys):
@@ -187,7 +187,7 @@ def test_some_splits_only_and_the_zips_kept(tmp_path, server, monkeypatch, capsy
     assert main(command) == 0
     assert (tmp_path / "val2017.zip").read_bytes() == zip_of("val2017")
     assert not (tmp_path / "train2017").exists()
-    assert "still missing: train2017" in capsys.readouterr().out
+    assert "Still missing for training: train2017" in capsys.readouterr().out
 
     shutil.rmtree(tmp_path / "val2017")
     server.requests.clear()
@@ -222,9 +222,7 @@ def test_passing_troubles_are_tried_again_after_growing_waits(tmp_path, server, 
 
 def test_a_server_that_stays_away_ends_the_tries_and_what_has_come_is_kept(tmp_path, server, waits):
     server.hang_up_after = [50_000] + [0] * 99
-    with pytest.raises(
-        DownloadError, match=r"broke off at 50,000 of .* 8 more tries brought nothing new"
-    ) as caught:
+    with pytest.raises(DownloadError, match=r"interrupted at 50,000 of .* 8 retries failed") as caught:
         val2017(tmp_path, server)
     assert "run the same command again" in str(caught.value)
     assert (tmp_path / "val2017.zip.part").stat().st_size == 50_000
@@ -247,7 +245,7 @@ def test_no_server_at_all(tmp_path, waits, monkeypatch):
 def test_404_ends_at_once_with_the_address_and_a_way_out(tmp_path, server, waits, capsys):
     assert main([str(tmp_path), "--base-url", f"{server.url}/wrong", "--splits", "annotations"]) == 1
     error = capsys.readouterr().err
-    assert f"{server.url}/wrong/annotations/annotations_trainval2017.zip: the server answered 404" in error
+    assert f"{server.url}/wrong/annotations/annotations_trainval2017.zip: the server responded 404" in error
     assert "--base-url" in error
     assert waits == []
 
@@ -257,9 +255,7 @@ def test_a_wrong_checksum_puts_the_file_aside_and_the_transfer_may_be_repeated(t
     damaged = good[:1000] + bytes([good[1000] ^ 1]) + good[1001:]
     server.files[f"/{VAL.path}"] = damaged
     wrong = hashlib.md5(damaged).hexdigest()
-    message = (
-        rf"val2017\.zip: wrong checksum: wanted md5 {VAL.md5}, got {wrong}.*zip\.bad.*Run the same command"
-    )
+    message = rf"val2017\.zip: wrong checksum: .* {VAL.md5}, got {wrong}.*zip\.bad.*Run the same command"
     with pytest.raises(DownloadError, match=message):
         val2017(tmp_path, server)
     assert [path.name for path in tmp_path.iterdir()] == ["val2017.zip.bad"]
@@ -309,7 +305,7 @@ def test_too_little_disk_space_is_said_before_anything_is_fetched(tmp_path, serv
 
     monkeypatch.setattr(shutil, "disk_usage", usage)
     free = 10_000_000_000
-    message = r"not enough disk space at .*train2017\.zip needs 41\.4 GB, and 10\.0 GB are free.*--splits"
+    message = r"not enough disk space at .*train2017\.zip needs 41\.4 GB, .* 10\.0 GB are free.*--splits"
     with pytest.raises(DownloadError, match=message):
         download_coco(tmp_path, base_url=server.url)
     assert server.requests == []
@@ -341,7 +337,7 @@ def test_a_folder_that_is_there_in_part_is_never_overwritten(tmp_path, server):
     mine = tmp_path / "val2017" / "000000000139.jpg"
     mine.write_bytes(b"mine")
     with pytest.raises(
-        DownloadError, match=r"val2017 is there, with 1 of 2 files \*\.jpg\. It is not overwritten"
+        DownloadError, match=r"val2017 already exists with 1 of 2 files \*\.jpg\. It is not overwritten"
     ):
         val2017(tmp_path, server)
     assert mine.read_bytes() == b"mine"
@@ -384,13 +380,13 @@ def test_a_zip_that_reaches_outside_its_folder_unpacks_nothing(tmp_path, server,
 
 def test_a_zip_with_too_few_files_or_none_at_all_is_refused(tmp_path, server):
     wanting = dataclasses.replace(VAL, files=3)
-    with pytest.raises(DownloadError, match=r"holds 2 of 3 files val2017/\*\.jpg"):
+    with pytest.raises(DownloadError, match=r"contains 2 of 3 files val2017/\*\.jpg"):
         download_coco(tmp_path, base_url=server.url, archives=[wanting])
     assert not (tmp_path / "val2017").exists()
     server.files[f"/{VAL.path}"] = b"PK no zip"
     other = dataclasses.replace(VAL, folder="x", path=VAL.path, md5=hashlib.md5(b"PK no zip").hexdigest())
     (tmp_path / "val2017.zip").unlink()
-    with pytest.raises(DownloadError, match=r"val2017\.zip: not a sound zip"):
+    with pytest.raises(DownloadError, match=r"val2017\.zip: not a valid zip"):
         download_coco(tmp_path, base_url=server.url, archives=[other])
 
 

@@ -57,7 +57,7 @@ def test_the_file_tells_no_folder_of_the_machine(exported, tiny_segmentation):
 def test_what_exists_is_not_overwritten(exported, tiny_segmentation_run, capsys):
     before = exported.read_bytes()
     assert export([str(tiny_segmentation_run), "--out", str(exported)]) == 2
-    assert "exists already" in refused(capsys)
+    assert "already exists" in refused(capsys)
     assert exported.read_bytes() == before
 
 
@@ -66,7 +66,7 @@ def test_a_file_that_is_off_is_refused_with_the_figures(tiny_segmentation_run, t
     arguments = ["--out", str(out), "--limit", "2", "--preprocessing", "--tolerance", "raw=0"]
     assert export([str(tiny_segmentation_run), *arguments]) == 2
     told = refused(capsys)
-    assert "at most 0 is tolerated (raw)" in told
+    assert "more than the tolerance 0 (raw)" in told
     assert "compared with PyTorch on" in told
     assert "was not written" in told
     assert list(tmp_path.iterdir()) == []
@@ -75,7 +75,7 @@ def test_a_file_that_is_off_is_refused_with_the_figures(tiny_segmentation_run, t
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--out", "model.tflite"], "ends in .onnx"),
+        (["--out", "model.tflite"], "end in .onnx"),
         (["--tolerance", "pixles=0.1"], "did you mean pixels"),
         (["--images", "nowhere"], "nowhere does not exist"),
         (["data.root=nowhere"], "nowhere"),

@@ -22,7 +22,7 @@ def test_threads_are_those_of_the_process(models):
     engine = opened(path, threads=1)
     expected = engine(normalized())
     assert portable_lib._threadpool_get_thread_count() == 1
-    with pytest.raises(ValueError, match="one pool of threads in a process"):
+    with pytest.raises(ValueError, match="one thread pool per process"):
         opened(path, threads=2)
     del engine
     engine = opened(path, threads=2)
@@ -33,7 +33,7 @@ def test_threads_are_those_of_the_process(models):
 def test_files_that_are_none_are_refused(models, tmp_path):
     path = tmp_path / "broken.pte"
     path.write_bytes(b"PK nothing of the kind" * 50)
-    with pytest.raises(ManifestError, match="no description by dettoolkit"):
+    with pytest.raises(ManifestError, match="no dettoolkit manifest"):
         load(path)
     with pytest.raises(ValueError, match=r"ExecuTorch cannot open .*broken\.pte"):
         open_engine(path, outputs=())

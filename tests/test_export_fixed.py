@@ -92,7 +92,7 @@ def test_the_manifest_is_replaced_and_all_else_stays(format, models, task, tmp_p
 def test_images_of_another_size_are_refused(models):
     engine = opened(models["detection"][2])
     for images in (normalized(batch=2), normalized()[..., :32]):
-        with pytest.raises(ValueError, match=r"takes images \(1, 3, 64, 64\), got"):
+        with pytest.raises(ValueError, match=r"expects images \(1, 3, 64, 64\), got"):
             engine(images)
 
 
@@ -116,10 +116,10 @@ def test_a_trained_run_goes_through_the_gate(format, run, request, tmp_path):
 @pytest.mark.parametrize(
     ("wishes", "told"),
     [
-        ({"batch": None}, "takes a fixed number of images at once: give --batch a number"),
-        ({"preprocessing": True}, "cannot take images of any size: omit --preprocessing"),
-        ({"postprocessing": True}, "gives raw outputs: omit --postprocessing"),
-        ({"precision": "int8"}, "made in float32 only, not in int8"),
+        ({"batch": None}, "fixed batch size: set --batch to a number"),
+        ({"preprocessing": True}, "fixed input size: omit --preprocessing"),
+        ({"postprocessing": True}, "raw outputs: omit --postprocessing"),
+        ({"precision": "int8"}, "only float32, not int8"),
     ],
 )
 def test_what_it_cannot_have_is_refused_before_any_work(tiny, format, wishes, told, tmp_path):

@@ -36,7 +36,7 @@ def test_inputs_and_outputs_have_names(models):
 def test_files_that_are_none_are_refused(models, tmp_path):
     path = tmp_path / "broken.tflite"
     path.write_bytes(b"PK nothing of the kind" * 50)
-    with pytest.raises(ManifestError, match="no description by dettoolkit"):
+    with pytest.raises(ManifestError, match="no dettoolkit manifest"):
         load(path)
     stamp(path, models["detection"][1])
     with pytest.raises(ValueError, match=r"LiteRT cannot open .*broken\.tflite"):

@@ -446,7 +446,7 @@ def test_other_files_are_told_apart(tmp_path):
     model = onnx.load(tmp_path / "toy.onnx")
     del model.metadata_props[:]
     path.write_bytes(model.SerializeToString())
-    with pytest.raises(ManifestError, match="no description by dettoolkit"):
+    with pytest.raises(ManifestError, match="no dettoolkit manifest"):
         read_manifest(path)
 
 

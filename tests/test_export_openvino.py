@@ -132,9 +132,9 @@ def test_files_that_are_none_are_refused(models, tmp_path):
     with pytest.raises(ManifestError, match=r"broken\.xml is not an OpenVINO file"):
         load(path)
     path.write_text("<net/>")
-    with pytest.raises(ManifestError, match="exported by something else"):
+    with pytest.raises(ManifestError, match="exported by another program"):
         load(path)
-    with pytest.raises(ValueError, match=r"broken\.bin, is not beside it"):
+    with pytest.raises(ValueError, match=r"broken\.bin is missing"):
         open_engine(path, outputs=())
     path.with_suffix(".bin").touch()
     with pytest.raises(ValueError, match=r"OpenVINO cannot open .*broken\.xml"):
@@ -171,7 +171,7 @@ def test_files_that_exist_are_kept(models, tmp_path):
 def test_int8_is_refused(models, tmp_path):
     network, manifest, _ = models["segmentation", "raw"]
     wish = replace(manifest, export=replace(manifest.export, precision="int8"))
-    with pytest.raises(ValueError, match="made in float32 only"):
+    with pytest.raises(ValueError, match="only float32"):
         convert(network, wish, tmp_path / "model.xml")
 
 

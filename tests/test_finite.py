@@ -155,13 +155,13 @@ def test_final_answers_of_a_file_are_looked_at():
     for wrong, message in (
         (detections(boxes=torch.full((1, 3, 4), torch.nan)), "boxes_xyxy .*NaN or infinite"),
         (detections(scores=torch.full((1, 3), torch.inf)), "scores .*NaN or infinite"),
-        (detections(labels=torch.tensor([[0, 1, 2]])), "gives 3 classes.*names 2"),
+        (detections(labels=torch.tensor([[0, 1, 2]])), "predicts 3 classes.*names 2"),
         (detections()[:3], "3 outputs.*boxes_xyxy, scores, labels, counts"),
     ):
         with pytest.raises(ValueError, match=rf"m\.onnx.*{message}"):
             found(wrong)
     assert found([torch.full((1, 64, 96), 2, dtype=torch.uint8)], "segmentation")
-    with pytest.raises(ValueError, match=r"m\.onnx.*gives 4 classes.*names 3"):
+    with pytest.raises(ValueError, match=r"m\.onnx.*predicts 4 classes.*names 3"):
         found([torch.full((1, 64, 96), 3, dtype=torch.uint8)], "segmentation")
 
 
@@ -173,5 +173,5 @@ def test_a_manifest_with_other_classes_than_the_network_is_refused(request, run,
     classes = {"class_names": tuple(map(str, range(names))), "class_ids": tuple(range(names))}
     colors = {"colors": None} if hasattr(section, "colors") else {}
     manifest = model.manifest.with_section(replace(section, **classes, **colors))
-    with pytest.raises(ValueError, match=rf"m\.onnx gives {own} classes.*names {names}"):
+    with pytest.raises(ValueError, match=rf"m\.onnx predicts {own} classes.*names {names}"):
         Predictor(manifest, model.engine, source="m.onnx").predict_batch([IMAGE])

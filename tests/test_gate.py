@@ -62,7 +62,7 @@ def test_agreement_passes_and_is_told():
 def test_every_error_counts_and_nan_is_no_agreement(name, value):
     (failure,) = report({**GOOD, name: value}).failures
     assert f"({name})" in failure
-    assert "at most" in failure
+    assert "more than the tolerance" in failure
 
 
 @pytest.mark.parametrize("name", list(GOOD))
@@ -82,8 +82,8 @@ def test_doubts_are_no_agreement():
         ((0.5, 0.49), "the loss of mIoU"),
         ((0.5, 0.51), "the loss of mIoU"),  # other answers, too
         ((0.5, math.nan), "the loss of mIoU"),
-        ((math.nan, math.nan), "nothing can be lost"),
-        ((0.0, 0.0), "nothing can be lost"),
+        ((math.nan, math.nan), "which cannot get worse"),
+        ((0.0, 0.0), "which cannot get worse"),
     ],
 )
 def test_scores_count(scores, sentence):
@@ -140,7 +140,7 @@ def test_images_are_spread_evenly():
 
 def test_no_image_or_none_that_can_be_read_is_refused(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image")
-    with pytest.raises(ValueError, match="no image can be read"):
+    with pytest.raises(ValueError, match=r"none of the images .* can be read"):
         read([])
     with pytest.raises(ValueError, match=r"broken\.png"):
         read([ImageFile(tmp_path / "broken.png")])
@@ -266,7 +266,7 @@ def test_a_good_file_is_written_with_its_report(attempt, tiny_segmentation_run):
     assert told["errors"] == described.export.parity["errors"]
     assert told["images"] == 5
     assert any("48 x 64" in note for note in told["notes"])  # images of 45 x 61 are resized
-    with pytest.raises(FileExistsError, match="exists already"):
+    with pytest.raises(FileExistsError, match="already exists"):
         attempt(tiny_segmentation_run)
 
 
@@ -359,14 +359,14 @@ def test_a_file_that_describes_itself_otherwise_is_not_written(attempt, tiny_seg
     def other_classes(network, described, path):
         converter.stamp(path, with_section(described, class_names=described.class_names[::-1]))
 
-    with pytest.raises(GateError, match="does not describe itself as it should"):
+    with pytest.raises(GateError, match="no complete manifest"):
         attempt(tiny_segmentation_run, other_classes)
 
     def damage(path, described):
         converter.stamp(path, described)
         edited(perturb)(None, described, path)
 
-    with pytest.raises(GateError, match="after its description was put in"):
+    with pytest.raises(GateError, match="after the manifest was added"):
         attempt(tiny_segmentation_run, stamp=damage)
     assert list(attempt.folder.iterdir()) == []
 
@@ -404,7 +404,7 @@ def test_what_came_to_exist_meanwhile_is_not_overwritten(attempt, tiny_segmentat
     def interfere(network, described, path):
         (attempt.folder / "model.onnx").write_text("precious")
 
-    with pytest.raises(FileExistsError, match="by something else meanwhile"):
+    with pytest.raises(FileExistsError, match="another process has written"):
         attempt(tiny_segmentation_run, interfere)
     assert [each.name for each in attempt.folder.iterdir()] == ["model.onnx"]
     assert (attempt.folder / "model.onnx").read_text() == "precious"
@@ -414,8 +414,8 @@ def test_what_came_to_exist_meanwhile_is_not_overwritten(attempt, tiny_segmentat
     ("wishes", "sentence"),
     [
         ({"format": "coreml"}, "no format 'coreml'"),
-        ({"format": "pt2"}, "ends in .pt2"),
-        ({"batch": 0}, "at least one image"),
+        ({"format": "pt2"}, "end in .pt2"),
+        ({"batch": 0}, "batch size must be at least 1"),
         ({"limit": 0}, "at least one image"),
         ({"score_threshold": 0.1}, "omit --score-threshold"),
         ({"tolerances": {"pixel": 0.1}}, "did you mean"),

@@ -69,15 +69,15 @@ def test_what_is_no_image_of_a_class_is_told_and_left_out(data: Path) -> None:
     assert len(files) == 12
     assert files.class_names == ["bar", "box", "disc", "empty"]
     assert files.problems.counts == {
-        "image of no class": 1,
-        "file is no image": 1,
+        "image outside class folders": 1,
+        "not an image": 1,
         "class without images": 1,
     }
     told = files.problems.summary()
     for text in (
-        f"image of no class: 1 (left out)\n    {data}/train/loose.png",
-        f"file is no image: 1 (left out)\n    {data}/train/box/notes.txt",
-        f"class without images: 1 (kept; nothing of it is learnt or scored)\n    {data}/train/empty",
+        f"image outside class folders: 1 (skipped)\n    {data}/train/loose.png",
+        f"not an image: 1 (skipped)\n    {data}/train/box/notes.txt",
+        f"class without images: 1 (kept; not trained or scored)\n    {data}/train/empty",
     ):
         assert text in told
 
@@ -88,12 +88,10 @@ def test_missing_and_empty_folders_say_what_is_wanted(tmp_path: Path) -> None:
     ):
         load(tmp_path)
     (tmp_path / "train").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"needs a folder of images for each class; it has nothing$"):
+    with pytest.raises(FileNotFoundError, match=r"one folder of images per class, but has nothing$"):
         load(tmp_path)
     (tmp_path / "train" / "ILSVRC2012_val_00000001.JPEG").write_bytes(b"x")
-    with pytest.raises(
-        FileNotFoundError, match=r"it has 1 files and no folder\. ImageNet's validation images"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"has 1 files and no folder\. ImageNet's validation images"):
         load(tmp_path)
     (tmp_path / "train" / "a").mkdir()
     with pytest.raises(FileNotFoundError, match=r"has 1 folders of classes, but no image \(\.jpg, \.png, "):
@@ -101,10 +99,10 @@ def test_missing_and_empty_folders_say_what_is_wanted(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     with pytest.raises(FileNotFoundError) as caught:
         check_root(tmp_path, expected=["train", "val"], layout="classes")
-    assert f"  {tmp_path}/train\n  {tmp_path}/val   (missing)\nFolders there: other, train\n" in str(
+    assert f"  {tmp_path}/train\n  {tmp_path}/val   (missing)\nExisting folders: other, train\n" in str(
         caught.value
     )
-    assert "ImageNet has 1,281,167 images to train on" in str(caught.value)
+    assert "ImageNet has 1,281,167 training" in str(caught.value)
     check_root(tmp_path, expected=["train"], layout="classes")
 
 
@@ -116,8 +114,8 @@ def test_classes_are_called_as_a_table_says(data: Path) -> None:
     (data / "names.txt").write_text("disc compact disc\nother thing\n", encoding="utf-8")
     assert load(data, names="names.txt").class_names == ["bar", "box", "compact disc"]
     for text, told in (
-        ("box crane\nbox hoist\n", "names.txt:2: 'box' has two names: write a line for each class"),
-        ("box\n", "names.txt:1: 'box' has no name after it: write a line for each class"),
+        ("box crane\nbox hoist\n", "names.txt:2: 'box' has two names: write one line per class"),
+        ("box\n", "names.txt:1: 'box' has no name after it: write one line per class"),
     ):
         (data / "names.txt").write_text(text, encoding="utf-8")
         with pytest.raises(ValueError, match=told):
@@ -173,7 +171,7 @@ def test_unreadable_images_stop_or_are_skipped(data: Path) -> None:
     for path in (data / "val" / "box").iterdir():
         path.write_bytes(path.read_bytes()[:60])
     val = dataset(load(data, "val"))
-    reason = f"{data}/val/box/1.png: file is cut short or damaged (60 bytes, no end-of-image marker)"
+    reason = f"{data}/val/box/1.png: file is truncated or damaged (60 bytes, no end-of-image marker)"
     with pytest.raises(BadImageError) as caught:
         val[3]
     assert str(caught.value).startswith(

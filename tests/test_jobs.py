@@ -221,12 +221,10 @@ def test_shards_are_the_whole(images, tmp_path):
     folder = tmp_path / "shards"
     for number in (2, 3):
         run(divided, folder, Shard(number, 3))
-    with pytest.raises(
-        FileNotFoundError, match=r"not finished is shard 1/3: .*--resume .*shards --shard 1/3"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"shard 1/3 not finished: .*--resume .*shards --shard 1/3"):
         write_tables(folder, divided, kinds)
     run(divided, folder, Shard(1, 3), predictor=FakePredictor(fail_after=2))
-    with pytest.raises(FileNotFoundError, match="not finished is shard 1/3"):
+    with pytest.raises(FileNotFoundError, match="shard 1/3 not finished"):
         write_tables(folder, divided, kinds)
     run(divided, folder, Shard(1, 3), resume=True)
     write_tables(folder, divided, kinds)
@@ -246,7 +244,7 @@ def test_a_shard_is_the_images_own_whatever_else_is_there():
     assert max(sizes.values()) < 1.15 * min(sizes.values())
     assert [Shard(n, 8).has("a.jpg") for n in range(1, 9)].index(True) == 1  # it must never change
     for number, of in ((0, 3), (4, 3)):
-        with pytest.raises(ValueError, match="wanted i/n with i from 1 to n"):
+        with pytest.raises(ValueError, match="expected i/n with i from 1 to n"):
             Shard(number, of)
 
 
@@ -384,7 +382,7 @@ def test_a_file_that_is_not_the_jobs_is_left_and_told(images, tmp_path):
     mine = out / "crops/box/0/15.png_1.jpg"
     mine.parent.mkdir(parents=True, exist_ok=True)
     mine.write_bytes(b"made by hand")
-    with pytest.raises(FileExistsError, match=r"box/0/15\.png_1\.jpg is there already.*: move it away"):
+    with pytest.raises(FileExistsError, match=r"box/0/15\.png_1\.jpg already exists.*: move it away"):
         run(job, out, resume=True)
     assert mine.read_bytes() == b"made by hand"
     mine.unlink()
@@ -485,7 +483,7 @@ def test_a_video_on_a_full_disk_is_no_video(tmp_path, monkeypatch):
     write_video(tmp_path / "in/a.mp4", 4)
     job = job_of(tmp_path / "in", save=("figures",))
     monkeypatch.setattr("dettoolkit.inference.jobs.video.count_frames", lambda path: 2)
-    with pytest.raises(OSError, match=r"not written whole \(2 of 4 frames\), as on a full disk.*/a\.mp4"):
+    with pytest.raises(OSError, match=r"incomplete \(2 of 4 frames\): is the disk full.*/a\.mp4"):
         run(job, tmp_path / "out")
     assert not (tmp_path / "out/figures/a.mp4").exists()
     assert not (tmp_path / "out/summary.json").exists()
@@ -506,7 +504,7 @@ def test_stop_ends_what_has_no_end(images, tmp_path):
 def test_two_processes_do_not_share_a_file(tmp_path):
     with Journal(tmp_path / "results.jsonl", batch_size=1) as journal:
         journal.write({"name": "1.png", "index": 0})
-        with pytest.raises(BlockingIOError, match=r"another process is writing .*results\.jsonl: let it"):
+        with pytest.raises(BlockingIOError, match=r"another process is writing .*results\.jsonl: wait"):
             Journal(tmp_path / "results.jsonl", batch_size=1)
     with Journal(tmp_path / "results.jsonl", batch_size=1) as journal:
         assert journal.done == {"1.png"}
@@ -527,7 +525,7 @@ def test_damage_in_the_middle_is_told_and_nothing_is_cut(tmp_path):
     path = tmp_path / "results.jsonl"
     path.write_bytes(b'{"name": "1.png", "index": 0}\n{broken\n{"name": "3.png", "index": 2}\n')
     before = path.read_bytes()
-    with pytest.raises(ValueError, match=r"results\.jsonl, line 2: this is no record, and others follow"):
+    with pytest.raises(ValueError, match=r"results\.jsonl, line 2 is not a valid record"):
         Journal(path, batch_size=1)
     assert path.read_bytes() == before
 
@@ -536,19 +534,19 @@ def test_a_folder_is_one_jobs(images, tmp_path):
     job, out = job_of(images), tmp_path / "out"
     run(job, out)
     assert read_job(out) == job
-    with pytest.raises(FileExistsError, match=r"has results already.*--resume .*out"):
+    with pytest.raises(FileExistsError, match=r"already has results.*--resume .*out"):
         run(job, out)
     with pytest.raises(
-        ValueError, match=r"holds another job: threshold is 0\.5, there 0\.0\. Give a new folder"
+        ValueError, match=r"a different job: threshold is 0\.5 here, 0\.0 there\. Use a new folder"
     ):
         run(replace(job, threshold=0.5), out, resume=True)
-    with pytest.raises(ValueError, match="another job: fingerprint is '2', there '1'"):
+    with pytest.raises(ValueError, match="a different job: fingerprint is '2' here, '1' there"):
         run(replace(job, fingerprint="2", model="moved.onnx"), out, resume=True)
     run(replace(job, model="moved.onnx"), out, resume=True)
-    with pytest.raises(FileExistsError, match="has files already, of no prediction job"):
+    with pytest.raises(FileExistsError, match="contains files that belong to no prediction job"):
         run(job, images)
     (out / "job.json").write_text('{"model": 3}')
-    with pytest.raises(ValueError, match="describes no prediction job that this version knows"):
+    with pytest.raises(ValueError, match="is not a prediction job of this version"):
         read_job(out)
     assert read_job(tmp_path / "nowhere") is None
 
@@ -556,15 +554,15 @@ def test_a_folder_is_one_jobs(images, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"save": ("figures", "gif")}, "cannot save 'gif' .*figures, json, csv, parquet, crops, coco"),
-        ({"save": ("masks",)}, "cannot save 'masks' of detection"),
+        ({"save": ("figures", "gif")}, "cannot save 'gif' for .*figures, json, csv, parquet, crops, coco"),
+        ({"save": ("masks",)}, "cannot save 'masks' for detection"),
         ({"save": ("crops",), "task": "segmentation"}, "'crops' of segmentation.*parquet, masks, coco"),
         *(
             ({"save": (kind,), "task": "classification"}, f"'{kind}' of classification.*json, csv, parquet$")
             for kind in ("masks", "crops", "coco")
         ),
         ({"classes": ("box", "dog")}, "no class 'dog': the model has box, bar, none"),
-        ({"classes": ("box",), "task": "segmentation"}, "classes cannot be chosen of segmentation"),
+        ({"classes": ("box",), "task": "segmentation"}, "segmentation does not support --classes"),
     ],
 )
 def test_a_job_that_cannot_be_is_refused_before_it_begins(changes, text):

@@ -70,11 +70,11 @@ def test_anchors_of_the_manifest_are_those_of_the_network(tiny_run):
 
 
 def test_what_is_not_there_is_named(tmp_path, tiny_run):
-    with pytest.raises(FileNotFoundError, match="neither a checkpoint nor a run's folder"):
+    with pytest.raises(FileNotFoundError, match="neither a checkpoint nor a run folder"):
         load(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match=r"runs with checkpoints: .*tiny"):
         load(tiny_run.parent)
-    with pytest.raises(FileNotFoundError, match=r"model.onnx does not exist: give an exported file"):
+    with pytest.raises(FileNotFoundError, match=r"model.onnx does not exist: use an exported file"):
         load(tmp_path / "model.onnx")
 
 
@@ -95,20 +95,20 @@ def test_what_is_not_there_is_named(tmp_path, tiny_run):
 )
 def test_what_is_no_path_is_refused(model):
     name = type(model).__name__
-    with pytest.raises(TypeError, match=rf"load takes the path of .*, not .*{name}"):
+    with pytest.raises(TypeError, match=rf"load expects the path of .*, not .*{name}"):
         load(model)
 
 
 @pytest.mark.parametrize("model", ["", "\0", "best\0.ckpt", "\udcff", "a" * 5000])
 def test_a_path_that_cannot_be_is_refused(model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises((ValueError, OSError), match=r"(?i)neither a checkpoint|an empty path|name too long"):
+    with pytest.raises((ValueError, OSError), match=r"(?i)neither a checkpoint|path is empty|name too long"):
         load(model)
 
 
 def test_a_bare_state_dict_is_refused(tmp_path):
     torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "weights.pth")
-    with pytest.raises(ValueError, match="holds no dettoolkit run: its recipe and class names are missing"):
+    with pytest.raises(ValueError, match="not a dettoolkit checkpoint: recipe and class names are missing"):
         load(tmp_path / "weights.pth")
 
 
@@ -126,7 +126,7 @@ class FakeFormat:
     def read_text(self, path):
         return path.read_text()
 
-    def open_engine(self, path, *, outputs, threads):
+    def Engine(self, path, *, outputs, threads):
         self.outputs, self.threads = outputs, threads
         return self
 
@@ -141,7 +141,7 @@ class FakeFormat:
 @pytest.fixture
 def exported(monkeypatch, tiny_run, tmp_path):
     module = FakeFormat()
-    monkeypatch.setattr(engines, "module_of", lambda path: module)
+    monkeypatch.setattr(engines.Format, "module", lambda _format, _part: module)
     manifest, _ = open_model(tiny_run)
     outputs = ("boxes_xyxy", "scores", "labels", "counts")
     facts = ExportFacts(format="onnx", outputs=outputs, postprocessing=True)
@@ -162,13 +162,13 @@ def test_an_exported_file_runs_in_its_own_runtime(exported):
 
 
 def test_an_exported_file_stays_on_the_cpu(exported):
-    with pytest.raises(ValueError, match="runs on the CPU here: omit device='cuda'"):
+    with pytest.raises(ValueError, match="only on the CPU; omit device='cuda'"):
         load(exported[0], device="cuda")
 
 
 def test_a_file_of_another_tool_is_refused(exported):
     exported[0].write_text("{}")
-    with pytest.raises(ManifestError, match=r"model.onnx holds no description that dettoolkit can read"):
+    with pytest.raises(ManifestError, match=r"model.onnx has no manifest that dettoolkit can read"):
         load(exported[0])
 
 
@@ -202,6 +202,6 @@ def test_the_package_gives_load_and_imports_nothing_before_it_is_asked(tmp_path)
 @pytest.mark.parametrize("threads", [0, -1, 100_000, 1.5, "2", True, 10**30])
 def test_threads_that_no_machine_starts_are_refused(tmp_path, threads):
     (tmp_path / "model.onnx").write_bytes(b"")
-    with pytest.raises(ValueError, match=rf"threads={threads!r}: wanted a whole number from 1 to \d+"):
+    with pytest.raises(ValueError, match=rf"threads={threads!r}: expected an integer from 1 to \d+"):
         engines.open_engine(tmp_path / "model.onnx", outputs=(), threads=threads)
     assert engines.check_threads(2) == 2

@@ -127,6 +127,6 @@ def test_minimalistic_networks_have_the_size_that_tensorflow_prints(network, par
 
 def test_torchvisions_names_are_those_of_its_networks():
     with pytest.raises(
-        ValueError, match="torchvision has no mnasnet_a1, so 'torchvision:DEFAULT' names nothing"
+        ValueError, match="torchvision has no mnasnet_a1, so there is no 'torchvision:DEFAULT'"
     ):
         load_backbone(build("mnasnet_a1"), "torchvision:DEFAULT", network="mnasnet_a1")

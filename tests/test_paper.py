@@ -43,7 +43,7 @@ def test_a_block_by_hand():
     """Row 1 of V2's last stage: 96 channels at 20x20, expanded to 576, to 160 channels at 10x10."""
     (row,) = [row for row in ROWS if row.recipe == "ssdlite_mnv2"]
     block = network_of(row).backbone.blocks[13]
-    block.forward = lambda x, run=block.forward: run(x).output
+    block.forward = lambda x, run=block.forward: run(x)[-1]  # of expansion, depthwise, output
     expand, depthwise, project = 96 * 576, 576 * 9, 576 * 160
     wrapped = nn.Sequential(nn.Conv2d(3, 96, 1), block)
     assert count_parameters(block, norm_affine=False) == expand + depthwise + project
@@ -52,7 +52,7 @@ def test_a_block_by_hand():
 
 def test_every_difference_beyond_the_tolerance_has_a_footnote(counts):
     text = render(counts, "text")
-    assert "[1] This row is that of MobileNetV2's paper" in text
+    assert "[1] This row is from MobileNetV2's paper" in text
     assert "V3†" in text
     for found in counts:
         if found.madds_off is None or found.row.note:
@@ -100,12 +100,12 @@ def test_csv_has_one_unit_for_all_tables(counts):
 def test_an_unknown_table_is_refused(capsys):
     with pytest.raises(SystemExit):
         paper_tables(["5"])
-    assert "there is no table 5 here: give 3, 6, 7 or 8" in capsys.readouterr().err
+    assert "no table 5: choose 3, 6, 7 or 8" in capsys.readouterr().err
 
 
 def test_a_row_without_a_recipe_is_refused():
     (row,) = [row for row in ROWS if row.name == "Proxyless"]
-    with pytest.raises(ValueError, match="Proxyless of Table 3 is not built here"):
+    with pytest.raises(ValueError, match="Proxyless of Table 3 is not implemented"):
         network_of(row)
 
 

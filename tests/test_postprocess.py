@@ -255,7 +255,7 @@ def test_shapes_that_do_not_belong_together_are_an_error():
         (logits, deltas[:, 1:], ANCHORS),
         (logits, deltas, ANCHORS[1:]),
     ):
-        with pytest.raises(ValueError, match=r"wants class_logits .* got .*compute the default boxes"):
+        with pytest.raises(ValueError, match=r"expects class_logits .* got .*compute the default boxes"):
             postprocess(*bad, **SETTINGS)
     with pytest.raises(ValueError, match="K >= 1"):
         postprocess(logits[..., :1], deltas, ANCHORS, **SETTINGS)

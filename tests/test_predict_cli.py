@@ -102,7 +102,7 @@ def test_a_video_and_a_folder_with_damage(tiny, tiny_run, tmp_path, capsys):
     assert files(tmp_path / "out/figures") == ["clip.mp4"]
     told = capsys.readouterr().out
     assert "1 could not be read:\n" in told
-    assert f"{folder / 'a.jpg'}: file is cut short or damaged" in told
+    assert f"{folder / 'a.jpg'}: file is truncated or damaged" in told
     assert run(*given, tmp_path / "strict", "--strict") == 1
     assert run(tiny_run, folder / "a.jpg", "--out", tmp_path / "none") == 1
 
@@ -135,13 +135,13 @@ def test_a_classifiers_shards_and_what_it_has_not(
     assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     with pytest.raises(SystemExit):
         predict(["--merge", str(tmp_path / "out"), "--save", "coco"])
-    assert "can be made into csv, parquet" in capsys.readouterr().err
+    assert "can be merged into csv, parquet" in capsys.readouterr().err
     for more, text in (
-        (["--threshold", 0.5], "a classifier takes no threshold: omit --threshold 0.5"),
-        (["--classes", "disc"], "classes cannot be chosen of classification"),
+        (["--threshold", 0.5], "a classifier has no threshold: omit --threshold 0.5"),
+        (["--classes", "disc"], "classification does not support --classes"),
         (
             ["--save", "masks"],
-            "cannot save 'masks' of classification: choose from figures, json, csv",
+            "cannot save 'masks' for classification: choose from figures, json, csv",
         ),
     ):
         assert text in errors(*given, *more, "--out", tmp_path / "none")
@@ -173,19 +173,19 @@ def test_a_schedulers_signal_says_how_to_resume(tiny, tiny_run, tmp_path):
 @pytest.mark.parametrize(
     ("given", "text"),
     [
-        (["{run}", "nowhere.jpg"], "nowhere.jpg does not exist: give an image"),
+        (["{run}", "nowhere.jpg"], "nowhere.jpg does not exist: use an image"),
         (["nowhere.ckpt", "{image}"], "nowhere.ckpt"),
         (["nowhere.onnx", "{image}"], "nowhere.onnx does not exist"),
-        (["{run}", "{image}", "--threshold", "50"], "--threshold 50.0: wanted a score from 0 to 1"),
-        (["{run}", "{image}", "--save", "figures,masks"], "cannot save 'masks' of detection: choose from"),
-        (["{run}", "{image}", "--save", "png"], "cannot save 'png' of detection: choose from figures, json"),
+        (["{run}", "{image}", "--threshold", "50"], "--threshold 50.0: expected a score from 0 to 1"),
+        (["{run}", "{image}", "--save", "figures,masks"], "cannot save 'masks' for detection: choose from"),
+        (["{run}", "{image}", "--save", "png"], "cannot save 'png' for detection: choose from figures, json"),
         (["{run}", "{image}", "--classes", "dog"], "no class 'dog': the model has box, bar"),
         (["{run}", "{image}", "--annotations", "nowhere.json"], "nowhere.json: No such file"),
         (["{run}", "foo://bucket/x"], "foo://bucket/x cannot be read: Protocol not known: foo"),
-        (["{run}", "webcam", "--resume", "x"], "a camera or a stream cannot be resumed"),
-        (["--merge", "nowhere"], "nowhere holds no prediction job"),
-        (["{run}", "{image}", "--threads", "100000"], "threads=100000: wanted a whole number from 1 to "),
-        (["{run}", "{image}", "--workers", "100000"], "workers=100000: wanted a whole number from 1 to "),
+        (["{run}", "webcam", "--resume", "x"], "a camera or stream cannot be resumed"),
+        (["--merge", "nowhere"], "nowhere has no prediction job"),
+        (["{run}", "{image}", "--threads", "100000"], "threads=100000: expected an integer from 1 to "),
+        (["{run}", "{image}", "--workers", "100000"], "workers=100000: expected an integer from 1 to "),
     ],
 )
 def test_errors_are_sentences(tiny, tiny_run, tmp_path, monkeypatch, errors, given, text):
@@ -197,7 +197,7 @@ def test_errors_are_sentences(tiny, tiny_run, tmp_path, monkeypatch, errors, giv
 
 
 def test_a_device_that_is_not_there(tiny, tiny_run, capsys):
-    for device, text in (("cuda:99", "PyTorch sees "), ("gpu", "--device gpu: wanted cpu, cuda")):
+    for device, text in (("cuda:99", "PyTorch finds "), ("gpu", "--device gpu: expected cpu, cuda")):
         assert predict([str(tiny_run), str(tiny.data / "val/1.png"), "--device", device]) == 2
         assert text in refused(capsys)
 
@@ -205,20 +205,20 @@ def test_a_device_that_is_not_there(tiny, tiny_run, capsys):
 @pytest.mark.parametrize(
     ("given", "text"),
     [
-        ([], "give a model and what to predict on"),
-        (["model.onnx"], "give a model and what to predict on"),
-        (["--resume", "nowhere"], "nowhere holds no job to resume: give a model"),
-        (["m", "s", "--shard", "4/3"], "4/3: wanted I/N with I from 1 to N, such as 1/8"),
-        (["m", "s", "--batch-size", "0"], "0: wanted a number, 1 or more"),
-        (["m", ""], "SOURCE: it is empty: is a variable of your script not set?"),
-        (["", "s"], "MODEL: it is empty"),
-        (["m", "s", "--out", ""], "--out: it is empty"),
-        (["m", "s", "--resume", ""], "--resume: it is empty"),
-        (["--merge", ""], "--merge: it is empty"),
-        (["m", "s", "--annotations", ""], "--annotations: it is empty"),
-        (["m", "s", "--classes", ""], "--classes: it is empty"),
-        (["m", "s", "--resume", "a", "--out", "b"], "--resume names the folder already"),
-        (["m", "s", "--merge", "a"], "--merge DIR takes no other option"),
+        ([], "a model and at least one source"),
+        (["model.onnx"], "a model and at least one source"),
+        (["--resume", "nowhere"], "nowhere has no job to resume: specify a model"),
+        (["m", "s", "--shard", "4/3"], "4/3: expected I/N with I from 1 to N, such as 1/8"),
+        (["m", "s", "--batch-size", "0"], "0: expected a number, 1 or more"),
+        (["m", ""], "SOURCE: empty value: is a variable in your script unset?"),
+        (["", "s"], "MODEL: empty value"),
+        (["m", "s", "--out", ""], "--out: empty value"),
+        (["m", "s", "--resume", ""], "--resume: empty value"),
+        (["--merge", ""], "--merge: empty value"),
+        (["m", "s", "--annotations", ""], "--annotations: empty value"),
+        (["m", "s", "--classes", ""], "--classes: empty value"),
+        (["m", "s", "--resume", "a", "--out", "b"], "--resume already specifies the folder"),
+        (["m", "s", "--merge", "a"], "--merge DIR can be combined only"),
     ],
 )
 def test_wrong_usage_is_told_before_anything_is_loaded(given, text, capsys):
@@ -288,11 +288,11 @@ def test_a_name_that_is_not_utf8_costs_nothing(tiny, tiny_run, tmp_path, monkeyp
 def test_another_job_in_the_folder_is_refused(tiny, tiny_run, tmp_path, errors):
     given = [tiny_run, tiny.data / "val", "--limit", 2]
     assert run(*given, "--out", tmp_path / "out") == 0
-    assert "has results already: resume it with --resume" in errors(*given, "--out", tmp_path / "out")
-    assert "limit is 3, there 2" in errors(*given[:2], "--limit", 3, "--resume", tmp_path / "out")
+    assert "already has results: resume it with --resume" in errors(*given, "--out", tmp_path / "out")
+    assert "limit is 3 here, 2 there" in errors(*given[:2], "--limit", 3, "--resume", tmp_path / "out")
     (tmp_path / "other").mkdir()
     (tmp_path / "other/file").write_text("mine")
-    assert "has files already, of no prediction job" in errors(*given, "--out", tmp_path / "other")
+    assert "contains files that belong to no prediction job" in errors(*given, "--out", tmp_path / "other")
 
 
 def test_the_count_of_images_ends_with_the_job():

@@ -247,14 +247,14 @@ def test_stream_reads_as_results_are_asked_for(detector, image):
 @pytest.mark.parametrize(
     ("source", "error", "text"),
     [
-        ("nowhere.jpg", FileNotFoundError, "nowhere.jpg does not exist: give an image file, a folder"),
+        ("nowhere.jpg", FileNotFoundError, "nowhere.jpg does not exist: use an image file, a folder"),
         ("nowhere/*.jpg", FileNotFoundError, "no file matches nowhere/\\*.jpg"),
-        ("empty", ValueError, "empty holds no images, that is no files that end in .jpg"),
-        ("damaged.png", BadImageError, "damaged.png: file is cut short"),
+        ("empty", ValueError, "empty contains no images .files ending in .jpg"),
+        ("damaged.png", BadImageError, "damaged.png: file is truncated"),
         ("clip.mp4", ValueError, "clip.mp4 is a video: .*dettoolkit predict"),
-        (["damaged.png"], ValueError, "damaged.png: file is cut short"),
+        (["damaged.png"], ValueError, "damaged.png: file is truncated"),
         (["nowhere.jpg"], ValueError, "nowhere.jpg: file does not exist"),
-        ("", ValueError, "an empty path names nothing"),
+        ("", ValueError, "the path is empty"),
         (b"", BadImageError, "the bytes of an image: file is empty"),
         (b"text", BadImageError, "not an image"),
         (5, TypeError, "a Pillow image or a uint8 array .* got int 5"),
@@ -262,7 +262,7 @@ def test_stream_reads_as_results_are_asked_for(detector, image):
         (torch.zeros(3, 8, 8), TypeError, "got torch.Tensor"),
         (np.zeros((8, 8, 3)), ValueError, r"uint8 \(H, W, 3\) RGB.*got float64 \(8, 8, 3\): scale to 0..255"),
         (np.zeros((3, 8, 8), np.uint8), ValueError, r"got uint8 \(3, 8, 8\)"),
-        (np.zeros((2, 8, 8, 3), np.uint8), ValueError, "give several images as a list"),
+        (np.zeros((2, 8, 8, 3), np.uint8), ValueError, "pass several images as a list"),
         (np.zeros((0, 8, 3), np.uint8), ValueError, r"got uint8 \(0, 8, 3\)"),
         (Image.new("I;16", (8, 8)), ValueError, "mode 'I;16' has more than 8 bits"),
         (Image.new("F", (8, 8)), ValueError, "mode 'F' has more than 8 bits"),
@@ -291,7 +291,7 @@ def test_options_are_checked_before_anything_is_read(detector, segmenter, classi
             detector.stream(image, threshold=threshold)
     assert len(list(detector.stream([image] * 3, batch_size=np.int64(2), threshold=np.float32(0.5)))) == 3
     for model, noun in ((segmenter, "segmenter"), (classifier, "classifier")):
-        with pytest.raises(ValueError, match=f"a {noun} takes no threshold: omit threshold=0.5"):
+        with pytest.raises(ValueError, match=f"a {noun} has no threshold: omit threshold=0.5"):
             model(image, threshold=0.5)
         assert model(image, threshold=0).task == model.task
 
@@ -426,10 +426,10 @@ def test_final_classes_and_raw_logits_of_a_classifier():
 
 
 def test_a_file_that_describes_other_outputs_is_refused():
-    with pytest.raises(ValueError, match=r"fake.onnx gives logits, where a detector gives class_logits, box"):
+    with pytest.raises(ValueError, match=r"fake.onnx has the outputs logits, but a detector has class"):
         fake("detection", final_detections, outputs=("logits",))
     model, _ = fake("detection", final_detections, batch=1)
-    with pytest.raises(ValueError, match=r"fake.onnx gives 4 outputs .* description says class_logits, box"):
+    with pytest.raises(ValueError, match=r"fake.onnx returns 4 outputs .* manifest lists class_logits, box"):
         model.predict_batch([gray(8, 16)])
 
 

@@ -159,7 +159,7 @@ def test_a_reduced_tail_starts_fresh_from_a_full_one(classifiers, small_file, im
     full = classifiers[network].features.state_dict()
     expected = [key for key in full if full[key].shape != halved[key].shape]
     assert len(report.replaced) == len(expected) > 30
-    assert f"{len(expected)} tensors have another size in the file and start fresh: " in caplog.text
+    assert f"{len(expected)} tensors have a different size in the file and are newly init" in caplog.text
     assert "blocks.8.project.0.weight (96, 288, 1, 1) -> (48, 288, 1, 1)" in caplog.text
     assert "last.0.weight (576, 96, 1, 1) -> (288, 48, 1, 1)" in caplog.text
     after = backbone.state_dict()
@@ -236,7 +236,7 @@ def test_a_failed_fetch_says_how_to_do_without(error, monkeypatch):
         raise error
 
     monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", fail)
-    message = r"torchvision:DEFAULT cannot be fetched from https://.*small.*no route to host.*give its path"
+    message = r"torchvision:DEFAULT cannot be downloaded from https://.*small.*no route to host.*use its path"
     with pytest.raises(RuntimeError, match=message):
         read_weights("torchvision:DEFAULT", torchvision_model="mobilenet_v3_small")
 
@@ -288,7 +288,7 @@ def test_a_class_head_of_another_size_is_replaced_with_a_message(torchvision_det
     ]
     assert report.replaced == names
     assert report.surplus == []
-    assert "12 tensors have another size in the file and start fresh: " in caplog.text
+    assert "12 tensors have a different size in the file and are newly initialized: " in caplog.text
     assert "heads.detection.class_predictors.0.1.weight (546, 672, 1, 1) -> (18, 672, 1, 1)" in caplog.text
     assert all(record.levelno == logging.WARNING for record in caplog.records)
     their_heads = theirs.head
@@ -347,7 +347,7 @@ def test_the_recipes_weights_are_loaded(small_file, trained, tmp_path):
     assert torch.equal(detector.state_dict()[kernel], trained.state_dict()[kernel])
     started(own, num_classes=5)
     with pytest.raises(
-        ValueError, match=r"another number of classes than the 5 .* \(12 tensors .*take others"
+        ValueError, match=r"a different number of classes than the 5 .* \(12 tensors .*take others"
     ):
         started(own, num_classes=5, exact="take others")
 
@@ -392,7 +392,7 @@ def test_counters_of_bn_may_be_missing(classifiers, images, tmp_path):
 def test_another_width_is_refused_by_names(width, shapes, small_file):
     backbone = build("mobilenet_v3_small", width=width)
     before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
-    told = rf"of another shape \(\d+\): .*{shapes} in the network.* and \d+ more"
+    told = rf"of a different shape \(\d+\): .*{shapes} in the network.* and \d+ more"
     message = rf"{told}(.|\n)*check model\.backbone\.type and width"
     with pytest.raises(ValueError, match=message):
         load_backbone(backbone, small_file, network="mobilenet_v3_small")
@@ -463,7 +463,7 @@ def test_nothing_in_a_file_can_run(legacy, tmp_path):
 def test_a_pickled_network_is_refused_with_advice(tmp_path):
     path = tmp_path / "network.pth"
     torch.save(nn.Linear(1, 1), path)
-    with pytest.raises(ValueError, match=r"refers to torch\.nn.*Linear\. .*save its state_dict alone"):
+    with pytest.raises(ValueError, match=r"refers to torch\.nn.*Linear\. .*save only its state_dict"):
         read_weights(str(path), torchvision_model="mobilenet_v3_small")
 
 
@@ -495,7 +495,7 @@ def test_a_truncated_file_is_refused_wherever_it_ends(legacy, tmp_path):
 
 
 def test_a_missing_file_says_what_can_be_given(tmp_path):
-    message = r"no weights at .*nothing\.pth: give a \.pth or \.ckpt file, or 'torchvision:DEFAULT'"
+    message = r"no weights at .*nothing\.pth: use a \.pth or \.ckpt file, or 'torchvision:DEFAULT'"
     with pytest.raises(FileNotFoundError, match=message):
         read_weights(str(tmp_path / "nothing.pth"), torchvision_model="mobilenet_v3_small")
     with pytest.raises(FileNotFoundError, match="no weights at"):
@@ -507,7 +507,7 @@ def test_a_runs_folder_is_told_its_checkpoint(tmp_path):
     for name in ("last", "best"):
         (tmp_path / "checkpoints" / f"{name}.ckpt").touch()
     with pytest.raises(
-        FileNotFoundError, match=r"a run's folder, not a file: give its checkpoint, .*/best\.ckpt$"
+        FileNotFoundError, match=r"a run folder, not a file: use its checkpoint, .*/best\.ckpt$"
     ):
         read_weights(str(tmp_path), torchvision_model="mobilenet_v3_small")
 
@@ -515,11 +515,11 @@ def test_a_runs_folder_is_told_its_checkpoint(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([1, 2], "holds a list, not a state dict"),
-        (torch.zeros(3), "holds a Tensor, not a state dict"),
-        ({}, r"holds no tensors: its keys are \[\]"),
-        ({"epoch": 3, "state_dict": {}}, "holds no tensors"),
-        ({"epoch": 3, "lr": 0.1}, r"holds no tensors: its keys are \['epoch', 'lr'\]; is it a state dict\?"),
+        ([1, 2], "contains a list, not a state dict"),
+        (torch.zeros(3), "contains a Tensor, not a state dict"),
+        ({}, r"has no tensors: its keys are \[\]"),
+        ({"epoch": 3, "state_dict": {}}, "has no tensors"),
+        ({"epoch": 3, "lr": 0.1}, r"has no tensors: its keys are \['epoch', 'lr'\]; is it a state dict\?"),
     ],
 )
 def test_a_file_without_weights(content, message, tmp_path):

@@ -125,7 +125,7 @@ def test_class_convolutions_of_another_size_are_replaced_with_a_message(theirs, 
     report = start(segmenter, file)
     assert report.replaced == CLASS_CONVOLUTIONS
     assert report.surplus == []
-    assert "4 tensors have another size in the file and start fresh: " in caplog.text
+    assert "4 tensors have a different size in the file and are newly initialized: " in caplog.text
     assert "heads.segmentation.classifier.weight (21, 128, 1, 1) -> (11, 128, 1, 1)" in caplog.text
     assert "heads.segmentation.low_classifier.bias (21,) -> (11,)" in caplog.text
     assert all(record.levelno == logging.WARNING for record in caplog.records)
@@ -173,7 +173,7 @@ def test_the_papers_variant_refuses_torchvisions_weights(file):
 def test_another_low_level_feature_is_no_matter_of_classes(num_classes, file):
     segmenter = lraspp_of("model.head.low=depthwise", num_classes=num_classes)
     message = (
-        r"of another shape \(1\): heads\.\w+\.low_classifier\.weight is \(21, 40, 1, 1\) in the file, "
+        r"of a different shape \(1\): heads\.\w+\.low_classifier\.weight is \(21, 40, 1, 1\) in the file, "
         rf"\({num_classes}, 120, 1, 1\) in the network(.|\n)*head"
     )
     with pytest.raises(ValueError, match=message):
@@ -231,6 +231,6 @@ def test_a_detectors_backbone_can_come_from_a_segmenter_of_ours(trained, images,
 
 def test_another_width_is_refused(file):
     with pytest.raises(
-        ValueError, match=r"of another shape \(\d+\): (.|\n)*check model\.backbone\.type and width"
+        ValueError, match=r"of a different shape \(\d+\): (.|\n)*check model\.backbone\.type and width"
     ):
         load_backbone(backbone_of(width=0.75), file, network=NETWORK)

@@ -63,7 +63,7 @@ def test_bytes_and_pixels(images, wanted, tiny_run):
     empty = predictor({"path": np.array([], object)})
     assert empty.num_rows == 0
     assert empty.schema.names == by_bytes.schema.names
-    with pytest.raises(ValueError, match="a batch has the columns photo: wanted one of bytes, image, path"):
+    with pytest.raises(ValueError, match="a batch has the columns photo: expected one of bytes, image, path"):
         predictor({"photo": data})
 
 

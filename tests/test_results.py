@@ -157,12 +157,12 @@ def test_nothing_is_overwritten(tmp_path):
     path = tmp_path / "there.png"
     path.write_text("mine")
     for write in (detections().save, segments().save, segments().to_png):
-        with pytest.raises(FileExistsError, match=r"there.png exists already and is not overwritten"):
+        with pytest.raises(FileExistsError, match=r"there.png already exists and is not overwritten"):
             write(str(path))
     assert path.read_text() == "mine"
-    with pytest.raises(ValueError, match=r"label maps are written as .png, which loses nothing"):
+    with pytest.raises(ValueError, match=r"label maps must be saved as .png"):
         segments().to_png(tmp_path / "map.jpg")
-    with pytest.raises(ValueError, match=r"wanted .png, .jpg or .jpeg"):
+    with pytest.raises(ValueError, match=r"expected .png, .jpg or .jpeg"):
         detections().save(tmp_path / "picture.gif")
 
 
@@ -226,7 +226,7 @@ def test_what_is_no_class_stays_as_it_is():
     labels = np.full((50, 50), 255, np.uint8)
     image = photo(50, 50)
     np.testing.assert_array_equal(draw_segments(image, labels, class_names=("road",)), image)
-    with pytest.raises(ValueError, match=r"wanted uint8 \(H, W, 3\) RGB and \(H, W\)"):
+    with pytest.raises(ValueError, match=r"expected uint8 \(H, W, 3\) RGB and \(H, W\)"):
         draw_segments(image, labels[1:], class_names=("road",))
 
 

@@ -78,8 +78,7 @@ def test_path_that_is_no_run_lists_the_runs(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(FileNotFoundError) as error:
         checkpoint_of(Path("nowhere"), names=("best", "last"))
     assert str(error.value) == (
-        "nowhere is neither a checkpoint nor a run's folder with checkpoints/best.ckpt or "
-        "checkpoints/last.ckpt"
+        "nowhere is neither a checkpoint nor a run folder with checkpoints/best.ckpt or checkpoints/last.ckpt"
     )
     for time in ("2026-01-01_10-00-00", "2026-01-02_10-00-00"):
         folder = Path("runs", "tiny", time, "checkpoints")
@@ -97,7 +96,7 @@ def test_path_that_is_no_run_lists_the_runs(tmp_path: Path, monkeypatch: pytest.
 def test_an_exported_file_is_no_checkpoint(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"model{ending}"
     path.write_bytes(b"model")
-    with pytest.raises(ValueError, match=r"is an exported file, .* give the run that it was made from"):
+    with pytest.raises(ValueError, match=r"is an exported file, .* use the run it was exported from"):
         checkpoint_of(path, names=("best",))
 
 
@@ -137,7 +136,7 @@ def test_a_checkpoint_of_another_version_is_refused(
 def test_what_is_no_checkpoint_of_ours_is_refused(tmp_path: Path) -> None:
     bare, damaged, evil = tmp_path / "bare.pth", tmp_path / "damaged.ckpt", tmp_path / "evil.ckpt"
     torch.save({"conv.weight": torch.zeros(3)}, bare)
-    with pytest.raises(ValueError, match=r"bare.pth holds no dettoolkit run: .*bare state dict can start"):
+    with pytest.raises(ValueError, match=r"bare.pth is not a dettoolkit checkpoint: .*bare state dict"):
         read_checkpoint(bare)
     damaged.write_bytes(bare.read_bytes()[:-200])
     with pytest.raises(ValueError, match=r"damaged.ckpt cannot be loaded safely .*damaged"):
@@ -264,7 +263,7 @@ def test_what_is_trained_cannot_change(tiny: Any, override: str) -> None:
     key = override.partition("=")[0]
     with pytest.raises(
         ValueError,
-        match=rf"(?s)cannot change in mid-run:\n  {key}[\w.]*: .* in the checkpoint, .* asked for\n.*"
+        match=rf"(?s)cannot change during a run:\n  {key}[\w.]*: .* in the checkpoint, .* requested\n.*"
         "start a new run",
     ):
         check_changes(changes(tiny, override))
@@ -291,7 +290,7 @@ def test_changes_are_told_with_their_effect_on_the_rate(tiny: Any) -> None:
     recipe = tiny.load(tiny.data).recipe
     longer = describe_changes({"trainer.max_epochs": (2, 5)}, recipe)
     assert longer[0] == "changed for the rest of the run: trainer.max_epochs: 2 -> 5"
-    assert "follows the cosine curve of the new length" in longer[1]
+    assert "follows the cosine schedule of the new length" in longer[1]
     assert len(describe_changes({"data.workers": (0, 1)}, recipe)) == 1
     constant = tiny.load(tiny.data, "optim.schedule.type=constant").recipe
     assert len(describe_changes({"trainer.max_epochs": (2, 5)}, constant)) == 1

@@ -167,7 +167,7 @@ def test_state_of_another_order_is_refused() -> None:
     next(iter(source))
     with pytest.raises(
         ValueError,
-        match=r"in mid-epoch with seed 3, batch_size 4; this run has size 23, seed 9, batch_size 2",
+        match=r"with seed 3, batch_size 4, but this run has size 23, seed 9, batch_size 2",
     ):
         loader(seed=9, batch_size=2).load_state_dict(source.state_dict())
     for _ in source:

@@ -35,17 +35,17 @@ def test_second_call_draws_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_other_parameters_are_refused(root: Path) -> None:
     before = files(root)
     with pytest.raises(
-        FileExistsError, match=r"(?s)the way.*other parameters \(seed is 0, wanted 1\).*data.root"
+        FileExistsError, match=r"(?s)the way.*other parameters \(seed is 0, expected 1\).*data.root"
     ):
         write_scenes(root, **{**SMALL, "seed": 1})
-    with pytest.raises(FileExistsError, match=r"image_hw is \[48, 96\], wanted \[64, 64\]"):
+    with pytest.raises(FileExistsError, match=r"image_hw is \[48, 96\], expected \[64, 64\]"):
         write_scenes(root, **{**SMALL, "image_hw": (64, 64)})
     assert files(root) == before
 
 
 def test_other_versions_are_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scenes, "VERSION", scenes.VERSION + 1)
-    with pytest.raises(FileExistsError, match=r"version is 1, wanted 2"):
+    with pytest.raises(FileExistsError, match=r"version is 1, expected 2"):
         write_scenes(root, **SMALL)
 
 
@@ -53,7 +53,7 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "thesis.txt").write_text("mine")
     with pytest.raises(
-        FileExistsError, match=r"data holds files that are not generated scenes \(thesis.txt\): choose"
+        FileExistsError, match=r"data contains files that are not generated scenes \(thesis.txt\): choose"
     ):
         write_scenes(tmp_path / "data", **SMALL)
     with pytest.raises(FileExistsError, match=r"but is a file: choose another data.root"):
@@ -64,7 +64,7 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
 def test_damaged_sets_are_refused(tmp_path: Path) -> None:
     write_scenes(tmp_path / "data", **SMALL)
     (tmp_path / "data" / "val2017").rename(tmp_path / "elsewhere")
-    with pytest.raises(FileExistsError, match=r"val2017 is gone: choose another data.root, or delete"):
+    with pytest.raises(FileExistsError, match=r"val2017 is missing: choose another data.root, or delete"):
         write_scenes(tmp_path / "data", **SMALL)
     (tmp_path / "data" / "scenes.json").write_text("{")
     with pytest.raises(FileExistsError, match=r"scenes.json is unreadable"):
@@ -174,7 +174,7 @@ def test_the_loser_of_a_race_keeps_the_winners_files(
 
 def test_scenes_are_checked_without_being_written(root: Path, tmp_path: Path) -> None:
     write_scenes(root, **SMALL, generate=False)
-    with pytest.raises(FileExistsError, match=r"seed is 0, wanted 1"):
+    with pytest.raises(FileExistsError, match=r"seed is 0, expected 1"):
         write_scenes(root, **{**SMALL, "seed": 1}, generate=False)
     (tmp_path / "empty").mkdir()
     for name in ("typo", "empty"):
@@ -209,4 +209,4 @@ val: {images: val2017, annotations: annotations/instances_val2017.json}}"
     assert f"--check data.root={typo}" in told
     assert not typo.exists()
     assert cli.train([str(tiny.recipe), *scenes, f"data.root={tmp_path / 'made'}", "--check"]) == 0
-    assert f"generated 2 scenes to train on and 1 to validate on in {tmp_path / 'made'}" in caplog.text
+    assert f"generated 2 training and 1 validation scenes in {tmp_path / 'made'}" in caplog.text

@@ -86,8 +86,8 @@ def test_check_tries_everything_and_trains_nothing(
     assert cli.main([*train_arguments, "--check"]) == 0
     shown = capsys.readouterr().out
     assert "network   lraspp on mobilenet_v3_small, 19 classes, 32 filters\n" in shown
-    assert "data      8 images to train on, 5 to validate on, " in shown
-    assert "batch     images (4, 3, 64, 64), labels (4, 64, 64), 29.7% void, classes: road, sky, " in shown
+    assert "data      8 training images, 5 validation images, " in shown
+    assert "batch     images (4, 3, 64, 64), labels (4, 64, 64), 29.7% ignored, classes: road, sky, " in shown
     assert "outputs   logits (4, 19, 8, 8)\n" in shown
     assert "loss      pixel " in shown
     assert "nothing was trained" in shown.splitlines()[-1]
@@ -134,7 +134,7 @@ def test_settings_that_contradict_each_other(
     slide = ("evaluation.mode=slide", "evaluation.window_hw=[32, 32]", "evaluation.stride_hw=[48, 32]")
     for error in (train_error(*slide), evaluate_error(tiny_segmentation_run, *slide)):
         assert "stride_hw [48, 32] is larger than window_hw [32, 32]: pixels between the windows " in error
-        assert "make it at most the window's size" in error
+        assert "make it at most the window size" in error
     error = train_error("model.loss.class_weights={raod: 2.0}")
     assert "model.loss.class_weights names raod, but the classes are road, sidewalk, " in error
 
@@ -154,8 +154,8 @@ def test_no_cityscapes_says_what_it_is_and_what_else_there_is(
         for split in splits:
             assert f"  {root}/leftImg8bit/{split}   (missing)\n  {root}/gtFine/{split}   (missing)\n" in error
         assert "register at www.cityscapes-dataset.com, then " in error
-        assert "To try the embedded data instead: tools/train.py RECIPE configs/overlays/scenes" in error
-        assert "For folders of your own: data.type=folders, " in error
+        assert "To try generated scenes instead: tools/train.py RECIPE configs/overlays/scenes" in error
+        assert "For your own folders: data.type=folders, " in error
     assert not (tmp_path / "runs").exists()
 
 
@@ -168,16 +168,16 @@ def test_missing_halves_of_a_pair_are_counted_and_left_out(
     label_of(data, TRAIN, 3).unlink()
     image_of(data, VAL, 2).unlink()
     assert cli.main([*train_arguments, f"data.root={data}", "--check"]) == 0
-    assert f"image without label: 1 (left out)\n    {image_of(data, TRAIN, 3)}" in caplog.text
-    assert f"label without image: 1 (left out)\n    {label_of(data, VAL, 2)}" in caplog.text
-    assert "data      7 images to train on, 4 to validate on" in capsys.readouterr().out
+    assert f"image without label: 1 (skipped)\n    {image_of(data, TRAIN, 3)}" in caplog.text
+    assert f"label without image: 1 (skipped)\n    {label_of(data, VAL, 2)}" in caplog.text
+    assert "data      7 training images, 4 validation images" in capsys.readouterr().out
 
 
 def test_folder_without_labels_is_named(train_error: Errors, data: Path) -> None:
     shutil.rmtree(data / "gtFine" / "train")
     (data / "gtFine" / "train").mkdir()
     error = train_error(f"data.root={data}")
-    assert f"{data}/gtFine/train holds no *_gtFine_labelIds.png or " in error
+    assert f"{data}/gtFine/train contains no *_gtFine_labelIds.png or " in error
     assert "it is empty" in error
 
 
@@ -237,7 +237,7 @@ def test_damaged_files_stop_the_run_or_are_skipped(
     damaged = [(label_of if of_label else image_of)(data, name, 2) for name in (TRAIN, VAL)]
     for path in damaged:
         path.write_bytes(path.read_bytes()[:100])
-    reason = "file is cut short or damaged (100 bytes, no end-of-image marker)"
+    reason = "file is truncated or damaged (100 bytes, no end-of-image marker)"
     error = train_error(f"data.root={data}")
     assert f": {reason}. Repair or remove it, or skip such images with data.on_bad_image=skip\n" in error
     assert any(str(path) in error for path in damaged)
@@ -265,8 +265,8 @@ def test_folders_of_ones_own_train(
     shown = capsys.readouterr().out
     for name in ("ground", "sky", "thing"):
         assert f"\n{name} " in shown
-    assert "None of the classes is one of Cityscapes' with instances: iIoU left out." in shown
-    assert "The classes have no categories: their figures left out." in shown
+    assert "None of Cityscapes' instance classes is present: iIoU is not reported." in shown
+    assert "The classes have no categories: category scores are not reported." in shown
     (run,) = (tmp_path / "runs" / "tiny").iterdir()
     out = tmp_path / "out"
     evaluated(run, out, "--write-predictions")
@@ -313,7 +313,7 @@ def test_without_instance_files_iiou_is_left_out_and_that_is_said(
         label_of(data, VAL, number, "instanceIds").unlink()
     found = evaluated(tiny_segmentation_run, tmp_path / "out", "--data", data)
     shown = capsys.readouterr().out
-    assert f"\nInstance files absent for {absent} of 5 images: iIoU left out.\n" in shown
+    assert f"\nInstance files are missing for {absent} of 5 images: iIoU is not reported.\n" in shown
     assert f"\niIoU{'–':>18}  mean IoU" in shown
     assert found["numbers"] == report["numbers"] | {"iIoU": None, "category iIoU": None}
     assert found["matrix"] == report["matrix"]
@@ -359,7 +359,7 @@ def test_predictions_are_not_overwritten(
     evaluated(tiny_segmentation_run, out, "--write-predictions")
     capsys.readouterr()
     error = evaluate_error(tiny_segmentation_run, "--out", out, "--write-predictions")
-    assert f"{out} is there already" in error
+    assert f"{out} already exists" in error
 
 
 def test_weights_of_other_classes_are_refused(
@@ -374,7 +374,7 @@ def test_weights_of_other_classes_are_refused(
     error = evaluate_error(tiny_segmentation.recipe, *arguments)
     assert f"{best} has 19 classes" in error
     error = evaluate_error(tiny_segmentation.recipe, f"data.root={root}")
-    assert "names no weights to score: set model.weights to a checkpoint" in error
+    assert "has no weights to evaluate: set model.weights to a checkpoint" in error
     error = evaluate_error(tiny_segmentation_run, "model.head.filters=64")
     assert "best.ckpt does not fit this network" in error
     assert "overrides must not change its tensors" in error
@@ -386,7 +386,7 @@ def test_training_starts_from_a_run_of_other_classes(
     best = tiny_segmentation_run / "checkpoints" / "best.ckpt"
     arguments = [f"model.weights={best}", OWN, "data.ignore=[0]", "--check"]
     assert cli.main([*train_arguments, *arguments]) == 0
-    assert f"{best}: 4 tensors have another size in the file and start fresh: " in caplog.text
+    assert f"{best}: 4 tensors have a different size in the file and are newly initialized: " in caplog.text
     for name in ("classifier.weight (19, 32, 1, 1) -> (3, ", "low_classifier.bias (19,) -> (3,)"):
         assert f"heads.segmentation.{name}" in caplog.text
 
@@ -400,7 +400,7 @@ def test_as_many_classes_of_other_names_are_told(
     arguments = [f"model.weights={best}", f"data.classes=[{others}]", ignored, "--check"]
     assert cli.main([*train_arguments, *arguments]) == 0
     assert f"{best} was trained on the classes road, sidewalk, " in caplog.text
-    assert "class layers are used for class 7, class 8, " in caplog.text
+    assert "class layers are reused for class 7, class 8, " in caplog.text
 
 
 def test_mistakes_in_a_runs_recipe_are_told_as_the_runs(

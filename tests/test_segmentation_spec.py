@@ -128,7 +128,7 @@ def test_comparison_counts_pixels_and_the_class_that_agrees_least() -> None:
 def test_comparison_that_proves_nothing() -> None:
     same = SPEC.compare([(result(np.zeros((4, 4))),) * 2], section(), "exact")
     assert same.errors == {"pixels": 0.0, "worst_class": 0.0}
-    assert "nothing but road" in same.doubts[0]
+    assert "predicts only road" in same.doubts[0]
     assert "no pixels" in SPEC.compare([], section(), "exact").doubts[0]
     sizes = SPEC.compare([(result(np.zeros((4, 4))), result(np.zeros((2, 2))))], section(), "exact")
     assert sizes.errors == {"pixels": 1.0}

@@ -146,7 +146,7 @@ def test_score_takes_batches_in_any_order_and_none(task: SegmentationTask) -> No
     ]
     one, other = task.score(parts), task.score([task.predict(answer, content)])
     assert one.to_json() == other.to_json()
-    assert "Instance files absent for 1 of 2 images: iIoU left out." in (one.note or "")
+    assert "Instance files are missing for 1 of 2 images: iIoU is not reported." in (one.note or "")
     nothing = task.score([])
     assert all(math.isnan(value) for value in nothing.numbers.values())
     assert "No images were scored" in (nothing.note or "")
@@ -271,9 +271,7 @@ def test_other_classes_are_refused(tiny_segmentation: Any, tmp_path: Path) -> No
     assert in_order_of(["ground", "sky", "thing"], files, whose="weights") is files
     with pytest.raises(ValueError, match=r"weights has 2 classes \(sky, tree\), but .*gtFine/val has "):
         in_order_of(["sky", "tree"], files, whose="weights")
-    with pytest.raises(
-        ValueError, match=r"Only in the first: tree; only in the second: ground, thing\. Give"
-    ):
+    with pytest.raises(ValueError, match=r"Only in the first: tree; only in the second: ground, thing\. Set"):
         in_order_of(["sky", "tree"], files, whose="weights")
 
 
@@ -286,7 +284,7 @@ def test_weights_of_another_number_of_classes(
     torch.save(trained.state_dict(), path)
     model = tiny_segmentation.load(tmp_path, f"model.weights={path}").recipe.model
     with pytest.raises(
-        ValueError, match=r"predicts another number of classes than the 3 of the data set \(4 "
+        ValueError, match=r"predicts a different number of classes than the 3 of the data set \(4 "
     ):
         build_network(
             SegmentationRecipe.model_construct(model=model), num_classes=3, pretrained=True, exact=True

@@ -103,15 +103,15 @@ def test_pictures_are_turned_as_their_exif_says(tmp_path):
 @pytest.mark.parametrize(
     ("make", "given", "error", "text"),
     [
-        (None, "nowhere", FileNotFoundError, "nowhere does not exist: give an image, a video, a folder"),
-        (None, "*.jpg", FileNotFoundError, r"no image or video matches .*\*\.jpg: \*\* goes into folders"),
+        (None, "nowhere", FileNotFoundError, "nowhere does not exist: use an image, a video, a folder"),
+        (None, "*.jpg", FileNotFoundError, r"no image or video matches .*\*\.jpg: \*\* matches subfolders"),
         (
             "folder",
             "folder",
             ValueError,
-            "folder holds no images and no videos, that is no files that end in",
+            "folder contains no images or videos .files ending in",
         ),
-        ("list", "list.txt", ValueError, "list.txt lists nothing: it wants the path of an image"),
+        ("list", "list.txt", ValueError, "list.txt is empty: it needs one path of an image"),
     ],
 )
 def test_what_is_not_there_is_told_at_once(tmp_path, make, given, error, text):
@@ -170,7 +170,7 @@ def test_addresses_through_fsspec(tmp_path):
     found = items("memory://bucket/photos")
     assert [(item.name, item.path) for item in found] == [("a/c.jpg", None), ("b.png", None)]
     assert found[1].read().shape == (4, 6, 3)
-    with pytest.raises(BadImageError, match=r"memory://.*c\.jpg: file is cut short"):
+    with pytest.raises(BadImageError, match=r"memory://.*c\.jpg: file is truncated"):
         found[0].read()
     assert names("memory://bucket/photos/b.png") == ["b.png"]
     write_images(tmp_path, ["b.png"])
@@ -179,7 +179,7 @@ def test_addresses_through_fsspec(tmp_path):
         "bucket/photos/b.png",
         "b.png",
     ]
-    with pytest.raises(FileNotFoundError, match="memory://bucket/other holds no images"):
+    with pytest.raises(FileNotFoundError, match="memory://bucket/other contains no images"):
         names("memory://bucket/other")
     with pytest.raises(ValueError, match=r"foo://x cannot be read: Protocol not known"):
         names("foo://x")
@@ -214,10 +214,10 @@ def site():
 @pytest.mark.parametrize(
     ("path", "text"),
     [
-        ("404.jpg", r"404\.jpg cannot be fetched: .*404.*Not Found"),
-        ("403/", r"403/ cannot be fetched: .*403.*Forbidden"),
-        ("500.jpg", r"500\.jpg cannot be fetched: .*500"),
-        ("photo.jpg", r"photo\.jpg cannot be fetched: .*[Dd]isconnected"),
+        ("404.jpg", r"404\.jpg cannot be downloaded: .*404.*Not Found"),
+        ("403/", r"403/ cannot be downloaded: .*403.*Forbidden"),
+        ("500.jpg", r"500\.jpg cannot be downloaded: .*500"),
+        ("photo.jpg", r"photo\.jpg cannot be downloaded: .*[Dd]isconnected"),
     ],
 )
 def test_an_address_that_gives_nothing_says_why(site, path, text):
@@ -232,16 +232,14 @@ def test_a_refused_connection_says_so():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and not listening
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/photos/1.jpg"
-        with pytest.raises(OSError, match=rf"{url} cannot be fetched: Cannot connect to host"):
+        with pytest.raises(OSError, match=rf"{url} cannot be downloaded: Cannot connect to host"):
             names(url)
 
 
 def test_an_empty_source_is_not_the_folder_where_one_is(tmp_path, monkeypatch):
     write_images(tmp_path, ["1.png"])
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(
-        ValueError, match="an empty source names nothing, not even the folder where you are: give"
-    ):
+    with pytest.raises(ValueError, match="the source is empty: use an image"):
         Sources([""])
     assert names(".") == ["1.png"]
 
@@ -260,7 +258,7 @@ def test_image_ids_by_name(tmp_path):
         '{"images": [{"file_name": "1.png", "id": "7"}]}',
     ):
         path.write_text(content)
-        with pytest.raises(ValueError, match="is no COCO annotation file"):
+        with pytest.raises(ValueError, match="is not a COCO annotation file"):
             ImageIds(path)
 
 
@@ -283,5 +281,5 @@ def test_an_item_needs_no_file():
 def test_an_address_of_a_file_here_is_refused(tmp_path):
     """fsspec would follow links round and round."""
     write_images(tmp_path, ["1.png"])
-    with pytest.raises(ValueError, match=rf"file://{tmp_path} is on this machine: give its path, {tmp_path}"):
+    with pytest.raises(ValueError, match=rf"file://{tmp_path} is a local file: use its path, {tmp_path}"):
         Sources([f"file://{tmp_path}"])

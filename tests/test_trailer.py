@@ -47,16 +47,16 @@ def test_other_files_say_so(manifest, tmp_path):
     path = tmp_path / "model.tflite"
     for content in (b"", MODEL):
         path.write_bytes(content)
-        with pytest.raises(ManifestError, match=r"model\.tflite holds no description by dettoolkit"):
+        with pytest.raises(ManifestError, match=r"model\.tflite has no dettoolkit manifest"):
             read_manifest(path)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("labels.txt", "cat\ndog\n")  # as TensorFlow Lite's own metadata
-    with pytest.raises(ManifestError, match="exported by something else"):
+    with pytest.raises(ManifestError, match="exported by another program"):
         read_manifest(path)
     path.write_bytes(MODEL)
     stamp(path, manifest)
     path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(ManifestError, match="cut short"):
+    with pytest.raises(ManifestError, match="truncated"):
         read_manifest(path)
 
 

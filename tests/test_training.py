@@ -234,7 +234,7 @@ def test_validation_without_objects_gives_no_score_and_no_trouble(
     data = tiny.write(tmp_path / "coco")
     _edit(data / "annotations" / "val.json", lambda content: content.update(annotations=[]))
     run, result = tiny.train(tmp_path / "runs", f"data.root={data}", QUICK)
-    assert "val.json has nothing to score: the last checkpoint counts as the best" in caplog.text
+    assert "val.json has no objects or labels: the last checkpoint is used as the best" in caplog.text
     assert checkpoint(run, "best")["global_step"] == 4
     assert math.isnan(result.numbers["AP"])
     assert json.loads((run / "evaluation.json").read_text())["numbers"]["AP"] is None
@@ -311,7 +311,7 @@ def test_longer_run_goes_on_with_the_longer_schedule(
     before = rows_of(run)
     assert cli_train(["--resume", str(run), "trainer.max_epochs=4", "trainer.log_every_steps=1"]) == 0
     assert "changed for the rest of the run: trainer.max_epochs: 3 -> 4\n" in caplog.text
-    assert "the learning rate follows the cosine curve of the new length" in caplog.text
+    assert "the learning rate follows the cosine schedule of the new length" in caplog.text
     assert rows_of(run)[: len(before)] == before
     assert column(run, "loss").keys() == set(range(8))
     # One step of warm-up, then a cosine over 7 instead of 5.
@@ -321,7 +321,7 @@ def test_longer_run_goes_on_with_the_longer_schedule(
     assert load_recipe(str(run / "config_1.yaml")).recipe.trainer.max_epochs == 3
     caplog.clear()
     tiny.train(tmp_path, *LONG, "trainer.max_epochs=4", resume=run)
-    assert "the run had its length of 8 steps already" in caplog.text
+    assert "the run already has its full length of 8 steps" in caplog.text
     assert max(column(run, "loss")) == 7
 
 
@@ -346,7 +346,7 @@ def test_steps_of_another_size_are_refused_and_change_nothing(tiny: Any, whole: 
         file.write("7,,,,,")  # of a step after the checkpoint
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     with pytest.raises(
-        ValueError, match=r"trained with 4 images per step, and this would be 8 .*product is the same"
+        ValueError, match=r"trained with 4 images per step, but this would be 8 .*product is the same"
     ):
         tiny.train(tmp_path, *LONG, "trainer.max_epochs=4", "trainer.accumulate=2", resume=run)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
@@ -478,7 +478,7 @@ def test_loss_that_is_not_finite_stops_the_run(
     run = the_run(tmp_path)
     saved = run / "bad_batch_step1_rank0.pt"
     assert (
-        f"The batch is saved in {saved}; open it with torch.load. If the data are in order, lower optim.lr"
+        f"The batch is saved in {saved}; open it with torch.load. If the data are correct, lower optim.lr"
         in error
     )
     batch = torch.load(saved, weights_only=True)
@@ -539,7 +539,7 @@ def test_unreadable_images_are_skipped_counted_and_listed(
     [
         ("train", 0, r"nothing was trained in epoch 0: (.|\n)*train/4.png: image id 40: file is empty"),
         ("train", 1, r"nothing was trained in epoch 0: no batch had two images"),  # which BN needs
-        ("val", 0, r"none of the images to validate on could be read"),
+        ("val", 0, r"none of the validation images could be read"),
     ],
 )
 def test_nothing_comes_of_no_images(tiny: Any, tmp_path: Path, split: str, left: int, message: str) -> None:
@@ -621,9 +621,9 @@ def test_ids_of_the_validation_file_may_be_others(tiny: Any, tmp_path: Path) -> 
 
     _edit(data / "annotations" / "val.json", renumber)
     run = prepare("tiny", tiny.load(tmp_path, f"data.root={data}").recipe)
-    assert run.classes.names == run.scored_classes.names == ["box", "bar"]
+    assert run.classes.names == ["box", "bar"]
     assert run.classes.ids == [3, 7]
-    assert run.scored_classes.ids == list(run.task.category_ids) == [47, 43]
+    assert list(run.task.category_ids) == [47, 43]
 
 
 # Several processes

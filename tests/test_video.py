@@ -61,7 +61,7 @@ def test_a_video_that_ends_too_early_is_told(tmp_path):
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
     seen = []
-    with pytest.raises(BadImageError, match=r"ends after \d+ of 40 frames: file is cut short"):
+    with pytest.raises(BadImageError, match=r"ends after \d+ of 40 frames: file is truncated"):
         seen.extend(read_frames(path))
     assert 5 < len(seen) < 30
 
@@ -114,7 +114,7 @@ def test_what_was_written_before_an_error_can_be_watched(tmp_path):
 def test_frames_of_one_size_only(tmp_path):
     with closing(VideoFile(tmp_path / "out.mp4", fps=10.0)) as file:
         file.write(np.zeros((16, 16, 3), np.uint8))
-        with pytest.raises(ValueError, match="frame 1 is of 8 x 16 pixels, the first was of 16 x 16"):
+        with pytest.raises(ValueError, match="frame 1 has 8 x 16 pixels, the first had 16 x 16"):
             file.write(np.zeros((8, 16, 3), np.uint8))
 
 

@@ -42,7 +42,7 @@ def test_a_link_elsewhere_is_followed_once(tmp_path):
     (tmp_path / "top/g.png").symlink_to(tmp_path / "one/.5.png")  # a store's names are often hidden
     found, walk = below(tmp_path / "top")
     assert found == ["a/1.png", "b/2.png", "b/deep/3.png", "e.png", "g.png"]
-    assert left_out(walk) == dict.fromkeys(("c", "d", "f.png"), "link to what is listed anyway")
+    assert left_out(walk) == dict.fromkeys(("c", "d", "f.png"), "link to something already listed")
     assert walk.left_out[str(tmp_path / "top/c")].text == f"{tmp_path}/top/c -> {tmp_path}/else"
 
 
@@ -68,7 +68,7 @@ def test_links_up_round_and_to_nothing(tmp_path):
     assert found == ["a/1.png", "b/2.png"]
     assert left_out(walk) == {
         **dict.fromkeys(("up", "here", "root"), "link to a folder above it"),
-        **dict.fromkeys(("twin", "2.png"), "link to what is listed anyway"),
+        **dict.fromkeys(("twin", "2.png"), "link to something already listed"),
         **dict.fromkeys(("self.png", "gone.png"), "broken link"),
     }
     assert "self.png: Too many levels" in walk.left_out[f"{tmp_path}/top/b/self.png"].text
@@ -94,7 +94,7 @@ def test_pipes_sockets_and_closed_folders(tmp_path):
         found, walk = below(tmp_path)
     finally:
         (tmp_path / "closed").chmod(0o700)
-    expected = dict.fromkeys(("pipe.png", "null.png"), "no regular file")
+    expected = dict.fromkeys(("pipe.png", "null.png"), "not a regular file")
     if os.geteuid() == 0:  # root opens everything
         assert found == ["a/1.png", "closed/2.png"]
     else:
@@ -181,7 +181,7 @@ def test_predict_lists_each_image_once(looped, caplog):
     assert sources.problems.counts == {
         "broken link": 1,
         "link to a folder above it": 2,
-        "link to what is listed anyway": 1,
+        "link to something already listed": 1,
     }
     list(sources)
     assert sum(sources.problems.counts.values()) == 4  # told once, however often the folder is read
@@ -228,9 +228,7 @@ def test_training_lists_each_image_once(looped):
     assert files.class_names == ["cats", "dogs"]
     assert files.labels.tolist() == [0] * 4 + [1] * 4
     assert [files.image_path(index).relative_to(looped).as_posix() for index in range(8)] == EIGHT
-    assert (
-        "link to what is listed anyway: 1 (not followed; each file counts once)" in files.problems.summary()
-    )
+    assert "link to something already listed: 1 (not followed" in files.problems.summary()
     assert files.problems.counts["link to a folder above it"] == 2
 
 
@@ -241,7 +239,7 @@ def test_a_class_that_is_a_link(looped):
     files = ImageFolderFiles.load(looped.parent, images="data", names=None)
     assert files.class_names == ["birds", "cats", "dogs"]
     assert np.bincount(files.labels).tolist() == [2, 4, 4]
-    assert files.problems.counts["link to what is listed anyway"] == 2
+    assert files.problems.counts["link to something already listed"] == 2
 
 
 def test_labels_are_listed_once(tmp_path):

@@ -103,7 +103,7 @@ def test_nothing_is_overwritten_but_by_the_same_image(images, tmp_path, kind):
     (first, *_) = (tmp_path / "out").rglob("*3*.*")
     first.write_bytes(b"made by hand")
     if kind == "crops":
-        with pytest.raises(FileExistsError, match="is there already and this job has no record of it: move"):
+        with pytest.raises(FileExistsError, match="already exists but does not belong to this job: move"):
             write(make(Files(tmp_path / "out")), pairs)
         assert files(tmp_path / "out") == before
     else:
@@ -163,7 +163,7 @@ def test_a_class_of_dots_is_cut_out_below_crops(images, tmp_path):
 
 def test_each_kind_is_of_its_task(images, tmp_path):
     for kind, task in (("masks", "detection"), ("masks", "classification"), ("crops", "segmentation")):
-        with pytest.raises(ValueError, match=f"the model does {task}"):
+        with pytest.raises(ValueError, match=f"a model for {task}"):
             write(Writer(Files(tmp_path), [kind]), predicted(images, task))
 
 

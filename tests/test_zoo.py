@@ -25,7 +25,7 @@ def rows_of(lines):
 
 def test_the_committed_page_is_what_the_command_writes(page, repository):
     committed = (repository / "docs" / "model_zoo.md").read_text(encoding="utf-8").splitlines()
-    end = committed.index("## What the milliseconds were measured on") - 1
+    end = committed.index("## Latency") - 1
     for ours, theirs in zip(page, committed[:end], strict=True):
         if ours.startswith("| ["):
             *cells, time = theirs.strip("| ").split(" | ")
@@ -79,7 +79,7 @@ def test_the_best_score_of_a_log_counts(tmp_path):
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ("lraspp_scenes,x,b.csv,mIoU", "names the log .*b.csv, which is not there: add it or take the line"),
+        ("lraspp_scenes,x,b.csv,mIoU", "lists the log .*b.csv, which does not exist: add it"),
         ("lraspp_scenes,x,a.csv,AP", "a.csv has no score in a column 'AP', as .*scores.csv says it has"),
         ("lraspp_senes,x,a.csv,mIoU", "names the recipe 'lraspp_senes', which is not shipped: correct it"),
     ],
@@ -111,4 +111,4 @@ def test_without_a_list_of_scores_nothing_is_written(tmp_path, capsys):
 def test_the_page_takes_no_other_options(tmp_path, capsys):
     with pytest.raises(SystemExit):
         paper_tables(["6", "--zoo", str(tmp_path / "zoo.md")])
-    assert "--zoo writes a page of its own" in capsys.readouterr().err
+    assert "--zoo writes a separate page" in capsys.readouterr().err

@@ -40,10 +40,10 @@ def main() -> int:
     detection, segmentation = shown
     print(
         f"Done in {(time.perf_counter() - started) / 60:.1f} minutes. Look at\n"
-        f"  {detection}/figures/predictions_1.jpg     boxes found in scenes that the detector has not seen\n"
-        f"  {segmentation}/figures/predictions_1.jpg      every pixel of such scenes, named\n"
-        "and beside them training_batch.jpg (what the network was shown) and worst_1.jpg (where it fails\n"
-        "most). The same for data of your own:\n"
+        f"  {detection}/figures/predictions_1.jpg     boxes predicted in held-out scenes\n"
+        f"  {segmentation}/figures/predictions_1.jpg      class of every pixel in held-out scenes\n"
+        "and next to them training_batch.jpg (the network's input) and worst_1.jpg (the lowest scores).\n"
+        "To train on your own data:\n"
         "  tools/train.py configs/ssdlite_mnv3_large.yaml configs/overlays/finetune.yaml data.root=my_data\n"
         "  tools/train.py configs/lraspp_mnv3_large.yaml configs/overlays/finetune_segmentation.yaml \\\n"
         "    data.root=my_cityscapes\n"

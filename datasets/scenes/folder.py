@@ -48,15 +48,11 @@ def write_scenes(
 ) -> None:
     """Write street scenes below `root`, or return at once when they are there already.
 
-    The files are `train2017/`, `val2017/` and `annotations/instances_{train,val}2017.json` as COCO has them,
-    and `leftImg8bit/<split>/<city>/` and `gtFine/<split>/<city>/` as Cityscapes has them. A scene depends on
+    The files are `train2017/`, `val2017/` and `annotations/instances_{train,val}2017.json` as in COCO,
+    and `leftImg8bit/<split>/<city>/` and `gtFine/<split>/<city>/` as in Cityscapes. A scene depends on
     the seed, its split, its index and the size only. Several processes may call this at once: each writes
-    into a folder beside `root`, and the first to finish moves it into place. Without `generate` nothing is
-    written.
-
-    Raises:
-        FileExistsError: `root` holds something else, or scenes of other parameters. Nothing in it is changed.
-        FileNotFoundError: there are no scenes, and `generate` is False.
+    into a folder beside `root`, and the first to finish moves it into place. Without `generate`, or over
+    anything but these scenes, nothing is written.
     """
     counts = {"train_images": train_images, "val_images": val_images}
     wanted = {"generator": __name__, "version": VERSION, **counts, "image_hw": list(image_hw), "seed": seed}
@@ -65,8 +61,8 @@ def write_scenes(
         return
     if not generate:
         raise FileNotFoundError(
-            f"no generated scenes at data.root={given}: correct data.root. Only a training generates them, "
-            f"or its check: tools/train.py RECIPE --check data.root={given}"
+            f"no generated scenes at data.root={given}: correct data.root. They are generated only by "
+            f"training, or by its dry run: tools/train.py RECIPE --check data.root={given}"
         )
     root.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(root)
@@ -77,15 +73,11 @@ def write_scenes(
         _move_into_place(folder, root, wanted)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    logger.info("generated %d scenes to train on and %d to validate on in %s", train_images, val_images, root)
+    logger.info("generated %d training and %d validation scenes in %s", train_images, val_images, root)
 
 
 def _is_finished(root: Path, wanted: dict[str, Any]) -> bool:
-    """Return whether `root` holds the wanted scenes; False means that it may be written.
-
-    Raises:
-        FileExistsError: `root` holds anything else.
-    """
+    """Return whether `root` holds the wanted scenes; False: it may be written. Refuse anything else."""
     # In this order: another process may give the folder its name between the two looks.
     if not root.exists():
         return False
@@ -96,15 +88,15 @@ def _is_finished(root: Path, wanted: dict[str, Any]) -> bool:
         if not foreign:
             return False
         listing = ", ".join(foreign[:5]) + (", …" if len(foreign) > 5 else "")
-        problem = f"{root} holds files that are not generated scenes ({listing})"
+        problem = f"{root} contains files that are not generated scenes ({listing})"
     elif not isinstance(found := _read_json(root / MANIFEST), dict):
-        problem = f"{root / MANIFEST} is unreadable, so {root} may hold anything"
+        problem = f"{root / MANIFEST} is unreadable, so {root} may contain anything"
     elif found != wanted:
         differing = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
-        changes = "; ".join(f"{key} is {found.get(key)}, wanted {wanted.get(key)}" for key in differing)
-        problem = f"{root} holds generated scenes of other parameters ({changes})"
+        changes = "; ".join(f"{key} is {found.get(key)}, expected {wanted.get(key)}" for key in differing)
+        problem = f"{root} contains generated scenes with other parameters ({changes})"
     elif missing := sorted(set(_FOLDERS) - names):
-        problem = f"{root} holds generated scenes, but {', '.join(missing)} is gone"
+        problem = f"{root} contains generated scenes, but {', '.join(missing)} is missing"
     else:
         return True
     raise FileExistsError(f"{problem}: choose another data.root, or delete it to have scenes generated there")

@@ -43,13 +43,9 @@ class SqueezeExcite(nn.Module):
 class InvertedResidual(nn.Module):
     """Expand by 1x1, filter depthwise, squeeze and excite, project by a linear 1x1; add the input if it fits.
 
-    No expansion convolution where the expansion equals the input (row 1 of both tables).
-
-    Args:
-        row: the block's line of its table.
-        stride: of the depthwise convolution; the row's own, or 1 where the output stride ends the halving.
-        dilation: of the depthwise convolution.
-        squeezed: channels between squeeze and excitation, whose activation is `gate`.
+    No expansion convolution where the expansion equals the input (row 1 of both tables). `stride` is the
+    row's own, or 1 where the output stride ends the halving; `squeezed` are the channels between squeeze and
+    excitation, whose activation is `gate`.
     """
 
     def __init__(

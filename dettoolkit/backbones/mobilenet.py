@@ -11,14 +11,7 @@ from torch import Tensor, nn
 from torchvision.ops.misc import Conv2dNormActivation
 
 from dettoolkit.backbones.blocks import ACTIVATIONS, InvertedResidual
-from dettoolkit.backbones.tables import (
-    TABLES,
-    Rounding,
-    Table,
-    reduce_tail,
-    scale_width,
-    squeezed_channels,
-)
+from dettoolkit.backbones.tables import TABLES, Rounding, Table, reduce_tail, scale_width, squeezed_channels
 from dettoolkit.config.sections import Backbone
 
 

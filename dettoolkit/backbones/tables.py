@@ -204,13 +204,10 @@ def squeezed_channels(table: Table, row: Bneck, in_channels: int) -> int:
 def scale_width(table: Table, width: float, *, rounding: Rounding, scale_last: bool) -> Table:
     """Multiply every channel count by `width`, in multiples of 8.
 
-    Args:
-        table: at width 1.
-        width: the factor.
-        rounding: of MobileNetV3's expansions and C5. torchvision rounds each expansion for itself, and C5
-            keeps its ratio to the last row. tensorflow keeps each expansion's ratio to its block's input, and
-            rounds C5 for itself; with it, the published sizes at other widths come out.
-        scale_last: let a last convolution that keeps its size at widths below 1 shrink too.
+    `rounding` is that of MobileNetV3's expansions and C5. torchvision rounds each expansion for itself, and
+    C5 keeps its ratio to the last row. tensorflow keeps each expansion's ratio to its block's input, and
+    rounds C5 for itself; with it, the published sizes at other widths come out. `scale_last` lets a last
+    convolution that keeps its size at widths below 1 shrink too.
     """
     if width == 1.0:
         return table

@@ -39,7 +39,7 @@ def build_network(
     if section.padding == "same":
         pad_same(network)
     if pretrained:
-        hint = "data.val.images names the folder of its classes" if exact else None
+        hint = "set data.val.images to the folder with its classes" if exact else None
         load_pretrained(network, model, torchvision_model=section.type, exact=hint)
     return network
 

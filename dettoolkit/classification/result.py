@@ -110,7 +110,7 @@ def compare(
         if best != other:
             tie = ours[best] - ours.get(other, 0.0) <= TIE
             ties, differing = ties + tie, differing + (not tie)
-    doubts = tuple(f"PyTorch gives every image the class {name}, which any file could" for name in seen)
+    doubts = tuple(f"PyTorch predicts the class {name} for every image" for name in seen)
     return Comparison(
         errors={"top1": differing / images if images else float("nan")},
         details={"classes_seen": len(seen), "ties": ties, "largest_score_difference": largest},

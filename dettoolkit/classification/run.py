@@ -159,8 +159,8 @@ def training_run(name: str, recipe: ClassificationRecipe, *, pretrained: bool) -
     train = find_files(data, "train")
     if len(train.class_names) < 2:
         raise ValueError(
-            f"{train.path} has one class only, {train.class_names[0]}: a classifier needs "
-            "at least two; give each class a folder of its own"
+            f"{train.path} has only one class, {train.class_names[0]}: a classifier needs "
+            "at least two; use one folder per class"
         )
     val = find_files(data, "val").numbered_as(train.class_names, whose=str(train.path))
     return _assemble(name, recipe, train=train, val=val, pretrained=pretrained)

@@ -10,7 +10,6 @@ from dettoolkit.manifest import Section, SizeHW
 from dettoolkit.spec import ErrorKind, TaskSpec, late
 
 IMAGENET_CLASSES = 1000
-RUN, DECODE = "dettoolkit.classification.run", "dettoolkit.classification.decode"
 
 
 class ClassificationSpec(TaskSpec):
@@ -38,16 +37,16 @@ class ClassificationSpec(TaskSpec):
         "scores": ("score", "float32"),
     }
 
-    build_network = late("dettoolkit.classification.build")
-    training_run = late(RUN)
-    evaluation_run = late(RUN)
-    training_images = late(RUN)
-    examine = late("dettoolkit.classification.doctor")
-    report = late("dettoolkit.classification.report_page", "ClassificationReport")
-    decoder = late(DECODE)
-    compare = late("dettoolkit.classification.result")
-    final_module = late(DECODE, "BestClasses")
-    onnx_answers = late(DECODE)
+    build_network = late(".build")
+    training_run = late(".run")
+    evaluation_run = late(".run")
+    training_images = late(".run")
+    decoder = late(".decode")
+    compare = late(".result")
+    final_module = late(".decode", "BestClasses")
+    onnx_answers = late(".decode")
+    examine = late(".doctor")
+    report = late(".report_page", "ClassificationReport")
 
     def input_hw(self, recipe: ClassificationRecipe) -> SizeHW:
         """Return the size of the images that are scored."""

@@ -14,11 +14,7 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 
 from dettoolkit.classification.decode import best_classes
-from dettoolkit.evaluation.top_k import (
-    ClassificationArrays,
-    ClassificationScores,
-    evaluate_classification,
-)
+from dettoolkit.evaluation.top_k import ClassificationArrays, ClassificationScores, evaluate_classification
 from dettoolkit.run import Batch, Task
 
 Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -68,14 +64,10 @@ class ClassificationTask(Task):
 def build_mix(*, num_classes: int, mixup: float, cutmix: float) -> Mix | None:
     """Build what mixes images with others of their batch; None where nothing is asked for.
 
-    It maps normalized images (N, 3, H, W) and labels (N,) to mixed images and class fractions (N, K).
-    Each image is mixed with its neighbor in the batch, by a fraction that torch's generators draw from
-    Beta(alpha, alpha) for the whole batch.
-
-    Args:
-        num_classes: K.
-        mixup: alpha of mixup (arXiv 1710.09412), 0 for none.
-        cutmix: alpha of CutMix (arXiv 1905.04899), 0 for none; with both, each batch takes one of them.
+    It maps normalized images (N, 3, H, W) and labels (N,) to mixed images and class fractions (N, K). Each is
+    mixed with its neighbor in the batch, by a fraction that torch's generators draw from Beta(alpha, alpha)
+    for the whole batch. `mixup` (arXiv 1710.09412) and `cutmix` (1905.04899) are alphas, 0 for none; with
+    both, each batch takes one.
     """
     ways = [
         way(alpha=alpha, num_classes=num_classes)

@@ -38,28 +38,28 @@ __all__ = [
 
 
 def download_coco(argv: Sequence[str] | None = None) -> int:
-    """Fetch and unpack COCO 2017."""
+    """Download and unpack COCO 2017."""
     from dettoolkit.download import main as download
 
     return download(argv, prog="dettoolkit download-coco")
 
 
 COMMANDS = {
-    "train": (train, "train by a recipe, check it, or print it"),
+    "train": (train, "train with a recipe, check it, or print it"),
     "doctor": (doctor, "look for what is wrong with data and recipe"),
     "evaluate": (evaluate, "score a run, a checkpoint or a recipe's own weights"),
     "report": (report, "write the report of a run, or compare several"),
-    "predict": (predict, "find objects, or each pixel's class, in images and videos"),
-    "export": (export, "write a model for another runtime, if it agrees with PyTorch"),
-    "export-demo": (export_demo, "make a web page that runs a model in the browser"),
+    "predict": (predict, "detect objects, segment or classify images and videos"),
+    "export": (export, "export a model to another runtime, verified against PyTorch"),
+    "export-demo": (export_demo, "create a web page that runs a model in the browser"),
     "publish": (publish, "write a model to a folder that travels, with a card; push it to the hub"),
     "models": (models, "list the models that are ready to be used by name"),
     "paper-tables": (
         paper_tables,
-        "print the paper's tables beside our networks, or the page of all recipes",
+        "print the paper's tables next to our networks, or write the page of all recipes",
     ),
     "convert": (convert, "convert labels of YOLO, VOC, labelme and others to what recipes read"),
-    "download-coco": (download_coco, "fetch and unpack COCO 2017"),
+    "download-coco": (download_coco, "download and unpack COCO 2017"),
 }
 
 

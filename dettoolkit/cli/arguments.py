@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from dettoolkit.config import Recipe
 
 OVERRIDES = (
-    "overlay files and values, later ones win; a value is YAML (optim.lr=1e-2),\n"
-    "in quotes where the shell would read brackets ('model.input_hw=[256, 512]')"
+    "overlay files and key=value overrides; later ones win. Values are YAML (optim.lr=1e-2);\n"
+    "quote brackets for the shell ('model.input_hw=[256, 512]')"
 )
 # A checkpoint is used on the machine at hand, not on the one it was trained on.
 HERE = {"accelerator": "auto", "devices": "auto", "num_nodes": 1, "strategy": "auto"}
@@ -37,12 +37,10 @@ def adder(group: argparse._ActionsContainer) -> Callable[..., None]:
 
 
 def run(
-    parser: argparse.ArgumentParser,
-    argv: Sequence[str] | None,
-    command: Callable[[argparse.Namespace], int],
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None, command: Callable[[argparse.Namespace], int]
 ) -> int:
     """Parse a command line and run the command; return its exit status."""
-    parser.add_argument("--traceback", action="store_true", default=False, help="show where an error arose")
+    parser.add_argument("--traceback", action="store_true", default=False, help="show an error's traceback")
     options = parser.parse_intermixed_args(argv)
     return guarded(lambda: command(options), options.traceback)
 

@@ -16,49 +16,49 @@ if TYPE_CHECKING:
 
 USAGE = """%(prog)s RUN | CHECKPOINT | FILE.onnx [key=value ...] --out DIR [options]
        %(prog)s --serve DIR"""
-DESCRIPTION = """Make a folder with a web page that runs a model in the browser. Any file server
-will do, and the page makes no external requests."""
+DESCRIPTION = """Create a folder with a web page that runs a model in the browser. Any static file
+server can host it; the page makes no external requests."""
 EXAMPLES = """examples:
   dettoolkit export-demo runs/lraspp_scenes/2026-01-31_12-00-00 --out demo
   dettoolkit export-demo --serve demo
   dettoolkit export-demo model.onnx --out demo --images my_images --serve"""
-MODEL_HELP = """a run's folder or a checkpoint, which is exported; or an ONNX file that was exported with
+MODEL_HELP = """run folder or checkpoint to export, or an ONNX file exported with
 --preprocessing --postprocessing"""
-IMAGES_HELP = """images to offer and to verify the export on: a folder, a pattern or a file
+IMAGES_HELP = """sample images, also used to verify the export: a folder, a pattern or a file
 (default: the run's validation set)"""
-SIZE_HELP = """the network's input, of a segmenter that keeps its images' size
-(default: that of the first image)"""
-ORT_WEB_HELP = "npm's archive of onnxruntime-web, or its folder (default: npm fetches it once)"
-SERVE_HELP = "show the page on this computer, until Ctrl-C; with threads, which other servers may not give"
+SIZE_HELP = """input size, for a segmenter that keeps image sizes
+(default: size of the first image)"""
+ORT_WEB_HELP = "archive or folder of the npm package onnxruntime-web (default: downloaded once by npm)"
+SERVE_HELP = "serve the page on this computer until Ctrl-C, with the headers that multithreading needs"
 
 
 def export_demo(argv: Sequence[str] | None = None) -> int:
-    """Make a page that runs a model in the browser, or serve one."""
+    """Create a page that runs a model in the browser, or serve one."""
     parser = command_parser("export-demo", usage=USAGE, description=DESCRIPTION, epilog=EXAMPLES)
     add = adder(parser)
     add("model", "RUN", MODEL_HELP, nargs="?", type=Path)
     add("extras", "extras", OVERRIDES, nargs="*")
     add("--out", "DIR", "folder to write; it must not exist yet", type=Path)
     add("--images", "PATH", IMAGES_HELP, type=Path)
-    add("--samples", "N", "images to offer (default: 6)", type=_count, default=6)
+    add("--samples", "N", "number of sample images on the page (default: 6)", type=_count, default=6)
     add("--title", "TITLE", "heading of the page")
     add("--int8", None, "quantize the model to 8 bits")
     add("--size", ("H", "W"), SIZE_HELP, nargs=2, type=int)
     add("--ort-web", "PATH", ORT_WEB_HELP, type=Path)
     add("--serve", "DIR", SERVE_HELP, nargs="?", const=True)
-    add("--port", "PORT", "of --serve (default: 8000)", type=_port, default=8000)
+    add("--port", "PORT", "port for --serve (default: 8000)", type=_port, default=8000)
     return run(parser, argv, _export_demo)
 
 
 def _count(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"wanted a number of images, 0 or more, got '{text}'")
+        raise argparse.ArgumentTypeError(f"expected a number of images, 0 or more, got '{text}'")
     return int(text)
 
 
 def _port(text: str) -> int:
     if not (text.isdecimal() and len(text) <= 5 and int(text) <= 65535):
-        raise argparse.ArgumentTypeError(f"wanted a port, 0 to 65535, got '{text:.20}'")
+        raise argparse.ArgumentTypeError(f"expected a port, 0 to 65535, got '{text:.20}'")
     return int(text)
 
 
@@ -66,15 +66,23 @@ def _export_demo(options: argparse.Namespace) -> int:
     served = Path(options.serve) if isinstance(options.serve, str) else options.out
     if options.model is not None:
         if options.out is None:
-            raise ValueError("name the folder to write: --out DIR")
+            raise ValueError("specify the output folder: --out DIR")
         _make(options)
         served = options.out
     elif options.serve is None:
-        raise ValueError("give a run and --out DIR for a new demo, or --serve DIR for an existing one")
+        raise ValueError("specify a run and --out DIR for a new demo, or --serve DIR for an existing one")
     elif served is None:
-        raise ValueError("name the demo's folder: --serve DIR")
-    if options.serve is not None:
-        _serve(served, options.port)
+        raise ValueError("specify the demo folder: --serve DIR")
+    if options.serve is None:
+        return 0
+    from dettoolkit.demo.server import address, make_server
+
+    with make_server(served, options.port) as server:
+        print(f"serving {served} at {address(server)} (press Ctrl-C to stop)", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print()
     return 0
 
 
@@ -90,7 +98,7 @@ def _make(options: argparse.Namespace) -> None:
     exported = model.suffix.lower() == ".onnx"
     recipe = None if exported else chosen_recipe(model, options.extras)
     if exported and (options.extras or options.int8 or options.size):
-        raise ValueError(f"{model} is exported already: key=value, --int8 and --size are for a run")
+        raise ValueError(f"{model} is already exported: key=value, --int8 and --size apply only to a run")
     read_files(options.ort_web)  # before the export, which takes longer
     with tempfile.TemporaryDirectory() as folder:
         images = options.images
@@ -101,15 +109,14 @@ def _make(options: argparse.Namespace) -> None:
         check_model(model, manifest)
         if images is None and options.samples:
             raise ValueError(
-                f"{model} does not say where images are: name a folder of them with --images, or give "
-                "--samples 0"
+                f"{model} has no information about images: specify a folder with --images, or use --samples 0"
             )
         samples = choose_samples(images, options.samples) if options.samples else []
         build_demo(model, options.out, samples=samples, runtime=options.ort_web, title=options.title)
     size = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())
-    print(f"demo: {options.out} ({size / 1e6:.0f} MB; a visitor's browser loads the part it needs)")
+    print(f"demo: {options.out} ({size / 1e6:.0f} MB; browsers download only the part they need)")
     if options.serve is None:
-        print(f"see it: dettoolkit export-demo --serve {options.out}")
+        print(f"to view it: dettoolkit export-demo --serve {options.out}")
 
 
 def _export(options: argparse.Namespace, recipe: Recipe, out: Path) -> Path:
@@ -128,14 +135,3 @@ def _export(options: argparse.Namespace, recipe: Recipe, out: Path) -> Path:
     done = export(options.model, out, request, recipe=recipe)
     print(f"{done.report.table()}\n")
     return done.path
-
-
-def _serve(folder: Path, port: int) -> None:
-    from dettoolkit.demo.server import address, make_server
-
-    with make_server(folder, port) as server:
-        print(f"{folder} is at {address(server)}  (Ctrl-C ends it)", flush=True)
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            print()

@@ -78,7 +78,7 @@ def sentence(error: Exception) -> str | None:
     if name == "OutOfMemoryError":  # torch's
         return f"{text.splitlines()[0]} Try a smaller data.batch_size"
     if name in ("DistStoreError", "DistNetworkError"):  # torch's
-        return f"{text.splitlines()[0]} Not all nodes of the run (trainer.num_nodes) met; start them together"
+        return f"{text.splitlines()[0]} Not all nodes (trainer.num_nodes) connected: start them together"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     foreseen = isinstance(error, (ValueError, OSError, RuntimeError, ModuleNotFoundError))

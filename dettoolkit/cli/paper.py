@@ -16,18 +16,18 @@ EXAMPLES = """examples:
   dettoolkit paper-tables 3 --latency
   dettoolkit paper-tables --zoo docs/model_zoo.md"""
 
-DESCRIPTION = """Print tables 3, 6, 7 and 8 of Searching for MobileNetV3 (arXiv 1905.02244), and beside
-every published size that of our network. Nothing is trained or fetched."""
-LATENCY_HELP = "also run every network here, one image on one thread; tables 7 and 8 take minutes"
-ZOO_HELP = """write a page of every shipped recipe instead: sizes, published scores, latencies here, and
-the scores that logs/scores.csv beside the page lists, with their logs"""
+DESCRIPTION = """Print tables 3, 6, 7 and 8 of Searching for MobileNetV3 (arXiv 1905.02244), with the sizes
+of our networks next to the published ones. Nothing is trained or downloaded."""
+LATENCY_HELP = "also measure latency on this machine: one image, one thread; tables 7 and 8 take minutes"
+ZOO_HELP = """write the page of all shipped recipes instead: sizes, published scores, latency on this
+machine, and the measured scores listed in logs/scores.csv next to the page, with their logs"""
 
 
 def paper_tables(argv: Sequence[str] | None = None) -> int:
-    """Print tables of the paper with our networks beside them, or write the page of all recipes."""
+    """Print tables of the paper next to our networks, or write the page of all recipes."""
     parser = command_parser("paper-tables", description=DESCRIPTION, epilog=EXAMPLES)
     add = adder(parser)
-    add("tables", "TABLE", "3, 6, 7 or 8; all without", nargs="*")
+    add("tables", "TABLE", "3, 6, 7 or 8 (default: all)", nargs="*")
     parser.add_argument("--format", choices=("text", "markdown", "csv"), help="default: text")
     add("--latency", None, LATENCY_HELP)
     add("--zoo", "FILE.md", ZOO_HELP, type=Path)
@@ -36,11 +36,11 @@ def paper_tables(argv: Sequence[str] | None = None) -> int:
 
 def _paper_tables(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     if unknown := [name for name in options.tables if name not in TABLES]:
-        parser.error(f"there is no table {unknown[0]} here: give 3, 6, 7 or 8")
+        parser.error(f"there is no table {unknown[0]}: choose 3, 6, 7 or 8")
     if options.zoo is None:
         return _print(options)
     if options.tables or options.format or options.latency:
-        parser.error("--zoo writes a page of its own, with latencies: give no table, --format or --latency")
+        parser.error("--zoo writes a separate page with latencies: omit tables, --format and --latency")
     from dettoolkit.paper.zoo import model_zoo
 
     parts = list(model_zoo(options.zoo.parent / "logs", tell=_tell))

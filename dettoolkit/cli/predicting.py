@@ -39,18 +39,18 @@ def _predict(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
     if options.merge is not None:
         return _merge(options, parser)
     if options.out is not None and options.resume is not None:
-        parser.error("--resume names the folder already: omit --out")
+        parser.error("--resume already specifies the folder: omit --out")
     from dettoolkit.inference.jobs.job import Shard, read_job
 
     shard = Shard(*(options.shard or (1, 1)))
     before = read_job(options.resume) if options.resume is not None else None
     if before is None and (options.model is None or not options.sources):
-        what = f"{options.resume} holds no job to resume: " if options.resume is not None else ""
-        parser.error(f"{what}give a model and what to predict on")
+        what = f"{options.resume} has no job to resume: " if options.resume is not None else ""
+        parser.error(f"{what}specify a model and at least one source")
     if before is not None and shard.of != before.shards:
         parser.error(
             f"the job in {options.resume} has {before.shards} shards: "
-            + (f"give --shard I/{before.shards}" if before.shards > 1 else "omit --shard")
+            + (f"use --shard I/{before.shards}" if before.shards > 1 else "omit --shard")
         )
     return _run(options, before, shard)
 
@@ -66,7 +66,7 @@ def _run(options: argparse.Namespace, before: Job | None, shard: Shard) -> int:
     given = tuple(os.path.abspath(os.path.expanduser(each)) if is_local(each) else each for each in given)
     live = Sources(given).live  # what does not exist is reported before a model is loaded
     if live and (options.resume is not None or options.shard is not None):
-        raise ValueError("a camera or a stream cannot be resumed or divided: omit --resume and --shard")
+        raise ValueError("a camera or stream cannot be resumed or split: omit --resume and --shard")
     model = Path(before.model) if before is not None and options.model is None else options.model
     weights = options.weights
     if weights is None and before is not None and before.weights is not None:
@@ -109,10 +109,10 @@ def _load(model: Path, weights: Path | None, options: argparse.Namespace) -> Pre
         try:
             device = torch.device(options.device)
         except RuntimeError:
-            raise ValueError(f"--device {options.device}: wanted cpu, cuda, cuda:1 or mps") from None
+            raise ValueError(f"--device {options.device}: expected cpu, cuda, cuda:1 or mps") from None
         if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
             count = torch.cuda.device_count()
-            raise ValueError(f"--device {options.device}: PyTorch sees {count} GPUs here; omit it")
+            raise ValueError(f"--device {options.device}: PyTorch finds {count} GPUs here; omit it")
     check_threads(options.workers, "workers")
     if options.threads is not None:
         torch.set_num_threads(check_threads(options.threads))
@@ -154,9 +154,9 @@ def _job(
     if options.threshold is not None:
         if first["threshold"] is None:
             noun = predictor.spec.noun
-            raise ValueError(f"a {noun} takes no threshold: omit --threshold {options.threshold}")
+            raise ValueError(f"a {noun} has no threshold: omit --threshold {options.threshold}")
         if not 0 <= options.threshold <= 1:
-            raise ValueError(f"--threshold {options.threshold}: wanted a score from 0 to 1")
+            raise ValueError(f"--threshold {options.threshold}: expected a score from 0 to 1")
     chosen: dict[str, Any] = {}
     for name in ("save", "threshold", "classes", "every", "limit", "max_megapixels", "annotations"):
         value = getattr(options, name)
@@ -223,16 +223,16 @@ def _merge(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     from dettoolkit.inference.jobs.worker import write_tables
 
     if options.model is not None or options.resume is not None or options.shard is not None:
-        parser.error("--merge DIR takes no other option than --save")
+        parser.error("--merge DIR can be combined only with --save")
     folder = options.merge
     job = read_job(folder)
     if job is None:
-        raise FileNotFoundError(f"{folder} holds no prediction job: give the folder that the shards wrote to")
+        raise FileNotFoundError(f"{folder} has no prediction job: use the folder that the shards wrote to")
     tables = [kind for kind in TABLES if kind in job.kinds]
     kinds = options.save or tuple(kind for kind in job.save if kind in tables) or tables[:1]
     for kind in kinds:
         if kind not in tables:
-            parser.error(f"--save {kind}: finished shards of {job.task} can be made into {', '.join(tables)}")
+            parser.error(f"--save {kind}: for {job.task}, shards can be merged into {', '.join(tables)}")
     with _advised(folder, f"continue with: dettoolkit predict --merge {folder}"):
         sentences = write_tables(folder, job, kinds)
     print(*sentences, *(f"written: {folder / TABLES[kind]}" for kind in kinds), sep="\n")

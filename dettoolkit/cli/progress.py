@@ -21,10 +21,8 @@ LOG_SECONDS = 30  # between lines of progress where there is no terminal
 class Tally:
     """Count what a job finds, and show how far it is.
 
-    Args:
-        count: counts all images of the job, done or not; called in a thread, since a listing can take long.
-            It is given an event, and ends when that is set.
-        done: images that were done before.
+    `count` counts all images of the job, done or not, in a thread, since a listing can take long; it ends
+    when its event is set. `done` images were done before.
     """
 
     def __init__(self, count: Callable[[threading.Event], int | None] | None, *, done: int) -> None:
@@ -57,7 +55,7 @@ class Tally:
                     if not terminal and time.monotonic() - logged >= LOG_SECONDS:
                         logged = time.monotonic()
                         of = f" of {self._total}" if self._total is not None else ""
-                        speed = f"{self.images / self.seconds:.1f} a second"
+                        speed = f"{self.images / self.seconds:.1f} images/s"
                         count = f"{self.done + self.images}{of} images"
                         print(count, speed, bad, sep=", ", file=sys.stderr, flush=True)
             finally:
@@ -72,7 +70,7 @@ class Tally:
             yield from self.lines
         readable = self.images - self.unreadable
         speed = f" ({readable / self.seconds:.1f} images/s)" if readable and self.seconds else ""
-        before = f", {self.done} were done before" if self.done else ""
+        before = f", {self.done} were already done" if self.done else ""
         noun = "image" if self.images == 1 else "images"
         yield f"{self.images} {noun} in {self.seconds:.1f} s{speed}{before}"
         if readable:

@@ -19,35 +19,35 @@ TRAIN_EXAMPLES = """examples:
   dettoolkit train ssdlite_scenes trainer.max_epochs=5
 """
 EVALUATE_USAGE = "%(prog)s RUN | CHECKPOINT | RECIPE [OVERLAY.yaml | key=value ...] [options]"
-EVALUATE_DESCRIPTION = """Score a detector by COCO's rules, a segmenter by Cityscapes', a classifier by top-1
-and top-5, on the machine at hand."""
+EVALUATE_DESCRIPTION = """Evaluate a detector with COCO's metrics, a segmenter with Cityscapes' metrics, or a
+classifier with top-1 and top-5 accuracy, on this machine."""
 EVALUATE_EXAMPLES = """examples:
   dettoolkit evaluate runs/ssdlite_scenes/2026-01-31_12-00-00
   dettoolkit evaluate last.ckpt --data other_data
   dettoolkit evaluate ssdlite_mnv3_large_torchvision data.root=data/coco
   dettoolkit evaluate runs/lraspp_mnv3_large/2026-01-31_12-00-00 evaluation.flip=true --write-predictions
   dettoolkit evaluate runs/imagenet_mnv3_small/2026-01-31_12-00-00 --data other_images"""
-PREDICTIONS_HELP = """write every prediction: a segmenter's as PNGs of label ids, named as Cityscapes' test
-server wants them, into <out>/predictions (others' are always in predictions.json)"""
+PREDICTIONS_HELP = """write a segmenter's predictions to <out>/predictions, as PNGs of label ids named as
+Cityscapes' test server requires (other tasks always write predictions.json)"""
 
 
 def train(argv: Sequence[str] | None = None) -> int:
-    """Train by a recipe, or check it, or print it."""
+    """Train with a recipe, or check it, or print it."""
     from dettoolkit.config import shipped_folder
 
     recipes = ", ".join(sorted(path.stem for path in shipped_folder().glob("*.yaml")))
     overlays = ", ".join(sorted(path.name for path in shipped_folder().glob("overlays/*.yaml")))
     shipped = f"shipped recipes: {recipes}\nshipped overlays: {overlays}"
     parser = command_parser(
-        "train", usage=TRAIN_USAGE, description="Train by a recipe.", epilog=TRAIN_EXAMPLES + shipped
+        "train", usage=TRAIN_USAGE, description="Train with a recipe.", epilog=TRAIN_EXAMPLES + shipped
     )
     add = adder(parser)
-    add("recipe", "recipe", "a recipe's file, or a shipped one's name; omit it with --resume", nargs="?")
+    add("recipe", "recipe", "recipe file, or name of a shipped recipe; omit with --resume", nargs="?")
     add("extras", "extras", OVERRIDES, nargs="*")
     add("--resume", "RUN", "continue the run in this folder, runs/<recipe>/<time>")
-    add("--check", None, "try recipe, data and one forward; train nothing")
-    add("--print-config", None, "print the recipe and where values come from")
-    add("--schema", None, "print the recipes' JSON Schema, for editors")
+    add("--check", None, "dry run: check recipe and data, run one batch, train nothing")
+    add("--print-config", None, "print the resolved recipe and the origin of each value")
+    add("--schema", None, "print the JSON Schema of recipes, for editors")
     return run(parser, argv, lambda options: _train(options, parser))
 
 
@@ -63,10 +63,10 @@ def _train(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         recipe = str(folder / "config.yaml")
         if not Path(recipe).is_file():
             raise FileNotFoundError(
-                f"{folder} is no run's folder: it has no config.yaml; give runs/<recipe>/<time>"
+                f"{folder} is not a run folder: it has no config.yaml; use runs/<recipe>/<time>"
             )
     elif recipe is None:
-        parser.error("name a recipe, such as configs/ssdlite_mnv3_large.yaml")
+        parser.error("specify a recipe, such as configs/ssdlite_mnv3_large.yaml")
     resolved = load_recipe(recipe, extras)
     if options.print_config:
         print(resolved.with_provenance(), end="")
@@ -98,7 +98,7 @@ def evaluate(argv: Sequence[str] | None = None) -> int:
         "evaluate", usage=EVALUATE_USAGE, description=EVALUATE_DESCRIPTION, epilog=EVALUATE_EXAMPLES
     )
     add = adder(parser)
-    add("source", "source", "a run's folder, a checkpoint, or a recipe whose model.weights are set")
+    add("source", "source", "run folder, checkpoint, or recipe with model.weights set")
     add("extras", "extras", OVERRIDES, nargs="*")
     add("--data", "ROOT", "folder to use as data.root; data.val.* stay as in the recipe")
     add(
@@ -137,7 +137,7 @@ def _found(source: Path) -> Path:
     except RecipeError as error:
         if source.exists() or source.suffix or source.parent.name:
             return source
-        raise FileNotFoundError(f"{source} is no run's folder and no checkpoint, and as a {error}") from None
+        raise FileNotFoundError(f"{source} is neither a run folder nor a checkpoint; {error}") from None
 
 
 def report(folder: Path, score: Any) -> None:

@@ -58,23 +58,23 @@ class Anchors(Section):
 
 
 class Matcher(Section):
-    """Which default box learns which object."""
+    """Assignment of objects to default boxes."""
 
     iou_threshold: PositiveFraction = Field(0.5, description="Minimum IoU of a default box and its object.")
-    force_match: bool = Field(True, description="Give every object its best default box, whatever the IoU.")
+    force_match: bool = Field(True, description="Assign every object to its best default box, at any IoU.")
 
 
 class FocalLoss(Section):
-    """Sigmoid focal loss and smooth L1, as TensorFlow has them."""
+    """Sigmoid focal loss and smooth L1, as in TensorFlow."""
 
     type: Literal["focal"]
-    alpha: Fraction = Field(0.75, description="Weight of the positives; negatives weigh 1 - alpha.")
+    alpha: Fraction = Field(0.75, description="Weight of positives; negatives have 1 - alpha.")
     gamma: float = Field(2.0, ge=0, le=20, description="Focusing exponent.")
     box_weight: Weight = Field(1.0, description="Weight of the box loss.")
 
 
 class MultiboxLoss(Section):
-    """Softmax cross-entropy with hard negative mining and smooth L1, as torchvision has them."""
+    """Softmax cross-entropy with hard negative mining and smooth L1, as in torchvision."""
 
     type: Literal["multibox"]
     negatives_per_positive: Weight = Field(3.0, description="Hard negatives kept per positive.")
@@ -84,8 +84,8 @@ class MultiboxLoss(Section):
 class Postprocess(Section):
     """From raw predictions to detections."""
 
-    nms_iou: Fraction = Field(0.6, description="IoU above which the weaker box of a class is dropped.")
-    candidates_per_class: PositiveInt = Field(100, le=100_000, description="Boxes of a class that enter NMS.")
+    nms_iou: Fraction = Field(0.6, description="IoU above which the lower-scoring box of a class is dropped.")
+    candidates_per_class: PositiveInt = Field(100, le=100_000, description="Best boxes per class before NMS.")
 
 
 class SSDLiteModel(Model):
@@ -103,25 +103,25 @@ class SSDLiteModel(Model):
 class CocoSplit(Split):
     """One split of a COCO-format data set; paths are relative to data.root."""
 
-    annotations: Text = Field(description="The COCO json.")
+    annotations: Text = Field(description="The COCO JSON file.")
 
 
 class DetectionData(Data):
     """Images and boxes, in COCO's format."""
 
     type: Literal["coco", "scenes"]
-    """coco: files of yours. scenes: street scenes, generated at data.root when not there."""
+    """coco: your own files. scenes: street scenes, generated at data.root if they do not exist."""
     train: CocoSplit = CocoSplit(images="train2017", annotations="annotations/instances_train2017.json")
     val: CocoSplit = CocoSplit(images="val2017", annotations="annotations/instances_val2017.json")
     label_map: Literal["contiguous", "ids"] = "contiguous"
     """contiguous: a class slot for each category of the file. ids: a slot for every id up to the largest (91
-    with background for COCO), as TensorFlow and torchvision have it."""
+    with background for COCO), as in TensorFlow and torchvision."""
     keep_root_category: bool = False
     """Whether a category without boxes that is the supercategory of others, as labeling services add, is a
     class."""
     augment: Literal["ssdlite", "ssd", "none"] = "ssdlite"
     """ssdlite: IoU crop, flip. ssd: color, zoom-out, IoU crop, flip. none: resize only."""
-    drop_empty: bool = Field(False, description="Leave images without boxes out of training.")
+    drop_empty: bool = Field(False, description="Drop images without boxes from training.")
 
 
 class DetectionEvaluation(Evaluation):

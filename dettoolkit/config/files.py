@@ -158,7 +158,7 @@ def _find(name: str, folder: Path, kind: str, origin: Origin) -> Path:
     if stem in shipped and all(part in ("configs", "overlays", ".") for part in path.parent.parts):
         return shipped[stem]
     if path.is_dir():
-        raise refusal(origin, f"{kind} '{name}' is a folder; name a YAML file")
+        raise refusal(origin, f"{kind} '{name}' is a folder; specify a YAML file")
     near = did_you_mean(closest(stem, shipped))
     have = f"; shipped: {', '.join(shipped)}" if shipped else ""
     text = f"{kind} '{name}' not found, neither as a file nor among the shipped {kind}s{near}{have}"

@@ -133,7 +133,7 @@ def _problem(error: _Error, keys: KeyCheck) -> Problem:
         case "missing" if path in keys.unset:
             origin, text = keys.unset[path], "cannot be unset: it has no default"
         case "missing":
-            text = f"missing; it is needed{_purpose(field)}"
+            text = f"missing; required{_purpose(field)}"
         case "union_tag_not_found" if isinstance(value, dict):
             path = f"{path}.type"
             text = f"missing; choose {join_words([repr(choice) for choice in _choices(field)])}"

@@ -18,7 +18,7 @@ from dettoolkit.config.segmentation import LRASPPModel, RASPPModel, Segmentation
 
 
 class Recipe(Section):
-    """Everything about one run. The model's type decides the task, and so what data and evaluation are.
+    """Everything about one run. model.type determines the task, and so the keys of data and evaluation.
 
     `files` is the type of data that are files and not generated.
     """

@@ -36,7 +36,7 @@ _ALIKE = "accelerator devices max_epochs max_steps num_nodes precision strategy 
 OWNED = {name: f"set trainer.{name}" for name in _ALIKE.split()} | {
     "accumulate_grad_batches": "set trainer.accumulate",
     "barebones": "dettoolkit always logs and saves; omit it",
-    "callbacks": "dettoolkit adds its own; set trainer.ema or trainer.early_stopping",
+    "callbacks": "dettoolkit adds its own callbacks; set trainer.ema or trainer.early_stopping",
     "check_val_every_n_epoch": "set trainer.val_every_epochs",
     "default_root_dir": "set trainer.out",
     "enable_checkpointing": "dettoolkit always saves; set trainer.checkpoint_every_steps",
@@ -45,17 +45,17 @@ OWNED = {name: f"set trainer.{name}" for name in _ALIKE.split()} | {
     "gradient_clip_val": "set trainer.gradient_clip",
     "limit_predict_batches": "dettoolkit predicts without a Trainer; omit it",
     "limit_test_batches": "dettoolkit scores by validating; omit it",
-    "limit_val_batches": "a score of some images would not be COCO's; name a smaller json in data.val",
+    "limit_val_batches": "a score on some images would not be comparable; set data.val to a smaller set",
     "log_every_n_steps": "set trainer.log_every_steps",
     "logger": "set trainer.loggers",
     "min_epochs": "set trainer.early_stopping.patience",
     "min_steps": "set trainer.early_stopping.patience",
-    "model_registry": "checkpoints stay in the run's folder; omit it",
-    "num_sanity_val_steps": "a score of a few images would count as the best; use --check instead",
+    "model_registry": "checkpoints stay in the run folder; omit it",
+    "num_sanity_val_steps": "a score on a few images would count as the best; use --check instead",
     "overfit_batches": "add the overlay overfit.yaml to the command",
-    "plugins": "dettoolkit brings its own; omit it",
-    "reload_dataloaders_every_n_epochs": "the data of a run does not change; omit it",
-    "use_distributed_sampler": "dettoolkit brings its own samplers; omit it",
+    "plugins": "dettoolkit has its own; omit it",
+    "reload_dataloaders_every_n_epochs": "the data do not change during a run; omit it",
+    "use_distributed_sampler": "dettoolkit has its own samplers; omit it",
     "val_check_interval": "set trainer.val_every_epochs",
 }
 
@@ -102,12 +102,8 @@ class KeyCheck:
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []  # unknown keys
-        self.unset: dict[
-            str, Origin
-        ] = {}  # keys that a later null gave their default back, as it has no null
-        self.fields: dict[
-            str, FieldInfo
-        ] = {}  # the schema of every dotted key of the sections that are there
+        self.unset: dict[str, Origin] = {}  # keys to which a later null gave their default back
+        self.fields: dict[str, FieldInfo] = {}  # by dotted key, of the sections that are there
         self.recipe: type[Recipe] = any_recipe()  # the task's, once the model's type has told it
 
     def clean(self, root: Entry) -> Entry:
@@ -226,14 +222,14 @@ def _latest(entry: Entry) -> int:
 def _explain(key: str, path: str, chosen: Sections, others: Sections) -> tuple[list[str], str]:
     """Return the keys that an unknown one may stand for, and what to say about it."""
     if TrainerExtra in chosen and key in OWNED:
-        return [], f"not to be set here: {OWNED[key]}"
+        return [], f"cannot be set here: {OWNED[key]}"
     having = [section for section in others if key in section.model_fields]
     owners, mine = type_names(*having), type_names(*chosen)
     if owners and mine and not set(owners) & set(mine):
         types, own = (join_words([repr(name) for name in names]) for names in (owners, mine))
         return [], f"a key of type {types}, not of {own}"
     if having:
-        return [], "not a key with this model.type; with another it is"
+        return [], "not a key of this model.type, but of another one"
     names = list(dict.fromkeys(name for section in chosen for name in section.model_fields))
     near = closest(key, names)
     if not (near and one_edit(key, near[0])):

@@ -44,7 +44,7 @@ def rising(value: tuple[float, float]) -> tuple[float, float]:
 def _some_time(value: str) -> str:
     """Refuse a duration of nothing, which Lightning takes as a run without a step."""
     if not value.strip("0:"):
-        raise ValueError(f"must be above 0, got {value}: set the time that the run may take, or null")
+        raise ValueError(f"must be above 0, got {value}: set the maximum run time, or null")
     return value
 
 
@@ -90,23 +90,23 @@ class Backbone(Section):
     dagger, for detection). reduced_c4: the expansion of the C4 block too (RF2, for segmentation)."""
     last_conv: Literal["keep", "scale", "none"] = "keep"
     """What a width below 1 does to the last 1x1 convolution of MobileNetV2 and MnasNet. keep: nothing, as in
-    classification. scale: it shrinks too, as in TensorFlow's detectors. none: there is none, at any width, as
-    in DeepLab."""
+    classification. scale: it is scaled by the width, as in TensorFlow's detectors. none: no such layer at
+    any width, as in DeepLab."""
     rounding: Literal["torchvision", "tensorflow"] = "torchvision"
     """How MobileNetV3's channels are rounded at widths other than 1. tensorflow gives the paper's sizes,
-    torchvision fits torchvision's weights."""
+    torchvision matches torchvision's weights."""
     output_stride: Literal[16, 32] = Field(32, description="Stride of C5; 16 dilates the last blocks.")
     dilate_c4: bool = False
     """With output_stride 16, dilate the C4 block's depthwise convolution too, as torchvision does; TensorFlow
     dilates only the blocks after it."""
     padding: Literal["symmetric", "same"] = "symmetric"
-    """How convolutions that halve the size are padded, heads' included. same: more right and below, as
-    TensorFlow does; for weights trained there."""
+    """Padding of stride-2 convolutions, including those in heads. same: more on the right and bottom, like
+    TensorFlow, for weights trained there."""
     norm_eps: Epsilon = Field(0.001, description="Epsilon of batch normalization.")
-    norm_momentum: Fraction = Field(0.01, description="Momentum of batch normalization, PyTorch's sense.")
+    norm_momentum: Fraction = Field(0.01, description="Batch normalization's momentum, as in PyTorch.")
     weights: Text | None = None
-    """Pretrained weights of the backbone: a file, or 'torchvision:IMAGENET1K_V1' and the like, fetched by
-    torchvision. null starts from random weights."""
+    """Pretrained weights of the backbone: a file, or 'torchvision:IMAGENET1K_V1' or another name, downloaded
+    by torchvision. null: random initialization."""
 
 
 class Model(Section):
@@ -115,9 +115,9 @@ class Model(Section):
     type: str
     backbone: Backbone
     weights: Text | None = None
-    """Weights of the whole model to start from: a checkpoint, a .pth file, or torchvision's, such as
-    'torchvision:COCO_V1' of SSDLite, 'torchvision:COCO_WITH_VOC_LABELS_V1' of Lite R-ASPP and
-    'torchvision:DEFAULT' of a classifier. Class layers of another size are replaced, with a message."""
+    """Weights of the whole model to start from: a checkpoint, a .pth file, or a torchvision name, such as
+    'torchvision:COCO_V1' for SSDLite, 'torchvision:COCO_WITH_VOC_LABELS_V1' for Lite R-ASPP and
+    'torchvision:DEFAULT' for a classifier. Class layers of a different size are replaced, with a message."""
 
     @model_validator(mode="after")
     def _one_source_of_weights(self) -> Self:
@@ -155,12 +155,12 @@ class Data(Section):
     std: Annotated[tuple[Std, Std, Std], Field(strict=False)] = (0.5, 0.5, 0.5)
     """Divides RGB in [0, 1] after the mean."""
     on_bad_image: Literal["error", "skip"] = "error"
-    """What an unreadable image does: stop, or be skipped, counted and listed."""
+    """error: an unreadable image stops the run. skip: it is skipped, counted and listed."""
     max_bad_images: CountOrZero = 100
-    """With on_bad_image skip: more unreadable images than this stop the run."""
+    """With on_bad_image=skip, the run stops after more unreadable images than this."""
     max_megapixels: float = Field(100.0, gt=0, le=1000)
-    """Largest image that is read. A larger one is unreadable; its header says so before it is decoded. 100
-    megapixels are 0.3 GB as RGB, and up to 1 GB on the way there."""
+    """Largest image to read; larger ones count as unreadable and are not decoded. 100 megapixels take 0.3 GB
+    as RGB, and up to 1 GB while decoding."""
     batch_size: int = Field(32, ge=2, le=16_384, description="Images per device and step, two or more.")
     workers: int = Field(4, ge=0, le=64, description="Loader processes per device.")
     train: Split
@@ -179,31 +179,31 @@ class Schedule(Section):
     type: Literal["cosine", "poly", "exponential", "constant"] = "cosine"
     """Shape after the warm-up."""
     power: float = Field(0.9, gt=0, le=100, description="Exponent of poly: (1 - progress) ** power.")
-    decay: FractionBelow1 = Field(0.01, description="Fraction that exponential takes off every decay_epochs.")
-    decay_epochs: float = Field(3.0, ge=1e-3, le=1e6, description="Epochs between two such cuts.")
-    staircase: bool = Field(True, description="Exponential falls in stairs; false: a little with each step.")
+    decay: FractionBelow1 = Field(0.01, description="Fraction that exponential removes every decay_epochs.")
+    decay_epochs: float = Field(3.0, ge=1e-3, le=1e6, description="Epochs between two decays.")
+    staircase: bool = Field(True, description="Exponential decays in steps; false: continuously.")
     warmup_steps: CountOrZero = Field(0, description="Steps of linear warm-up.")
-    warmup_factor: Fraction = Field(1 / 3, description="First step's fraction of the full learning rate.")
+    warmup_factor: Fraction = Field(1 / 3, description="Fraction of the full rate at the first step.")
     final_factor: Fraction = 0.0
-    """Last step's fraction of the full learning rate; of exponential, the minimum."""
+    """Fraction of the full learning rate at the last step; for exponential, the minimum."""
 
 
 class Optim(Section):
     """The optimizer and its schedule."""
 
     type: Literal["sgd", "adamw", "rmsprop", "rmsprop_tf"] = "sgd"
-    """Optimizer. rmsprop_tf: as TensorFlow's, with eps inside the root, mean squares that start at one, and
-    the learning rate inside the momentum."""
+    """Optimizer. rmsprop_tf: TensorFlow's variant, with eps inside the square root, mean squares that start
+    at one, and the learning rate applied before momentum."""
     lr: float = Field(gt=0, le=1000, description="Learning rate for lr_batch_size images per step.")
     lr_batch_size: Count | None = None
-    """Images per step that lr is meant for; the rate is scaled linearly to the run's own number (batch_size x
-    devices x nodes x accumulate). null takes lr as it is."""
+    """Images per step for which lr is set; lr is scaled linearly to the actual number (batch_size x devices x
+    nodes x accumulate). null: no scaling."""
     momentum: FractionBelow1 = Field(0.9, description="Momentum of SGD and RMSProp (first beta of AdamW).")
     smoothing: FractionBelow1 = Field(0.9, description="Decay of RMSProp's mean of squared gradients.")
-    eps: Epsilon = Field(1e-3, description="RMSProp adds it to the root; TensorFlow's, inside the root.")
+    eps: Epsilon = Field(1e-3, description="RMSProp's epsilon: added to the root, or inside it (rmsprop_tf).")
     weight_decay: float = Field(0.0, ge=0, le=10, description="Weight decay.")
     decay_on: Literal["kernels", "all"] = "kernels"
-    """kernels: convolution kernels only, as TensorFlow. all: every parameter."""
+    """kernels: only convolution kernels, like TensorFlow. all: every parameter."""
     schedule: Schedule = Field(default_factory=Schedule)  # type: ignore[arg-type]
 
 
@@ -212,14 +212,14 @@ class EMA(Section):
 
     decay: float = Field(0.9998, gt=0, lt=1, description="Decay per step.")
     warmup_steps: CountOrZero = 2000
-    """The decay rises to its value over about this many steps, so short runs profit."""
+    """The decay rises to its final value over about this many steps, which helps short runs."""
 
 
 class EarlyStopping(Section):
-    """Stop when the validation score no longer rises."""
+    """Stop when the validation score no longer improves."""
 
-    patience: Count = Field(description="Validations without a gain before the run stops.")
-    min_delta: Fraction = Field(0.0, description="Minimum rise that counts as a gain.")
+    patience: Count = Field(description="Validations without improvement before the run stops.")
+    min_delta: Fraction = Field(0.0, description="Minimum increase that counts as an improvement.")
 
 
 class Loggers(Section):
@@ -231,7 +231,7 @@ class Loggers(Section):
 
 
 class TrainerExtra(Section):
-    """Arguments of Lightning's Trainer that it gets as they are; null leaves one to Lightning."""
+    """Arguments passed unchanged to Lightning's Trainer; null: Lightning's default."""
 
     max_time: Duration | None = Field(None, description="Stop after days:hours:minutes:seconds.")
     limit_train_batches: Count | Annotated[float, Field(gt=0, le=1)] | None = None
@@ -239,12 +239,12 @@ class TrainerExtra(Section):
     gradient_clip_algorithm: Literal["norm", "value"] | None = None
     """What trainer.gradient_clip limits: the gradient's norm, or each of its values."""
     deterministic: bool | Literal["warn"] | None = None
-    """Allow PyTorch's deterministic algorithms only; warn: warn where there is none."""
-    benchmark: bool | None = Field(None, description="Let cuDNN look for the fastest convolutions.")
+    """Use only deterministic algorithms of PyTorch; warn: warn if there is none."""
+    benchmark: bool | None = Field(None, description="Let cuDNN find the fastest convolutions.")
     inference_mode: bool | None = Field(None, description="Validate in inference mode or with no_grad.")
     profiler: Literal["simple", "advanced", "pytorch"] | None = None
-    """Measure the parts of a run."""
-    detect_anomaly: bool | None = Field(None, description="Look for the operation that made a NaN; slow.")
+    """Lightning's profiler, which measures the parts of a run."""
+    detect_anomaly: bool | None = Field(None, description="Find the operation that made a NaN; slow.")
     enable_autolog_hparams: bool | None = Field(None, description="Log hyperparameters at the start.")
     enable_progress_bar: bool | None = Field(None, description="Show the progress bar.")
 
@@ -262,23 +262,23 @@ class Trainer(Section):
     """Images to train on that the length is meant for; the doctor compares it with yours."""
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = Field("auto", description="Where it trains.")
     devices: DeviceCount | Literal["auto"] | DeviceList = "auto"
-    """Devices per node: how many, or the numbers of GPUs."""
-    num_nodes: PositiveInt = Field(1, le=4096, description="Machines.")
+    """Devices per node: a count, or a list of GPU indices."""
+    num_nodes: PositiveInt = Field(1, le=4096, description="Number of machines.")
     strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true"] = "auto"
-    """Lightning's strategy. auto: ddp where there is more than one process."""
-    sync_batchnorm: bool = Field(False, description="Batch statistics over all processes.")
-    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = Field("32-true", description="Arithmetic.")
+    """Lightning's strategy. auto: ddp if there is more than one process."""
+    sync_batchnorm: bool = Field(False, description="Synchronize batch statistics over all processes.")
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = Field("32-true", description="Number format.")
     accumulate: PositiveInt = Field(1, le=100_000, description="Batches per optimizer step.")
     gradient_clip: Weight | None = Field(None, description="Maximum norm of the gradient.")
-    channels_last: bool = Field(True, description="Memory format that convolutions prefer.")
+    channels_last: bool = Field(True, description="Use the channels-last memory format.")
     compile: bool = Field(False, description="torch.compile the network.")
     seed: Seed = Field(0, description="Seed of weights, sample order and augmentation.")
     val_every_epochs: Count = Field(1, description="Epochs between validations.")
     checkpoint_every_steps: Count | None = None
     """Also save last.ckpt every so many steps; null saves it at each epoch's end."""
     log_every_steps: Count = Field(50, description="Steps between lines of metrics.csv.")
-    early_stopping: EarlyStopping | None = Field(None, description="null trains to the end.")
-    ema: EMA | None = Field(None, description="null trains without an average.")
+    early_stopping: EarlyStopping | None = Field(None, description="null: no early stopping.")
+    ema: EMA | None = Field(None, description="null: no EMA.")
     loggers: Loggers = Field(default_factory=Loggers)  # type: ignore[arg-type]
     out: Text = Field("runs", description="Folder of the runs; each gets <out>/<recipe>/<time>.")
     extra: TrainerExtra = Field(default_factory=TrainerExtra)  # type: ignore[arg-type]

@@ -33,9 +33,9 @@ class SegmentationHead(Section):
 
     filters: PositiveInt = Field(128, le=2048, description="Channels between C5 and classes (Table 7's F).")
     norm_eps: Epsilon | None = None
-    """Epsilon of the head's batch normalization; null takes the backbone's."""
+    """Epsilon of the head's batch normalization; null uses the backbone's."""
     norm_momentum: Fraction | None = None
-    """Momentum of the head's batch normalization; null takes the backbone's."""
+    """Momentum of the head's batch normalization; null uses the backbone's."""
     init: Literal["truncated_normal", "normal"] = "truncated_normal"
     """Distribution of the initial kernels of backbone and head."""
     init_std: InitStd = Field(0.09, description="Standard deviation of the initial kernels.")
@@ -45,21 +45,21 @@ class LRASPPHead(SegmentationHead):
     """The Lite R-ASPP head."""
 
     pool: Literal["fixed", "global"] = "fixed"
-    """What the gate averages over: fixed is the paper's 49x49 window (25x25 at output stride 32), global the
-    whole image. Both have the same weights."""
+    """Pooling of the gate. fixed: the paper's 49x49 windows (25x25 at output stride 32). global: the whole
+    image. Weights are compatible."""
     gate: Literal["hard_sigmoid", "sigmoid"] = Field("hard_sigmoid", description="The gate's activation.")
     gate_bias: bool = Field(True, description="Bias of the gate's convolution; torchvision has none.")
     low: Literal["depthwise", "output"] = "depthwise"
-    """Low-level feature at stride 8. depthwise: of the last block there (TensorFlow). output: of the first
-    block there (torchvision)."""
+    """Low-level feature at stride 8. depthwise: the depthwise output of the last block there (TensorFlow).
+    output: the output of the first block there (torchvision)."""
 
 
 class OHEM(Section):
     """Online hard example mining (arXiv 1604.03540), by pixels."""
 
     threshold: PositiveFraction = 0.7
-    """Pixels whose true class has a lower probability count."""
-    min_kept: Fraction = Field(0.0625, description="At least this fraction of the labeled pixels counts.")
+    """Pixels whose true class has a lower probability than this are used."""
+    min_kept: Fraction = Field(0.0625, description="Minimum fraction of the labeled pixels to use.")
 
 
 class CrossEntropy(Section):
@@ -67,8 +67,8 @@ class CrossEntropy(Section):
 
     type: Literal["cross_entropy"] = Field("cross_entropy", description="Loss.")
     class_weights: Annotated[dict[str, Weight], Field(max_length=255)] | None = None
-    """Weight of classes, by name; those not named weigh 1. null: all weigh 1."""
-    ohem: OHEM | None = Field(None, description="Train on the hardest pixels only; null: on all.")
+    """Class weights by name; the default weight is 1."""
+    ohem: OHEM | None = Field(None, description="Train only on the hardest pixels; null: on all.")
 
 
 class SegmentationModel(Model):
@@ -76,7 +76,7 @@ class SegmentationModel(Model):
 
     type: Literal["lraspp", "raspp"]
     align_corners: bool = False
-    """How features are resized: true is TensorFlow's way, made for sizes of 8n + 1 pixels."""
+    """Align corners when features are resized. true: like TensorFlow, intended for sizes of 8n + 1 pixels."""
     loss: CrossEntropy = Field(default_factory=CrossEntropy)  # type: ignore[arg-type]
 
 
@@ -101,7 +101,7 @@ class SegmentationSplit(Split):
 
 
 class LabelClass(Section):
-    """A class of one's own: what it is called, and which values of the label files mean it."""
+    """A custom class: its name and its values in the label files."""
 
     name: Text = Field(description="Name of the class.")
     ids: Annotated[list[LabelId], Field(min_length=1, max_length=65536)]
@@ -114,36 +114,36 @@ class SegmentationAugment(Section):
     """Random changes of training images; each image is then cropped to data.crop_hw."""
 
     scale: Annotated[tuple[Scale, Scale], Field(strict=False), AfterValidator(rising)] = (0.5, 2.0)
-    """Minimum and maximum factor of the size."""
-    scale_step: ZeroOrMore = Field(0.25, description="Factors are this far apart; 0 takes any between.")
+    """Minimum and maximum scale factor."""
+    scale_step: ZeroOrMore = Field(0.25, description="Step between scale factors; 0: continuous.")
     max_class_fraction: PositiveFraction = 0.75
-    """A crop of which one class has a larger fraction is drawn again, up to ten times."""
-    flip: bool = Field(True, description="Mirror half of the images.")
-    color: bool = Field(False, description="Change brightness, contrast, saturation and hue.")
+    """A crop in which one class covers a larger fraction is drawn again, up to ten times."""
+    flip: bool = Field(True, description="Flip half of the images horizontally.")
+    color: bool = Field(False, description="Jitter brightness, contrast, saturation and hue.")
 
 
 class SegmentationData(Data):
     """Images and label maps."""
 
     type: Literal["cityscapes", "folders", "scenes"]
-    """cityscapes: the folder as it is downloaded. folders: any two folders of images and index PNGs, with
-    data.classes. scenes: street scenes, generated at data.root when not there."""
+    """cityscapes: the folder as downloaded. folders: any two folders of images and index PNGs, with
+    data.classes. scenes: street scenes, generated at data.root if they do not exist."""
     train: SegmentationSplit = SegmentationSplit(images="leftImg8bit/train", labels="gtFine/train")
     val: SegmentationSplit = SegmentationSplit(images="leftImg8bit/val", labels="gtFine/val")
     extra: list[SegmentationSplit] = Field(default_factory=list, max_length=100)
-    """More to train on, such as {images: leftImg8bit/train_extra, labels: gtCoarse/train_extra}."""
+    """Additional training data, such as {images: leftImg8bit/train_extra, labels: gtCoarse/train_extra}."""
     classes: Annotated[list[LabelClass], Field(min_length=1, max_length=254)] | None = None
-    """The classes in order; null takes Cityscapes' 19."""
+    """The classes, in the order of the network's outputs; null: Cityscapes' 19."""
     ignore: Annotated[list[LabelId], Field(max_length=65536)] | None = None
-    """Values of the label files that no class owns: neither trained nor scored. With Cityscapes' classes they
-    are added to its own such labels; with classes of your own null means 255."""
+    """Ignored values in the label files: neither trained nor scored. With Cityscapes' classes they are added
+    to its ignored labels; with your own classes null means 255."""
     crop_hw: SizeHW = Field((769, 769), description="Height and width of training crops.")
     eval_hw: SizeHW | None = None
-    """Size that images are resized to for validation; null keeps their own."""
+    """Size that images are resized to for validation; null: their own size."""
     eval_batch_size: PositiveInt = Field(1, le=16_384)
-    """Images per device in validation; more than one need a common size."""
+    """Images per device in validation; more than one requires images of the same size."""
     augment: SegmentationAugment | None = Field(default_factory=SegmentationAugment)  # type: ignore[arg-type]
-    """null: the middle of each image."""
+    """null: center crops."""
 
     @model_validator(mode="after")
     def _each_id_has_one_meaning(self) -> Self:
@@ -151,10 +151,10 @@ class SegmentationData(Data):
         for each in self.classes or []:
             for value in each.ids:
                 if value in owners:
-                    raise ValueError(f"classes gives the id {value} to {owners[value]} and to {each.name}")
+                    raise ValueError(f"id {value} belongs to two classes, {owners[value]} and {each.name}")
                 owners[value] = each.name
         for value in sorted(owners.keys() & set(self.ignore or [])):
-            raise ValueError(f"the id {value} is {owners[value]} in classes and also in ignore: remove one")
+            raise ValueError(f"id {value} is in classes ({owners[value]}) and also in ignore: remove one")
         if len({each.name for each in self.classes or []}) < len(self.classes or []):
             raise ValueError("two classes have the same name; one class may have several ids")
         return self
@@ -164,7 +164,7 @@ class SegmentationData(Data):
         if self.type == "folders" and self.classes is None:
             raise ValueError(
                 "type folders needs classes, a list such as [{name: road, ids: [1]}, {name: car, "
-                "ids: [2, 3]}], in the order of the labels; values that belong to no class go to ignore"
+                "ids: [2, 3]}], in the order of the outputs; put values without a class into ignore"
             )
         return self
 
@@ -173,18 +173,18 @@ class SegmentationEvaluation(Evaluation):
     """What is scored and shown."""
 
     mode: Literal["whole", "slide"] = "whole"
-    """slide: overlapping windows, for images larger than memory."""
+    """slide: overlapping windows, for images that do not fit into memory."""
     window_hw: SizeHW = Field((769, 769), description="Height and width of a sliding window.")
     stride_hw: SizeHW = Field((513, 513), description="Steps between windows, at most their size.")
     scales: Annotated[list[Scale], Field(min_length=1, max_length=16)] = Field([1.0])
-    """Factors of the image's size; the answers are averaged."""
-    flip: bool = Field(False, description="Average with the mirrored image's answer.")
+    """Scale factors; predictions are averaged."""
+    flip: bool = Field(False, description="Average with the mirrored image's prediction.")
 
     @model_validator(mode="after")
     def _windows_meet(self) -> Self:
         if self.mode == "slide" and any(s > w for s, w in zip(self.stride_hw, self.window_hw, strict=True)):
             raise ValueError(
                 f"stride_hw {list(self.stride_hw)} is larger than window_hw {list(self.window_hw)}: pixels "
-                "between the windows would get no answer; make it at most the window's size"
+                "between the windows would get no prediction; make it at most the window size"
             )
         return self

@@ -60,7 +60,7 @@ def parse_yaml(text: str, origin_at: Callable[[int], Origin], path: str, problem
     are added to `problems`. Raises RecipeError when the document cannot be read at all.
     """
     if len(text) > _MAX_CHARACTERS:
-        raise refusal(origin_at(1), f"more than {_MAX_CHARACTERS} characters; this is no recipe", path)
+        raise refusal(origin_at(1), f"more than {_MAX_CHARACTERS} characters; this is not a recipe", path)
     if directive := re.search(r"^%YAML(?!\s+1\.2\s)", text, re.MULTILINE):
         line = text.count("\n", 0, directive.start()) + 1
         raise refusal(origin_at(line), "only YAML 1.2 is read; remove the %YAML line", path)
@@ -86,9 +86,9 @@ def parse_yaml(text: str, origin_at: Callable[[int], Origin], path: str, problem
 def _syntax_text(error: MarkedYAMLError) -> str:
     problem = str(error.problem or error.context)
     if "'\\t'" in problem:
-        return "not valid YAML: a tab in the indentation; YAML wants spaces"
+        return "not valid YAML: a tab in the indentation; YAML requires spaces"
     if "another document" in problem:
-        return "a second document; a file holds one"
+        return "a second YAML document; a file can have only one"
     if alias := re.search("undefined alias '(.*)'", problem):
         return f"the alias '*{alias[1]}' has no anchor '&{alias[1]}' before it"
     problem = problem.replace("'<stream end>'", "the end").replace("<block end>", "a key")
@@ -111,7 +111,7 @@ class _Builder:
         origin = self.origin_at(line)
         self.values += 1
         if self.values > _MAX_VALUES:
-            raise refusal(origin, f"more than {_MAX_VALUES} values; this is no recipe", path)
+            raise refusal(origin, f"more than {_MAX_VALUES} values; this is not a recipe", path)
         if depth > _MAX_DEPTH:
             raise refusal(origin, f"nested more than {_MAX_DEPTH} deep", path)
         value: Scalar | list[Entry] | dict[str, Entry]
@@ -140,7 +140,7 @@ class _Builder:
                 problem = "a key must be plain text"
             elif name.value in entries:
                 first = entries[name.value].origin.line  # 0 in an override
-                before = f"at line {first} already" if first else "twice in this override"
+                before = f"already on line {first}" if first else "twice in this override"
                 problem = f"duplicate key: it is set {before}; keep one of the two"
             elif name.value == "<<" and name.tag == "?":
                 problem = "merge keys are not YAML 1.2; write the keys out"
@@ -174,10 +174,7 @@ def write_flow(value: object) -> str:
 
 
 def write_lines(values: dict[str, object], indent: int = 0, path: str = "") -> Iterator[tuple[str, str]]:
-    """Write a mapping in block style: pairs of a line and the dotted key of its value ('' for none).
-
-    A list of mappings has a line for each of them.
-    """
+    """Write a mapping in block style: pairs of a line and the dotted key of its value ('' for none)."""
     for key, value in values.items():
         here, start = below(path, key), f"{' ' * indent}{write_flow(key)}:"
         if isinstance(value, dict) and value:

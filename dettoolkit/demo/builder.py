@@ -31,17 +31,10 @@ def build_demo(
 ) -> None:
     """Write a demo's folder, whole or not at all.
 
-    Args:
-        model: an ONNX file of ours that takes one uint8 image of any size and gives final outputs.
-        out: the folder; it must not exist, or be empty.
-        samples: image files to offer; they are turned upright, scaled down to LARGEST_SIDE and written
-            without what cameras store beside the pixels (place, owner).
-        runtime: where ONNX Runtime Web is; see `ort_web.read_files`.
-        title: the page's heading; None takes one by the task.
-
-    Raises:
-        FileExistsError: `out` is not empty; nothing was done.
-        ValueError: the page cannot run the model, or a sample cannot be read.
+    `model` is an ONNX file of ours that takes one uint8 image of any size and gives final outputs. `samples`
+    are turned upright, scaled down to LARGEST_SIDE and written without what cameras store beside the pixels
+    (place, owner). `runtime` is where ONNX Runtime Web is, see `ort_web.read_files`; `title` None takes one
+    by the task.
     """
     check_free(out)
     manifest = read_manifest(model)
@@ -70,16 +63,14 @@ def check_model(model: Path, manifest: Manifest) -> None:
     facts = manifest.export
     if facts is None or facts.format != "onnx" or not (facts.preprocessing and facts.postprocessing):
         raise ValueError(
-            f"{model}: the page runs ONNX files that take an image and give final outputs: give the run, or "
+            f"{model}: the page needs an ONNX file with preprocessing and post-processing: use the run, or "
             "export it with --format onnx --preprocessing --postprocessing"
         )
     if facts.batch not in (1, None):
-        raise ValueError(
-            f"{model} takes {facts.batch} images at once, and the page has one: export with --batch 1"
-        )
+        raise ValueError(f"{model} has batch size {facts.batch}, but the page uses 1: export with --batch 1")
     script = f"{manifest.task}.js"  # see page/app.js
     if not (FILES / "page" / script).is_file():
-        raise ValueError(f"{model}: the page has no {script}, which would show {manifest.task}")
+        raise ValueError(f"{model}: the page does not support {manifest.task}: {script} is missing")
 
 
 def choose_samples(images: Path, count: int) -> list[Path]:

@@ -50,7 +50,7 @@ def read_files(source: Path | None) -> Mapping[str, bytes]:
         source = fetch()
     elif not source.exists():
         raise FileNotFoundError(
-            f"{source} does not exist: give the archive {PACKAGE}-{VERSION}.tgz, or the folder of the "
+            f"{source} does not exist: use the archive {PACKAGE}-{VERSION}.tgz, or the folder of the "
             "unpacked package"
         )
     return _from_folder(source) if source.is_dir() else _from_archive(source)
@@ -64,12 +64,12 @@ def fetch() -> Path:
     if archive.is_file():
         return archive
     remedy = (
-        f"fetch {PACKAGE} {VERSION} where there is npm and a connection (npm pack {PACKAGE}@{VERSION}), and "
-        "give the file with --ort-web"
+        f"run npm pack {PACKAGE}@{VERSION} on a machine with npm and network access, and pass the file "
+        "with --ort-web"
     )
     if (npm := shutil.which("npm")) is None:
         raise RuntimeFilesError(
-            f"the page needs {PACKAGE}, which npm fetches, and npm is not installed: install Node.js, or "
+            f"the page needs {PACKAGE}, which npm downloads, but npm is not installed: install Node.js, or "
             + remedy
         )
     cache.mkdir(parents=True, exist_ok=True)
@@ -79,13 +79,13 @@ def fetch() -> Path:
             ran = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=TIMEOUT_S)
         except subprocess.TimeoutExpired:
             raise RuntimeFilesError(
-                f"npm did not bring {PACKAGE} within {TIMEOUT_S // 60} minutes: try again, or {remedy}"
+                f"npm did not download {PACKAGE} within {TIMEOUT_S // 60} minutes: try again, or {remedy}"
             ) from None
         fetched = Path(folder) / archive.name
         if ran.returncode != 0 or not fetched.is_file():
             said = [line for line in ran.stderr.splitlines() if line.startswith("npm error")]
             reason = "; ".join(said[:2]) or "no reason given"
-            raise RuntimeFilesError(f"npm could not fetch {PACKAGE} {VERSION} ({reason}): {remedy}")
+            raise RuntimeFilesError(f"npm could not download {PACKAGE} {VERSION} ({reason}): {remedy}")
         fetched.replace(archive)
     return archive
 
@@ -94,8 +94,8 @@ def _from_archive(archive: Path) -> Mapping[str, bytes]:
     data = archive.read_bytes()
     if base64.b64encode(hashlib.sha512(data).digest()).decode() != INTEGRITY:
         raise RuntimeFilesError(
-            f"{archive} is not the archive of {PACKAGE} {VERSION} that npm has (its sha512 differs): delete "
-            "it and fetch it again"
+            f"{archive} is not npm's archive of {PACKAGE} {VERSION} (SHA-512 mismatch): delete and "
+            "download it again"
         )
     with tarfile.open(archive) as opened:
         members = {name: opened.extractfile(f"package/dist/{name}") for name in SHA256}
@@ -107,7 +107,7 @@ def _from_folder(folder: Path) -> Mapping[str, bytes]:
     places = (folder / inner for inner in ("", "dist", "package/dist", f"node_modules/{PACKAGE}/dist"))
     place = next((place for place in places if (place / first).is_file()), None)
     if place is None:
-        raise RuntimeFilesError(f"{folder} holds no unpacked {PACKAGE}: it has no {first}")
+        raise RuntimeFilesError(f"{folder} does not contain an unpacked {PACKAGE}: it has no {first}")
     files = {}
     for name, digest in SHA256.items():
         if not (place / name).is_file():
@@ -115,7 +115,7 @@ def _from_folder(folder: Path) -> Mapping[str, bytes]:
         files[name] = (place / name).read_bytes()
         if hashlib.sha256(files[name]).hexdigest() != digest:
             raise RuntimeFilesError(
-                f"{place / name} is not that of {PACKAGE} {VERSION} (its sha256 differs): the page was "
-                "tested with that version only"
+                f"{place / name} is not from {PACKAGE} {VERSION} (SHA-256 mismatch): the page was tested "
+                "only with that version"
             )
     return files

@@ -64,7 +64,7 @@ class _Server(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
         """Log defects only, not clients that have gone."""
         if not isinstance(sys.exception(), OSError):
-            logger.exception("the request of %s was not answered", client_address)
+            logger.exception("no response was sent to the request from %s", client_address)
 
 
 class _Handler(SimpleHTTPRequestHandler):
@@ -89,7 +89,7 @@ def make_server(folder: Path, port: int) -> ThreadingHTTPServer:
     """Build a server of a demo's folder for this computer only; port 0 takes any that is free."""
     if not (folder / "demo.json").is_file() or not (folder / "index.html").is_file():
         raise ValueError(
-            f"{folder} holds no demo (no index.html with a demo.json): give a folder that export-demo wrote"
+            f"{folder} contains no demo (no index.html with a demo.json): use a folder that export-demo wrote"
         )
     if port not in PORTS:
         raise ValueError(f"port {port} cannot be used: a port is a number from 0 to {PORTS[-1]}")
@@ -97,7 +97,7 @@ def make_server(folder: Path, port: int) -> ThreadingHTTPServer:
         return _Server(port, folder)
     except OSError as error:
         raise ValueError(
-            f"port {port} cannot be used ({error.strerror}): name another, such as --port "
+            f"port {port} cannot be used ({error.strerror}): choose another, such as --port "
             f"{port % PORTS[-1] + 1}"
         ) from None
 

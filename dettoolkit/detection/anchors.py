@@ -31,17 +31,11 @@ def cell_sizes(
 ) -> list[tuple[tuple[float, float], ...]]:
     """List the (width, height) of the boxes of a cell, for each level, as fractions of the input's sides.
 
-    Scales are evenly spaced over the levels. The one that follows the last is 1.0 (both libraries), with a
-    single level max_scale (torchvision). Order: (s_k, s_k), the square of side sqrt(s_k s_k+1), then r and
-    1/r for each aspect ratio r (torchvision's DefaultBoxGenerator); a reduced first level is (0.1, 0.1),
-    ratio 2, ratio 1/2 (TensorFlow).
-
-    Args:
-        min_scale: scale of the first level, as a fraction of the input's sides.
-        max_scale: scale of the last level.
-        aspect_ratios: width / height above 1; each stands for itself and its inverse.
-        reduce_first_level: three boxes per cell on the first level, the 0.1 scale among them (TensorFlow).
-        clip: limit widths and heights, not corners, to the input's (torchvision's meaning of clip).
+    Scales are evenly spaced from `min_scale` to `max_scale`. The one that follows the last is 1.0 (both
+    libraries), with a single level max_scale (torchvision). Order: (s_k, s_k), the square of side sqrt(s_k
+    s_k+1), then r and 1/r for each aspect ratio r above 1 (torchvision's DefaultBoxGenerator); a reduced
+    first level is (0.1, 0.1), ratio 2, ratio 1/2 (TensorFlow). `clip` limits widths and heights, not corners
+    (torchvision's meaning of clip).
     """
 
     def pair(scale: float, ratio: float) -> list[tuple[float, float]]:
@@ -63,13 +57,7 @@ def cell_sizes(
 
 
 def default_boxes(levels: Sequence[Level], *, input_hw: tuple[int, int]) -> Tensor:
-    """Lay out the default boxes of every level for one input size: float32 (A, 4) xyxy pixels, not clipped.
-
-    Box centers are (i + 0.5) / cells.
-
-    Raises:
-        ValueError: no level, or a level without cells.
-    """
+    """Lay out every level's default boxes: float32 (A, 4) xyxy pixels, centered in cells, not clipped."""
     grids = [level.grid_hw for level in levels]
     if not grids or min(min(grid) for grid in grids) < 1:
         raise ValueError(

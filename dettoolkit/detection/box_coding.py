@@ -23,11 +23,10 @@ MIN_SIZE = 1e-3  # pixels; keeps the logarithm of a box without width or height 
 
 
 def encode(boxes_xyxy: Tensor, anchors_xyxy: Tensor) -> Tensor:
-    """Describe boxes relative to default boxes of positive size, the regression targets of the head.
+    """Describe boxes relative to default boxes of positive size, the regression targets of the head (..., 4).
 
-    Returns:
-        (..., 4) dx, dy = 10 (center - anchor center) / anchor size; dw, dh = 5 log(size / anchor size), where
-        sizes below MIN_SIZE, also negative ones, count as MIN_SIZE.
+    dx, dy = 10 (center - anchor center) / anchor size; dw, dh = 5 log(size / anchor size), where sizes below
+    MIN_SIZE, also negative ones, count as MIN_SIZE.
     """
     anchor_center, anchor_wh = center_wh(anchors_xyxy)
     box_center, box_wh = center_wh(boxes_xyxy)
@@ -48,21 +47,16 @@ def decode(deltas: Tensor, anchors_xyxy: Tensor) -> Tensor:
 
 
 def encode_distances(boxes_xyxy: Tensor, anchors_xyxy: Tensor) -> Tensor:
-    """Describe boxes by the distances of their sides from the centers of default boxes.
+    """Describe boxes by the distances of their left, top, right, bottom from the centers of default boxes.
 
-    Returns:
-        (..., 4) left, top, right, bottom, in units of the default box's width and height; negative where a
-        side is on the other side of the center.
+    The unit is the default box's width or height; a distance is negative where the side is beyond the center.
     """
     center, wh = center_wh(anchors_xyxy)
     return torch.cat(((center - boxes_xyxy[..., :2]) / wh, (boxes_xyxy[..., 2:] - center) / wh), dim=-1)
 
 
 def decode_distances(distances: Tensor, anchors_xyxy: Tensor) -> Tensor:
-    """Turn distances back into boxes, not clipped; the inverse of `encode_distances`.
-
-    Negative distances count as 0, so that no box is inside out.
-    """
+    """Turn distances back into boxes, not clipped; negative ones count as 0, so no box is inside out."""
     distances = distances.clamp(min=0)
     center, wh = center_wh(anchors_xyxy)
     return torch.cat((center - distances[..., :2] * wh, center + distances[..., 2:] * wh), dim=-1)
@@ -88,10 +82,7 @@ CODERS: dict[Coder, BoxCoder] = {
 
 
 def pairwise_iou(first_xyxy: Tensor, second_xyxy: Tensor) -> Tensor:
-    """Compute the IoU of every box of (..., P, 4) with every box of (..., Q, 4): (..., P, Q) in [0, 1].
-
-    It is 0, not NaN, where both boxes are empty.
-    """
+    """Compute the IoU, 0 of empty boxes, of all pairs of (..., P, 4) and (..., Q, 4): (..., P, Q)."""
     first, second = first_xyxy.unsqueeze(-2), second_xyxy.unsqueeze(-3)
     # One coordinate at a time: (..., P, Q) intermediates instead of (..., P, Q, 2), half the memory.
     wide = torch.minimum(first[..., 2], second[..., 2]) - torch.maximum(first[..., 0], second[..., 0])

@@ -155,9 +155,7 @@ def build_network(
 ) -> Network:
     """Build a recipe's detector; with `pretrained`, start it from the weights that the recipe names.
 
-    Raises:
-        ValueError: with `exact`, weights of another number of classes; without, their class layers start
-            fresh.
+    With `exact`, weights of another number of classes are an error; else their class layers start fresh.
     """
     model: Any = recipe.model
     detector, backbone = detector_of(model), build_backbone(model.backbone)

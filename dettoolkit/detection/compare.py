@@ -59,7 +59,7 @@ def compare(
     errors = {"detections": float(lost[0] / wanted[0]) if wanted[0] else np.nan}
     if wanted[1]:
         errors["shown_detections"] = float(lost[1] / wanted[1])
-    nothing = "neither PyTorch nor the file detects anything whose score is surely above the threshold"
+    nothing = "neither PyTorch nor the file has a detection with a score clearly above the threshold"
     return Comparison(
         errors=errors,
         details={

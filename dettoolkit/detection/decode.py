@@ -18,11 +18,7 @@ from dettoolkit.results import Image, Result
 
 
 class DetectionDecoder:
-    """Find objects in images; the engine's outputs are on the device.
-
-    Raises:
-        ManifestError: the manifest leaves the input's size open.
-    """
+    """Find objects in images; the engine's outputs are on the device."""
 
     def __init__(self, manifest: Manifest, device: torch.device) -> None:
         if manifest.input_hw is None:

@@ -10,7 +10,7 @@ import numpy as np
 from dettoolkit.detection.run import DetectionRun
 from dettoolkit.drawing.boxes import Picture, draw_boxes
 from dettoolkit.drawing.detection_grids import ComparisonItem
-from dettoolkit.drawing.grids import PANEL_HW, fit_to_cell, joined
+from dettoolkit.drawing.grids import fit_to_cell, joined, panel_hw
 from dettoolkit.evaluation import box_details
 from dettoolkit.evaluation.arrays import DetectionArrays
 from dettoolkit.evaluation.worst import image_f1
@@ -70,7 +70,7 @@ def report_picture(
 def _pair(
     item: ComparisonItem, image: Picture, offset: np.ndarray, names: Sequence[str], shown: np.ndarray
 ) -> Picture:
-    scale, fitted = fit_to_cell(image, PANEL_HW)
+    scale, fitted = fit_to_cell(image, panel_hw(image))
     truth = draw_boxes(
         fitted, (item.boxes_xyxy - offset) * scale, item.labels, class_names=names, crowds=item.crowds
     )

@@ -24,16 +24,11 @@ def focal_loss(
 ) -> dict[str, Tensor]:
     """Compute sigmoid focal loss (Lin et al. 2017) over all slots, and smooth L1 over the matched boxes.
 
-    As TensorFlow's ssdlite_mobilenet_v3 configurations: background is encoded as all zeros, so slot 0 is
-    never a positive; the focal loss is summed over default boxes and slots and divided by the matches of
-    the batch; smooth L1 (delta 1) is summed and divided by the matches and the code size 4.
-
-    Args:
-        outputs: class logits (N, A, K + 1) and box deltas (N, A, 4).
-        targets: of `targets_of`.
-        alpha: weight of positives; negatives weigh 1 - alpha (0.75 in TensorFlow's configurations).
-        gamma: focusing exponent (2 there).
-        box_weight: factor of the box loss.
+    Outputs are class logits (N, A, K + 1) and box deltas (N, A, 4). As TensorFlow's ssdlite_mobilenet_v3
+    configurations (alpha 0.75, gamma 2): background is encoded as all zeros, so slot 0 is never a positive;
+    positives weigh `alpha`, negatives 1 - alpha; the focal loss is summed over default boxes and slots and
+    divided by the matches of the batch; smooth L1 (delta 1) is summed and divided by the matches and the code
+    size 4.
     """
     logits, foreground, matches, box_loss = _shared(outputs, targets)
     # Almost every slot is a negative: sum them all as such, then exchange the few positives. This needs

@@ -33,19 +33,11 @@ class Targets(NamedTuple):
 def match(
     outputs: object, anchors_xyxy: Tensor, objects: Objects, *, iou_threshold: float, force_match: bool
 ) -> Tensor:
-    """Give each default box the object that it overlaps most, if it does so enough.
+    """Give each default box the object that it overlaps most, if by `iou_threshold` or more: int64 (N, A).
 
-    Args:
-        outputs: of the head, which this assigner does not look at.
-        anchors_xyxy: float32 (A, 4) pixels of the input.
-        objects: of the batch.
-        iou_threshold: min IoU of a match.
-        force_match: also give every object the default box that overlaps it most, whatever the IoU. Where
-            several objects want the same one the last of them gets it, as in torchvision's SSDMatcher.
-            An object that overlaps no default box at all gets none.
-
-    Returns:
-        int64 (N, A): index of the object in 0..M-1, or -1 for background.
+    That is the object's index in 0..M-1, or -1 for background. With `force_match` also every object gets the
+    default box that overlaps it most, whatever the IoU; where several want the same one the last of them gets
+    it, as in torchvision's SSDMatcher. An object that overlaps no default box at all gets none.
     """
     del outputs
     boxes_xyxy, labels = objects

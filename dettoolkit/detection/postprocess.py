@@ -44,20 +44,9 @@ def postprocess(
 ) -> Detections:
     """Turn the head's outputs into detections, the same as torchvision's SSD.postprocess_detections.
 
-    A default box with a NaN among its logits or deltas is left out.
-
-    Args:
-        class_logits: (N, A, S), slot 0 is background where there is one.
-        box_deltas: (N, A, 4), as the coder codes them.
-        anchors_xyxy: float32 (A, 4) pixels of the input.
-        decoding: activation, coder, thresholds and limits.
-        input_hw: of the network's input, to which boxes are clipped.
-
-    Returns:
-        Detections, D being those of the image with most, possibly 0.
-
-    Raises:
-        ValueError: shapes that do not belong together.
+    Class logits are (N, A, S), slot 0 the background where there is one, box deltas (N, A, 4) as the coder
+    codes them, default boxes (A, 4) pixels of the input. A default box with a NaN among its logits or deltas
+    is left out. D of the result is that of the image with most, possibly 0.
     """
     first = int(decoding.background)  # slot of label 0
     decode = CODERS[decoding.coder].decode
@@ -108,7 +97,7 @@ def _check(class_logits: Tensor, box_deltas: Tensor, anchors_xyxy: Tensor, first
     fits = box_deltas.shape == (images, anchors, 4) and anchors_xyxy.shape == (anchors, 4)
     if slots <= first or not fits:
         raise ValueError(
-            f"postprocess wants class_logits (N, A, K + {first}) with K >= 1, box_deltas (N, A, 4) and "
+            f"postprocess expects class_logits (N, A, K + {first}) with K >= 1, box_deltas (N, A, 4) and "
             f"anchors_xyxy (A, 4), got {tuple(class_logits.shape)}, {tuple(box_deltas.shape)} and "
             f"{tuple(anchors_xyxy.shape)}; compute the default boxes for this input size and head"
         )
@@ -140,19 +129,11 @@ def _candidates(
     lowest: Tensor,
     depth: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """List the best candidates, `depth` or all, half as many at least, of each image that is pending.
+    """List the best candidates, `depth` or all, half as many at least, of each image that is pending (N, 1).
 
-    Args:
-        ranks: (N, A, S).
-        peaks: (N, A), the best class's rank at each default box.
-        box_deltas: (N, A, 4); default boxes with a NaN have no candidates.
-        pending: bool (N, 1).
-        first: slot of label 0.
-        lowest: min rank of a candidate, 0-dimensional.
-
-    Returns:
-        cells int64 (C,) and their ranks (C,), ordered by image, and the floor (N, 1) that they reach: there
-        are no others at or above it.
+    Ranks are (N, A, S), peaks (N, A) the best class's; default boxes with a NaN in their deltas have no
+    candidates. Returned are cells int64 (C,) and their ranks (C,), ordered by image, and the floor (N, 1)
+    that they reach: there are no others at or above it.
     """
     anchors, slots = ranks.shape[1:]
     # Among the best candidates a default box has two or three, so those of the best half are enough.
@@ -192,11 +173,7 @@ def _by_image(rank: Tensor, image: Tensor, *, images: int) -> Tensor:
 def topk_per_class(
     cells: Tensor, rank: Tensor, shape: torch.Size, *, candidates_per_class: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Order by class of an image, then by falling rank, and take the best of each class.
-
-    Returns:
-        cells and ranks, as given, and the number of each one's group, a class of an image; (C,) each.
-    """
+    """Take the best of each group, a class of an image: cells, ranks, groups (C,), by group, best first."""
     _, anchors, slots = shape
     group = cells // (anchors * slots) * slots + cells % slots
     order = _falling(rank, group=group)

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dettoolkit.drawing.boxes import draw_boxes
-from dettoolkit.interop import supervision_detections
-from dettoolkit.results import Image, Result, listed
+from dettoolkit.results import Image, Result, listed, supervision_detections
 
 
 class DetectedObject(NamedTuple):

@@ -85,10 +85,7 @@ class DetectionRun(Run):
         return batch_figure(batch, self.classes.names)
 
     def write_predictions(self, predictions: Sequence[Any], out: Path) -> None:
-        """Write the detections in COCO's results format, and draw them beside ground truth.
-
-        The figures are of images spread over the set, and of the worst ones.
-        """
+        """Write COCO's results format, and figures of images spread over the set and of the worst ones."""
         detections = DetectionArrays.concatenate(predictions)
         (out / "predictions.json").write_text(json.dumps(detections.to_results()))
         count, threshold = self.recipe.evaluation.figures, self.recipe.evaluation.threshold
@@ -207,7 +204,7 @@ def match_classes(classes: Classes, annotations: CocoAnnotations, *, whose: str)
     ids = dict(zip(annotations.class_names, annotations.category_ids, strict=True))
     ids.pop(GAP, None)  # slots of the id map that no category has
     wanted = [name for name in classes.names if name != GAP]
-    remedy = "Score it on a file with its own classes"
+    remedy = "Evaluate it on a file with its own classes"
     match_names(wanted, list(ids), whose=whose, path=annotations.path, remedy=remedy)
     unused = min([0, *ids.values()]) - 1  # an id that no category has
     return [int(ids.get(name, unused)) for name in classes.names]
@@ -250,11 +247,7 @@ def ground_truth_of(annotations: CocoAnnotations) -> GroundTruthArrays:
 
 
 def build_task(
-    recipe: DetectionRecipe,
-    network: Network,
-    *,
-    category_ids: Sequence[int],
-    ground_truth: GroundTruthArrays,
+    recipe: DetectionRecipe, network: Network, *, category_ids: Sequence[int], ground_truth: GroundTruthArrays
 ) -> DetectionTask:
     """Compose network, losses, post-processing and evaluation."""
     detector = detector_of(recipe.model)

@@ -15,8 +15,6 @@ from dettoolkit.spec import ErrorKind, TaskSpec, late
 if TYPE_CHECKING:
     from torch import Tensor
 
-BUILD, RUN = "dettoolkit.detection.build", "dettoolkit.detection.run"
-
 Activation = Literal["sigmoid", "softmax"]
 Coder = Literal["deltas", "distances"]
 
@@ -53,7 +51,7 @@ class Decoding:
 
     def __post_init__(self) -> None:
         if self.activation == "softmax" and not self.background:
-            raise ManifestError("softmax without a background finds an object in every default box")
+            raise ManifestError("softmax without a background class finds an object in every default box")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +66,7 @@ class DetectionSection(Decoding, Section):
         Decoding.__post_init__(self)
         boxes = sum(level.grid_hw[0] * level.grid_hw[1] * len(level.sizes) for level in self.levels)
         if boxes > MAX_BOXES:
-            raise ManifestError(f"levels make {boxes} default boxes, where {MAX_BOXES} are the most")
+            raise ManifestError(f"levels have {boxes} default boxes, more than the maximum of {MAX_BOXES}")
 
     @property
     def default_threshold(self) -> float:
@@ -89,11 +87,11 @@ class DetectionSpec(TaskSpec):
     final_outputs = ("boxes_xyxy", "scores", "labels", "counts")
     errors: ClassVar[Mapping[str, ErrorKind]] = {
         "detections": ErrorKind(
-            meaning="the fraction of detections without a partner is",
+            meaning="the fraction of unmatched detections is",
             max={"exact": 0.01, "resized": 0.03, "quantized": 0.25},
         ),
         "shown_detections": ErrorKind(
-            meaning="the fraction of detections without a partner, of those that are shown by default, is",
+            meaning="the fraction of unmatched detections above the default threshold is",
             max={"exact": 0.005, "resized": 0.03, "quantized": 0.1},
             required=False,
         ),
@@ -109,18 +107,18 @@ class DetectionSpec(TaskSpec):
     }
     resizable = False
 
-    build_network = late(BUILD)
-    torchvision_model = late(BUILD)
-    published_classes = late(BUILD)
-    describe = late(BUILD)
-    training_run = late(RUN)
-    evaluation_run = late(RUN)
-    training_images = late(RUN)
-    examine = late("dettoolkit.detection.doctor")
-    report = late("dettoolkit.detection.report_page", "DetectionReport")
-    decoder = late("dettoolkit.detection.decode", "DetectionDecoder")
-    compare = late("dettoolkit.detection.compare")
-    onnx_answers = late("dettoolkit.detection.onnx")
+    build_network = late(".build")
+    describe = late(".build")
+    training_run = late(".run")
+    evaluation_run = late(".run")
+    training_images = late(".run")
+    decoder = late(".decode", "DetectionDecoder")
+    compare = late(".compare")
+    onnx_answers = late(".onnx")
+    torchvision_model = late(".build")
+    published_classes = late(".build")
+    examine = late(".doctor")
+    report = late(".report_page", "DetectionReport")
 
     def input_hw(self, recipe: DetectionRecipe) -> SizeHW:
         """Return the size to which images are resized."""

@@ -65,19 +65,13 @@ def draw_boxes(
 ) -> Picture:
     """Draw boxes and labels on a copy of the image; line and letters grow with the image.
 
-    Large boxes are drawn first, so small ones stay visible; a label that finds no free place is left out.
-
-    Args:
-        image: uint8 (H, W, 3) RGB, as the returned one.
-        boxes_xyxy: (n, 4) pixels; what lies outside the image is cut off, boxes not finite are not drawn.
-        labels: (n,) 0-based classes.
-        class_names: name of each class.
-        scores: (n,) written behind the names, or None.
-        crowds: (n,) true for crowd regions, drawn dashed and hatched, or None.
+    The image is uint8 (H, W, 3) RGB, boxes (n, 4) in its pixels: what lies outside is cut off, and boxes that
+    are not finite are not drawn. Labels, scores and crowds (dashed and hatched) are (n,). Large boxes are
+    drawn first, so small ones stay visible; a label that finds no free place is left out.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(
-            f"draw_boxes: image is {image.dtype} {image.shape}, wanted uint8 (H, W, 3) RGB; "
+            f"draw_boxes: image is {image.dtype} {image.shape}, expected uint8 (H, W, 3) RGB; "
             "move channels last and scale to 0..255 first"
         )
     height, width = image.shape[:2]

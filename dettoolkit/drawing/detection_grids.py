@@ -32,7 +32,7 @@ def comparison_figure(
     items: Sequence[ComparisonItem],
     class_names: Sequence[str],
     *,
-    title: str = "Predictions beside ground truth",
+    title: str = "Predictions and ground truth",
 ) -> Picture:
     """Draw ground truth and prediction of each item side by side, two items in a row; uint8 (H, W, 3)."""
     cells: list[Cell] = []

@@ -41,14 +41,8 @@ def grid(
 ) -> Picture:
     """Lay images out in rows, captions below them, column titles above and a legend of classes at the foot.
 
-    Args:
-        cells: the images, which may differ in size.
-        columns: images in a row; the last row may have fewer.
-        title: a line at the top.
-        column_titles: a word above each column, or none.
-        legend: (text, label) for each class that is explained by its color.
-        color_of: returns a label's color.
-        group: columns that belong together; groups stand further apart. None: all do.
+    The legend has (text, label) for each class that is explained by its color. `group` columns belong
+    together, and groups stand further apart; None: all do.
     """
     rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
     lefts, widths = _columns(rows, len(column_titles), group)
@@ -94,7 +88,7 @@ def _paste(sheet: Image.Image, cell: Cell, corner: tuple[int, int], width: int) 
 def save_figure(path: Path, image: Picture) -> None:
     """Write uint8 (H, W, 3) RGB as PNG or JPEG, by the path's ending; missing folders are made."""
     if path.suffix.lower() not in {".png", ".jpg", ".jpeg"}:
-        raise ValueError(f"{path}: cannot save a picture as '{path.suffix}', wanted .png, .jpg or .jpeg")
+        raise ValueError(f"{path}: cannot save a picture as '{path.suffix}', expected .png, .jpg or .jpeg")
     path.parent.mkdir(parents=True, exist_ok=True)
     png = path.suffix.lower() == ".png"
     settings = {} if png else {"quality": 90, "subsampling": 0}  # full chroma keeps thin colored lines sharp

@@ -41,15 +41,12 @@ def draw_segments(
 ) -> Picture:
     """Cover an image with its classes' colors, line their borders and write each name on a large region.
 
-    Args:
-        image: uint8 (H, W, 3) RGB, as the returned one.
-        labels: (H, W) 0-based classes; others, such as void, stay as the image has them.
-        class_names: name of each class.
-        colors: color of each class; None chooses one.
+    The image is uint8 (H, W, 3) RGB, labels (H, W); those of no class, such as void, stay as the image has
+    them. A color that is None is chosen.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or labels.shape != image.shape[:2] or image.shape[2] != 3:
         raise ValueError(
-            f"draw_segments: image {image.dtype} {image.shape} and labels {labels.shape}, wanted uint8 "
+            f"draw_segments: image {image.dtype} {image.shape} and labels {labels.shape}, expected uint8 "
             "(H, W, 3) RGB and (H, W): resize one to the other first"
         )
     colors = [None] * len(class_names) if colors is None else colors

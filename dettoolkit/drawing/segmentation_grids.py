@@ -39,7 +39,7 @@ class SegmentationItem:
         if self.labels.ndim != 2 or self.labels.shape != self.predicted.shape:
             raise ValueError(
                 f"picture of {self.title}: labels {self.labels.shape} and prediction {self.predicted.shape}, "
-                "wanted the same (H, W): predict at the size of the label file"
+                "expected the same (H, W): predict at the size of the label file"
             )
 
 
@@ -48,12 +48,11 @@ def segmentation_figure(
     class_names: Sequence[str],
     colors: Sequence[Color | None],
     *,
-    title: str = "Predictions beside ground truth",
+    title: str = "Predictions and ground truth",
 ) -> Picture:
     """Draw image, ground truth and prediction of each item in a row; uint8 (H, W, 3).
 
     Pixels without a label are striped in the ground truth and dimmed in the prediction: they are not scored.
-    A class whose color is None is given one.
     """
     palette = palette_of(colors)
     cells: list[Cell] = []
@@ -94,8 +93,7 @@ def segmentation_batch_figure(
 ) -> Picture:
     """Draw the images of a training batch as the model gets them, under their labels; uint8 (H, W, 3).
 
-    The batch is on the CPU: images uint8 (N, 3, h, w) RGB, label_map (N, H, W) with VOID (255) for pixels
-    without a label, image_ids (N,). A class whose color is None is given one.
+    The batch is on the CPU: images uint8 (N, 3, h, w) RGB, label_map (N, H, W) with VOID, image_ids (N,).
     """
     palette = palette_of(colors)
     cells: list[Cell] = []

@@ -20,19 +20,12 @@ BoolArray = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DetectionArrays:
-    """Hold the detections of a data set, checked: right shapes, finite, widths and heights not negative.
+    """Hold the detections of a data set, checked: right shapes, finite, widths and heights not negative."""
 
-    Attributes:
-        image_ids: int64 (n,), the annotation file's image ids, in any order.
-        category_ids: int64 (n,), the annotation file's category ids (not 0-based labels).
-        boxes_xywh: float64 (n, 4), left, top, width, height in pixels of the original image.
-        scores: float64 (n,).
-    """
-
-    image_ids: IntArray
-    category_ids: IntArray
-    boxes_xywh: FloatArray
-    scores: FloatArray
+    image_ids: IntArray  # (n,), the annotation file's image ids, in any order
+    category_ids: IntArray  # (n,), the annotation file's category ids (not 0-based labels)
+    boxes_xywh: FloatArray  # (n, 4), left, top, width, height in pixels of the original image
+    scores: FloatArray  # (n,)
 
     def __post_init__(self) -> None:
         count = len(self.scores)
@@ -49,7 +42,7 @@ class DetectionArrays:
         raise ValueError(
             f"detections: {int(wrong.sum())} of {len(wrong)} have {what}, first number {first} in image "
             f"{self.image_ids[first]}: box x, y, width, height {self.boxes_xywh[first].tolist()}, score "
-            f"{self.scores[first]}; evaluation wants finite scores and boxes as x, y, width, height: check "
+            f"{self.scores[first]}; evaluation expects finite scores and boxes as x, y, width, height: check "
             "that the model's output is finite and its boxes were converted from corners"
         )
 
@@ -82,42 +75,30 @@ class GroundTruthArrays:
 
     The file's annotation ids are not kept: pycocotools takes id 0 for "unmatched" and a repeated id for
     one object, so evaluation numbers the annotations itself.
-
-    Attributes:
-        image_ids: int64 (I,), the file's image ids, rising.
-        category_ids: int64 (K,), the file's category ids, rising.
-        names: K category names.
-        images, categories: int64 (g,), positions in image_ids and category_ids.
-        boxes_xywh: float64 (g, 4), pixels, as in the file.
-        areas: float64 (g,), the file's area (of the segment, in COCO); width x height where it has none.
-        crowds: bool (g,), True for a region that is ignored and may be matched many times.
     """
 
-    image_ids: IntArray
-    category_ids: IntArray
-    names: list[str]
-    images: IntArray
-    categories: IntArray
-    boxes_xywh: FloatArray
-    areas: FloatArray
-    crowds: BoolArray
+    image_ids: IntArray  # (I,), the file's image ids, rising
+    category_ids: IntArray  # (K,), the file's category ids, rising
+    names: list[str]  # K category names
+    images: IntArray  # (g,), positions in image_ids
+    categories: IntArray  # (g,), positions in category_ids
+    boxes_xywh: FloatArray  # (g, 4), pixels, as in the file
+    areas: FloatArray  # (g,), the file's area (of the segment, in COCO); width x height where it has none
+    crowds: BoolArray  # (g,), True for a region that is ignored and may be matched many times
 
     @classmethod
     def from_coco(cls, ground_truth: Mapping[str, Any]) -> Self:
         """Pack a COCO dict, which is left as it is.
 
-        Left out, as pycocotools leaves them out: annotations of an image or category that is not listed.
-        Left out too: annotations whose box is missing or not finite. Missing annotations, area, iscrowd
-        and ids are filled in.
-
-        Raises:
-            ValueError: the dict has no images or no categories.
+        Left out, as pycocotools leaves them out: annotations of an image or category that is not listed. Left
+        out too: annotations whose box is missing or not finite. Missing annotations, area, iscrowd and ids
+        are filled in.
         """
         for key in ("images", "categories"):
             if key not in ground_truth:
                 raise ValueError(
-                    f"ground truth: no '{key}', got the keys {sorted(map(str, ground_truth))}; wanted a dict "
-                    "as COCO's instances_*.json holds it"
+                    f"ground truth: no '{key}', got the keys {sorted(map(str, ground_truth))}; expected a "
+                    "dict as in COCO's instances_*.json"
                 )
         image_ids = np.unique(np.array([image["id"] for image in ground_truth["images"]], np.int64))
         names = {
@@ -147,16 +128,12 @@ class GroundTruthArrays:
 
 
 def image_positions(truth: GroundTruthArrays, detections: DetectionArrays) -> IntArray:
-    """Find the position of each detection's image in `truth.image_ids`, int64 (n,).
-
-    Raises:
-        ValueError: detections of images that the ground truth does not list.
-    """
+    """Find the position of each detection's image in `truth.image_ids`, int64 (n,)."""
     unknown = np.setdiff1d(detections.image_ids, truth.image_ids)
     if len(unknown):
         raise ValueError(
             f"detections of {len(unknown)} images that the ground truth does not list, image ids "
-            f"{', '.join(map(str, unknown[:5]))}{', …' if len(unknown) > 5 else ''}; wanted ids among its "
+            f"{', '.join(map(str, unknown[:5]))}{', …' if len(unknown) > 5 else ''}; expected ids among its "
             f"{len(truth.image_ids)} images: evaluate with the annotation file the detections were made for"
         )
     return np.searchsorted(truth.image_ids, detections.image_ids)
@@ -172,7 +149,7 @@ def check_shapes(what: str, arrays: object, wanted: Mapping[str, tuple[int, ...]
     """Refuse arrays of other shapes than wanted, by a ValueError."""
     for name, shape in wanted.items():
         if (got := getattr(arrays, name).shape) != shape:
-            raise ValueError(f"{what}: {name} has the shape {got}, wanted {shape}")
+            raise ValueError(f"{what}: {name} has the shape {got}, expected {shape}")
 
 
 def check_each_once(what: str, image_ids: IntArray) -> None:
@@ -180,8 +157,8 @@ def check_each_once(what: str, image_ids: IntArray) -> None:
     ids, times = np.unique(image_ids, return_counts=True)
     if len(ids) < len(image_ids):
         raise ValueError(
-            f"{what}: image {ids[times > 1][0]} was scored {times.max()} times, wanted each image once: give "
-            "each process its own images"
+            f"{what}: image {ids[times > 1][0]} was scored {times.max()} times, expected each image once: "
+            "give each process its own images"
         )
 
 

@@ -138,7 +138,7 @@ def evaluate_coco(
         1.0
     """
     if max_detections < 1:
-        raise ValueError(f"max_detections is {max_detections}, wanted at least 1 (COCO: 100)")
+        raise ValueError(f"max_detections is {max_detections}, expected at least 1 (COCO: 100)")
     truth = ground_truth
     if not isinstance(truth, GroundTruthArrays):
         truth = GroundTruthArrays.from_coco(truth)
@@ -234,11 +234,11 @@ def _note(truth: GroundTruthArrays, detections: DetectionArrays, *, known: int) 
     elif known == 0:
         sentences.append(
             f"There are no detections on any of the {len(truth.image_ids)} images, so AP is 0: the model is "
-            "hardly trained, or the evaluation's score threshold is too high."
+            "barely trained, or the evaluation's score threshold is too high."
         )
     if known < len(detections):
         sentences.append(
-            f"{len(detections) - known} detections are of categories that the ground truth does not list; "
-            "they were left out."
+            f"{len(detections) - known} detections of categories that are not in the ground truth "
+            "were dropped."
         )
     return " ".join(sentences) or None

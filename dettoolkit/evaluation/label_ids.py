@@ -19,16 +19,8 @@ def write_label_ids(folder: Path, image: PurePath, predicted: NDArray[Any], labe
     """Write a prediction (H, W) as a PNG of label ids and return its path; missing folders are made.
 
     `<city>_<sequence>_<frame>_leftImg8bit.png` becomes `<city>_<sequence>_<frame>_predLabelIds.png`, straight
-    in the folder, as the server wants it; any other image keeps its name and its folders.
-
-    Args:
-        folder: where to, best a fresh one.
-        image: the image's path below the folder of images; of an absolute one only the name is taken.
-        predicted: labels, 0 to the number of `label_ids`.
-        label_ids: the value of each class in label files, 0 to 65535.
-
-    Raises:
-        FileExistsError: there is such a file already; it is left as it is.
+    in the folder, as the server wants it; any other image keeps its name and its folders below the folder of
+    images, of an absolute path only the name. `label_ids` are the classes' values in label files, 0 to 65535.
     """
     if image.stem.endswith(IMAGE_ENDING):
         # cityscapesscripts takes any ending: it looks for <city>_<sequence>_<frame>*.png
@@ -40,8 +32,8 @@ def write_label_ids(folder: Path, image: PurePath, predicted: NDArray[Any], labe
         save_label_ids(path, predicted, label_ids)
     except FileExistsError:
         raise FileExistsError(
-            f"{path} exists already and is not overwritten: write predictions into a fresh folder; if two "
-            "images have the same name in different folders, give their paths below a common folder"
+            f"{path} already exists and is not overwritten: write predictions to a new folder; if two "
+            "images have the same name in different folders, use their paths below a common folder"
         ) from None
     return path
 

@@ -42,9 +42,9 @@ AVERAGE_PIXELS = {
 WORDS = {
     "mIoU": "mean IoU of the classes",
     "category mIoU": "mean IoU of the categories",
-    "pixel accuracy": "fraction of labeled pixels that are right",
-    "iIoU": "mean IoU of the classes, objects weighted to one size",
-    "category iIoU": "mean IoU of the categories, objects weighted to one size",
+    "pixel accuracy": "fraction of labeled pixels predicted correctly",
+    "iIoU": "mean IoU of the classes, every object weighted as one of average size",
+    "category iIoU": "mean IoU of the categories, every object weighted as one of average size",
 }
 
 
@@ -90,10 +90,7 @@ class SegmentationScores:
     note: str | None
 
     def table(self) -> str:
-        """Return the numbers in words and a line for each class and category as aligned text.
-
-        Classes in neither truth nor prediction are counted, not listed.
-        """
+        """Return the numbers in words and a line for each category and class that occurs as aligned text."""
         total = max(1, sum(entry.pixels for entry in self.per_class))
         listed = [entry for entry in self.per_class if entry.pixels or entry.predicted_pixels]
         rows = [(entry.name, entry.iou, entry.iiou, f"{entry.pixels / total:.2%}") for entry in listed]
@@ -159,7 +156,7 @@ def evaluate_segmentation(
     """
     for what, given in (("names", class_names), ("categories", categories), ("label ids", label_ids)):
         if given is not None and len(given) != len(counts.matrix):
-            raise ValueError(f"{len(given)} {what} of classes, wanted {len(counts.matrix)} as were counted")
+            raise ValueError(f"{len(given)} {what} of classes, expected {len(counts.matrix)} as were counted")
     sizes = _average_pixels(class_names, label_ids)
     used = np.full_like(sizes, math.nan) if counts.without_instances else sizes
     each_its_own, grouped = (category_numbers(each, len(sizes)) for each in (None, categories))
@@ -202,12 +199,9 @@ def _scores(
 ) -> Iterator[tuple[str, float, float, int, int]]:
     """Score groups of classes: name, IoU, iIoU, pixels in the truth, pixels predicted.
 
-    Args:
-        counts: of the data set.
-        numbers: (K,), the group of each class, numbered in the order of `names`.
-        names: of the groups.
-        sizes: (K,), average pixels of each class's objects; NaN for one without iIoU.
-        hit_column: of `counts.instances`: pixels predicted as the group.
+    `numbers` (K,) is the group of each class, in the order of `names`; `sizes` (K,) the average pixels of
+    each class's objects, NaN for one without iIoU; `hit_column` of `counts.instances` has the pixels
+    predicted as the group.
     """
     groups = numbers == np.unique(numbers)[:, None]  # (C, K)
     matrix = groups.astype(np.int64) @ counts.matrix @ groups.T  # (C, C)
@@ -245,13 +239,13 @@ def _note(
     if only_predicted:
         named = ", ".join(only_predicted[:5]) + (", …" if len(only_predicted) > 5 else "")
         sentences.append(
-            f"Predicted but in no label, so counted as IoU 0 as the official script does: {named}."
+            f"Predicted but not in any label, so counted as IoU 0 as in the official script: {named}."
         )
     if np.isnan(sizes).all():
-        sentences.append("None of the classes is one of Cityscapes' with instances: iIoU left out.")
+        sentences.append("None of Cityscapes' instance classes is present: iIoU is not reported.")
     elif counts.without_instances:
         absent = f"{counts.without_instances} of {images} images"
-        sentences.append(f"Instance files absent for {absent}: iIoU left out.")
+        sentences.append(f"Instance files are missing for {absent}: iIoU is not reported.")
     if categories is None:
-        sentences.append("The classes have no categories: their figures left out.")
+        sentences.append("The classes have no categories: category scores are not reported.")
     return " ".join(sentences) or None

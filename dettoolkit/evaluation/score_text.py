@@ -23,13 +23,9 @@ def score_text(
 def table(
     heading: str, columns: Mapping[str, int], rows: Sequence[tuple[str | float, ...]], *, width: int = 0
 ) -> list[str]:
-    """Align rows of a name and cells below a heading.
+    """Align rows of a name and cells below a heading; `columns` has each cell's width by its heading.
 
-    Args:
-        heading: of the names.
-        columns: width of each cell by its heading.
-        rows: a name and its cells; fractions are written with three digits.
-        width: of the names at least, in a terminal's columns.
+    Fractions are written with three digits. `width` is that of the names at least, in a terminal's columns.
     """
     width = max([width, len(heading), *(text_width(str(name)) for name, *_ in rows)])
     lines = []

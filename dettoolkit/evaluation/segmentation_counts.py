@@ -67,14 +67,10 @@ class SegmentationCounts:
 
     @classmethod
     def concatenate(cls, parts: Sequence[SegmentationCounts], num_classes: int) -> Self:
-        """Join counts of different images, ordered by image id: the parts' order makes no difference.
-
-        Raises:
-            ValueError: an image is in two parts, or a part has another number of classes.
-        """
+        """Join counts of different images, ordered by image id: the parts' order makes no difference."""
         for part in parts:
             if len(part.matrix) != num_classes:
-                raise ValueError(f"counts of {len(part.matrix)} classes, wanted {num_classes} as in the rest")
+                raise ValueError(f"counts of {len(part.matrix)} classes, expected {num_classes} as in others")
         parts = [cls.empty(num_classes), *parts]
         columns = join_columns(parts, ("image_ids", "image_scores", "instances"))
         order, instances = np.argsort(columns["image_ids"], kind="stable"), columns["instances"]

@@ -27,29 +27,21 @@ TOP = 5  # best classes kept of each image, ImageNet's second figure
 CONFUSIONS = 20  # pairs of classes that are named
 MAX_LINES = 40  # of the table's classes; evaluation.json has all
 WORDS = {
-    "top-1": "fraction of images whose class came first",
-    "top-5": "fraction of images whose class came among the first five",
-    "mean class top-1": "mean over the classes of the fraction of their images that is right",
+    "top-1": "fraction of images whose class is ranked first",
+    "top-5": "fraction of images whose class is among the first five",
+    "mean class top-1": "top-1 of each class, averaged over the classes",
 }
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClassificationArrays:
-    """What was predicted for images, each of them once.
+    """What was predicted for images, each of them once."""
 
-    Attributes:
-        image_ids: int64 (N,), each image's number in its data set.
-        labels: int64 (N,), true classes.
-        ranks: int64 (N,), how many classes came before the true one.
-        best: int64 (N, T), the classes that came first, in order.
-        scores: float64 (N, T), their probabilities.
-    """
-
-    image_ids: IntArray
-    labels: IntArray
-    ranks: IntArray
-    best: IntArray
-    scores: NDArray[np.float64]
+    image_ids: IntArray  # (N,), each image's number in its data set
+    labels: IntArray  # (N,), true classes
+    ranks: IntArray  # (N,), how many classes came before the true one
+    best: IntArray  # (N, T), the classes that came first, in order
+    scores: NDArray[np.float64]  # (N, T), their probabilities
 
     def __post_init__(self) -> None:
         images, top = len(self.image_ids), self.best.shape[1]
@@ -126,7 +118,7 @@ class ClassificationScores:
         columns = {"top-1": 8, "top-5": 8, "images": 8, "predicted": 11}
         rows = [(e.name, e.right / e.images, e.among_five / e.images, e.images, e.predicted) for e in listed]
         classes = table(heading, columns, rows) + left_out(absent, "without images")
-        mistakes = [f"{times:>7}  {name} taken for {other}" for name, other, times in self.confusions[:5]]
+        mistakes = [f"{times:>7}  {name} predicted as {other}" for name, other, times in self.confusions[:5]]
         mistakes = ["most frequent mistakes", *mistakes] if mistakes else []
         return score_text(self.numbers, WORDS, [classes, mistakes], self.note)
 
@@ -156,7 +148,7 @@ def evaluate_classification(
     """
     count, labels = len(class_names), predictions.labels
     if len(labels) and not 0 <= labels.min() <= labels.max() < count:
-        raise ValueError(f"labels from {labels.min()} to {labels.max()}, wanted those of {count} classes")
+        raise ValueError(f"labels from {labels.min()} to {labels.max()}, expected those of {count} classes")
     images, right, among_five = (
         np.bincount(labels[chosen], minlength=count).tolist()
         for chosen in (slice(None), predictions.ranks == 0, predictions.ranks < TOP)
@@ -178,10 +170,7 @@ def evaluate_classification(
     elif count <= TOP:
         note = f"With {count} classes top-{TOP} is always 1."
     return ClassificationScores(
-        numbers=numbers,
-        per_class=per_class,
-        confusions=_confusions(predictions, class_names),
-        note=note,
+        numbers=numbers, per_class=per_class, confusions=_confusions(predictions, class_names), note=note
     )
 
 

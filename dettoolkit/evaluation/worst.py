@@ -37,9 +37,6 @@ def image_f1(
     `score_threshold`. A hit is a detection and an object of the same class with IoU >= 0.5, taken one to one,
     best score first. Crowds are no objects; a detection without a hit that lies at least half within a
     crowd of its class does not count. An image without objects and detections has 1.
-
-    Raises:
-        ValueError: detections of images that `truth` does not list.
     """
     every_image = image_positions(truth, detections)
     shown = (detections.scores >= score_threshold) & np.isin(detections.category_ids, truth.category_ids)
@@ -58,10 +55,7 @@ def image_f1(
 def _hits(
     truth: GroundTruthArrays, keys: IntArray, boxes_xywh: FloatArray, scores: FloatArray
 ) -> tuple[BoolArray, BoolArray]:
-    """Tell for each detection whether it hits an object, and whether a crowd covers half of it, bool (n,).
-
-    keys: (n,) image position x number of classes + class position; only equal keys may match.
-    """
+    """Tell, bool (n,), which detections hit an object of their key, and which a crowd covers by half."""
     detection, annotation = _pairs_of_equal_key(keys, truth.images * len(truth.names) + truth.categories)
     overlap, union = _intersection_and_union(boxes_xywh[detection], truth.boxes_xywh[annotation])
     crowd = truth.crowds[annotation]

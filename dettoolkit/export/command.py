@@ -133,8 +133,8 @@ def written_files(kind: Format, path: Path) -> list[Path]:
     if there != set(files):
         odd = ", ".join(sorted(each.name for each in there ^ set(files)))
         raise GateError(
-            f"the format's writer should have made {', '.join(each.name for each in files)}, but made too "
-            f"much or too little: {odd}; nothing was written"
+            f"the export should have written {', '.join(each.name for each in files)}; missing or "
+            f"unexpected: {odd}; nothing was written"
         )
     return files
 
@@ -165,6 +165,6 @@ def _move(file: Path, place: Path) -> None:
     except OSError:
         if place.exists():
             raise FileExistsError(
-                f"{place} was written by something else meanwhile: remove it, and export again"
+                f"another process has written {place} in the meantime: remove it and export again"
             ) from None
         file.rename(place)  # on a disk without links

@@ -46,7 +46,7 @@ def compare(reference: Predictor, candidate: Predictor, images: Sequence[Image])
         raw = compare_raw(raw_outputs(reference, images), raw_outputs(candidate, images))
     doubts = (*raw.doubts, *found.doubts)
     if len({hashlib.sha256(image.tobytes()).digest() for image in images}) < min(len(images), 2):
-        doubts = ("all images are the same one", *doubts)
+        doubts = ("all images are identical", *doubts)
     return Comparison(
         errors={**raw.errors, **found.errors},
         details={**raw.details, **found.details},
@@ -104,9 +104,7 @@ def compare_raw(
         theirs = [outputs[output] for outputs in candidate]
         top = torch.stack([each.abs().max() for each in ours]).max()
         if len(ours) > 1 and all(torch.equal(ours[0], each) for each in ours[1:]):
-            doubts.append(
-                f"PyTorch gives the same for every image in output {output}: the model is not trained"
-            )
+            doubts.append(f"PyTorch's output {output} is the same for every image: the model is not trained")
         gaps = [(a - b).abs().double() for a, b in zip(ours, theirs, strict=True)]
         largest.append(float(torch.stack([each.max() for each in gaps]).max()))  # NaN stays NaN, as it must
         errors.append(largest[-1] / float(top) if top > 0 else np.nan)
@@ -142,9 +140,9 @@ def read(files: Sequence[ImageFile]) -> list[Image]:
             broken.append(str(error))
     if not found:
         listing = "\n  ".join(broken[:5]) or "there are none"
-        raise ValueError(f"no image can be read to try the exported file on:\n  {listing}")
+        raise ValueError(f"none of the images for the comparison can be read:\n  {listing}")
     if broken:
-        logger.warning("%d images cannot be read and are left out:\n  %s", len(broken), "\n  ".join(broken))
+        logger.warning("%d images cannot be read and are skipped:\n  %s", len(broken), "\n  ".join(broken))
     return found
 
 

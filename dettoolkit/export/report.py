@@ -63,27 +63,17 @@ class GateError(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What was measured of an exported file.
-
-    Attributes:
-        images: number of images that it was compared on.
-        tolerances: the largest value of each error.
-        monitor: name of the score.
-        scores: of PyTorch and of the file, on the validation set; None where they were not wanted.
-        milliseconds: median time from an image in memory to its result, of PyTorch and of the file.
-        sizes: bytes of the file, and of the checkpoint's weights.
-        notes: what a reader must know about the file.
-    """
+    """What was measured of an exported file."""
 
     manifest: Manifest
-    images: int
+    images: int  # number of images that it was compared on
     comparison: Comparison
-    tolerances: Mapping[str, float]
-    monitor: str
-    scores: tuple[float, float] | None
-    milliseconds: tuple[float, float]
-    sizes: tuple[int, int]
-    notes: tuple[str, ...] = ()
+    tolerances: Mapping[str, float]  # the largest value of each error
+    monitor: str  # name of the score
+    scores: tuple[float, float] | None  # of PyTorch and of the file, on the validation set; None: not wanted
+    milliseconds: tuple[float, float]  # of both, from an image in memory to its result: the median
+    sizes: tuple[int, int]  # bytes of the file, and of the checkpoint's weights
+    notes: tuple[str, ...] = ()  # what a reader must know about the file
 
     @property
     def errors(self) -> dict[str, float]:
@@ -112,14 +102,12 @@ class Report:
             if kind.required and name not in errors and not (name == RAW and self.manifest.final):
                 doubts.append(f"'{name}' could not be measured")
         if self.scores is not None and not self.scores[0] > 0:
-            doubts.append(
-                f"PyTorch's own {self.monitor} is {self.scores[0]:.3f}, of which nothing can be lost"
-            )
+            doubts.append(f"PyTorch's own {self.monitor} is {self.scores[0]:.3f}, which cannot get worse")
         found = [f"the comparison proves nothing: {doubt}" for doubt in doubts]
         for name, limit in self.judged.items():
             if not errors[name] <= limit:  # so that NaN fails
                 what = kinds[name].meaning.format(monitor=self.monitor)
-                found.append(f"{what} {errors[name]:.4g}, but at most {limit:g} is tolerated ({name})")
+                found.append(f"{what} {errors[name]:.4g}, more than the tolerance {limit:g} ({name})")
         return found
 
     def summary(self) -> str:
@@ -163,7 +151,8 @@ class Report:
         widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
         lines = [f"{name:<{widths[0]}}  {value:>{widths[1]}}  {rest}" for name, value, rest in rows]
         if details := self.comparison.details:
-            lines.append(", ".join(f"{_words(name)} {_short(value)}" for name, value in details.items()))
+            shown = {k: f"{v:.3g}" if isinstance(v, float) else v for k, v in details.items()}
+            lines.append(", ".join(f"{_words(name)} {value}" for name, value in shown.items()))
         if layers := facts(self.manifest).float_layers:
             lines.append(f"layers left in float32: {', '.join(layers)}")
         return "\n".join([f"compared with PyTorch on {self.images} images", *lines, *self.notes])
@@ -175,7 +164,3 @@ def _finite(value: Any) -> Any:
 
 def _words(name: str) -> str:
     return name.replace("_", " ")
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -65,20 +65,20 @@ def default_out(source: Path, request: Request) -> Path:
 def check(out: Path, request: Request) -> None:
     """Refuse what cannot become a file, before any work."""
     if request.format not in NAMES:
-        raise ValueError(f"there is no format '{request.format}': choose among {', '.join(NAMES)}")
+        raise ValueError(f"there is no format '{request.format}': choose from {', '.join(NAMES)}")
     kind = NAMES[request.format]
     if out.suffix.lower() != kind.ending:
-        raise ValueError(f"a file of the format {kind.name} ends in {kind.ending}, but it is to be {out}")
+        raise ValueError(f"files in format {kind.name} end in {kind.ending}, but --out is {out}")
     if request.precision == "int8" and not kind.int8:
         able = ", ".join(each.name for each in NAMES.values() if each.int8)
-        raise ValueError(f"int8 is made for {able} only: omit it for {kind.name}")
+        raise ValueError(f"int8 is available only for {able}: omit --int8 for {kind.name}")
     if request.batch is not None and request.batch < 1:
-        raise ValueError(f"a file takes at least one image at once, not {request.batch}")
+        raise ValueError(f"the batch size must be at least 1, got {request.batch}")
     if request.limit < 1:
-        raise ValueError(f"a file is compared on at least one image, not {request.limit}: raise --limit")
+        raise ValueError(f"the comparison needs at least one image, got --limit {request.limit}")
     for path in (*kind.files_of(out), report_path(out)):
         if path.exists():
-            raise FileExistsError(f"{path} exists already: remove it, or name another file by --out")
+            raise FileExistsError(f"{path} already exists: remove it, or choose another file with --out")
     with requires(kind.name):
         for library in kind.libraries:
             if find_spec(library) is None:
@@ -98,8 +98,8 @@ def manifest_for(described: Manifest, request: Request, *, first_hw: SizeHW) -> 
     spec, input_hw = spec_for(described), described.input_hw
     if not spec.resizable and request.input_hw not in (None, input_hw):
         raise ValueError(
-            f"this {spec.noun} is made for inputs of {input_hw}, so its size cannot become "
-            f"{request.input_hw} by exporting: train with model.input_hw, or omit --size"
+            f"this {spec.noun} has the input size {input_hw}, which export cannot change to "
+            f"{request.input_hw}: train with another model.input_hw, or omit --size"
         )
     section = spec.export_section(
         described.section, score_threshold=request.score_threshold, final=request.postprocessing
@@ -125,8 +125,8 @@ def notes_on(described: Manifest, manifest: Manifest) -> tuple[str, ...]:
     if described.input_hw != manifest.input_hw and manifest.input_hw is not None:
         height, width = manifest.input_hw
         notes.append(
-            f"every image is resized to {height} x {width} (height x width), where the checkpoint keeps an "
-            "image's own size; PyTorch was compared at this size too"
+            f"the file resizes every image to {height} x {width} (height x width), while the checkpoint "
+            "keeps image sizes; PyTorch was compared at this size"
         )
     before, after = described.section, manifest.section
     for name in (each.name for each in fields(after)):
@@ -134,7 +134,7 @@ def notes_on(described: Manifest, manifest: Manifest) -> tuple[str, ...]:
             notes.append(f"{name} is {theirs}, in the checkpoint {ours}; both were compared with the former")
     if facts(manifest).precision == "int8":
         notes.append(
-            "x86 processors without VNNI may cut 8-bit sums off: for use on such a one, export on it"
+            "x86 processors without VNNI may saturate 8-bit sums: for such a processor, export on it"
         )
     return tuple(notes)
 

@@ -90,8 +90,8 @@ class Verification:
             not abs(value - before.errors[name]) <= 1e-6 for name, value in again.errors.items()
         ):
             raise GateError(
-                f"{path.name} gives other results after its description was put in ({again.errors}, before "
-                f"{before.errors}): this is a defect of the format's writer; nothing was written"
+                f"{path.name} returns different results after the manifest was added ({again.errors}, before "
+                f"{before.errors}): this is a bug in the export; nothing was written"
             )
 
 
@@ -132,8 +132,7 @@ def _open(path: Path, manifest: Manifest) -> Predictor:
         raise _broken(path, error) from error
     if candidate.manifest.to_json() != manifest.to_json():
         raise GateError(
-            f"{path.name} does not describe itself as it should: its manifest was not written, or not as a "
-            "whole; this is a defect of the format's writer; nothing was written"
+            f"{path.name} has no complete manifest: this is a bug in the export; nothing was written"
         )
     return candidate
 

@@ -32,27 +32,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """A kind of exported file.
+    """A kind of exported file."""
 
-    Attributes:
-        name: of the format, of its module here and of its extra.
-        ending: of its files.
-        libraries: needed besides PyTorch to write a file and to run it.
-        beside: endings of further files that belong to it.
-        flexible: whether files may take any number of images, and have resizing and post-processing inside.
-        int8: whether there are 8-bit files.
-        runs_code: whether a file can run code when it is opened; see docs/security.md.
-        folder: whether it has a module for each part of the work, not one for all.
-    """
-
-    name: str
-    ending: str
-    libraries: tuple[str, ...] = ()
-    beside: tuple[str, ...] = ()
-    flexible: bool = False
-    int8: bool = False
-    runs_code: bool = False
-    folder: bool = False
+    name: str  # of the format, of its module here and of its extra
+    ending: str  # of its files
+    libraries: tuple[str, ...] = ()  # needed besides PyTorch to write a file and to run it
+    beside: tuple[str, ...] = ()  # endings of further files that belong to it
+    flexible: bool = False  # any number of images; resizing and post-processing may be inside
+    int8: bool = False  # whether there are 8-bit files
+    runs_code: bool = False  # whether a file can run code when it is opened; see docs/security.md
+    folder: bool = False  # whether it has a module for each part of the work, not one for all
 
     def module(self, part: str) -> ModuleType:
         """Import the module that does a part of the work: open, convert or quantize."""
@@ -105,21 +94,18 @@ class Engine(Protocol):
 def open_engine(
     path: Path, *, outputs: Sequence[str], threads: int | None = None, trust: bool = False
 ) -> Engine:
-    """Open an exported file in its own runtime.
+    """Open an exported file, whose ending says the format, in its own runtime.
 
-    Args:
-        path: the file; its ending says the format.
-        outputs: their names, in the order in which the engine returns them; see `ExportFacts`.
-        threads: that the runtime may use; None leaves it to the runtime.
-        trust: also open files that can run code.
+    The engine returns `outputs` in this order; see `ExportFacts`. `threads` None leaves their number to the
+    runtime; `trust` also opens files that can run code.
     """
     if threads is not None:
         check_threads(threads)
     if format_of(path).runs_code and not trust:
         raise ValueError(
             f"{path} can run code on this machine when it is opened: PyTorch unpickles objects in "
-            "such a file and evaluates expressions in it. If you trust who made it, open it with trust=True "
-            f"(on the command line --trust); a file of the same model of the format {DEFAULT} runs no code"
+            "such a file and evaluates expressions in it. If you trust its author, open it with trust=True "
+            f"(--trust on the command line); a file of the same model in the format {DEFAULT} cannot run code"
         )
     engine: Engine = format_of(path).module("open").Engine(path, outputs=outputs, threads=threads)
     return engine
@@ -129,8 +115,8 @@ def check_threads(count: int, name: str = "threads") -> int:
     """Return a number of threads that can be started: runtimes crash when the system refuses them one."""
     if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MAX_THREADS:
         raise ValueError(
-            f"{name}={count!r}: wanted a whole number from 1 to {MAX_THREADS}; more than the "
-            f"{os.cpu_count()} cores of this machine make nothing faster"
+            f"{name}={count!r}: expected an integer from 1 to {MAX_THREADS}; more than this machine's "
+            f"{os.cpu_count()} cores do not help"
         )
     return count
 
@@ -145,8 +131,8 @@ def format_of(path: Path) -> Format:
     """Return the format of a file by its ending; ValueError where no format has it."""
     if path.suffix.lower() not in FORMATS:
         raise ValueError(
-            f"{path}: files that end in '{path.suffix}' are of no format that dettoolkit exports "
-            f"({', '.join(FORMATS)}): give a run's folder, a checkpoint or an exported file"
+            f"{path}: '{path.suffix}' is not a format that dettoolkit exports "
+            f"({', '.join(FORMATS)}): use a run folder, a checkpoint or an exported file"
         )
     return FORMATS[path.suffix.lower()]
 
@@ -154,7 +140,7 @@ def format_of(path: Path) -> Format:
 def facts(manifest: Manifest) -> ExportFacts:
     """Return what an exported file's manifest says of the file; ValueError for that of a checkpoint."""
     if manifest.export is None:
-        raise ValueError("wanted a manifest with its export section, got a checkpoint's: fill it in")
+        raise ValueError("expected a manifest with its export section, got a checkpoint's: fill it in")
     return manifest.export
 
 
@@ -174,6 +160,6 @@ def requires(extra: str, *, what: str = "this") -> Iterator[None]:
 def no_manifest(path: Path, why: str = "") -> ManifestError:
     """Return the error that a file does not describe itself, as those of other tools."""
     return ManifestError(
-        f"{path} holds no description by dettoolkit: it was exported by something else{why}; "
+        f"{path} has no dettoolkit manifest: it was exported by another program{why}; "
         "export the run with 'dettoolkit export'"
     )

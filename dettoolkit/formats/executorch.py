@@ -58,8 +58,8 @@ def _set_threads(threads: int) -> None:
         return
     if len(_opened):
         raise ValueError(
-            f"ExecuTorch has one pool of threads in a process, and other files are open that run on its "
-            f"{there}: open them all with the same number of threads, not with {threads}"
+            f"ExecuTorch has one thread pool per process, and open files already use it with {there} "
+            f"threads: open all files with the same number, not {threads}"
         )
     portable_lib._unsafe_reset_threadpool(threads)
 

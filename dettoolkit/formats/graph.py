@@ -58,7 +58,7 @@ def example_images(manifest: Manifest) -> Tensor:
     """Make an input of the file: float32 (N, 3, h, w) or, with preprocessing inside, uint8 (N, H, W, 3)."""
     batch = facts(manifest).batch or 2  # of any number, two: tracing takes a single image for a constant
     if manifest.input_hw is None:
-        raise ValueError("a converter wants an input size, got a manifest that leaves it open: set input_hw")
+        raise ValueError("a converter needs an input size, got a manifest without one: set input_hw")
     height, width = manifest.input_hw
     if manifest.takes_images:
         # Of other sides than the input, and than one another: equal ones would be taken for tied.
@@ -88,41 +88,33 @@ def capture(network: nn.Module, manifest: Manifest, final: nn.Module | None = No
 
 
 def refuse_flexible(manifest: Manifest, path: Path, spec: TaskSpec, *, runtime: str) -> None:
-    """Refuse what `refuse` does, and wishes that a file of fixed shapes and plain operators cannot fulfill.
-
-    The model's task may refuse more: see `TaskSpec.check_export`.
-    """
+    """Refuse what `refuse` and the task do, and what fixed shapes and plain operators cannot do."""
     refuse(manifest, path, runtime=runtime)
     export = facts(manifest)
-    others = f"the formats {' and '.join(each.name for each in NAMES.values() if each.flexible)} can"
+    others = f"the formats {' and '.join(each.name for each in NAMES.values() if each.flexible)} support"
     why = None
     if export.batch is None:
-        why = f"takes a fixed number of images at once: give --batch a number; {others} do without"
+        why = f"have a fixed batch size: set --batch to a number; {others} any"
     elif export.preprocessing:
-        why = "has an input of fixed size, so it cannot take images of any size: omit --preprocessing; "
-        why += f"{others} have it inside"
+        why = f"have a fixed input size: omit --preprocessing; {others} it"
     elif export.postprocessing:
-        why = "gives raw outputs: omit --postprocessing, then dettoolkit computes the results from what it "
-        why += f"gives; {others} have it inside"
+        why = f"return raw outputs: omit --postprocessing, and dettoolkit computes the results; {others} it"
     if why is not None:
-        raise ValueError(f"a file for {runtime} {why}")
+        raise ValueError(f"files for {runtime} {why}")
     spec.check_export(manifest)
 
 
 def refuse(manifest: Manifest, path: Path, *, runtime: str) -> None:
-    """Refuse to write over files, as the format's own writer might, and 8 bits, both before the long work.
-
-    `runtime` is its name for people.
-    """
+    """Refuse to write over files, as the format's own writer might, and 8 bits, both before the long work."""
     export = facts(manifest)
     for file in NAMES[export.format].files_of(path):
         if file.exists():
-            raise FileExistsError(f"{file} exists already: remove it, or write another file")
+            raise FileExistsError(f"{file} already exists: remove it, or write another file")
     if export.precision != "float32":
-        raise ValueError(f"files for {runtime} are made in float32 only, not in {export.precision}")
+        raise ValueError(f"files for {runtime} support only float32, not {export.precision}")
 
 
 def check_shape(images: Tensor, wanted: tuple[int, ...]) -> None:
     """Refuse images of another size than that of a file of fixed shapes."""
     if tuple(images.shape) != wanted:
-        raise ValueError(f"this file takes images {wanted}, got {tuple(images.shape)}")
+        raise ValueError(f"this file expects images {wanted}, got {tuple(images.shape)}")

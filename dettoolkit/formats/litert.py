@@ -34,7 +34,7 @@ class Engine:
             (signature,) = self.interpreter.get_signature_list().values()
             wanted = ([INPUT], sorted(outputs))
             if (found := (list(signature["inputs"]), sorted(signature["outputs"]))) != wanted:
-                raise ValueError(f"wanted the inputs and outputs {wanted}, got {found}: export it again")
+                raise ValueError(f"expected the inputs and outputs {wanted}, got {found}: export it again")
             self.run = self.interpreter.get_signature_runner()
         except (ValueError, RuntimeError) as error:
             raise ValueError(f"LiteRT cannot open {path}: {error}") from error

@@ -47,8 +47,8 @@ class Engine:
             settings["INFERENCE_NUM_THREADS"] = threads
         if not path.with_suffix(".bin").is_file():
             raise ValueError(
-                f"OpenVINO cannot open {path}: the file of its weights, {path.with_suffix('.bin').name}, is "
-                "not beside it; the two belong together"
+                f"OpenVINO cannot open {path}: its weights file {path.with_suffix('.bin').name} is missing "
+                "next to it"
             )
         try:
             self.request = openvino.Core().compile_model(path, "CPU", settings).create_infer_request()

@@ -56,7 +56,7 @@ def read_text(path: Path) -> bytes:
 
 def _require_archive(path: Path) -> None:
     if not zipfile.is_zipfile(path):
-        raise ValueError(f"PyTorch cannot open {path}: it is no whole archive of torch.export")
+        raise ValueError(f"PyTorch cannot open {path}: it is not a complete torch.export archive")
 
 
 def convert(network: nn.Module, manifest: Manifest, path: Path, spec: TaskSpec) -> None:
@@ -65,8 +65,8 @@ def convert(network: nn.Module, manifest: Manifest, path: Path, spec: TaskSpec) 
     final = spec.final_module(manifest) if manifest.final else None
     if final is None and manifest.final:
         raise ValueError(
-            f"a {spec.noun}'s post-processing cannot be inside a .pt2 file, since torch.export cannot write "
-            f"it: omit it, and dettoolkit.load does it, or export to {DEFAULT}"
+            f"a .pt2 file cannot include a {spec.noun}'s post-processing, because torch.export does not "
+            f"support it: omit it (dettoolkit.load does it), or export to {DEFAULT}"
         )
     program = capture(network, manifest, final)
     program.example_inputs = None  # zeros that would be written along

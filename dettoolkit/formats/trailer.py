@@ -28,8 +28,8 @@ def read_entry(path: Path, is_manifest: Callable[[str], bool]) -> bytes:
             entry = next(each for each in archive.infolist() if is_manifest(each.filename))
             if entry.file_size > MAX_BYTES:  # unpacking stops there, whatever else is packed
                 raise ManifestError(
-                    f"{path} holds a description of {entry.file_size} bytes, where one of dettoolkit has at "
-                    f"most {MAX_BYTES}: export it again"
+                    f"{path} has a manifest of {entry.file_size} bytes, but the limit is {MAX_BYTES}: "
+                    "export it again"
                 )
             return archive.read(entry)
     except ManifestError:
@@ -37,7 +37,7 @@ def read_entry(path: Path, is_manifest: Callable[[str], bool]) -> bytes:
     except Exception as error:  # other bytes than a whole archive's make zipfile raise nearly anything
         if isinstance(error, OSError) and error.filename is not None:
             raise  # the system's own words, with the path
-        raise no_manifest(path, f", or it was cut short ({type(error).__name__})") from None
+        raise no_manifest(path, f", or it was truncated ({type(error).__name__})") from None
 
 
 def stamp(path: Path, manifest: Manifest) -> None:

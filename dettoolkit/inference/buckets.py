@@ -19,7 +19,7 @@ def check(url: str) -> None:
     """Check that an address is of a kind that can be read here; nothing is listed."""
     store, name = _open(url)
     if "file" in store.protocol:
-        raise ValueError(f"{url} is on this machine: give its path, {name}")
+        raise ValueError(f"{url} is a local file: use its path, {name}")
 
 
 def find(url: str, endings: tuple[str, ...]) -> Iterator[tuple[str, str]]:
@@ -37,11 +37,11 @@ def find(url: str, endings: tuple[str, ...]) -> Iterator[tuple[str, str]]:
         if not alone and not names:
             _look(store, start)
     except Exception as error:  # each store has errors of its own
-        raise OSError(f"{url} cannot be fetched: {str(error) or type(error).__name__}") from error
+        raise OSError(f"{url} cannot be downloaded: {str(error) or type(error).__name__}") from error
     if alone:
         yield start.rpartition("/")[2].partition("?")[0], url
     elif not names:
-        raise FileNotFoundError(f"{url} holds no images, that is no files that end in {', '.join(endings)}")
+        raise FileNotFoundError(f"{url} contains no images (files ending in {', '.join(endings)})")
     for name in names:
         yield name.removeprefix(start).lstrip("/"), store.unstrip_protocol(name)
 
@@ -65,7 +65,7 @@ def read(url: str, *, max_megapixels: float = MAX_MEGAPIXELS) -> Pixels:
     except FileNotFoundError:
         raise BadImageError(f"{url}: file does not exist") from None
     except Exception as error:  # each store has errors of its own
-        raise BadImageError(f"{url}: cannot be fetched: {str(error) or type(error).__name__}") from None
+        raise BadImageError(f"{url}: cannot be downloaded: {str(error) or type(error).__name__}") from None
 
 
 def _open(url: str) -> tuple[Any, str]:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from dettoolkit.datasets.data_report import BadImageError, DataReport, Problem
+from dettoolkit.datasets.data_report import BadImageError, DataReport, Problem, naming
 from dettoolkit.datasets.images import ENDINGS, MAX_MEGAPIXELS, check_size, damage, decode, read_whole
 from dettoolkit.datasets.regular_files import Walk, natural
 from dettoolkit.inference.jobs.video import ENDINGS as VIDEOS
@@ -35,10 +35,8 @@ def read_upright(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> Pixel
     A BadImageError names the file: missing, no regular one, empty, cut short, not an image, or of more than
     `max_megapixels`.
     """
-    try:
+    with naming(path):
         return _decoded(read_whole(path, max_megapixels=max_megapixels), max_megapixels)
-    except BadImageError as error:
-        raise BadImageError(f"{path}: {error}") from None
 
 
 def decode_file(data: bytes, *, max_megapixels: float = MAX_MEGAPIXELS) -> Pixels:
@@ -58,10 +56,8 @@ def as_rgb(source: object, *, max_megapixels: float = MAX_MEGAPIXELS) -> tuple[P
         path = Path(source).expanduser()
         return path, read_upright(path, max_megapixels=max_megapixels)
     if isinstance(source, bytes):
-        try:
+        with naming("the bytes of an image"):
             return None, decode_file(source, max_megapixels=max_megapixels)
-        except BadImageError as error:
-            raise BadImageError(f"the bytes of an image: {error}") from None
     if isinstance(source, Image.Image):
         check_size((source.height, source.width), max_megapixels=max_megapixels)  # it may not be decoded yet
         return None, _from_pillow(source)
@@ -78,13 +74,13 @@ def sources_of(source: object) -> Iterable[object] | None:
     """
     if isinstance(source, str | PathLike):
         if not os.fspath(source):
-            raise ValueError("an empty path names nothing, not even the folder where you are: that is '.'")
+            raise ValueError("the path is empty; for the current folder use '.'")
         return _files(Path(source).expanduser())
     if isinstance(source, bytes | Image.Image | np.ndarray):
         return None
     if isinstance(source, Iterable) and type(source).__module__.split(".")[0] != "torch":
         return source
-    raise TypeError(f"wanted {WANTED}, or several of these; got {_described(source)}")
+    raise TypeError(f"expected {WANTED}, or several of these; got {_described(source)}")
 
 
 def _files(path: Path) -> list[Path] | None:
@@ -93,23 +89,21 @@ def _files(path: Path) -> list[Path] | None:
         found = list(map(Path, walk))
         _tell(path, walk.left_out.values())
         if not found:
-            raise ValueError(f"{path} holds no images, that is no files that end in {', '.join(ENDINGS)}")
+            raise ValueError(f"{path} contains no images (files ending in {', '.join(ENDINGS)})")
         return found
     if path.suffix.lower() in VIDEOS and path.is_file():
         raise ValueError(
-            f"{path} is a video: predict on it by the command `dettoolkit predict`, or give its frames, RGB "
-            "arrays, to the predictor's `stream`"
+            f"{path} is a video: use `dettoolkit predict`, or pass its frames as RGB arrays to the "
+            "predictor's `stream`"
         )
     if path.exists():
         return None
     if not glob.has_magic(str(path)):
-        raise FileNotFoundError(
-            f"{path} does not exist: give an image file, a folder or a pattern like *.jpg"
-        )
+        raise FileNotFoundError(f"{path} does not exist: use an image file, a folder or a pattern like *.jpg")
     found, left_out = matching(path)
     _tell(path, left_out)
     if not found:
-        raise FileNotFoundError(f"no file matches {path}: ** goes into folders, * does not")
+        raise FileNotFoundError(f"no file matches {path}: ** matches subfolders, * does not")
     return found
 
 
@@ -138,7 +132,7 @@ def matching(pattern: Path, endings: tuple[str, ...] = ()) -> tuple[list[Path], 
         if not os.path.isfile(top) or (endings and not top.lower().endswith(endings)):
             continue
         if once.setdefault(real := os.path.realpath(top), path := Path(top)) != path:
-            left_out.append(Problem("link to what is listed anyway", None, None, f"{path} -> {real}"))
+            left_out.append(Problem("link to something already listed", None, None, f"{path} -> {real}"))
     return list(once.values()), left_out
 
 
@@ -160,8 +154,8 @@ def _decoded(data: bytes, max_megapixels: float) -> Pixels:
 def _from_pillow(image: Image.Image) -> Pixels:
     if image.mode[0] in "IF":  # numbers of any range, which Pillow would cut off at 255
         raise ValueError(
-            f"a Pillow image of mode '{image.mode}' has more than 8 bits a channel: scale it to 0..255 and "
-            "convert('RGB'), or give the file's path"
+            f"a Pillow image of mode '{image.mode}' has more than 8 bits per channel: scale it to 0..255 and "
+            "convert('RGB'), or use the file's path"
         )
     return np.asarray(ImageOps.exif_transpose(image).convert("RGB"), np.uint8)
 
@@ -171,7 +165,7 @@ def _from_array(image: NDArray[Any]) -> Pixels:
     if image.dtype != np.uint8 or channels not in (1, 3, 4) or not image.size:
         raise ValueError(
             f"an image array must be uint8 (H, W, 3) RGB, or (H, W) gray, or (H, W, 4) with alpha; got "
-            f"{image.dtype} {image.shape}: scale to 0..255, move channels last, and give several images as a "
+            f"{image.dtype} {image.shape}: scale to 0..255, move channels last, and pass several images as a "
             "list"
         )
     if channels == 1:

@@ -40,14 +40,7 @@ class Predictor:
     def __init__(
         self, manifest: Manifest, engine: Engine, *, source: str, max_megapixels: float = MAX_MEGAPIXELS
     ) -> None:
-        """Put a model together.
-
-        Args:
-            manifest: what the model says about itself.
-            engine: runs its network.
-            source: where it came from, for people.
-            max_megapixels: a larger image cannot be read.
-        """
+        """Put a model together: its manifest, and the engine of its network; `source` is for people."""
         if not 0 < max_megapixels <= MEGAPIXELS_LIMIT:
             raise ValueError(
                 f"max_megapixels must be above 0 and at most {MEGAPIXELS_LIMIT:g}, got {max_megapixels}"
@@ -60,7 +53,7 @@ class Predictor:
         self._outputs = self.spec.final_outputs if manifest.final else self.spec.raw_outputs
         if manifest.export is not None and manifest.export.outputs != self._outputs:
             raise ValueError(
-                f"{source} gives {listing(manifest.export.outputs)}, where a {self.spec.noun} gives "
+                f"{source} has the outputs {listing(manifest.export.outputs)}, but a {self.spec.noun} has "
                 f"{listing(self._outputs)}: export it again"
             )
         self._decode = self.spec.decoder(manifest, engine.device)
@@ -117,14 +110,9 @@ class Predictor:
         return self._stream(_images_of(source)[0], self._min_score(threshold), _size(batch_size))
 
     def predict_batch(self, images: Sequence[Image], *, threshold: float | None = None) -> list[Result]:
-        """Predict on images, of any sizes, that are in memory.
+        """Predict on images in memory, uint8 (H, W, 3) RGB of any sizes; results are in their pixels.
 
-        Args:
-            images: uint8 (H, W, 3) RGB each. As many as can be go through the network at once.
-            threshold: as in `__call__`.
-
-        Returns:
-            the result of each image, in its own pixels.
+        As many as can be go through the network at once; `threshold` as in `__call__`.
         """
         min_score = self._min_score(threshold)
         results: dict[int, Result] = {}
@@ -147,7 +135,7 @@ class Predictor:
         default: float | None = self.manifest.section.default_threshold
         if default is None:
             if threshold:
-                raise ValueError(f"a {self.spec.noun} takes no threshold: omit threshold={threshold}")
+                raise ValueError(f"a {self.spec.noun} has no threshold: omit threshold={threshold}")
             return 0.0
         if threshold is None:
             return default
@@ -201,8 +189,8 @@ class Predictor:
         shapes = [tuple(output.shape) for output in outputs]
         if len(outputs) != len(self._outputs) or any(shape[:1] != (images,) for shape in shapes):
             raise ValueError(
-                f"{self.source} gives {len(outputs)} outputs {shapes} for {images} images, where its "
-                f"description says {', '.join(self._outputs)}: export it again"
+                f"{self.source} returns {len(outputs)} outputs {shapes} for {images} images, but its "
+                f"manifest lists {', '.join(self._outputs)}: export it again"
             )
         require_finite(
             zip(self._outputs, outputs, strict=True),
@@ -212,8 +200,7 @@ class Predictor:
         own, named = self.spec.count_classes(outputs, self.manifest), len(self.class_names)
         if own > named or (own < named and not self.manifest.final):
             raise ValueError(
-                f"{self.source} gives {own} classes, where its description names {named}: the two do not "
-                "belong together; export it again"
+                f"{self.source} predicts {own} classes, but its manifest names {named}: export it again"
             )
 
 

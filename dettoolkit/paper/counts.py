@@ -121,7 +121,7 @@ class Count:
 def network_of(row: Row) -> nn.Module:
     """Build the network of a row with random weights, for as many classes as the table counts."""
     if row.recipe is None:
-        raise ValueError(f"{row.name} of Table {row.table} is not built here: choose a row with a recipe")
+        raise ValueError(f"{row.name} of Table {row.table} is not implemented: choose a row with a recipe")
     recipe = load_recipe(row.recipe, row.overrides).recipe
     spec = spec_of(recipe)
     return spec.build_network(recipe, num_classes=spec.paper_classes(row.classes)).eval()

@@ -13,16 +13,16 @@ Format = Literal["text", "markdown", "csv"]
 
 # Why a count is further from the print than 2 % (parameters) or the table's tolerance (multiply-adds).
 NOTES = {
-    "slots": "This row is that of MobileNetV2's paper (arXiv 1801.04381, Table 6), which counts 81 class "
+    "slots": "This row is from MobileNetV2's paper (arXiv 1801.04381, Table 6), which counts 81 class "
     "slots: COCO's 80 categories and background. The other rows count 91, all ids.",
-    "rounded": "0.16 is printed with two digits and stands for up to 0.165; ours is 1% above that.",
-    "cut": "The print seems to be cut, not rounded: 0.169 to 0.16, as 0.987 to 0.98 in row 4.",
+    "rounded": "0.16 is rounded to two digits, so it means at most 0.165; ours is 1% above that.",
+    "cut": "The published number seems truncated, not rounded: 0.169 to 0.16, as 0.987 to 0.98 in row 4.",
     "norm": "MobileNetV2's paper prints 3.4M too. Without batch normalization's scale and offset ours is "
-    "3.47M, and 1.66M at width 0.35: the print seems to be cut, not rounded.",
+    "3.47M, and 1.66M at width 0.35: the published number seems truncated, not rounded.",
     "whole": "5.4 is printed. Ours is 5.48M, as torchvision's network of the same rows, and 5.46M without "
-    "batch normalization's scale and offset: the print seems to be cut, not rounded.",
-    "digits": "2.0 is printed with one decimal and stands for up to 2.05; ours is 2.04.",
-    "absent": "Not built here.",
+    "batch normalization's scale and offset: the published number seems truncated, not rounded.",
+    "digits": "2.0 is rounded to one decimal, so it means at most 2.05; ours is 2.04.",
+    "absent": "Not implemented.",
 }
 
 

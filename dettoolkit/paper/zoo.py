@@ -18,23 +18,23 @@ SCORES = "scores.csv"
 
 TITLE = """# Model zoo
 
-Every shipped recipe. `dettoolkit paper-tables --zoo docs/model_zoo.md` writes this page to the last figure;
-nothing in it is typed by hand.
+Every shipped recipe. `dettoolkit paper-tables --zoo docs/model_zoo.md` generates this page; nothing in it is
+written by hand.
 
-- **published**: the score that the paper prints (*Searching for MobileNetV3*, arXiv 1905.02244; the table is
-  named), or torchvision for its own weights. It is no score of ours.
-- **measured here**: the best score in a log of a training of ours, and on which data. No recipe has been
-  trained to its end on the data of its published score yet.
-- **parameters** include batch normalization's scale and offset; **MAdds** are those of one image of the size
-  in brackets. Both are for as many classes as the recipe's data have. `dettoolkit paper-tables` counts as the
-  paper does, and prints its figures beside ours."""
+- **published**: the score reported in the paper (*Searching for MobileNetV3*, arXiv 1905.02244; with its
+  table), or by torchvision for its own weights. We did not measure it.
+- **measured here**: the best score in the log of one of our training runs, and its data. No recipe has yet
+  been trained to the end on the data of its published score.
+- **parameters** include batch normalization's scale and offset; **MAdds** are for one image of the size in
+  parentheses. Both are for the number of classes in the recipe's data. `dettoolkit paper-tables` counts like
+  the paper, and prints its numbers next to ours."""
 HEADER = ("recipe", "published", "measured here", "parameters", "MAdds", "ms")
-MACHINE = """## What the milliseconds were measured on
+MACHINE = """## Latency
 
-**ms** is one image through the network as training builds it, in PyTorch on one thread: the median of
-{repeats} turns, in brackets the 10th to 90th percentile. The networks take turns, {turns} of each in every
-round, so that rows can be compared. Reading the image and what follows the network are left out.
-`dettoolkit predict` runs a version that is rewritten for speed, and exported files are faster still
+**ms** is the time of the network for one image, as training builds it, in PyTorch on one thread: the median
+of {repeats} measurements, with the 10th to 90th percentile in parentheses. The networks alternate, with
+{turns} measurements each per round, so that rows can be compared. Image decoding and post-processing are
+excluded. `dettoolkit predict` uses an optimized version of the network, and exported files are faster still
 ([performance.md](performance.md)).
 
 Measured on {machine}."""
@@ -43,9 +43,8 @@ Measured on {machine}."""
 def model_zoo(logs: Path, *, tell: Callable[[str], None] | None) -> Iterator[str]:
     """Write the page, a part at a time; each recipe's network is built, counted and run.
 
-    Args:
-        logs: folder of training logs with their list, `scores.csv`; the page links to it as `logs`.
-        tell: is called with what is being done, while networks are run; None does not run them.
+    `logs` has training logs with their list, `scores.csv`; the page links to it. `tell` is called with what
+    is being done, while networks are run; None does not run them.
     """
     published, measured = _published(), measured_scores(logs)
     recipes = {path.stem: load_recipe(path.stem).recipe for path in sorted(shipped_folder().glob("*.yaml"))}
@@ -96,14 +95,14 @@ def measured_scores(logs: Path) -> Mapping[str, list[str]]:
     index = logs / SCORES
     if not index.is_file():
         raise FileNotFoundError(
-            f"no list of measured scores at {index}: name a page beside a folder logs with it"
+            f"no list of measured scores at {index}: choose a page next to a folder logs with it"
         )
     found: dict[str, list[str]] = {}
     for line in csv.DictReader(index.read_text(encoding="utf-8").splitlines()):
         log, column = logs / line["log"], line["column"]
         if not log.is_file():
             raise FileNotFoundError(
-                f"{index} names the log {log}, which is not there: add it or take the line out"
+                f"{index} lists the log {log}, which does not exist: add it or delete the line"
             )
         rows = csv.DictReader(log.read_text(encoding="utf-8").splitlines())
         scores = [float(row[column]) for row in rows if row.get(column)]

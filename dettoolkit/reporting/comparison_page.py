@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from dettoolkit.config.yaml12 import write_lines
-from dettoolkit.pages.blocks import Block, Cell, Chart, Points, Section, Series, Table
+from dettoolkit.pages.blocks import Block, Cell, Points, Section, Series, Table
 from dettoolkit.pages.comparisons import difference
 from dettoolkit.pages.html import render
 from dettoolkit.reporting.disagreements import LISTED, disagreement_blocks
 from dettoolkit.reporting.run_page import write_page
 from dettoolkit.reporting.scored_folder import ScoredFolder, open_folder
-from dettoolkit.reporting.training_charts import series_of
+from dettoolkit.reporting.training_charts import over_steps, series_of
 
 Folders = Mapping[str, ScoredFolder]
 
@@ -95,14 +95,14 @@ def _doubts(folders: Folders) -> list[str]:
 
 def _curves(folders: Folders, monitor: str) -> Iterator[Block]:
     rows = {name: folder.metrics() for name, folder in folders.items()}
-    for title, column, label in (
-        (f"{monitor} on the validation set", monitor, monitor),
-        ("Loss", "loss", "loss"),
-        ("Learning rate", "lr", "learning rate"),
+    for title, column in (
+        (f"{monitor} on the validation set", monitor),
+        ("Loss", "loss"),
+        ("Learning rate", "lr"),
     ):
         series: list[Series] = [series_of(each, column, name) for name, each in rows.items()]
         if any(each.y for each in series):
-            yield Chart(title=title, x_label="step", y_label=label, series=series)
+            yield over_steps(title, series)
 
 
 def _settings(folders: Folders) -> Table:

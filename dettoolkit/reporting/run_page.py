@@ -73,8 +73,8 @@ def run_page(folder: ScoredFolder) -> str:
         result.append(Points(title="What stands out", sentences=advice))
     sections = [
         Section(title="Result", blocks=result),
-        *(report.sections(evaluation, folder.picture) if report else []),
         Section(title="Training", blocks=training_charts(rows, monitor, list(evaluation["numbers"]))),
+        *(report.sections(evaluation, folder.picture) if report else []),
         *origin_sections(folder),
     ]
     footer = f"Written by dettoolkit {about['environment'].get('dettoolkit', '')} from {folder.path}"

@@ -28,15 +28,26 @@ def training_charts(rows: Rows, monitor: str, numbers: Sequence[str]) -> list[Ch
     losses = ["loss", *(parts if len(parts) > 1 else [])]
     scores = [monitor, *(name for name in numbers if name != monitor)][:SCORES]
     charts = [
-        ("Loss", "loss", [series_of(rows, name, name.removeprefix("loss/")) for name in losses]),
-        ("Learning rate", "learning rate", [series_of(rows, "lr", "learning rate")]),
-        ("Score on the validation set", "score", [series_of(rows, name) for name in scores]),
+        ("Loss", [series_of(rows, name, name.removeprefix("loss/")) for name in losses]),
+        ("Learning rate", [series_of(rows, "lr", "learning rate")]),
+        ("Score on the validation set", [series_of(rows, name) for name in scores]),
     ]
-    return [
-        Chart(title=title, x_label="step", y_label=label, series=[each for each in series if each.y])
-        for title, label, series in charts
-        if any(each.y for each in series)
-    ]
+    return [over_steps(title, series) for title, series in charts if any(each.y for each in series)]
+
+
+def over_steps(title: str, series: Sequence[Series]) -> Chart:
+    """Return a chart over the steps, from 0; lines without a point are left out."""
+    shown = [each for each in series if each.y]
+    highest, last = max(max(each.y) for each in shown), max(each.x[-1] for each in shown)
+    low = min(0.0, *(min(each.y) for each in shown))
+    return Chart(
+        title=title,
+        x_label="step",
+        y_label="",
+        series=shown,
+        x_range=(0, last),
+        y_range=(low, 1.05 * highest) if highest > low else None,
+    )
 
 
 def training_advice(rows: Rows, monitor: str) -> list[str]:

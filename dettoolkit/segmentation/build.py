@@ -92,11 +92,7 @@ def describe(
 
 
 def build_loss(loss: CrossEntropy, names: Sequence[str], *, align_corners: bool) -> Loss:
-    """Return the loss function of logits and labels.
-
-    Raises:
-        ValueError: a weight for a class that the data set does not have.
-    """
+    """Build the task's loss: a function of logits (N, K, h, w) and labels (N, H, W)."""
     given = loss.class_weights or {}
     if unknown := sorted(set(given) - set(names)):
         raise ValueError(

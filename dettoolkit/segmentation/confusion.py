@@ -34,14 +34,8 @@ def count_image(
 ) -> SegmentationCounts:
     """Count one image, on its device; see `confusion_matrix` and `instance_counts`.
 
-    Args:
-        predicted: labels, uint8 or int64 (H, W).
-        labels: uint8 (H, W).
-        num_classes: K, at most 255.
-        image_id: the image's number in its data set.
-        instances: int32 (H, W), Cityscapes' instance ids; None, or -1 in the first pixel, without a file.
-        label_ids: the label id of each class, for `instances`.
-        categories: the category of each class, or None: then each class is its own.
+    Predictions are uint8 or int64 (H, W), labels uint8 (H, W). `instances` is int32 (H, W), Cityscapes'
+    instance ids; None, or -1 in the first pixel, without a file. Without categories each class is its own.
     """
     matrix = confusion_matrix(predicted, labels, num_classes).cpu().numpy()
     if instances is not None and instances.numel() and int(instances[0, 0]) < 0:
@@ -68,13 +62,10 @@ def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> Ten
 
     Labels are uint8, 0 to K - 1, and 255 for pixels to leave out; predictions uint8 or int64, 0 to K - 1
     where there is a label.
-
-    Raises:
-        ValueError: sizes differ, or a label or prediction is no class.
     """
     if predicted.shape != labels.shape:
         raise ValueError(
-            f"confusion_matrix wants predictions and labels of one size, got {tuple(predicted.shape)} and "
+            f"confusion_matrix expects predictions and labels of one size, got {tuple(predicted.shape)} and "
             f"{tuple(labels.shape)}: predict at the size of the label file"
         )
     # One more column for what is no class. Few bins fit a GPU's shared memory, and int32 takes half as long
@@ -92,7 +83,7 @@ def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> Ten
             pixels = int(table[num_classes:].sum())
             what = f"{pixels} pixels with labels such as {int(no_label[0]) + num_classes}"
         raise ValueError(
-            f"confusion_matrix wants 0 to {num_classes - 1}, and {VOID} for labels to leave out, got {what}: "
+            f"confusion_matrix expects 0 to {num_classes - 1}, and {VOID} for ignored labels, got {what}: "
             "map label ids to classes first, and build the network with the data set's number of classes"
         )
     return matrix.clone()
@@ -104,23 +95,16 @@ def instance_counts(
 ) -> Tensor:
     """Count the pixels of each labeled object, and those predicted as its class and as its category.
 
-    As Cityscapes' evalPixelLevelSemanticLabeling: instance ids are 1000 * label id + number; ids up to 1000
-    are no objects, nor are groups of them; all of an object's pixels count, whatever the label map says.
-
-    Args:
-        predicted: uint8 or int64 (H, W), 0 to 255; what is K or more is no class.
-        instances: int32 (H, W).
-        label_of_id: int64 (L,), the label of each label id; not scored are those of -1, and ids beyond.
-        category_of: int64 (K,), the number of each label's category.
-
-    Returns:
-        int64 (I, 4): label, pixels, pixels predicted as that label, pixels predicted as any label of its
-        category. By rising instance id; I may be 0.
+    As Cityscapes' evalPixelLevelSemanticLabeling: instance ids, int32 (H, W), are 1000 * label id + number;
+    ids up to 1000 are no objects, nor are groups of them; all of an object's pixels count, whatever the label
+    map says. Predictions of K or more are no class. `label_of_id` (L,) has -1 for ids that are not scored, as
+    are those beyond it. Returned is int64 (I, 4), by rising instance id: label, pixels, pixels predicted as
+    that label, pixels predicted as any label of its category.
     """
     if predicted.shape != instances.shape:
         raise ValueError(
-            f"instance_counts wants predictions and instances of one size, got {tuple(predicted.shape)} and "
-            f"{tuple(instances.shape)}: check that the instance file belongs to the label file"
+            f"instance_counts expects predictions and instances of one size, got {tuple(predicted.shape)} "
+            f"and {tuple(instances.shape)}: check that the instance file belongs to the label file"
         )
     owners = F.pad(label_of_id, (0, 1), value=-1)  # (L + 1,): the last stands for all beyond
     pixel = (instances.flatten() > INSTANCE_STEP).nonzero().squeeze(1)  # (P,)

@@ -27,32 +27,25 @@ def cross_entropy(
     ohem: tuple[float, float] | None,
     align_corners: bool,
 ) -> Tensor:
-    """Compute softmax cross-entropy of the bilinearly upsampled logits, in float32.
+    """Compute softmax cross-entropy of the bilinearly upsampled logits (N, K, h, w), in float32.
 
-    The mean is torch's: each labeled pixel weighs what its class weighs, and the sum is divided by the
-    weights' sum. Without anything to count, as in a batch of nothing but void, the loss is 0 and so is
-    every gradient.
+    Labels are (N, H, W), 255 ignored. The mean is torch's: each labeled pixel weighs what its class weighs (1
+    without `class_weights`), and the sum is divided by the weights' sum. Without anything to count, as in a
+    batch of nothing but void, the loss is 0 and so is every gradient.
 
-    Online hard example mining (Shrivastava et al. 2016) by pixels, as DDRNet and PIDNet train: only pixels
-    whose true class has a probability below `threshold` count, but at least the fraction `min_kept` of the
-    batch's labeled pixels, those with the lowest. Where DDRNet has a number of pixels, the fraction is the
-    same for any crop and any amount of void; BiSeNet's is 1/16.
-
-    Args:
-        logits: (N, K, h, w).
-        labels: uint8 or int64 (N, H, W), 255 ignored.
-        class_weights: (K,), or None: all weigh 1.
-        ohem: (threshold, min_kept) in (0, 1] and [0, 1], or None: all pixels count.
-        align_corners: how the logits are upsampled; see torch's interpolate.
+    `ohem` is online hard example mining (Shrivastava et al. 2016) by pixels, as DDRNet and PIDNet train,
+    (threshold, min_kept): only pixels whose true class has a probability below `threshold` count, but at
+    least the fraction `min_kept` of the batch's labeled pixels, those with the lowest. Where DDRNet has a
+    number of pixels, the fraction is the same for any crop and any amount of void; BiSeNet's is 1/16.
     """
     if logits.dim() != 4 or labels.dim() != 3 or len(logits) != len(labels):
         raise ValueError(
-            "cross_entropy wants logits (N, K, h, w) and labels (N, H, W) of the same N, got "
+            "cross_entropy expects logits (N, K, h, w) and labels (N, H, W) of the same N, got "
             f"{tuple(logits.shape)} and {tuple(labels.shape)}"
         )
     if class_weights is not None and class_weights.shape != logits.shape[1:2]:
         raise ValueError(
-            f"cross_entropy wants a weight for each of the {logits.shape[1]} classes, got "
+            f"cross_entropy expects a weight for each of the {logits.shape[1]} classes, got "
             f"class_weights of shape {tuple(class_weights.shape)}"
         )
     logits, counted = logits.float(), labels != VOID

@@ -25,11 +25,8 @@ def predict_labels(
 ) -> list[Tensor]:
     """Predict each pixel's class: the one of the highest logit or mean probability, the first where equal.
 
-    Args:
-        forward: the network, in evaluation mode. Whole images enter it together, windows one by one.
-        images: float (N, 3, h, w), normalized; N may be 0.
-        sizes_hw: (H, W) of each image's label map, uint8, to which its logits are upsampled bilinearly.
-        options: how it is run.
+    Images are normalized float (N, 3, h, w), N may be 0; whole ones enter `forward` together, windows one by
+    one. `sizes_hw` are those of the label maps, uint8 (H, W), to which logits are upsampled bilinearly.
     """
     found = []
     for logits, size in zip(_logits(forward, images, options), sizes_hw, strict=True):

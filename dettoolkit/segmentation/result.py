@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from dettoolkit.drawing.boxes import Color
 from dettoolkit.drawing.masks import draw_segments
 from dettoolkit.evaluation.label_ids import save_label_ids
-from dettoolkit.interop import run_lengths, supervision_detections
 from dettoolkit.manifest import Section
-from dettoolkit.results import Result, fresh, listed
+from dettoolkit.results import Result, fresh, listed, run_lengths, supervision_detections
 from dettoolkit.spec import Comparison, Strictness
 
 MIN_CLASS_FRACTION = 0.001
@@ -118,7 +117,7 @@ class SegmentationResult(Result):
         """
         path = fresh(path)
         if path.suffix.lower() != ".png":
-            raise ValueError(f"{path}: label maps are written as .png, which loses nothing")
+            raise ValueError(f"{path}: label maps must be saved as .png, which is lossless")
         save_label_ids(path, self.labels, self.class_ids if ids else range(len(self.class_ids)))
         return path
 
@@ -178,7 +177,7 @@ def _compare_counts(counts: NDArray[np.int64], names: Sequence[str]) -> Comparis
     judged = np.flatnonzero(np.maximum(own, other) >= MIN_CLASS_FRACTION * total)
     errors = 1 - both[judged] / (own + other - both)[judged]
     seen = int((own > 0).sum())
-    few = f"PyTorch finds nothing but {names[int(own.argmax())]} in all images, which any file could"
+    few = f"PyTorch predicts only {names[int(own.argmax())]} in all images"
     return Comparison(
         errors={"pixels": float(1 - both.sum() / total), "worst_class": float(errors.max())},
         details={

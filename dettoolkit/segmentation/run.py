@@ -101,9 +101,9 @@ class SegmentationRun(Run):
             if split == "val" and len(sizes) > 1 and data.eval_batch_size > 1 and data.eval_hw is None:
                 met = listing([f"{h}x{w}" for h, w in sorted(sizes)])
                 raise ValueError(
-                    f"the label files of {self.scored_on} have different sizes ({met}), so images that keep "
-                    f"theirs cannot be validated {data.eval_batch_size} at a time: set "
-                    "data.eval_batch_size=1, or data.eval_hw"
+                    f"the label files of {self.scored_on} have different sizes ({met}), so they cannot be "
+                    f"validated in batches of {data.eval_batch_size}: set data.eval_batch_size=1, or "
+                    "data.eval_hw"
                 )
             if self.problems[split].counts != known:
                 logger.warning("%s", self.problems[split].summary())
@@ -124,7 +124,7 @@ class SegmentationRun(Run):
         labels = batch["label_map"]
         present = [self.classes.names[label] for label in labels.unique().tolist() if label != VOID]
         void = float((labels == VOID).float().mean())
-        return f"labels {tuple(labels.shape)}, {void:.1%} void, classes: {listing(present)}"
+        return f"labels {tuple(labels.shape)}, {void:.1%} ignored, classes: {listing(present)}"
 
     def batch_figure(self, batch: Batch) -> Picture:
         """Draw the images of a batch under their labels."""
@@ -139,7 +139,7 @@ class SegmentationRun(Run):
         count, scores = self.recipe.evaluation.figures, counts.image_scores
         scored = np.flatnonzero(~np.isnan(scores))
         for name, title, rows in (
-            ("predictions", "Predictions beside ground truth", spread(scored, count)),
+            ("predictions", "Predictions and ground truth", spread(scored, count)),
             ("worst", "Worst images first", scored[np.argsort(scores[scored], kind="stable")][:count]),
         ):
             draw = partial(self._figure, counts, title)
@@ -224,7 +224,7 @@ def find_files(data: SegmentationData, splits: Sequence[SegmentationSplit]) -> S
 
 def in_order_of(names: Sequence[str], files: SegmentationFiles, *, whose: str) -> SegmentationFiles:
     """Number the classes of the files as a network does, which has the same ones by name."""
-    classes, remedy = files.classes, "Give its classes by data.classes"
+    classes, remedy = files.classes, "Set its classes in data.classes"
     match_names(names, classes.names, whose=whose, path=files.path, remedy=remedy)
     return files if list(names) == classes.names else replace(files, classes=classes.reordered(names))
 

@@ -14,8 +14,6 @@ from dettoolkit.spec import ErrorKind, TaskSpec, late
 
 CITYSCAPES_HW = (512, 1024)  # half size, as in the last column of Table 7
 Scale = Annotated[float, Meta(gt=0, le=16)]
-BUILD, RUN = "dettoolkit.segmentation.build", "dettoolkit.segmentation.run"
-DECODE, RESULT = "dettoolkit.segmentation.decode", "dettoolkit.segmentation.result"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +60,11 @@ class SegmentationSpec(TaskSpec):
     final_outputs = ("labels",)
     errors: ClassVar[Mapping[str, ErrorKind]] = {
         "pixels": ErrorKind(
-            meaning="the fraction of pixels of another class is",
+            meaning="the fraction of differing pixels is",
             max={"exact": 0.001, "resized": 0.01, "quantized": 0.05},
         ),
         "worst_class": ErrorKind(
-            meaning="1 - IoU of the class that agrees least is",
+            meaning="1 - IoU of the class with the lowest agreement is",
             max={"exact": 0.01, "resized": 0.1, "quantized": 0.5},
         ),
     }
@@ -81,18 +79,18 @@ class SegmentationSpec(TaskSpec):
         "rle": ("rle", "string"),
     }
 
-    build_network = late(BUILD)
-    torchvision_model = late(BUILD)
-    training_run = late(RUN)
-    evaluation_run = late(RUN)
-    training_images = late(RUN)
-    examine = late("dettoolkit.segmentation.doctor")
-    report = late("dettoolkit.segmentation.report_page", "SegmentationReport")
-    describe = late(BUILD)
-    decoder = late(DECODE)
-    compare = late(RESULT)
-    final_module = late(DECODE, "FinalLabels")
-    onnx_answers = late("dettoolkit.segmentation.onnx")
+    build_network = late(".build")
+    training_run = late(".run")
+    evaluation_run = late(".run")
+    training_images = late(".run")
+    describe = late(".build")
+    decoder = late(".decode")
+    compare = late(".result")
+    final_module = late(".decode", "FinalLabels")
+    onnx_answers = late(".onnx")
+    torchvision_model = late(".build")
+    examine = late(".doctor")
+    report = late(".report_page", "SegmentationReport")
 
     def input_hw(self, recipe: SegmentationRecipe) -> SizeHW | None:
         """Return the size to which images are resized; None keeps their own."""
@@ -108,14 +106,14 @@ class SegmentationSpec(TaskSpec):
         section: SegmentationSection = manifest.section
         if section.mode != "whole" or section.scales != (1.0,):
             raise ValueError(
-                "an exported file takes whole images of one size, and this model is evaluated with mode "
+                "an exported file processes whole images at one scale, but this model is evaluated with mode "
                 f"'{section.mode}' and scales {list(section.scales)}: add evaluation.mode=whole "
                 "evaluation.scales=[1.0]"
             )
         if section.flip and manifest.final:
             raise ValueError(
-                "post-processing inside predicts on an image once, and this model is evaluated mirrored too: "
-                "add evaluation.flip=false or omit the post-processing"
+                "post-processing inside a file does not support evaluation.flip: add evaluation.flip=false "
+                "or omit --postprocessing"
             )
 
     def zoo_size(self, recipe: SegmentationRecipe) -> tuple[int, SizeHW]:

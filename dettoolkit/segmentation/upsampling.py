@@ -20,19 +20,14 @@ from dettoolkit.datasets.cityscapes_labels import VOID
 
 
 def upsampled_labels(logits: Tensor, out_hw: tuple[int, int], *, align_corners: bool) -> Tensor:
-    """Return the argmax of bilinearly upsampled logits, the first class where equal.
+    """Return the argmax uint8 (H, W) of bilinearly upsampled logits float32 (K, h, w), K from 1 to VOID.
 
-    The same as upsampling every class and comparing, but for pixels where two classes differ by no more than
-    rounding does.
-
-    Args:
-        logits: float32 (K, h, w), K from 1 to VOID.
-        out_hw: size of the result, uint8 (H, W).
-        align_corners: as of torch's interpolate.
+    The same as upsampling every class and comparing, the first class where equal, but for pixels where two
+    classes differ by no more than rounding does.
     """
     height, width = out_hw
     if not len(logits):
-        raise ValueError("predict_labels wants logits of at least one class, got none")
+        raise ValueError("predict_labels expects logits of at least one class, got none")
     across = logits.contiguous()  # (K, h, W), in a moment
     if logits.shape[2] != width:
         size_hw = (logits.shape[1], width)
@@ -65,7 +60,7 @@ def first_highest(planes: Iterable[Tensor]) -> Tensor:
     labels = torch.zeros_like(best, dtype=torch.uint8)
     for label, scores in enumerate(planes, start=1):
         if label >= VOID:
-            raise ValueError(f"predict_labels wants at most {VOID} classes, which leaves {VOID} for void")
+            raise ValueError(f"predict_labels expects at most {VOID} classes: {VOID} means ignored")
         labels.masked_fill_(scores > best, label)
         torch.maximum(best, scores, out=best)
     return labels

@@ -48,14 +48,12 @@ class LogSpeed(Callback):
         self._waited = 0.0
         self._started = self._last_end = time.perf_counter()
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clocks of a run that is resumed in mid-epoch."""
-        self.on_train_epoch_start(trainer, pl_module)
-
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clocks."""
         self._images, self._waited = 0, 0.0
         self._started = self._last_end = time.perf_counter()
+
+    on_train_start = on_train_epoch_start  # of a run that is resumed in mid-epoch
 
     def on_train_batch_start(self, *_: Any) -> None:
         """Add the time since the last step ended: the loader's."""

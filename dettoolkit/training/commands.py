@@ -67,7 +67,7 @@ def check(name: str, recipe: Recipe) -> str:
             *name_outputs(run.task.raw_outputs, outputs),
             *((f"loss {part}", value) for part, value in losses.items()),
         ],
-        source="the network's answer to the first batch",
+        source="the network's output for the first batch",
         remedy="start from other weights, or check model.loss and the images of this batch",
     )
     lines = [
@@ -87,22 +87,13 @@ def train(
     resume: Path | None = None,
     provenance: Mapping[str, str] = NO_ORIGINS,
 ) -> tuple[Path, Score]:
-    """Train by a recipe and score the best checkpoint.
+    """Train by a recipe and score the best checkpoint; return the run's folder and the score.
 
-    Args:
-        name: the recipe's name, for the run's folder.
-        recipe: the run.
-        config_yaml: the resolved recipe as text, kept in the folder.
-        resume: folder of the run to continue; None starts a new one.
-        provenance: where the recipe's values come from, for the report.
-
-    Returns:
-        The run's folder, and the best checkpoint's score.
+    `config_yaml` is the resolved recipe as text, kept in the folder; `resume` the folder of the run to
+    continue, None for a new one; `provenance` where the recipe's values come from, for the report.
 
     Raises:
         Interrupted: by Ctrl-C, or by a scheduler that ends the process.
-        BlockingIOError: another process trains in the folder to continue.
-        ValueError: the recipe is not the checkpoint's, in what cannot change in mid-run.
     """
     section = recipe.trainer
     with ExitStack() as folder:
@@ -135,8 +126,8 @@ def _tell_end(trainer: Trainer, steps_done: int) -> None:
     """Tell why training ended before its length, or did not begin."""
     if steps_done and trainer.global_step == steps_done:
         logger.warning(
-            "the run had its length of %d steps already: a longer trainer.max_epochs or trainer.max_steps "
-            "would continue it",
+            "the run already has its full length of %d steps: raise trainer.max_epochs or trainer.max_steps "
+            "to continue",
             steps_done,
         )
     stopping = trainer.early_stopping_callback
@@ -158,20 +149,12 @@ def evaluate(
     keep: bool = False,
     provenance: Mapping[str, str] = NO_ORIGINS,
 ) -> tuple[Path, Score]:
-    """Score a checkpoint, a run's best checkpoint, or a recipe's own weights.
+    """Score a checkpoint, a run's best one, or a recipe's own weights; return the report's folder and score.
 
-    Args:
-        source: checkpoint or run's folder, or a recipe's file, whose model.weights are scored.
-        recipe: the recipe by which to score; its data.val is the data set.
-        out: folder for the report; None takes a new one beside the checkpoint.
-        keep: write every prediction to `<out>/predictions`, where the task does not anyway.
-        provenance: where the recipe's values come from, for the report.
-
-    Returns:
-        The folder of the report, and the score.
-
-    Raises:
-        ValueError: weights of other classes than the data set's, or a recipe without weights.
+    `source` is a checkpoint, a run's folder, or a recipe's file, whose model.weights are scored; `recipe`
+    says how, and its data.val is the data set. `out` None takes a new folder beside the checkpoint. With
+    `keep` every prediction is written to `<out>/predictions`, where the task does not anyway.
+    `provenance` is where the recipe's values come from.
     """
     if out is not None:
         check_free(out)
@@ -184,8 +167,8 @@ def evaluate(
             base = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
     elif weights is None:
         raise ValueError(
-            f"{source} names no weights to score: set model.weights to a checkpoint, a .pth file or "
-            "'torchvision:DEFAULT', or give a run's folder instead of a recipe"
+            f"{source} has no weights to evaluate: set model.weights to a checkpoint, a .pth file or "
+            "'torchvision:DEFAULT', or use a run folder instead of a recipe"
         )
     elif description_of(Path(weights)) is not None:
         checkpoint = Path(weights)  # which names its classes, as a run's does
@@ -200,7 +183,7 @@ def evaluate(
         load_trained(run.task.network, state, source=what)
     elif weights is not None and not weights.startswith(TORCHVISION):
         names = listing(run.classes.names)
-        logger.warning("%s does not name its classes: they are taken for %s, in this order", weights, names)
+        logger.warning("%s has no class names: assuming %s, in this order", weights, names)
     out = out if out is not None else new_evaluation_dir(base)
     repeat = f"dettoolkit evaluate {source}"
     with new_problems_told(run):

@@ -30,11 +30,7 @@ class DataModule(LightningDataModule):
         return trainer.global_rank, trainer.world_size
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffle by seed and epoch; the same number of images on every process.
-
-        Raises:
-            ValueError: fewer than two images for a process.
-        """
+        """Shuffle by seed and epoch; the same number of images on every process, at least two."""
         rank, processes = self._place()
         images, data = len(self.run.train), self.run.recipe.data
         if images <= processes:
@@ -58,11 +54,7 @@ class DataModule(LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Every image exactly once over all processes.
-
-        Raises:
-            ValueError: a process would have none; Lightning leaves it out, and the others wait for it.
-        """
+        """Every image exactly once over all processes, none of them without any: the others would wait."""
         rank, processes = self._place()
         images = len(self.run.val)
         if images < processes:

@@ -34,11 +34,7 @@ def keep_freed_memory() -> bool:
 def check_memory(
     network: nn.Module, input_hw: tuple[int, int], *, batch_size: int, value_bytes: int, trainer: Trainer
 ) -> None:
-    """Refuse a step that cannot fit, before any of it is allocated.
-
-    Raises:
-        ValueError: with the largest batch that might fit.
-    """
+    """Refuse a step that cannot fit, before any of it is allocated, and say which batch might."""
     device = trainer.strategy.root_device
     each = bytes_per_image(network, input_hw) * value_bytes // 4
     memory = memory_of(device) // (1 if device.type == "cuda" else trainer.num_devices)
@@ -46,8 +42,8 @@ def check_memory(
         remedy = f"data.batch_size={memory // each} or less, or " if memory // each >= 2 else ""
         height, width = input_hw
         raise ValueError(
-            f"a step on {batch_size} images of {height}x{width} keeps {batch_size * each / 1e9:.1f} GB, and "
-            f"there are {memory / 1e9:.1f} GB for it ({device}): set {remedy}a smaller size of image"
+            f"one step with {batch_size} images of {height}x{width} needs {batch_size * each / 1e9:.1f} GB, "
+            f"but only {memory / 1e9:.1f} GB are available ({device}): set {remedy}a smaller image size"
         )
 
 

@@ -98,18 +98,14 @@ class TrainingModule(LightningModule):
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Stop after an epoch that trained on nothing, before it is validated and saved.
-
-        Raises:
-            BadImageError: no batch of the epoch had two images that could be read.
-        """
+        """Stop, by a BadImageError, before an epoch that trained on nothing is validated and saved."""
         ends = self.trainer.is_last_batch or self.trainer.should_stop
         if ends and self.trainer.strategy.reduce_boolean_decision(self._untrained, all=True):
             listing = "\n  ".join(batch["bad_images"])
             raise BadImageError(
                 f"nothing was trained in epoch {self.current_epoch}: no batch had two images that could be "
-                "read. Repair the images, or correct the paths; of the last batch, data.on_bad_image=skip "
-                f"passed over:\n  {listing}"
+                "read. Repair the images, or correct the paths; images of the last batch skipped by "
+                f"data.on_bad_image=skip:\n  {listing}"
             )
 
     def _too_few(self, images: int) -> bool:
@@ -131,14 +127,14 @@ class TrainingModule(LightningModule):
         where = f"process {self.global_rank}, " if self.trainer.world_size > 1 else ""
         where += f"step {self.global_step}"
         if not bad:
-            raise NonFiniteLoss(f"{where}: another process met a loss that is not finite")
+            raise NonFiniteLoss(f"{where}: the loss is not finite in another process")
         path = self.run_dir / f"bad_batch_step{self.global_step}_rank{self.global_rank}.pt"
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save({key: _plain(value) for key, value in batch.items()}, path)
         values = ", ".join(f"{name} {part.item():g}" for name, part in parts.items())
         raise NonFiniteLoss(
             f"{where}: the loss is not finite ({values}). The batch is saved in "
-            f"{path}; open it with torch.load. If the data are in order, lower optim.lr, lengthen the "
+            f"{path}; open it with torch.load. If the data are correct, lower optim.lr, lengthen the "
             f"warm-up or set trainer.gradient_clip. Images of this batch:\n  {images}"
         )
 
@@ -158,7 +154,7 @@ class TrainingModule(LightningModule):
         outputs = self._run(images)
         require_finite(
             name_outputs(self.task.raw_outputs, outputs),
-            source="the network's answer to validation images",
+            source="the network's output for validation images",
             remedy="the training diverged, or its weights are damaged: use an earlier checkpoint; lower "
             "optim.lr or set trainer.gradient_clip for a new run",
         )
@@ -171,7 +167,7 @@ class TrainingModule(LightningModule):
             torch.distributed.all_gather_object(gathered, self.predictions)
             self.predictions = [item for own in gathered for item in own]
         if not self.predictions:
-            raise BadImageError("none of the images to validate on could be read, so there is no score")
+            raise BadImageError("none of the validation images could be read, so there is no score")
         score = self.task.score(self.predictions) if self.global_rank == 0 else None
         self.score = agreed = self.trainer.strategy.broadcast(score)
         for name, value in agreed.numbers.items():  # type: ignore[union-attr]
@@ -195,11 +191,7 @@ class TrainingModule(LightningModule):
         checkpoint["dettoolkit"] = {**self.description, "images_per_step": self.images_per_step}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to resume with steps of another size: rate, epochs and schedule would no longer fit.
-
-        Raises:
-            ValueError: the number of images per step has changed, or a weight is not finite.
-        """
+        """Refuse to resume with steps of another size: rate, epochs and schedule would no longer fit."""
         require_finite(
             checkpoint["state_dict"].items(),
             source="the checkpoint to resume from",
@@ -208,7 +200,7 @@ class TrainingModule(LightningModule):
         before = checkpoint["dettoolkit"].get("images_per_step", self.images_per_step)
         if before != self.images_per_step:
             raise ValueError(
-                f"the run was trained with {before} images per step, and this would be "
+                f"the run was trained with {before} images per step, but this would be "
                 f"{self.images_per_step} (data.batch_size x devices x nodes x trainer.accumulate): change "
                 "trainer.accumulate or data.batch_size so that the product is the same"
             )

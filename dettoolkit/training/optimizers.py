@@ -16,18 +16,13 @@ from dettoolkit.config.sections import Optim, Schedule
 
 
 def count_steps(recipe: Recipe, images: int, trainer: Trainer) -> tuple[int, int]:
-    """Count the optimizer steps of an epoch and of the whole run, for a training set of `images`.
-
-    Raises:
-        ValueError: a batch that the images cannot fill, a fraction of an epoch below one batch, or a warm-up
-            as long as the run.
-    """
+    """Count the optimizer steps of an epoch and of the whole run, for a training set of `images`."""
     section, batch_size = recipe.trainer, recipe.data.batch_size
     per_process = -(-images // trainer.world_size)
     if 2 <= per_process < batch_size:  # of fewer, the loader says more
         raise ValueError(
-            f"data.batch_size is {batch_size}, but there are {images} images to train on for "
-            f"{trainer.world_size} process(es), and the learning rate is meant for whole batches: set "
+            f"data.batch_size is {batch_size}, but there are {images} training images for "
+            f"{trainer.world_size} process(es); the learning rate is meant for full batches: set "
             f"data.batch_size={per_process} or less"
         )
     batches, limit = max(1, per_process // batch_size), trainer.limit_train_batches
@@ -35,7 +30,7 @@ def count_steps(recipe: Recipe, images: int, trainer: Trainer) -> tuple[int, int
     if used < 1:
         raise ValueError(
             f"trainer.extra.limit_train_batches={limit:g} of {batches} batches is less than one: set it to "
-            f"1/{batches} at least, or to a number of batches such as 1"
+            f"at least 1/{batches}, or to a number of batches such as 1"
         )
     epoch = -(-used // section.accumulate)  # the last step may have fewer batches
     total = section.max_steps or epoch * (section.max_epochs or 0)
@@ -48,7 +43,7 @@ def check_length(schedule: Schedule, total_steps: int) -> None:
     if schedule.warmup_steps >= total_steps:
         raise ValueError(
             f"optim.schedule.warmup_steps is {schedule.warmup_steps}, but the whole run has {total_steps} "
-            "steps: the learning rate would never reach its value. Set a shorter warm-up (say "
+            "steps: the learning rate would never reach its full value. Set a shorter warm-up (for example "
             f"optim.schedule.warmup_steps={max(0, total_steps // 20)}) or train longer"
         )
 

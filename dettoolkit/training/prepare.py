@@ -21,10 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def prepare(name: str, recipe: Recipe, *, pretrained: bool = True) -> Run:
-    """Load the data and build the network of a training.
-
-    Without `pretrained` the weights that the recipe starts from are not needed: a checkpoint brings its own.
-    """
+    """Load the data and build the network of a training; a resumed one's is not `pretrained`."""
     section = recipe.trainer
     seed_everything(section.seed, workers=True, verbose=False)
     if pretrained and is_first_process():
@@ -44,7 +41,7 @@ def prepare(name: str, recipe: Recipe, *, pretrained: bool = True) -> Run:
     )
     run.read_annotations(("val",))  # those to train on are met at once, these after an epoch or ten
     if run.monitor is None:
-        logger.warning("%s has nothing to score: the last checkpoint counts as the best", run.scored_on)
+        logger.warning("%s has no objects or labels: the last checkpoint is used as the best", run.scored_on)
     return run
 
 
@@ -56,7 +53,7 @@ def _require_writable(out: Path) -> None:
             pass
     except OSError as error:
         raise OSError(
-            f"trainer.out={out}: no folder can be made there ({error.strerror}): set another trainer.out"
+            f"trainer.out={out}: cannot create a folder there ({error.strerror}): set another trainer.out"
         ) from error
 
 
@@ -67,7 +64,7 @@ def summary(run: Run) -> str:
         f"recipe    {run.name}",
         f"network   {first}",
         *(f"          {line}" for line in rest),
-        f"data      {len(run.train)} images to train on, {len(run.val)} to validate on, "
+        f"data      {len(run.train)} training images, {len(run.val)} validation images, "
         f"{run.recipe.data.root}",
     ]
     return "\n".join(lines)

@@ -61,9 +61,6 @@ def resumable_checkpoint(run_dir: Path) -> tuple[Path, int]:
 
     It is last.ckpt. Where that is lost or damaged, a warning says so: it is put aside, and the newer of
     previous.ckpt and best.ckpt is taken.
-
-    Raises:
-        ValueError: none can be read.
     """
     steps, lost = dict[Path, int](), list[str]()
     for name in ORDER:
@@ -73,7 +70,7 @@ def resumable_checkpoint(run_dir: Path) -> tuple[Path, int]:
         except FileNotFoundError:
             lost.append(f"{path} is missing")
         except KeyError:
-            lost.append(f"{path} is no checkpoint of a training")
+            lost.append(f"{path} is not a training checkpoint")
         except ValueError as error:
             lost.append(str(error))
         if name == LAST and steps:
@@ -104,21 +101,17 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def check_changes(changes: Mapping[str, tuple[Any, Any]]) -> None:
-    """Refuse changes that would make another run of it, from the command line or in an edited config.yaml.
-
-    Raises:
-        ValueError: naming each such key with both values.
-    """
+    """Refuse changes that would make another run of it, from the command line or in an edited config.yaml."""
     clashes = [
-        f"  {key}: {before!r} in the checkpoint, {after!r} asked for"
+        f"  {key}: {before!r} in the checkpoint, {after!r} requested"
         for key, (before, after) in changes.items()
         if key.startswith(FIXED) or not key.startswith(CHANGEABLE)
     ]
     if clashes:
         raise ValueError(
-            "these settings cannot change in mid-run:\n"
+            "these settings cannot change during a run:\n"
             + "\n".join(clashes)
-            + "\n  give them the checkpoint's values again, on the command line or in the run's config.yaml, "
+            + "\n  restore the checkpoint's values, on the command line or in the run's config.yaml, "
             "or start a new run from the checkpoint's weights (model.weights=...)\n  what may change: "
             + ", ".join(f"{key}*" if key.endswith(".") else key for key in CHANGEABLE)
             + f"; but not {', '.join(FIXED)}"
@@ -134,7 +127,7 @@ def describe_changes(changes: Mapping[str, tuple[Any, Any]], recipe: Recipe) -> 
     shape = recipe.optim.schedule.type
     if shape not in ("constant", "exponential") and any(key in changes for key in LENGTHS):
         lines.append(
-            f"the learning rate follows the {shape} curve of the new length from here on: it jumps to that "
-            "curve's value at the present step"
+            f"from now on the learning rate follows the {shape} schedule of the new length, and jumps to its "
+            "value at the current step"
         )
     return lines

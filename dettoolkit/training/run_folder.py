@@ -53,14 +53,14 @@ def new_run_dir(out: Path, name: str) -> Path:
 
 def new_evaluation_dir(base: Path) -> Path:
     """Make `<base>/evaluation`, or `evaluation_2` and so on where that exists."""
-    return _new_dir(base / "evaluation", remedy="give one by --out")
+    return _new_dir(base / "evaluation", remedy="set one with --out")
 
 
 def check_free(out: Path) -> None:
     """Refuse a destination that has something in it, by a FileExistsError, before any work."""
     if is_first_process() and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(
-            f"{out} is there already, and is not overwritten: name another folder with --out"
+            f"{out} already exists and is not overwritten: choose another folder with --out"
         )
 
 
@@ -83,10 +83,6 @@ def locked(run_dir: Path) -> Iterator[None]:
     """Let no other process train in a run's folder, and remove what a killed one left half written.
 
     The system takes the lock back when the process ends, however it ends; loaders' workers do not inherit it.
-
-    Raises:
-        BlockingIOError: another process trains there.
-        OSError: the disk is full; the message says how to continue.
     """
     with ExitStack() as held:
         if is_first_process():
@@ -98,7 +94,7 @@ def locked(run_dir: Path) -> Iterator[None]:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            raise OSError(f"the disk is full ({error}). Make room; {how_to_resume(run_dir)}") from error
+            raise OSError(f"the disk is full ({error}). Free some space; {how_to_resume(run_dir)}") from error
 
 
 def _lock(file: TextIO, run_dir: Path) -> None:
@@ -109,9 +105,9 @@ def _lock(file: TextIO, run_dir: Path) -> None:
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN):
             raise BlockingIOError(
-                f"another process is training in {run_dir}: let it finish, or end it before resuming"
+                f"another process is training in {run_dir}: wait for it, or stop it before resuming"
             ) from None
-        logger.warning("%s cannot be locked (%s): do not resume it twice at once", run_dir, error)
+        logger.warning("%s cannot be locked (%s): make sure that only one process resumes it", run_dir, error)
 
 
 @contextmanager
@@ -157,10 +153,7 @@ def write_whole(path: Path, content: bytes | memoryview, *, keep: Path | None = 
 
 
 def keep_config(path: Path, text: str) -> None:
-    """Write a run's recipe as it is from now on; a different former one stays beside it as config_1.yaml …
-
-    To be called when the checkpoint has accepted the recipe.
-    """
+    """Write a run's recipe as it is from now on; a different former one stays beside it as config_1.yaml …"""
     if not is_first_process():
         return
     former = path.read_bytes()
@@ -195,8 +188,8 @@ def checkpoint_of(run: Path, *, names: tuple[str, ...]) -> Path:
     if run.is_file():
         if run.suffix.lower() in FORMATS:
             raise ValueError(
-                f"{run} is an exported file, and a checkpoint is wanted: give the run that it was made from. "
-                "What the file itself scores is measured by 'dettoolkit export RUN --metric'"
+                f"{run} is an exported file, but a checkpoint is required: use the run it was exported from. "
+                "To score the file itself: 'dettoolkit export RUN --metric'"
             )
         return run
     for name in names:
@@ -212,7 +205,7 @@ def checkpoint_of(run: Path, *, names: tuple[str, ...]) -> Path:
     near = here[::-1] or others
     listing = "; runs with checkpoints: " + ", ".join(map(str, near)) if near else ""
     wanted = " or ".join(f"checkpoints/{name}.ckpt" for name in names)
-    raise FileNotFoundError(f"{run} is neither a checkpoint nor a run's folder with {wanted}{listing}")
+    raise FileNotFoundError(f"{run} is neither a checkpoint nor a run folder with {wanted}{listing}")
 
 
 @contextmanager
@@ -227,7 +220,7 @@ def stored_recipe(run: Path, *, trainer: Mapping[str, Any] = MappingProxyType({}
     try:
         text = "".join(f"{line}\n" for line, _ in write_lines(recipe))
     except (TypeError, RecursionError) as error:
-        raise ValueError(f"the recipe of {run} is none that was read from a file: {error}") from None
+        raise ValueError(f"{run} has an invalid recipe: {error}") from None
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{description['name']}.yaml"
         path.write_text(text, encoding="utf-8")

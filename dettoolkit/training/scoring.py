@@ -44,10 +44,7 @@ NO_ORIGINS: Mapping[str, str] = MappingProxyType({})
 
 
 def score_best(run: Run, run_dir: Path, provenance: Mapping[str, str] = NO_ORIGINS) -> Score:
-    """Score the best checkpoint once more and write evaluation.json and figures.
-
-    All processes take part; the first one's weights are handed to the others before validation.
-    """
+    """Score the best checkpoint once more, in all processes, which get the first one's weights."""
     what = str(run_dir)
     if is_first_process():
         what = str(path := checkpoint_of(run_dir, names=(BEST, LAST)))

@@ -32,14 +32,7 @@ logger = logging.getLogger(__name__)
 def build_trainer(
     section: sections.Trainer, *, run_dir: Path | None, callbacks: Sequence[Callback], steps_done: int = 0
 ) -> Trainer:
-    """Build the Trainer; without a run's folder it writes nothing.
-
-    `steps_done` optimizer steps were made before those of this Trainer, when a run is resumed.
-
-    Raises:
-        ValueError: what Lightning refuses, or more processes than a CPU can run.
-        ModuleNotFoundError: a logger's package is not installed.
-    """
+    """Build the Trainer; without a run's folder it writes nothing. A resumed run has made `steps_done`."""
     for package, wanted in (("wandb", section.loggers.wandb), ("mlflow", section.loggers.mlflow)):
         if wanted is not None and find_spec(package) is None:
             raise ModuleNotFoundError(
@@ -78,8 +71,8 @@ def build_trainer(
     if isinstance(trainer.accelerator, CPUAccelerator):
         if trainer.num_devices > (limit := max(8, os.cpu_count() or 1)):
             raise ValueError(
-                f"trainer.devices={trainer.num_devices} on the CPU is as many processes, and this machine "
-                f"has {os.cpu_count()} cores: set trainer.devices to {limit} at most"
+                f"trainer.devices={trainer.num_devices} on the CPU starts {trainer.num_devices} processes, "
+                f"but this machine has {os.cpu_count()} cores: set trainer.devices to at most {limit}"
             )
         keep_freed_memory()
     return trainer
@@ -103,14 +96,7 @@ def _build_loggers(loggers: sections.Loggers, run_dir: Path, steps_done: int) ->
 
 
 def build_callbacks(section: sections.Trainer, run_dir: Path, *, monitor: str | None) -> list[Callback]:
-    """Build checkpoints, progress bar, average and early stopping for a training run.
-
-    `monitor` is the score that says which checkpoint is the best; None where nothing can be scored: then the
-    newest is.
-
-    Raises:
-        ValueError: early stopping without a score.
-    """
+    """Build a training's callbacks; `monitor` says which checkpoint is the best, None takes the newest."""
     speed = LogSpeed()
     callbacks: list[Callback] = [
         # The score that decides is the last validation's, so both save after it.
@@ -129,7 +115,7 @@ def build_callbacks(section: sections.Trainer, run_dir: Path, *, monitor: str | 
         if monitor is None:
             raise ValueError(
                 "trainer.early_stopping waits for a better score, but the validation set has nothing to "
-                "score: set trainer.early_stopping=null, or give data.val objects or labeled pixels"
+                "score: set trainer.early_stopping=null, or use a data.val with objects or labeled pixels"
             )
         callbacks.append(
             EarlyStopping(monitor, mode="max", patience=stopping.patience, min_delta=stopping.min_delta)
@@ -140,46 +126,36 @@ def build_callbacks(section: sections.Trainer, run_dir: Path, *, monitor: str | 
 
 
 def expect_nodes(trainer: Trainer) -> None:
-    """Describe at once which other nodes the run will wait for, and how they are started.
-
-    Raises:
-        ValueError: nothing says where the first node is, so they would never meet.
-    """
+    """Describe at once which other nodes the run will wait for, and how they are started."""
     if trainer.num_nodes == 1:
         return
     environment = trainer.strategy.cluster_environment  # type: ignore[attr-defined]
     how = (
-        "start this command on every node, by torchrun or SLURM, or with MASTER_ADDR (the first node), "
+        "start this command on every node, with torchrun or SLURM, or with MASTER_ADDR (the first node), "
         f"MASTER_PORT (such as 29500) and NODE_RANK (0 to {trainer.num_nodes - 1})"
     )
     known = "MASTER_ADDR" in os.environ and os.environ.get("MASTER_PORT", "").isdecimal()
     if isinstance(environment, LightningEnvironment) and not known:
         raise ValueError(
-            f"trainer.num_nodes={trainer.num_nodes}, but nothing says where the first node is: {how}. This "
-            "machine alone: trainer.num_nodes=1"
+            f"trainer.num_nodes={trainer.num_nodes}, but the address of the first node is unknown: {how}. "
+            "To use only this machine: trainer.num_nodes=1"
         )
     if os.environ.get("LOCAL_RANK", "0") == "0":
         logger.log(
             logging.INFO if is_first_process() else logging.ERROR,  # of other nodes only errors are shown
-            "node %d of %d: training begins when all of them are at %s:%s, and waits for them up to %d "
-            "minutes: %s",
+            "node %d of %d: waiting up to %d minutes for all nodes to connect to %s:%s: %s",
             environment.node_rank(),
             trainer.num_nodes,
+            default_pg_timeout.total_seconds() // 60,
             environment.main_address,
             environment.main_port,
-            default_pg_timeout.total_seconds() // 60,
             how,
         )
 
 
 @contextmanager
 def explained(trainer: Trainer, remedy: Callable[[], str]) -> Iterator[None]:
-    """Explain what ended the Trainer, and how to go on: Ctrl-C, or a process that was killed.
-
-    Raises:
-        Interrupted: by Ctrl-C, or by a scheduler that ends the process.
-        RuntimeError: a loader's process was killed, or another process is lost.
-    """
+    """Explain what ended the Trainer, and how to go on: Ctrl-C (Interrupted), or a process killed."""
     try:
         yield
     except SystemExit as error:  # what Lightning makes of Ctrl-C, and of a scheduler's SIGTERM
@@ -197,8 +173,8 @@ def _killed_loader(error: RuntimeError) -> str | None:
     if re.match(r"DataLoader worker \(pid.*\) (is killed|exited unexpectedly)", text) is None:
         return None
     return (
-        f"a loader's process was killed ({text.splitlines()[0].rstrip('. ')}): memory may have run out, or "
-        "shared memory (/dev/shm). Take fewer data.workers or a smaller data.batch_size"
+        f"a data loader process was killed ({text.splitlines()[0].rstrip('. ')}): memory or shared memory "
+        "(/dev/shm) may have run out. Use fewer data.workers or a smaller data.batch_size"
     )
 
 

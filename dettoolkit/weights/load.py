@@ -33,15 +33,9 @@ def load_weights(
 ) -> LoadReport:
     """Load `state` into `module` and name every difference; nothing is dropped silently.
 
-    Args:
-        source: where the weights come from, for messages.
-        replaceable: names of tensors which may have another shape in the file and then keep their fresh
-            values, such as a class head of another size.
-        remedy: what to do about weights that do not fit, for the error.
-
-    Raises:
-        ValueError: a tensor is missing, has a value that is not finite, or has another shape and is not
-            replaceable.
+    Tensors named in `replaceable`, such as a class head of another size, may have another shape in the file
+    and then keep their fresh values. `source` and `remedy`, what to do about weights that do not fit, are for
+    the error: a tensor is missing, not finite or of another shape.
     """
     own = module.state_dict()
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
@@ -58,7 +52,7 @@ def load_weights(
         for what, found, separator in (
             ("missing in the file", missing, ", "),
             ("in the file only", surplus, ", "),
-            ("of another shape", refused, "; "),
+            ("of a different shape", refused, "; "),
         ):
             more = f" … and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
             if found:
@@ -66,7 +60,7 @@ def load_weights(
         raise ValueError("\n".join([*lines, f"  {remedy}"]))
     if differs:
         logger.warning(
-            "%s: %d tensors have another size in the file and start fresh: %s",
+            "%s: %d tensors have a different size in the file and are newly initialized: %s",
             source,
             len(differs),
             "; ".join(f"{key} {theirs} -> {ours}" for key, (theirs, ours) in differs.items()),
@@ -152,6 +146,6 @@ def load_pretrained(network: Network, model: Model, *, torchvision_model: str, e
     if replaced and exact is not None:
         classes = ", ".join(str(head.num_classes) for head in network.heads.values())
         raise ValueError(
-            f"{model.weights} predicts another number of classes than the {classes} of the data set "
-            f"({len(replaced)} tensors of another size): score it on data of its own classes; {exact}"
+            f"{model.weights} predicts a different number of classes than the {classes} of the data "
+            f"set ({len(replaced)} tensors differ in size): evaluate it on data with its own classes; {exact}"
         )

@@ -43,7 +43,7 @@ class Description(TypedDict):
 
 
 def read_weights(source: str, *, torchvision_model: str) -> StateDict:
-    """Read a state dict from a file, or fetch it by torchvision's own enum; a checkpoint's, of its network.
+    """Read a state dict from a .pth or .ckpt file (a checkpoint's network), or fetch `torchvision:NAME`.
 
     Args:
         source: a .pth, .ckpt or .safetensors file, or `torchvision:NAME` with a name of the model's weights
@@ -54,13 +54,13 @@ def read_weights(source: str, *, torchvision_model: str) -> StateDict:
         return _fetch(source.removeprefix(TORCHVISION), torchvision_model)
     path = Path(source)
     if found := sorted(path.glob("checkpoints/*.ckpt")):
-        raise FileNotFoundError(f"{path} is a run's folder, not a file: give its checkpoint, {found[0]}")
+        raise FileNotFoundError(f"{path} is a run folder, not a file: use its checkpoint, {found[0]}")
     if (path / MODEL).is_file():
-        raise FileNotFoundError(f"{path} is a published folder, not a file: give {path / MODEL}")
+        raise FileNotFoundError(f"{path} is a published folder, not a file: use {path / MODEL}")
     if not path.is_file():
         raise FileNotFoundError(
-            f"no weights at {path}: give a .pth, .ckpt or .safetensors file, or 'torchvision:DEFAULT' to "
-            "fetch those"
+            f"no weights at {path}: use a .pth, .ckpt or .safetensors file, or 'torchvision:DEFAULT' to "
+            "download some"
         )
     content = load_checkpoint(path)
     inside = (content.get(key) for key in ("state_dict", "model", "model_state_dict"))
@@ -68,7 +68,7 @@ def read_weights(source: str, *, torchvision_model: str) -> StateDict:
     tensors = ((str(key), value) for key, value in content.items() if isinstance(value, Tensor))
     state = {key.removeprefix("network."): value for key, value in tensors}
     if not state:
-        raise ValueError(f"{path} holds no tensors: its keys are {list(content)[:10]}; is it a state dict?")
+        raise ValueError(f"{path} has no tensors: its keys are {list(content)[:10]}; is it a state dict?")
     return state
 
 
@@ -83,11 +83,11 @@ def load_checkpoint(path: Path) -> dict[str, object]:
         if isinstance(error, OSError) and error.filename is not None:
             raise  # the system's own words, with the path
         raise ValueError(
-            f"{path} cannot be loaded safely (weights_only): {_reason(error)}. The file is damaged, not a "
-            "PyTorch one, or holds more than tensors and plain data; save its state_dict alone and use that"
+            f"{path} cannot be loaded safely (weights_only): {_reason(error)}. The file is damaged, not "
+            "a PyTorch file, or has more than tensors and plain data; save only its state_dict and use that"
         ) from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, not a state dict")
+        raise ValueError(f"{path} contains a {type(content).__name__}, not a state dict")
     return content
 
 
@@ -99,7 +99,7 @@ def _check_sums(path: Path) -> None:
         # All are 0 with torch.serialization.set_crc32_options(False).
         has_sums = any(part.CRC for part in archive.infolist())
         if has_sums and (damaged := archive.testzip()) is not None:
-            raise zipfile.BadZipFile(f"the checksum of {damaged} does not fit")
+            raise zipfile.BadZipFile(f"the checksum of {damaged} does not match")
 
 
 def _reason(error: Exception) -> str:
@@ -120,9 +120,9 @@ def _fetch(name: str, torchvision_model: str) -> StateDict:
         )
     except (OSError, http.client.HTTPException, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise RuntimeError(
-            f"{TORCHVISION}{name} cannot be fetched from {weights.url}: {error or type(error).__name__}. "
-            f"Without a network, put that file at {cached(weights)} (a damaged one there must be deleted), "
-            "or give its path instead"
+            f"{TORCHVISION}{name} cannot be downloaded from {weights.url}: {error or type(error).__name__}. "
+            f"Without network access, copy that file to {cached(weights)}, or use its path instead; a damaged "
+            "one there must be deleted"
         ) from error
     return state
 
@@ -133,13 +133,13 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], StateDict]:
     description, state = _description(content, path), content.get("state_dict")
     if description is None or not isinstance(state, dict):
         raise ValueError(
-            f"{path} holds no dettoolkit run: its recipe and class names are missing. A bare state dict can "
-            "start a training (model.weights=...), and is evaluated by a recipe: see docs/guide.md"
+            f"{path} is not a dettoolkit checkpoint: recipe and class names are missing. A bare state dict "
+            "can start training (model.weights=...), or be evaluated with a recipe: see docs/guide.md"
         )
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise ValueError(
-                f"{path} holds no weights of a run: {name!r} is a {type(value).__name__}, not a tensor"
+                f"{path} contains no weights of a run: {name!r} is a {type(value).__name__}, not a tensor"
             )
     return description, {name.removeprefix("network."): value for name, value in state.items()}
 
@@ -155,7 +155,7 @@ def warn_of_other_classes(weights: str, names: Sequence[str]) -> None:
     theirs = list(names) if description is None else description["class_names"]
     if len(theirs) == len(names) and theirs != list(names):
         logger.warning(
-            "%s was trained on the classes %s; its class layers are used for %s, in this order",
+            "%s was trained on the classes %s; its class layers are reused for %s, in this order",
             weights,
             listing(theirs),
             listing(names),
@@ -179,7 +179,7 @@ def _description(content: Mapping[str, object], path: Path) -> dict[str, Any] | 
             raise ValueError(f"there are {names} class names and {ids} class ids")
     except (ValueError, TypeError, IndexError, RecursionError) as error:  # a tensor answers as a list does
         raise ValueError(
-            f"{path} describes itself as no checkpoint of dettoolkit does ({error}): it is damaged or was "
-            "changed; give another one"
+            f"{path} has an invalid description ({error}): it is damaged or was modified; "
+            "use another checkpoint"
         ) from None
     return description

@@ -62,10 +62,7 @@ def _plain_name(key: str, c4: int) -> str | None:
 
 
 def translate_backbone(state: dict[str, Value], backbone: MobileNet) -> dict[str, Value]:
-    """Rename torchvision's classification networks to this backbone's names; leave other keys.
-
-    MobileNetV3 and V2 call their layers `features.<n>`, MnasNet `layers.<n>`.
-    """
+    """Rename torchvision's `features.<n>` (MnasNet's `layers.<n>`) to this backbone's names."""
     if any(key.startswith("layers.") for key in state):
         state = _name_as_mobilenet_v2(state)
     rows = len(backbone.blocks)

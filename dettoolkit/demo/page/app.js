@@ -60,7 +60,7 @@ class App {
   async start() {
     const [first] = this.demo.samples;
     if (first) this.openSample(first);
-    else $("summary").textContent = "Open a picture, or use the camera.";
+    else $("summary").textContent = "Open an image, or use the camera.";
     const gpu = await hasWebGpu();
     $("backend-choice").hidden = !gpu;
     const providers = gpu ? ["webgpu", "wasm"] : ["wasm"];
@@ -98,7 +98,7 @@ class App {
 
   failedRun(error) {
     if (this.runner?.provider === "webgpu") return this.leaveGpu(error);
-    return complain(`The model failed on this picture: ${error.message}`, () => this.load("wasm"));
+    return complain(`The model failed on this image: ${error.message}`, () => this.load("wasm"));
   }
 
   // ---- pictures
@@ -107,7 +107,7 @@ class App {
     return this.open(async () => {
       const response = await fetch(file);
       if (response.ok) return response.blob();
-      throw new PictureError(`The sample is not there (the server answered ${response.status}).`);
+      throw new PictureError(`The sample was not found (the server responded ${response.status}).`);
     }, name);
   }
 
@@ -126,7 +126,7 @@ class App {
       if (turn !== this.turn) return;
       this.setBusy(false);
       const known = error instanceof PictureError;
-      return complain(known ? error.message : `The picture could not be opened: ${error.message}`);
+      return complain(known ? error.message : `The image could not be opened: ${error.message}`);
     }
     markSample(name);
     await this.infer(turn);
@@ -167,7 +167,7 @@ class App {
   async save() {
     const name = this.name.replace(/\.[^.]*$/, "").replace(/[^\p{L}\p{N}]+/gu, "_");
     download(await this.view.toBlob(), `${name}_${this.demo.task}.png`);
-    say("Picture saved.");
+    say("Image saved.");
   }
 
   // ---- camera
@@ -257,7 +257,7 @@ class App {
     this.readout.show(rows);
     $("summary").textContent = summary;
     $("absent").hidden = absent.length === 0;
-    $("absent").textContent = `Not in this picture: ${absent.join(", ")}.`;
+    $("absent").textContent = `Not in this image: ${absent.join(", ")}.`;
   }
 
   slide() {

@@ -3,11 +3,11 @@
 import { pictureFrom } from "./picture.js";
 
 const REASONS = {
-  NotAllowedError: "The camera was not allowed. Allow it for this page beside the address, then try again.",
+  NotAllowedError: "The camera was not allowed. Allow it for this page next to the address, then try again.",
   NotFoundError: "This device has no camera that the browser can find.",
   OverconstrainedError: "That camera is no longer there.",
   NotReadableError: "The camera is busy: another program may be using it.",
-  AbortError: "The camera stopped before it gave a picture.",
+  AbortError: "The camera stopped before it delivered an image.",
 };
 
 export class CameraError extends Error {}
@@ -28,8 +28,8 @@ export class Camera {
   static missing() {
     if (navigator.mediaDevices?.getUserMedia) return null;
     return isSecureContext
-      ? "This browser gives pages no camera."
-      : "Browsers give the camera only to pages that come by https or from this computer (localhost).";
+      ? "This browser does not let pages use a camera."
+      : "Browsers allow the camera only for pages from https or from this computer (localhost).";
   }
 
   /**

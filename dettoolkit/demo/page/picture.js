@@ -16,7 +16,7 @@ export async function pictureFromBlob(blob, largestSide) {
 
 /** Copy anything that can be drawn, of `width` x `height`, into a picture. */
 export function pictureFrom(source, width, height, largestSide) {
-  if (!(width > 0 && height > 0)) throw new PictureError("This picture has no size.");
+  if (!(width > 0 && height > 0)) throw new PictureError("This image has no size.");
   const scale = Math.min(1, largestSide / Math.max(width, height));
   const canvas = document.createElement("canvas");
   canvas.width = Math.max(1, Math.round(width * scale));
@@ -57,8 +57,8 @@ async function decodeByElement(blob) {
     return image;
   } catch {
     throw new PictureError(
-      "This browser cannot read the file as a picture. JPEG, PNG and WebP work everywhere; very large " +
-        "pictures may need to be made smaller first.",
+      "This browser cannot read the file as an image. JPEG, PNG and WebP work everywhere; very large " +
+        "images may need to be made smaller first.",
     );
   } finally {
     URL.revokeObjectURL(url);

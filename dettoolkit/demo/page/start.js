@@ -11,7 +11,7 @@
   if (location.protocol === "file:") {
     show("It was opened as a file, and browsers do not let files load a model.", true);
   } else if (!("noModule" in HTMLScriptElement.prototype)) {
-    show("This browser is too old for it. Any browser of the last few years will do.", false);
+    show("This browser is too old for it. Use a recent browser.", false);
   } else if (typeof WebAssembly !== "object") {
     // app.js must not open the page over this.
     document.documentElement.setAttribute("data-refused", "");

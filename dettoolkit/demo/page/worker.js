@@ -58,7 +58,7 @@ async function open({ demo, provider, threads }) {
 async function download(file, report) {
   // Asks whether the file has changed: a demo may be exported again into the same place.
   const response = await fetch(new URL(file, self.location.href), { cache: "no-cache" });
-  if (!response.ok) throw new Error(`${file} is not there (the server answered ${response.status})`);
+  if (!response.ok) throw new Error(`${file} was not found (the server responded ${response.status})`);
   const parts = [];
   let bytes = 0;
   for (const reader = response.body.getReader(); ; ) {

@@ -30,10 +30,7 @@ WIDTHS = np.geomspace(0.05, 1.0, 40)
 
 
 def find_ranges(model: bytes, feeds: Iterable[Feed], nodes: Iterable[str]) -> dict[str, Range]:
-    """Find the range, with 0 in it, of every activation that some nodes take or give, all by their names.
-
-    `model` is an ONNX model's bytes, `feeds` are its inputs, one after the other.
-    """
+    """Find the range, with 0 in it, of every activation that named nodes take or give, over some inputs."""
     proto = onnx.load_from_string(model)
     names = _activations(proto, set(nodes))
     del proto.graph.output[:]

@@ -11,10 +11,7 @@ Attribute = int | float | str | Sequence[int] | ir.Graph
 
 
 class Nodes:
-    """A list of nodes that grows, in an order in which they can run.
-
-    `scope` begins the names of all nodes, so that they can be told from the network's.
-    """
+    """A list of nodes that grows, in an order in which they can run; `scope` begins the names of all."""
 
     def __init__(self, scope: str) -> None:
         self.scope = scope

@@ -6,22 +6,17 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from dettoolkit.datasets.data_report import BadImageError
-from dettoolkit.datasets.images import MAX_MEGAPIXELS, read_image
+from dettoolkit.datasets.images import MAX_MEGAPIXELS
 from dettoolkit.datasets.regular_files import open_regular
-from dettoolkit.inference.inputs import Pixels
 from dettoolkit.inference.jobs.sources import Item
+from dettoolkit.run import ImageFile
 
 
 class ImageIds:
-    """Find images in a COCO file by name: the whole `file_name`, else its last part if only one has it.
-
-    Of the json the list images (id, file_name, height, width) is used.
-    """
+    """Find images of a COCO file by name: the whole `file_name`, else its last part if only one has it."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -30,7 +25,7 @@ class ImageIds:
             self._whole = {str(each["file_name"]): _Image.of(each) for each in images}
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
-                f"{path} is no COCO annotation file, whose list 'images' has id and file_name: {error}"
+                f"{path} is not a COCO annotation file with a list 'images' of id and file_name: {error}"
             ) from None
         lasts = Counter(PurePosixPath(name).name for name in self._whole)
         self._last = {
@@ -46,7 +41,7 @@ class ImageIds:
         image = self._find(item.name)
         if image is None or item.path is None or item.video is not None:
             return item
-        return replace(item, read=partial(_read, item.path, image.hw, max_megapixels))
+        return replace(item, read=ImageFile(item.path, image.hw, max_megapixels).read)
 
     def _find(self, name: str) -> _Image | None:
         return self._whole.get(name, self._last.get(PurePosixPath(name).name))
@@ -59,14 +54,7 @@ class _Image(NamedTuple):
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> _Image:
         if not isinstance(record["id"], int):
-            raise ValueError(f"the id of {record['file_name']} is {record['id']!r}, wanted a whole number")
+            raise ValueError(f"the id of {record['file_name']} is {record['id']!r}, expected an integer")
         sides = [record.get("height", 0), record.get("width", 0)]
         usable = all(isinstance(side, int | float) and 1 <= side < 2**31 for side in sides)
         return cls(record["id"], (int(sides[0]), int(sides[1])) if usable else None)
-
-
-def _read(path: Path, hw: tuple[int, int] | None, max_megapixels: float) -> Pixels:
-    try:
-        return read_image(path, expected_hw=hw, max_megapixels=max_megapixels)
-    except BadImageError as error:
-        raise BadImageError(f"{path}: {error}") from None

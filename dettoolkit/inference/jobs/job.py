@@ -45,7 +45,7 @@ class Shard:
 
     def __post_init__(self) -> None:
         if not 1 <= self.number <= self.of:
-            raise ValueError(f"shard {self.number}/{self.of}: wanted i/n with i from 1 to n, such as 1/8")
+            raise ValueError(f"shard {self.number}/{self.of}: expected i/n with i from 1 to n, such as 1/8")
 
     def has(self, name: str) -> bool:
         """Return whether an image is in it: by its name, so whatever is added to the folder or taken away."""
@@ -59,49 +59,33 @@ class Shard:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """All that decides a job's results.
+    """All that decides a job's results."""
 
-    Attributes:
-        model: the file, for people; `fingerprint` says whether it is the same.
-        weights: file of a named model's weights; None where it has its own.
-        fingerprint: of the weights' file.
-        task, class_names, class_ids: the model's.
-        sources: as `Sources` takes them; local ones absolute.
-        save: of KINDS and the task's own.
-        threshold: lowest score of what is kept; None of a task without scores.
-        classes: names of those that are kept; None keeps all.
-        every: of a video, the first of so many frames.
-        limit: images, and frames of each video, at most.
-        max_megapixels: of an image; a larger one cannot be read.
-        annotations: COCO file that has the images' ids.
-        shards: into how many it is divided.
-    """
-
-    model: str
-    weights: str | None = None
+    model: str  # the file, for people; `fingerprint` says whether it is the same
+    weights: str | None = None  # file of a named model's weights; None where it has its own
     fingerprint: str
     task: str
     class_names: tuple[str, ...]
     class_ids: tuple[int, ...]
-    sources: tuple[str, ...]
-    save: tuple[str, ...]
-    threshold: float | None
-    classes: tuple[str, ...] | None
-    every: int
-    limit: int | None
-    max_megapixels: float = MAX_MEGAPIXELS  # jobs of older versions do not say
-    annotations: str | None
-    shards: int
+    sources: tuple[str, ...]  # as `Sources` takes them; local ones absolute
+    save: tuple[str, ...]  # of KINDS and the task's own
+    threshold: float | None  # lowest score of what is kept; None of a task without scores
+    classes: tuple[str, ...] | None  # names of those that are kept; None keeps all
+    every: int  # of a video, the first of so many frames
+    limit: int | None  # images, and frames of each video, at most
+    max_megapixels: float = MAX_MEGAPIXELS  # a larger image cannot be read; jobs of older versions do not say
+    annotations: str | None  # COCO file that has the images' ids
+    shards: int  # into how many it is divided
 
     def __post_init__(self) -> None:
         for kind in self.save:
             if kind not in self.kinds:
-                raise ValueError(f"cannot save '{kind}' of {self.task}: choose from {', '.join(self.kinds)}")
+                raise ValueError(f"cannot save '{kind}' for {self.task}: choose from {', '.join(self.kinds)}")
         for name in self.classes or ():
             if name not in self.class_names:
                 raise ValueError(f"no class '{name}': the model has {', '.join(self.class_names)}")
         if self.classes is not None and self.threshold is None:
-            raise ValueError(f"classes cannot be chosen of {self.task}: omit --classes")
+            raise ValueError(f"{self.task} does not support --classes: omit it")
         if "parquet" in self.save:
             import_arrow()
 
@@ -159,7 +143,7 @@ def read_job(folder: Path) -> Job | None:
         lists = {key: tuple(value) for key, value in data.items() if isinstance(value, list)}
         return Job(**{**data, **lists})
     except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} describes no prediction job that this version knows: {error}") from None
+        raise ValueError(f"{path} is not a prediction job of this version: {error}") from None
 
 
 def enter_folder(folder: Path, job: Job, shard: Shard, *, resume: bool) -> bool:
@@ -168,7 +152,7 @@ def enter_folder(folder: Path, job: Job, shard: Shard, *, resume: bool) -> bool:
     listed = os.listdir(folder)
     # The job is looked for last: another shard that begins at this moment writes it before all else.
     if not all(name.startswith(PART) for name in listed) and not (folder / FILE).exists():
-        raise FileExistsError(f"{folder} has files already, of no prediction job: give a new folder")
+        raise FileExistsError(f"{folder} contains files that belong to no prediction job: use a new folder")
     _write_once(folder / FILE, json.dumps(asdict(job), indent=2, ensure_ascii=False) + "\n")
     for name in listed:
         if name.startswith(PART):  # of a process that was killed, or of one that now finds the job there
@@ -179,18 +163,18 @@ def enter_folder(folder: Path, job: Job, shard: Shard, *, resume: bool) -> bool:
         changed = [key for key in mine if mine[key] != theirs[key] and key != "model"]
         if changed and not resume:
             raise FileExistsError(
-                f"{folder} holds another job already, with other {', '.join(changed)}: give a new folder"
+                f"{folder} already contains a job with different {', '.join(changed)}: use a new folder"
             )
         if changed:
             raise ValueError(
-                f"{folder} holds another job: "
-                + "; ".join(f"{key} is {mine[key]!r:.60}, there {theirs[key]!r:.60}" for key in changed)
-                + ". Give a new folder, or the same model, images and options"
+                f"{folder} contains a different job: "
+                + "; ".join(f"{key} is {mine[key]!r:.60} here, {theirs[key]!r:.60} there" for key in changed)
+                + ". Use a new folder, or the same model, images and options"
             )
     begun = (folder / shard.file("results", ".jsonl")).exists()
     if begun and not resume:
         raise FileExistsError(
-            f"{folder} has results already: resume it with --resume {folder}, or give a new folder"
+            f"{folder} already has results: resume it with --resume {folder}, or use a new folder"
         )
     return begun
 

@@ -52,7 +52,7 @@ class Journal:
         except BlockingIOError:
             self._file.close()
             raise BlockingIOError(
-                f"another process is writing {path}: let it finish, or give each its own --shard"
+                f"another process is writing {path}: wait for it, or give each process its own --shard"
             ) from None
         except BaseException:
             self._file.close()
@@ -98,8 +98,8 @@ class Journal:
             if record is None:
                 if self._file.read(1):
                     raise ValueError(
-                        f"{self.path}, line {number}: this is no record, and others follow; take the line "
-                        "out and resume: its image is predicted again"
+                        f"{self.path}, line {number} is not a valid record; delete the line and resume: its "
+                        "image is predicted again"
                     )
                 self.unfinished |= _names_begun(line)
                 break
@@ -132,7 +132,7 @@ def read_records(path: Path) -> Iterator[Record]:
             if record is not None:
                 yield record
             elif file.read(1):
-                raise ValueError(f"{path}: {line[:60]!r} is no record, and others follow; take the line out")
+                raise ValueError(f"{path}: {line[:60]!r} is not a valid record; delete the line")
 
 
 def merge_records(paths: Sequence[Path]) -> Iterator[Record]:

@@ -28,7 +28,7 @@ from dettoolkit.inference.whole_files import printable
 
 CAMERA = re.compile(r"(?:webcam|webcam:(\d+)|(\d+))")
 STREAM = re.compile(r"(?:rtsp|rtsps|rtmp|udp|tcp)://", re.IGNORECASE)
-HINT = "give an image, a video, a folder, a pattern like 'photos/**/*.jpg', a .txt list or webcam"
+HINT = "use an image, a video, a folder, a pattern like 'photos/**/*.jpg', a .txt list or webcam"
 
 
 class Found(NamedTuple):
@@ -41,23 +41,14 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True)
 class Item:
-    """One image, or one frame.
+    """One image, or one frame."""
 
-    Attributes:
-        name: of the image as in `Found`; of a frame the video's name, / and the frame's number.
-        path: of the image or the video; None of what is no file.
-        read: gives uint8 (H, W, 3) RGB, or raises BadImageError with a text that says which and why.
-        video: the video's name, of a frame.
-        live: whether that is a camera or a stream.
-        frame: of a frame, its place in the video.
-    """
-
-    name: str
-    path: Path | None
-    read: Callable[[], Pixels]
-    video: str | None = None
-    live: bool = False
-    frame: Frame | None = None
+    name: str  # of the image as in `Found`; of a frame the video's name, / and the frame's number
+    path: Path | None  # of the image or the video; None of what is no file
+    read: Callable[[], Pixels]  # gives uint8 (H, W, 3) RGB; a BadImageError says which image and why
+    video: str | None = None  # the video's name, of a frame
+    live: bool = False  # whether that is a camera or a stream
+    frame: Frame | None = None  # of a frame, its place in the video
 
 
 class Sources:
@@ -81,7 +72,7 @@ class Sources:
         self.problems = DataReport(Path(self._below))
         for each in given:
             if not each:
-                raise ValueError(f"an empty source names nothing, not even the folder where you are: {HINT}")
+                raise ValueError(f"the source is empty: {HINT}")
             if "://" in each and not STREAM.match(each):
                 buckets.check(each)
             elif next(self._find(each), None) is None:
@@ -137,15 +128,13 @@ class Sources:
         path = Path(given).expanduser()
         if path.is_dir():
             return ValueError(
-                f"{given} holds no images and no videos, that is no files that end in "
-                f"{', '.join(IMAGES + VIDEOS)}"
+                f"{given} contains no images or videos (files ending in {', '.join(IMAGES + VIDEOS)})"
             )
         if path.is_file():
-            return ValueError(f"{given} lists nothing: it wants the path of an image or a video a line")
+            return ValueError(f"{given} is empty: it needs one path of an image or video per line")
         if glob.has_magic(given):
             return FileNotFoundError(
-                f"no image or video matches {given}: ** goes into folders, * does not; folders themselves "
-                "are given by their names"
+                f"no image or video matches {given}: ** matches subfolders, * does not; give folders by name"
             )
         return FileNotFoundError(f"{given} does not exist: {HINT}")
 

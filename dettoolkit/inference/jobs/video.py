@@ -54,7 +54,7 @@ def read_frames(video: str | int | Path, *, every: int = 1) -> Iterator[Frame]:
             index += 1
         wanted = 0 if live else capture.get(cv2.CAP_PROP_FRAME_COUNT)
         if index < (1 - MISSING) * wanted - 1:
-            raise BadImageError(f"ends after {index} of {wanted:.0f} frames: file is cut short or damaged")
+            raise BadImageError(f"ends after {index} of {wanted:.0f} frames: file is truncated or damaged")
     finally:
         capture.release()
 
@@ -79,11 +79,11 @@ def _open(video: str | int | Path) -> cv2.VideoCapture:
     if isinstance(video, Path) and not video.exists():
         raise BadImageError("file does not exist")
     if printable(str(video)) != str(video):
-        raise BadImageError("its name is not UTF-8, and OpenCV opens no other: rename it")
+        raise BadImageError("its name is not UTF-8, which OpenCV cannot open: rename it")
     capture = cv2.VideoCapture(video if isinstance(video, int) else str(video))
     if not capture.isOpened():
         what = f"there is no camera {video}, or it is in use" if isinstance(video, int) else "not a video"
-        raise BadImageError(f"cannot be opened: {what}, or of a kind that OpenCV does not read")
+        raise BadImageError(f"cannot be opened: {what}, or in a format that OpenCV cannot read")
     return capture
 
 
@@ -111,8 +111,8 @@ class VideoFile:
             self._writer = self._start(image)
         if image.shape[:2] != self._hw:
             raise ValueError(
-                f"{self.path}: frame {self._written} is of {image.shape[0]} x {image.shape[1]} pixels, the "
-                f"first was of {self._hw[0]} x {self._hw[1]}: all frames of a video have one size"
+                f"{self.path}: frame {self._written} has {image.shape[0]} x {image.shape[1]} pixels, the "
+                f"first had {self._hw[0]} x {self._hw[1]}: all frames of a video have one size"
             )
         even = np.pad(image, [(0, size % 2) for size in self._hw] + [(0, 0)], mode="edge")
         bgr = cv2.cvtColor(even, cv2.COLOR_RGB2BGR)
@@ -133,7 +133,7 @@ class VideoFile:
         count = count_frames(self._part)
         if count != self._written:
             self._part.unlink(missing_ok=True)
-            text = f"not written whole ({count} of {self._written} frames), as on a full disk"
+            text = f"incomplete ({count} of {self._written} frames): is the disk full?"
             raise OSError(errno.EIO, text, str(self.path))
         os.replace(self._part, self.path)
 
@@ -141,13 +141,13 @@ class VideoFile:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if printable(str(self._part)) != str(self._part):
             raise OSError(
-                f"{printable(str(self.path))} is not UTF-8, and OpenCV writes no other: rename the folder"
+                f"{printable(str(self.path))} is not UTF-8, which OpenCV cannot write: rename the folder"
             )
         self._hw = image.shape[0], image.shape[1]
         height, width = (size + size % 2 for size in self._hw)
         codec = cv2.VideoWriter.fourcc(*"mp4v")
         writer = cv2.VideoWriter(str(self._part), codec, self.fps, (width, height))
         if not writer.isOpened():
-            text = "cannot be written, as on a full disk or in a read-only folder"
+            text = "cannot be written: is the disk full, or the folder read-only?"
             raise OSError(errno.EIO, text, str(self.path))
         return writer

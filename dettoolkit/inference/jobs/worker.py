@@ -211,7 +211,7 @@ def write_tables(folder: Path, job: Job, kinds: Sequence[str]) -> list[str]:
     if missing:
         names = ", ".join(f"{each.number}/{each.of}" for each in missing)
         raise FileNotFoundError(
-            f"{folder}: not finished {'is' if len(missing) == 1 else 'are'} shard {names}: "
+            f"{folder}: {'shard' if len(missing) == 1 else 'shards'} {names} not finished: "
             f"dettoolkit predict --resume {folder}"
             + (f" --shard {names.split(',')[0]}" if job.shards > 1 else "")
         )

@@ -36,10 +36,7 @@ class FileName(NamedTuple):
 
 
 def figure_name(name: str, *, video: bool = False) -> FileName:
-    """Return a figure's name, its image's; what ends neither in .jpg, .jpeg nor .png gets .jpg added.
-
-    That of an annotated video ends in .mp4.
-    """
+    """Return a figure's name, its image's or with .jpg added; that of an annotated video ends in .mp4."""
     known = (".mp4",) if video else (".jpg", ".jpeg", ".png")
     own = splitext(name)[1]
     if own.lower() not in known:
@@ -74,10 +71,8 @@ def names_of(found: Found, save: Collection[str]) -> Iterator[FileName]:
 class Files:
     """Write an image's files, and nothing over what is not of that image.
 
-    Args:
-        folder: the job's.
-        names: of all that will be written; only those that several images could have are held.
-        unfinished: images and videos whose files may be there, of a process that was stopped.
+    Of the `names` only those are held that several images could have. `unfinished` are images and videos
+    whose files may be there, of a process that was stopped.
     """
 
     def __init__(
@@ -102,7 +97,7 @@ class Files:
                 return path
             if part is not None and filecmp.cmp(part, path, shallow=False):
                 return path
-        raise FileExistsError(f"{paths[-1]} is there already and this job has no record of it: move it away")
+        raise FileExistsError(f"{paths[-1]} already exists but does not belong to this job: move it away")
 
 
 def _shared(names: Iterable[FileName]) -> set[int]:
@@ -135,11 +130,9 @@ def _shortened(part: str) -> str:
 class Writer:
     """Write what a result shows. A file appears whole or not at all.
 
-    Args:
-        files: where to.
-        save: of figures (of each image, or a video of each video), masks (PNGs of the data's own label ids)
-            and crops (<class>/<image>_<number>.jpg of each object, the surest first).
-        every: of a video, only the first of so many frames comes.
+    `save` is of figures (of each image, or a video of each video), masks (PNGs of the data's own label ids)
+    and crops (<class>/<image>_<number>.jpg of each object, the surest first); of a video, one in `every`
+    frames comes.
     """
 
     def __init__(self, files: Files, save: Collection[str], *, every: int = 1) -> None:
