@@ -108,7 +108,7 @@ def test_without_a_network_it_is_said_which_file_goes_where(tmp_path, monkeypatc
     monkeypatch.setattr("torch.hub.urlopen", refuse)
     with pytest.raises(RuntimeError, match=r"https://\S+/mobilenet_v3_small-\S+\.pth") as caught:
         load(CLASSIFIER)
-    assert f"put that file at {tmp_path}/checkpoints/mobilenet_v3_small-" in str(caught.value)
+    assert f"copy that file to {tmp_path}/checkpoints/mobilenet_v3_small-" in str(caught.value)
 
 
 @pytest.mark.parametrize(
