@@ -14,7 +14,7 @@ from dettoolkit.cli.arguments import OVERRIDES, adder, command_parser, run
 from dettoolkit.cli.failures import quiet_images, sentence
 
 if TYPE_CHECKING:
-    from dettoolkit.config import Recipe, ResolvedRecipe
+    from dettoolkit.config import ResolvedRecipe
     from dettoolkit.doctor.examination import Item
     from dettoolkit.doctor.report import Diagnosis
 
@@ -54,8 +54,7 @@ def _doctor(options: argparse.Namespace) -> int:
         if path is not None:
             _check_ours(path)
     quiet_images()
-    logging.basicConfig(level=logging.ERROR, format="%(message)s", stream=sys.stderr)
-    diagnosis = _diagnose(resolved.name, resolved.recipe, options)
+    diagnosis = diagnose(resolved, options, deep=not options.quick)
     print(*diagnosis.lines(), sep="\n")
     if options.json is not None:
         text = json.dumps({"title": MARK + resolved.name, **diagnosis.to_json()}, indent=2)
@@ -66,12 +65,14 @@ def _doctor(options: argparse.Namespace) -> int:
     return 2 if counts["error"] else int(options.strict and counts["warning"] > 0)
 
 
-def _diagnose(name: str, recipe: Recipe, options: argparse.Namespace) -> Diagnosis:
+def diagnose(resolved: ResolvedRecipe, options: argparse.Namespace, *, deep: bool) -> Diagnosis:
+    """Examine the recipe of a command line: all of its data if `deep`, otherwise names and headers."""
     from dettoolkit.doctor.examine import examine, refused
     from dettoolkit.doctor.report import Diagnosis
     from dettoolkit.tasks import spec_of
 
-    deep, images = not options.quick, {}
+    recipe, images = resolved.recipe, {}
+    logging.disable(logging.WARNING)  # what loading says of the data is among the findings
     try:
         task = spec_of(recipe).examine(recipe, deep=deep, progress=_bar)
         images = {split: len(each) for split, each in task.images.items()}
@@ -82,7 +83,20 @@ def _diagnose(name: str, recipe: Recipe, options: argparse.Namespace) -> Diagnos
         if options.traceback or text is None:
             raise
         findings = [refused(text)]
-    return Diagnosis(name=name, root=recipe.data.root, images=images, deep=deep, findings=findings)
+    finally:
+        logging.disable(logging.NOTSET)
+    return Diagnosis(name=resolved.name, root=recipe.data.root, images=images, deep=deep, findings=findings)
+
+
+def quick_lines(resolved: ResolvedRecipe, options: argparse.Namespace) -> list[str]:
+    """Describe what names and headers show, for a check of a training, and how to see all of it."""
+    diagnosis = diagnose(resolved, options, deep=False)
+    grave = [each for each in diagnosis.findings if each.severity != "note"]
+    return [
+        *(f"doctor    {each.severity}: {each.text} ({each.id})" for each in grave),
+        f"doctor    {diagnosis.summary()}: `dettoolkit doctor` instead of `train` says what to do, and "
+        "reads every image",
+    ]
 
 
 def _without_values(recipe: str, extras: Sequence[str]) -> ResolvedRecipe | None:
