@@ -137,7 +137,7 @@ def test_it_is_evaluated_and_trained_from_as_a_run_is(published, tiny, tiny_lear
         tmp_path / "runs", f"model.weights={folder}/model.safetensors", "trainer.max_epochs=1"
     )
     assert (run / "checkpoints/best.ckpt").is_file()
-    with pytest.raises(FileNotFoundError, match=r"give .*model\.safetensors"):
+    with pytest.raises(FileNotFoundError, match=r"use .*model\.safetensors"):
         tiny.train(tmp_path / "runs", f"model.weights={folder}")
 
 
@@ -295,7 +295,7 @@ def test_a_foreign_file_gives_weights_and_no_run(tiny, tiny_run, tmp_path):
     path = tmp_path / "foreign.safetensors"
     save_file({name: value.contiguous() for name, value in state.items()}, path)
     assert read_weights(str(path), torchvision_model="").keys() == state.keys()
-    with pytest.raises(ValueError, match="holds no dettoolkit run"):
+    with pytest.raises(ValueError, match="is not a dettoolkit checkpoint"):
         load(path)
     tiny.train(tmp_path / "runs", f"model.weights={path}", "trainer.max_epochs=1")
 
@@ -304,7 +304,7 @@ def test_a_foreign_file_gives_weights_and_no_run(tiny, tiny_run, tmp_path):
     ("change", "why"),
     [
         ({"class_ids": [1]}, "2 class names and 1 class ids"),
-        ({"name": "../x"}, "describes itself as no checkpoint"),
+        ({"name": "../x"}, "has an invalid description"),
         ({"version": 99}, "later version of dettoolkit"),
         ({"class_names": ["a", "b", "c"], "class_ids": [1, 2, 3]}, "does not fit this network"),
         ({"recipe": {"model": {"type": "nothing"}}}, "nothing"),
@@ -381,7 +381,7 @@ def test_each_mistake_about_the_hub_has_its_sentence(hub, published, tmp_path, m
     for arguments, said in (
         ([folder, "--push", "nobody"], "write owner/name"),
         ([folder, "--push", "me/x", "--license", "mit"], "has a card already"),
-        ([folder, "--private"], "give both"),
+        ([folder, "--private"], "use both"),
         ([folder, "--out", str(tmp_path / "x"), "--weights", "file", *OPTIONS], "omit --weights"),
     ):
         assert main(["publish", *arguments]) == 2

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from dettoolkit.cli.arguments import adder, command_parser, run
 from dettoolkit.cli.failures import quiet
+from dettoolkit.cli.progress import tell
 
 DESCRIPTION = """Write a model to a folder that travels, and send it to Hugging Face's hub if you wish.
 
@@ -52,7 +52,7 @@ def publish(argv: Sequence[str] | None = None) -> int:
 
 def _publish(options: argparse.Namespace) -> int:
     if options.private and options.push is None:
-        raise ValueError("--private is about --push: give both, or none")
+        raise ValueError("--private is an option of --push: use both, or neither")
     quiet()
     from dettoolkit.hub import check_repository, push
     from dettoolkit.weights.safe import MODEL
@@ -61,10 +61,11 @@ def _publish(options: argparse.Namespace) -> int:
         check_repository(options.push)
     ready = options.out is None and (options.model / MODEL).is_file()
     if options.out is None and options.push is None:
-        raise ValueError("name the folder to write with --out DIR, or a repository with --push owner/name")
+        raise ValueError("choose a folder to write with --out DIR, or a repository with --push owner/name")
     if ready and (options.license or options.dataset or options.data_license):
         raise ValueError(
-            f"{options.model} has a card already and is pushed as it is: give --out DIR for one with others"
+            f"{options.model} has a card already and is pushed as it is: to change its license or data, write "
+            "a new folder with --out"
         )
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.model
@@ -94,9 +95,5 @@ def _write(options: argparse.Namespace, out: Path) -> Path:
         recipe=recipe,
         evaluation=options.evaluation,
         address=None if options.push is None else f"hf://{options.push}",
-        tell=lambda text: (
-            print(f"\rmeasuring: {text}  ", end="", file=sys.stderr, flush=True)
-            if sys.stderr.isatty()
-            else None
-        ),
+        tell=tell,
     )

@@ -104,6 +104,7 @@ def measure_model(
     image_hw = spec.input_hw(recipe) or spec.zoo_size(recipe)[1]
     engine = PytorchEngine(network, torch.device("cpu"))  # as `load` runs it
     found = measure({"": (engine, image_hw)}, tell=tell)[""]
+    tell("")
     former = _former(source)
     scores = former.scores if former is not None else scores_of(source, recipe)
     return Measured(
@@ -172,7 +173,7 @@ def read_json(path: Path, kind: type[Kind]) -> Kind:
         return msgspec.convert(msgspec.json.decode(path.read_bytes()), kind)
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"{path} is not as dettoolkit writes it ({error}): remove it, or make it anew"
+            f"{path} is not as dettoolkit writes it ({error}): remove it, or create it again"
         ) from None
 
 

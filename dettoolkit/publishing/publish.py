@@ -79,7 +79,7 @@ def publish(
 def check(out: Path) -> None:
     """Refuse a folder that exists, before any work."""
     if out.exists() or out.is_symlink():
-        raise FileExistsError(f"{out} is there already, and is not overwritten: name a new folder with --out")
+        raise FileExistsError(f"{out} already exists and is not overwritten: choose a new folder with --out")
 
 
 def check_terms(terms: Terms, recipe: Recipe, *, named: bool) -> None:
@@ -99,7 +99,7 @@ def check_terms(terms: Terms, recipe: Recipe, *, named: bool) -> None:
         )
     if LICENSE.fullmatch(terms.license) is None:
         raise ValueError(
-            f"--license {terms.license}: wanted an identifier such as apache-2.0 or mit, or 'other'"
+            f"--license {terms.license}: use an identifier such as apache-2.0 or mit, or 'other'"
         )
 
 
