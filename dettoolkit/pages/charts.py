@@ -9,7 +9,7 @@ from html import escape
 from dettoolkit.pages.blocks import Chart, Series
 
 WIDTH, HEIGHT = 560, 300  # of the drawing, which scales with the page
-LEFT, RIGHT, TOP, BOTTOM = 64, 14, 12, 46
+LEFT, RIGHT, TOP, BOTTOM = 74, 14, 12, 46
 COLORS = ("#1668b8", "#c2410c", "#15803d", "#7c3aed", "#b91c5c", "#0f766e", "#a16207", "#475569")
 DASHES = ("", "6 3", "2 3", "8 3 2 3")
 MAX_POINTS = 400  # of a line; a longer one is thinned, its extremes kept
