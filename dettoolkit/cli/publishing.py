@@ -64,7 +64,7 @@ def _publish(options: argparse.Namespace) -> int:
         raise ValueError("choose a folder to write with --out DIR, or a repository with --push owner/name")
     if ready and (options.license or options.dataset or options.data_license):
         raise ValueError(
-            f"{options.model} has a card already and is pushed as it is: to change its license or data, write "
+            f"{options.model} has a card already and is pushed as it is: to change it, write "
             "a new folder with --out"
         )
     with tempfile.TemporaryDirectory() as temporary:
