@@ -18,8 +18,11 @@ from dettoolkit.complexity import count_madds
 from dettoolkit.config.recipe import DetectionRecipe
 from dettoolkit.datasets.coco_annotations import CocoAnnotations
 from dettoolkit.datasets.data_report import Reason, clean_boxes
+from dettoolkit.detection.anchors import default_boxes
 from dettoolkit.detection.box_examples import Floats, corners, example_of, size_of
 from dettoolkit.detection.build import build_network, detector_of
+from dettoolkit.detection.matching import Objects as Matched
+from dettoolkit.detection.matching import match
 from dettoolkit.detection.spec import Level
 from dettoolkit.doctor.findings import Finding, Severity, found
 
@@ -31,7 +34,9 @@ SCALES = (0.15, 0.1, 0.075, 0.05, 0.035, 0.025)
 
 MULTIPLE = 32  # of input sides: the stride of C5
 CURED = (0.25, 0.5)  # fractions of the cases that may be left: the first that something reaches
+IMAGES = 1000  # whose objects are matched
 SAMPLE = 20_000  # objects on which the cures are tried
+PART = 65_536  # boxes that are computed at a time, so that a million take no memory
 MANY_SMALL, MANY_LOST, MANY_SHARED = 0.05, 0.6, 0.01
 """Fractions of the objects above which each is a warning. Of COCO's, for which the default boxes were made,
 half have none of IoU 0.5 at 320x320."""
@@ -49,13 +54,6 @@ class Objects(NamedTuple):
     boxes_xyxy: Floats  # (m, 4) clipped to the image, fractions of its sides
 
 
-class Best(NamedTuple):
-    """The default box that overlaps each object most."""
-
-    iou: Floats  # (m,)
-    box: NDArray[np.int64]  # (m,) in the order of all default boxes
-
-
 def check_default_boxes(recipe: DetectionRecipe, annotations: CocoAnnotations) -> Iterator[Finding]:
     """Find objects to train on that are too small, or that matching cannot give a default box."""
     objects = objects_of(annotations)
@@ -64,19 +62,21 @@ def check_default_boxes(recipe: DetectionRecipe, annotations: CocoAnnotations) -
     layout = layout_of(recipe.model)
     yield from _check_cells(recipe, annotations, objects, layout)
     if hasattr(recipe.model, "matcher"):  # an assigner of another kind has its own rule
-        best = best_default_boxes(layout(recipe.model), objects.boxes_xyxy)
+        best = best_iou(layout(recipe.model), objects.boxes_xyxy)
         yield from _check_matches(recipe, annotations, objects, best, layout)
-        yield from _check_shared(recipe, annotations, objects, best)
+        yield from _check_shared(recipe, annotations, objects, layout)
 
 
 def objects_of(annotations: CocoAnnotations) -> Objects:
     """Return the objects to train on."""
     rows = annotations.rows
-    hw = annotations.image_hw[rows]
-    chosen = np.flatnonzero(annotations.usable & (hw > 0).all(axis=1))
-    clipped, reasons = clean_boxes(corners(annotations, chosen), hw[chosen])
-    fractions = clipped / hw[chosen][:, [1, 0, 1, 0]]
-    kept = reasons <= Reason.CLIPPED
+    known = np.asarray((annotations.image_hw > 0).all(axis=1))
+    chosen = np.flatnonzero(annotations.usable & known[rows])
+    fractions, kept = np.empty((len(chosen), 4)), np.empty(len(chosen), np.bool_)
+    for part in _parts(len(chosen)):
+        hw = annotations.image_hw[rows[chosen[part]]]
+        clipped, reasons = clean_boxes(corners(annotations, chosen[part]), hw)
+        fractions[part], kept[part] = clipped / hw[:, [1, 0, 1, 0]], reasons <= Reason.CLIPPED
     return Objects(chosen[kept], rows[chosen[kept]], fractions[kept])
 
 
@@ -87,30 +87,32 @@ def layout_of(model: Any) -> Layout:
     return lambda changed: detector_of(changed).levels(strides)
 
 
-def best_default_boxes(levels: Sequence[Level], boxes_xyxy: Floats) -> Best:
-    """Return the IoU (m,) and the index of the default box that overlaps each of the boxes (m, 4) most.
+def best_iou(levels: Sequence[Level], boxes_xyxy: Floats) -> Floats:
+    """Return the IoU (m,) of boxes (m, 4) with the default box that overlaps each most.
 
     Of a size of default boxes the one whose center is nearest overlaps most, so one cell of each level is
     enough.
     """
-    best, which = np.zeros(len(boxes_xyxy)), np.full(len(boxes_xyxy), -1)
-    left, top, right, bottom = boxes_xyxy.T
-    areas, first = (right - left) * (bottom - top), 0
-    for level in levels:
-        rows, columns = level.grid_hw
-        column = np.clip(((left + right) / 2 * columns).astype(int), 0, columns - 1)
-        row = np.clip(((top + bottom) / 2 * rows).astype(int), 0, rows - 1)
-        x, y = (column + 0.5) / columns, (row + 0.5) / rows
-        for number, (width, height) in enumerate(level.sizes):
-            wide = np.minimum(right, x + width / 2) - np.maximum(left, x - width / 2)
-            high = np.minimum(bottom, y + height / 2) - np.maximum(top, y - height / 2)
-            shared = np.clip(wide, 0, None) * np.clip(high, 0, None)
-            iou = shared / (areas + width * height - shared)
-            better = iou > best
-            best[better] = iou[better]
-            which[better] = (first + (row * columns + column) * len(level.sizes) + number)[better]
-        first += rows * columns * len(level.sizes)
-    return Best(best, which)
+    best = np.zeros(len(boxes_xyxy))
+    for part in _parts(len(boxes_xyxy)):
+        left, top, right, bottom = boxes_xyxy[part].T
+        areas = (right - left) * (bottom - top)
+        for level in levels:
+            rows, columns = level.grid_hw
+            x = (np.clip(((left + right) / 2 * columns).astype(int), 0, columns - 1) + 0.5) / columns
+            y = (np.clip(((top + bottom) / 2 * rows).astype(int), 0, rows - 1) + 0.5) / rows
+            for width, height in level.sizes:
+                wide = np.minimum(right, x + width / 2) - np.maximum(left, x - width / 2)
+                high = np.minimum(bottom, y + height / 2) - np.maximum(top, y - height / 2)
+                shared = np.clip(wide, 0, None) * np.clip(high, 0, None)
+                best[part] = np.maximum(best[part], shared / (areas + width * height - shared))
+    return best
+
+
+def _parts(count: int) -> Iterator[slice]:
+    """Yield slices of so many boxes that what is computed of them stays small."""
+    for start in range(0, count, PART):
+        yield slice(start, start + PART)
 
 
 def smaller_than_cell(levels: Sequence[Level], boxes_xyxy: Floats) -> NDArray[np.bool_]:
@@ -147,17 +149,17 @@ def _check_cells(
 
 
 def _check_matches(
-    recipe: DetectionRecipe, annotations: CocoAnnotations, objects: Objects, best: Best, layout: Layout
+    recipe: DetectionRecipe, annotations: CocoAnnotations, objects: Objects, best: Floats, layout: Layout
 ) -> Iterator[Finding]:
     model, total = recipe.model, len(objects.indices)
     least, forced = model.matcher.iou_threshold, model.matcher.force_match
-    lost = best.iou < least
+    lost = best < least
     only = "learnt from the single default box that is nearest" if forced else "not learnt at all"
 
     some = _some(objects.boxes_xyxy)
 
     def left(changed: Any) -> float:
-        return float((best_default_boxes(layout(changed), some).iou < least).mean()) * total
+        return float((best_iou(layout(changed), some) < least).mean()) * total
 
     yield from _cases(
         "object-without-default-box",
@@ -171,25 +173,33 @@ def _check_matches(
 
 
 def _check_shared(
-    recipe: DetectionRecipe, annotations: CocoAnnotations, objects: Objects, best: Best
+    recipe: DetectionRecipe, annotations: CocoAnnotations, objects: Objects, layout: Layout
 ) -> Iterator[Finding]:
-    """Find objects whose only default box a later object of the image gets, as `matching.match` gives it."""
-    if not recipe.model.matcher.force_match:
+    """Find objects whose only default box another object of the image gets, by matching itself."""
+    hw, matcher = recipe.model.input_hw, recipe.model.matcher
+    if not matcher.force_match:
         return
-    keys = np.stack([objects.rows, best.box], axis=1)[::-1]  # the last comes first
-    _, first, inverse = np.unique(keys, axis=0, return_index=True, return_inverse=True)
-    taken = (first[inverse.reshape(-1)] != np.arange(len(keys)))[::-1]
-    lost = taken & (best.iou < recipe.model.matcher.iou_threshold) & (best.box >= 0)
+    anchors = default_boxes(layout(recipe.model), input_hw=hw)
+    bounds = np.flatnonzero(np.diff(objects.rows, prepend=-1, append=-1))  # where an image's objects begin
+    chosen = np.unique(np.linspace(0, len(bounds) - 2, min(len(bounds) - 1, IMAGES)).astype(int))
+    lost, total = list[NDArray[np.int64]](), 0
+    for image in chosen.tolist():
+        mine = slice(bounds[image], bounds[image + 1])
+        boxes = torch.from_numpy(objects.boxes_xyxy[mine] * [hw[1], hw[0], hw[1], hw[0]])
+        batch = Matched(boxes[None].float(), torch.zeros(1, len(boxes), dtype=torch.int64))
+        given = match(None, anchors, batch, **matcher.model_dump()).numpy()
+        lost.append(objects.indices[mine][~np.isin(np.arange(len(boxes)), given)])
+        total += len(boxes)
+    indices = np.concatenate(lost)
     yield from _cases(
         "object-not-learnt",
-        "warning" if lost.sum() > MANY_SHARED * len(lost) else "note",
+        "warning" if len(indices) > MANY_SHARED * total else "note",
         annotations,
-        objects.indices[lost],
-        text=f"{{n}} of {len(lost):,} objects ({lost.mean():.1%}) {{n:is|are}} nearest to a default box that "
-        f"another object of the image gets, at {_at(recipe.model.input_hw)} without augmentation: not learnt",
-        remedy=lambda: (
-            "Enlarge model.input_hw, or cut images into parts: more cells keep such objects apart."
-        ),
+        indices,
+        text=f"{{n}} of {total:,} objects of {len(chosen):,} images ({len(indices) / total:.1%}) "
+        f"{{n:gets|get}} no default box at {_at(hw)} without augmentation, as another object gets the "
+        "nearest: not learnt",
+        remedy=lambda: "Enlarge model.input_hw, or cut images into parts: more cells keep objects apart.",
     )
 
 

@@ -20,13 +20,13 @@ KINDS: dict[str, tuple[str, Severity, str, str]] = {
         "{n} label file{n:|s} {n:has|have} no image, and {n:is|are} left out",
         "Add the images, or remove the label files.",
     ),
-    "image of no class": (
+    "image outside class folders": (
         "image-of-no-class",
         "warning",
         "{n} image{n:|s} {n:lies|lie} beside the folders of the classes, and {n:is|are} left out",
         "Move each into the folder of its class.",
     ),
-    "file is no image": (
+    "not an image": (
         "file-of-no-image",
         "note",
         "{n} file{n:|s} in the folders {n:has|have} no image's ending, and {n:is|are} left out",
@@ -50,7 +50,7 @@ KINDS: dict[str, tuple[str, Severity, str, str]] = {
         "{n} folder{n:|s} cannot be opened, and {n:is|are} left out",
         "Allow reading them.",
     ),
-    "no regular file": (
+    "not a regular file": (
         "file-not-regular",
         "warning",
         "{n} pipe{n:|s}, device{n:|s} or socket{n:|s} {n:is|are} left out",

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from dettoolkit.datasets.cityscapes_labels import CLASSES, VOID
 from dettoolkit.datasets.label_classes import UNKNOWN, LabelClasses
 from dettoolkit.datasets.segmentation_files import SegmentationFiles
-from dettoolkit.doctor.findings import Example, Finding, Severity, Split, found
+from dettoolkit.doctor.findings import Example, Finding, Severity, Split, counted, found
 from dettoolkit.segmentation.label_values import Seen, totals_of
 
 MANY_VALUES = 32
@@ -150,10 +150,8 @@ def _check_unknown(split: Split, seen: Sequence[Seen]) -> list[Finding]:
         first = where[value][0]
         row, column = first.first[value]
         pixels = sum(int(each.counts[each.values == value][0]) for each in where[value])
-        text = (
-            f"value {value}, first at row {row}, column {column}; {pixels:,} pixels in "
-            f"{len(where[value]):,} files"
-        )
+        text = f"value {value}, first at row {row}, column {column}; "
+        text += f"{counted(pixels, 'pixel')} in {counted(len(where[value]), 'file')}"
         return _example(first, text, (row, column))
 
     return found(
