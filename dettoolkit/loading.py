@@ -135,6 +135,17 @@ def recipe_of(
         return load_recipe(str(config), extras).recipe
 
 
+def origins_of(model: Path, extras: Sequence[str] = ()) -> dict[str, str]:
+    """Return where the values of `recipe_of` come from, by dotted key; nothing for a named model."""
+    if is_named(model):
+        return {}
+    with stored_recipe(model) as config:
+        origins = load_recipe(str(config), extras).provenance
+        return {
+            key: "the run's recipe" if text.startswith(str(config)) else text for key, text in origins.items()
+        }
+
+
 def file_of(model: Path, *, weights: str | Path | None = None) -> Path:
     """Return the file that holds a model's weights; that of a named model's is fetched by `load`."""
     if model.suffix.lower() in FORMATS:

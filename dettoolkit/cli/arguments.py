@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,16 @@ def run(
     parser.add_argument("--traceback", action="store_true", default=False, help="show an error's traceback")
     options = parser.parse_intermixed_args(argv)
     return guarded(lambda: command(options), options.traceback)
+
+
+def origins_of(source: Path, extras: Sequence[str]) -> Mapping[str, str]:
+    """Return where the values of the recipe come from that `chosen_recipe` loads, by dotted key."""
+    from dettoolkit import loading
+    from dettoolkit.config import load_recipe
+
+    if source.suffix in (".yaml", ".yml"):
+        return load_recipe(str(source), extras).provenance
+    return loading.origins_of(source, extras)
 
 
 def chosen_recipe(source: Path, extras: Sequence[str]) -> Recipe:

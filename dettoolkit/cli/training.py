@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dettoolkit.cli.arguments import OVERRIDES, adder, chosen_recipe, command_parser, run
+from dettoolkit.cli.arguments import OVERRIDES, adder, chosen_recipe, command_parser, origins_of, run
 from dettoolkit.cli.failures import quiet
 
 TRAIN_USAGE = """%(prog)s RECIPE [OVERLAY.yaml | key=value ...] [options]
@@ -122,7 +122,14 @@ def _evaluate(options: argparse.Namespace) -> int:
     quiet()
     from dettoolkit.training import commands
 
-    report(*commands.evaluate(source, recipe=recipe, out=options.out, keep=options.write_predictions))
+    folder, score = commands.evaluate(
+        source,
+        recipe=recipe,
+        out=options.out,
+        keep=options.write_predictions,
+        provenance=origins_of(source, extras),
+    )
+    report(folder, score)
     return 0
 
 
