@@ -556,9 +556,9 @@ def test_a_folder_is_one_jobs(images, tmp_path):
     [
         ({"save": ("figures", "gif")}, "cannot save 'gif' for .*figures, json, csv, parquet, crops, coco"),
         ({"save": ("masks",)}, "cannot save 'masks' for detection"),
-        ({"save": ("crops",), "task": "segmentation"}, "'crops' of segmentation.*parquet, masks, coco"),
+        ({"save": ("crops",), "task": "segmentation"}, "'crops' for segmentation.*parquet, masks, coco"),
         *(
-            ({"save": (kind,), "task": "classification"}, f"'{kind}' of classification.*json, csv, parquet$")
+            ({"save": (kind,), "task": "classification"}, f"'{kind}' for classification.*json, csv, parquet$")
             for kind in ("masks", "crops", "coco")
         ),
         ({"classes": ("box", "dog")}, "no class 'dog': the model has box, bar, none"),
