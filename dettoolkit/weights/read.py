@@ -121,8 +121,8 @@ def _fetch(name: str, torchvision_model: str) -> StateDict:
     except (OSError, http.client.HTTPException, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise RuntimeError(
             f"{TORCHVISION}{name} cannot be downloaded from {weights.url}: {error or type(error).__name__}. "
-            f"Without network access, copy that file to {cached(weights)}, or use its path instead; a damaged "
-            "one there must be deleted"
+            f"Without network access, copy that file to {cached(weights)}, or use its path instead; a "
+            "damaged one there must be deleted"
         ) from error
     return state
 
