@@ -15,8 +15,8 @@ from dettoolkit.cli.failures import quiet_images, sentence
 
 if TYPE_CHECKING:
     from dettoolkit.config import ResolvedRecipe
+    from dettoolkit.doctor.diagnosis import Diagnosis
     from dettoolkit.doctor.examination import Item
-    from dettoolkit.doctor.report import Diagnosis
 
 DESCRIPTION = """Look for what is wrong with a recipe's data, and with the recipe for these data. Nothing is
 changed. Errors stop a training or teach it what is wrong; warnings cost accuracy or time; notes are
@@ -67,8 +67,8 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def diagnose(resolved: ResolvedRecipe, options: argparse.Namespace, *, deep: bool) -> Diagnosis:
     """Examine the recipe of a command line: all of its data if `deep`, otherwise names and headers."""
+    from dettoolkit.doctor.diagnosis import Diagnosis
     from dettoolkit.doctor.examine import examine, refused
-    from dettoolkit.doctor.report import Diagnosis
     from dettoolkit.tasks import spec_of
 
     recipe, images = resolved.recipe, {}

@@ -14,7 +14,7 @@ from dettoolkit.datasets.labels import GAP
 from dettoolkit.detection.box_checks import check_boxes
 from dettoolkit.detection.box_examples import example_of_image
 from dettoolkit.detection.box_problems import check_problems
-from dettoolkit.detection.data import load_splits, prepare_data
+from dettoolkit.detection.splits import load_splits, prepare_data
 from dettoolkit.doctor.classes import check_imbalance, check_occurrence, check_same_classes, check_spelling
 from dettoolkit.doctor.examination import Examination, ListedImage, Progress
 from dettoolkit.doctor.findings import Example, Finding, Split, found

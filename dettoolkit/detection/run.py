@@ -22,9 +22,9 @@ from dettoolkit.datasets.data_report import BadImageError
 from dettoolkit.datasets.images import read_image
 from dettoolkit.datasets.labels import GAP, match_names
 from dettoolkit.detection.build import build_network, decoding_of, detector_of
-from dettoolkit.detection.data import load_annotations, load_splits, prepare_data
 from dettoolkit.detection.postprocess import Detections
 from dettoolkit.detection.result import DetectionResult
+from dettoolkit.detection.splits import load_annotations, load_splits, prepare_data
 from dettoolkit.detection.task import DetectionTask, detection_arrays
 from dettoolkit.drawing.boxes import Picture
 from dettoolkit.drawing.detection_grids import ComparisonItem, batch_figure, comparison_figure

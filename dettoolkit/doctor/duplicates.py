@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dettoolkit.doctor.examination import ListedImage, example_of
-from dettoolkit.doctor.files import Seen
 from dettoolkit.doctor.findings import Finding, Split, found
+from dettoolkit.doctor.image_checks import Seen
 from dettoolkit.doctor.looks import Look
 
 # All pairs of coco256, facemask848 and BCCD within these were looked at: 25, photos of the same scene within

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from dettoolkit.config import Recipe, ResolvedRecipe
 from dettoolkit.doctor.duplicates import check_duplicates, check_shared, check_two_classes
 from dettoolkit.doctor.examination import Examination, ListedImage, Progress, silent
-from dettoolkit.doctor.files import Seen, check_looks
 from dettoolkit.doctor.findings import Finding, Split, by_severity
+from dettoolkit.doctor.image_checks import Seen, check_looks
 from dettoolkit.doctor.looks import look_at
 from dettoolkit.doctor.names import check_both_splits, check_names, check_unreferenced
-from dettoolkit.doctor.recipe import (
+from dettoolkit.doctor.recipe_checks import (
     check_aspect,
     check_length,
     check_rate,

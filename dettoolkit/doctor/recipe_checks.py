@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dettoolkit.config import Recipe, ResolvedRecipe
-from dettoolkit.doctor.files import size_text
 from dettoolkit.doctor.findings import Finding, Severity, counted
+from dettoolkit.doctor.image_checks import size_text
 
 FAR = 10
 """Times that a length may differ from the one that is meant."""
