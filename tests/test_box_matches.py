@@ -55,7 +55,7 @@ def test_each_kind_of_error_by_hand():
         (2, 3, [40, 40, 10, 10], 0.4),  # nothing there
     )
     assert counts_of(truth, found) == {
-        "classification": 1,
+        "class": 1,
         "localization": 1,
         "both": 1,
         "duplicate": 1,
@@ -107,7 +107,7 @@ def test_ap50_of_each_class_is_pycocotools(shared_data):
 def test_kinds_of_error_are_those_of_tides_program(shared_data):
     # tidecv 1.0.1 on the same files. It counts what meets a crowd as an error; there is none here.
     content, _, found = reference(shared_data)
-    counts = {"classification": 83, "localization": 1, "duplicate": 1, "missed": 97}
+    counts = {"class": 83, "localization": 1, "duplicate": 1, "missed": 97}
     assert counts_of(GroundTruthArrays.from_coco(content), found) == counts
 
 

@@ -12,7 +12,7 @@ from dettoolkit.evaluation.box_matches import FOUND_IOU, NONE, Matches, curves
 
 NEAR_IOU = 0.1  # below, a detection is said to be of the background
 KINDS = {
-    "classification": "in the right place, of the wrong class",
+    "class": "in the right place, of the wrong class",
     "localization": "of the right class, not quite in its place",
     "both": "of the wrong class, and not quite in its place",
     "duplicate": "a second detection of an object",

@@ -11,7 +11,6 @@ from importlib.resources import files
 import cv2
 import numpy as np
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -44,7 +43,7 @@ def render(title: str, sections: Sequence[Section], *, footer: str = "") -> str:
         title=title,
         sections=sections,
         footer=footer,
-        chart=lambda block: Markup(chart_svg(block)),
+        chart=chart_svg,
         kind=lambda block: type(block).__name__,
         matrix=matrix_rows,
         id=id,
