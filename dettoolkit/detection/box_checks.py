@@ -5,7 +5,8 @@ A annotations of a CocoAnnotations, in its order; a case is an index of theirs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -63,15 +64,7 @@ def _check_numbers(split: Split, annotations: CocoAnnotations) -> Iterator[Findi
     fits = known & (sizes > starts).all(axis=1) & (sizes <= limit + 1).all(axis=1)
     is_corners = misfits.sum() > MISFITS * known.sum() and fits.sum() >= FITS * known.sum()
 
-    def cases(
-        id_: str, severity: Severity, where: NDArray[np.bool_], text: str, remedy: str
-    ) -> list[Finding]:
-        example: Callable[[int], Example] = lambda index: example_of(  # noqa: E731
-            annotations, index, size_of(annotations, index)
-        )
-        indices = np.flatnonzero(where).tolist()
-        return found(id_, severity, indices, example, split=split, text=text, remedy=remedy)
-
+    cases = partial(_cases, split, annotations)
     if is_corners:
         yield from cases(
             "box-corners",
@@ -104,6 +97,26 @@ def _check_numbers(split: Split, annotations: CocoAnnotations) -> Iterator[Findi
         usable & (ratio >= EXTREME_ASPECT),
         f"{{n}} box{{n:|es}} {{n:is|are}} {EXTREME_ASPECT} times as long as wide, or longer",
         "Look at them: slips of the mouse look so, and what is left of a cut object.",
+    )
+
+
+def _cases(
+    split: Split,
+    annotations: CocoAnnotations,
+    id_: str,
+    severity: Severity,
+    where: NDArray[np.bool_],
+    text: str,
+    remedy: str,
+) -> list[Finding]:
+    return found(
+        id_,
+        severity,
+        np.flatnonzero(where).tolist(),
+        lambda index: example_of(annotations, index, size_of(annotations, index)),
+        split=split,
+        text=text,
+        remedy=remedy,
     )
 
 
