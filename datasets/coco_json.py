@@ -22,6 +22,9 @@ from dettoolkit.datasets.regular_files import PackedStrings, open_regular
 
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63) + 1, le=2**63 - 1)]  # -2**63 is NO_ID
 
+SEGMENTATION = "segmentation"
+"""Key of an annotation's polygons or RLE, which `convert` keeps; nothing else reads them."""
+
 LAYOUT = (
     "a COCO detection file is one object with the lists images (id, file_name, width, height), annotations "
     "(id, image_id, category_id, bbox) and categories (id, name)"

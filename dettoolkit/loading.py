@@ -19,7 +19,7 @@ from dettoolkit.formats.pytorch import PytorchEngine
 from dettoolkit.hub import local
 from dettoolkit.inference.predictor import Predictor
 from dettoolkit.manifest import Manifest, from_json
-from dettoolkit.models import is_named, named_classes, named_recipe, weights_file
+from dettoolkit.named_models import is_named, named_classes, named_recipe, weights_file
 from dettoolkit.network import Network
 from dettoolkit.run import Classes
 from dettoolkit.tasks import sections, spec_of

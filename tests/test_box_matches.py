@@ -56,7 +56,7 @@ def test_each_kind_of_error_by_hand():
     )
     assert counts_of(truth, found) == {
         "class": 1,
-        "localization": 1,
+        "location": 1,
         "both": 1,
         "duplicate": 1,
         "background": 1,
@@ -68,9 +68,7 @@ def test_what_the_repair_of_an_error_brings():
     truth = truth_of((1, 3, [0, 0, 10, 10], 0), (2, 3, [0, 0, 10, 10], 0))
     found = detections_of((1, 3, [0, 0, 10, 10], 0.9), (2, 3, [4, 0, 10, 10], 0.8))
     gains = {kind.name: kind.gain for kind in error_kinds(truth, match(truth, found))}
-    assert gains["localization"] == pytest.approx(
-        1 - 51 / 101
-    )  # recall 0.5 until then: 51 of COCO's 101 points
+    assert gains["location"] == pytest.approx(1 - 51 / 101)  # recall 0.5 until then: 51 of COCO's 101 points
     assert gains["background"] == 0
 
 
@@ -107,7 +105,7 @@ def test_ap50_of_each_class_is_pycocotools(shared_data):
 def test_kinds_of_error_are_those_of_tides_program(shared_data):
     # tidecv 1.0.1 on the same files. It counts what meets a crowd as an error; there is none here.
     content, _, found = reference(shared_data)
-    counts = {"class": 83, "localization": 1, "duplicate": 1, "missed": 97}
+    counts = {"class": 83, "location": 1, "duplicate": 1, "missed": 97}
     assert counts_of(GroundTruthArrays.from_coco(content), found) == counts
 
 

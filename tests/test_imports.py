@@ -23,7 +23,7 @@ LAYERS = (
     ("classification", "detection", "segmentation"),
     ("hub", "tasks"),
     ("reporting",),
-    ("inference", "models", "training"),
+    ("inference", "named_models", "training"),
     ("loading",),
     ("export", "ray"),
     ("demo", "paper"),
@@ -46,7 +46,7 @@ ONLY_IN = {
     "lightning": {"training"},
     "albumentations": {"datasets"},
     "pydantic": {"config"},
-    "ruamel": {"config"},
+    "ruamel": {"config", "converting"},
 }
 CONFIG_LIBRARIES = {"pydantic", "pydantic_core", "ruamel"}  # a wrong recipe is refused before torch is loaded
 NEVER = {

@@ -12,7 +12,7 @@ from torchvision.models import get_model_weights
 from dettoolkit import load
 from dettoolkit.cli import main
 from dettoolkit.complexity import count_madds, count_parameters
-from dettoolkit.models import published_of, ready_models
+from dettoolkit.named_models import published_of, ready_models
 from dettoolkit.tasks import spec_of
 
 DETECTOR, SEGMENTER = "ssdlite_mnv3_large_torchvision", "lraspp_mnv3_large_torchvision"
@@ -116,7 +116,7 @@ def test_without_a_network_it_is_said_which_file_goes_where(tmp_path, monkeypatc
     [
         ("ssdlite_mnv3_large_torchvison", "did you mean 'ssdlite_mnv3_large_torchvision'"),
         ("entirely_different", "no model 'entirely_different'"),
-        ("nowhere/model", "neither a checkpoint nor a run's folder"),
+        ("nowhere/model", "neither a checkpoint nor a run folder"),
         ("ssdlite_mnv3_large", "names no weights of a trained network"),
     ],
 )

@@ -26,7 +26,7 @@ def models(argv: Sequence[str] | None = None) -> int:
 
 
 def _models(options: argparse.Namespace) -> int:
-    from dettoolkit.models import published_of, ready_models
+    from dettoolkit.named_models import published_of, ready_models
     from dettoolkit.tasks import spec_of
     from dettoolkit.weights.published import CODE_LICENSE
 

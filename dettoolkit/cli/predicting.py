@@ -139,7 +139,7 @@ def _job(
     """Return what is to be done; what is not given is as it was before, or has its default."""
     from dettoolkit.inference.jobs.job import Job, fingerprint
     from dettoolkit.loading import file_of
-    from dettoolkit.models import is_named
+    from dettoolkit.named_models import is_named
 
     model, manifest = Path(predictor.source), predictor.manifest
     file = file_of(model, weights=weights)

@@ -79,7 +79,7 @@ def _publish(options: argparse.Namespace) -> int:
 
 
 def _write(options: argparse.Namespace, out: Path) -> Path:
-    from dettoolkit.models import is_named, named_recipe
+    from dettoolkit.named_models import is_named, named_recipe
     from dettoolkit.publishing.card import Terms
     from dettoolkit.publishing.publish import publish as write
 

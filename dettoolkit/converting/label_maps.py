@@ -20,6 +20,7 @@ from pycocotools import mask as coco_mask
 from dettoolkit.converting.collection import Hw, Lost, annotated_size, check_new, write_overlay
 from dettoolkit.converting.labelme import AREAS, Shape, read_documents
 from dettoolkit.converting.split import assign
+from dettoolkit.datasets.coco_json import SEGMENTATION
 from dettoolkit.datasets.data_report import BadImageError
 from dettoolkit.datasets.images import ENDINGS, encode_image, read_image
 from dettoolkit.datasets.regular_files import Walk, read_lines
@@ -85,7 +86,7 @@ def polygons_of_coco(annotations: Path, images: Path, *, unlabeled: str) -> Labe
         by_image: dict[Any, list[Any]] = {image["id"]: [] for image in content["images"]}
         lost = Lost()
         for entry in content["annotations"]:
-            if entry["image_id"] not in by_image or not entry.get("segmentation"):
+            if entry["image_id"] not in by_image or not entry.get(SEGMENTATION):
                 lost.add(
                     "annotation without a segmentation or image, left out", f"annotation id {entry.get('id')}"
                 )
@@ -217,7 +218,7 @@ def _draw_entries(
     unlabeled: str,
 ) -> Labels:
     labels = _empty(hw, classes, unlabeled)
-    masks = [(_mask(entry["segmentation"], hw), names[entry["category_id"]]) for entry in entries]
+    masks = [(_mask(entry[SEGMENTATION], hw), names[entry["category_id"]]) for entry in entries]
     for mask, name in sorted(masks, key=lambda each: -int(each[0].sum())):
         labels[mask > 0] = classes[name]
     return labels

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from dettoolkit.converting.collection import Box, Collection, Lost, Picture, annotated_size
+from dettoolkit.datasets.coco_json import SEGMENTATION
 from dettoolkit.datasets.regular_files import Walk, open_regular
 
 MAX_BYTES = 512 << 20  # of a JSON file, which may hold its image
@@ -100,6 +101,6 @@ def _boxes(shapes: Sequence[Shape], path: Path, lost: Lost) -> Iterator[Box]:
             radius = math.dist((x, y), edge)
             xs, ys = (x - radius, x + radius), (y - radius, y + radius)
         elif shape.shape_type == "polygon":
-            extra = {"segmentation": [[value for point in shape.points for value in point]]}
+            extra = {SEGMENTATION: [[value for point in shape.points for value in point]]}
         box = min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
         yield Box(shape.label, box, extra)

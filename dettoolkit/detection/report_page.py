@@ -18,7 +18,7 @@ RECALLS = np.linspace(0, 1, 101).tolist()
 MAX_CURVES = 8  # classes with a curve of their own
 WORDS = {
     "class": "wrong class, right place",
-    "localization": "right class, place not quite right",
+    "location": "right class, place not quite right",
     "both": "wrong class, place not quite right",
     "duplicate": "a second box on one object",
     "background": "no object there",
@@ -232,7 +232,7 @@ def _threshold_advice(evaluation: Evaluation) -> list[str]:
 def _error_advice(evaluation: Evaluation) -> list[str]:
     remedies = {
         "class": "the confusion matrix shows which; similar classes need more examples",
-        "localization": "longer training or a larger model.input_hw gives closer boxes; check that labels "
+        "location": "longer training or a larger model.input_hw gives closer boxes; check that labels "
         "are drawn tightly",
         "both": "more data and longer training",
         "duplicate": "a lower nms_iou drops more of them",

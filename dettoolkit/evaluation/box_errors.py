@@ -1,4 +1,7 @@
-"""Why a detector loses average precision: TIDE's kinds of error (Bolya et al., arXiv 2008.08115)."""
+"""Why a detector loses average precision: TIDE's kinds of error (Bolya et al., arXiv 2008.08115).
+
+It calls them classification, localization, both, duplicate, background and missed.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from dettoolkit.evaluation.box_matches import FOUND_IOU, NONE, Matches, curves
 NEAR_IOU = 0.1  # below, a detection is said to be of the background
 KINDS = {
     "class": "in the right place, of the wrong class",
-    "localization": "of the right class, not quite in its place",
+    "location": "of the right class, not quite in its place",
     "both": "of the wrong class, and not quite in its place",
     "duplicate": "a second detection of an object",
     "background": "where there is no object",

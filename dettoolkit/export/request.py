@@ -11,7 +11,7 @@ from typing import Any, Literal
 from dettoolkit.formats import DEFAULT, NAMES, facts, requires
 from dettoolkit.hub import on_hub
 from dettoolkit.manifest import ExportFacts, Manifest, SizeHW, portable
-from dettoolkit.models import is_named
+from dettoolkit.named_models import is_named
 from dettoolkit.tasks import spec_for
 
 

@@ -17,7 +17,7 @@ from dettoolkit.config import Recipe
 from dettoolkit.formats.pytorch import PytorchEngine
 from dettoolkit.hub import MEASURED
 from dettoolkit.manifest import SizeHW
-from dettoolkit.models import is_named, is_published, published_of
+from dettoolkit.named_models import is_named, is_published, published_of
 from dettoolkit.network import Network
 from dettoolkit.paper.counts import machine, measure
 from dettoolkit.tasks import spec_of

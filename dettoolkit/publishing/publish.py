@@ -15,7 +15,7 @@ from dettoolkit.config.yaml12 import write_lines
 from dettoolkit.hub import CARD, MANIFEST, MEASURED, RECIPE
 from dettoolkit.loading import open_model, recipe_of
 from dettoolkit.manifest import Manifest, portable
-from dettoolkit.models import is_named, is_published, published_of
+from dettoolkit.named_models import is_named, is_published, published_of
 from dettoolkit.network import Network
 from dettoolkit.publishing.card import Terms, write_card
 from dettoolkit.publishing.measured import Measured, measure_model, to_json

@@ -91,7 +91,7 @@ def find_weights(name: str, torchvision_model: str) -> WeightsEnum:
         weights = get_model_weights(TORCHVISION_NAMES.get(torchvision_model, torchvision_model))
     except ValueError:
         raise ValueError(
-            f"torchvision has no {torchvision_model}, so '{TORCHVISION}{name}' names nothing: give a "
+            f"torchvision has no {torchvision_model}, so there is no '{TORCHVISION}{name}': use a "
             "file, or train the backbone with a recipe of type classifier"
         ) from None
     if name not in weights.__members__:
