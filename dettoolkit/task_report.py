@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dettoolkit.pages.blocks import Block, Section
+from dettoolkit.pages.parts import Block, Section
 from dettoolkit.run import Run
 
 Picture = NDArray[np.uint8]  # (H, W, 3) RGB

@@ -5,9 +5,9 @@ import re
 import numpy as np
 import pytest
 
-from dettoolkit.pages.blocks import Chart, Facts, Gallery, Listing, Matrix, Picture, Section, Series, Table
 from dettoolkit.pages.charts import chart_svg, ticks
 from dettoolkit.pages.html import MAX_IMAGE_BYTES, render, thumbnails
+from dettoolkit.pages.parts import Chart, Facts, Gallery, Listing, Matrix, Picture, Section, Series, Table
 
 
 def noise(count, hw=(300, 480)):

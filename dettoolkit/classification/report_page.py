@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from dettoolkit.pages.blocks import Block, Matrix, Section, Table
 from dettoolkit.pages.comparisons import class_table
 from dettoolkit.pages.galleries import gallery_of
+from dettoolkit.pages.parts import Block, Matrix, Section, Table
 from dettoolkit.spec import late
 from dettoolkit.task_report import Entry, Evaluation, Picture, TaskReport
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from dettoolkit.pages.blocks import Block, Chart, Matrix, Section, Series, Table
 from dettoolkit.pages.comparisons import class_table
 from dettoolkit.pages.galleries import gallery_of
+from dettoolkit.pages.parts import Block, Chart, Matrix, Section, Series, Table
 from dettoolkit.spec import late
 from dettoolkit.task_report import Entry, Evaluation, Picture, TaskReport
 

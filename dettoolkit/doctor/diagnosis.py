@@ -15,8 +15,8 @@ from dettoolkit.datasets.data_report import BadImageError
 from dettoolkit.datasets.images import read_image, resize_image
 from dettoolkit.doctor.findings import SEVERITIES, Example, Finding, Severity, Split, counted
 from dettoolkit.drawing.boxes import draw_boxes
-from dettoolkit.pages.blocks import Block, Facts, Gallery, Picture, Section, Table
 from dettoolkit.pages.html import render
+from dettoolkit.pages.parts import Block, Facts, Gallery, Picture, Section, Table
 
 TITLES: Mapping[Severity, str] = {"error": "Errors", "warning": "Warnings", "note": "Notes"}
 ENLARGED = 320  # pixels that a part of an image is shown with, so that its boxes' lines hide nothing

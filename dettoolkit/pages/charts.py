@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from dettoolkit.pages.blocks import Chart, Series
+from dettoolkit.pages.parts import Chart, Series
 
 WIDTH, HEIGHT = 560, 300  # of the drawing, which scales with the page
 LEFT, RIGHT, TOP, BOTTOM = 74, 14, 12, 46

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dettoolkit.pages.blocks import Cell, Table
+from dettoolkit.pages.parts import Cell, Table
 
 
 def class_table(scores: Mapping[str, Mapping[str, float | None]], measure: str) -> Table:

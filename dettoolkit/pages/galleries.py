@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dettoolkit.pages.blocks import Block, Gallery, Picture, Table
+from dettoolkit.pages.parts import Block, Gallery, Picture, Table
 
 Entry = Mapping[str, Any]
 

@@ -14,8 +14,8 @@ from jinja2 import Environment, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
-from dettoolkit.pages.blocks import Cell, Gallery, Matrix, Section
 from dettoolkit.pages.charts import chart_svg
+from dettoolkit.pages.parts import Cell, Gallery, Matrix, Section
 
 MAX_SIDE = 640  # a thumbnail's width in pixels; several pictures below each other are higher
 MAX_ASPECT = 3

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from dettoolkit.config.yaml12 import write_lines
-from dettoolkit.pages.blocks import Block, Cell, Points, Section, Series, Table
 from dettoolkit.pages.comparisons import difference
 from dettoolkit.pages.html import render
+from dettoolkit.pages.parts import Block, Cell, Points, Section, Series, Table
 from dettoolkit.reporting.disagreements import LISTED, disagreement_blocks
 from dettoolkit.reporting.run_page import write_page
 from dettoolkit.reporting.scored_folder import ScoredFolder, open_folder

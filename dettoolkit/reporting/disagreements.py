@@ -10,7 +10,7 @@ import torch
 
 from dettoolkit.config.recipe import Recipe
 from dettoolkit.datasets.samplers import SampleKey
-from dettoolkit.pages.blocks import Block, Gallery, Picture, Table
+from dettoolkit.pages.parts import Block, Gallery, Picture, Table
 from dettoolkit.reporting.scored_folder import IMAGE_SCORES, ScoredFolder
 from dettoolkit.run import Classes, Run, file_names
 from dettoolkit.weights.load import load_trained

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dettoolkit.config.yaml12 import write_lines
-from dettoolkit.pages.blocks import Block, Facts, Listing, Section, Table
+from dettoolkit.pages.parts import Block, Facts, Listing, Section, Table
 from dettoolkit.reporting.scored_folder import ScoredFolder, read_json
 
 EXAMPLES = 3  # of each kind of problem

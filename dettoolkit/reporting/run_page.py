@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from dettoolkit.pages.blocks import Block, Cell, Facts, Numbers, Points, Section
 from dettoolkit.pages.html import render
+from dettoolkit.pages.parts import Block, Cell, Facts, Numbers, Points, Section
 from dettoolkit.reporting.origins import origin_sections
 from dettoolkit.reporting.scored_folder import REPORT, ScoredFolder, open_folder
 from dettoolkit.reporting.training_charts import training_advice, training_charts

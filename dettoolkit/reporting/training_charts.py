@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from dettoolkit.pages.blocks import Chart, Series
+from dettoolkit.pages.parts import Chart, Series
 
 SCORES = 3  # that are drawn: the one by which the best checkpoint is chosen, and the first of the others
 Rows = Sequence[Mapping[str, float]]
