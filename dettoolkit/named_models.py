@@ -47,7 +47,7 @@ def is_named(model: Path) -> bool:
     except RecipeError:
         near = did_you_mean(closest(str(model), [path.stem for path in shipped_folder().glob("*.yaml")]))
         raise FileNotFoundError(
-            f"there is no model '{model}'{near or '.'} Give a run's folder, a checkpoint, an exported "
+            f"there is no model '{model}'{near or '.'} Use a run folder, a checkpoint, an exported "
             "file, or a name that 'dettoolkit models' lists"
         ) from None
     return True
