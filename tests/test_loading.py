@@ -102,7 +102,9 @@ def test_what_is_no_path_is_refused(model):
 @pytest.mark.parametrize("model", ["", "\0", "best\0.ckpt", "\udcff", "a" * 5000])
 def test_a_path_that_cannot_be_is_refused(model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises((ValueError, OSError), match=r"(?i)neither a checkpoint|no model|path is empty|name too long"):
+    with pytest.raises(
+        (ValueError, OSError), match=r"(?i)neither a checkpoint|no model|path is empty|name too long"
+    ):
         load(model)
 
 

@@ -67,14 +67,14 @@ def evaluated(source: object, out: Path, *arguments: object) -> dict[str, Any]:
     command = ["evaluate", source, "--out", out, "evaluation.figures=0", *arguments]
     assert cli.main(list(map(str, command))) == 0
     report: dict[str, Any] = json.loads((out / "evaluation.json").read_text())
-    return {**report, "what": ""}
+    return {**report, "what": "", "about": {}}
 
 
 @pytest.fixture(scope="module")
 def report(tiny_segmentation_run: Path) -> dict[str, Any]:
     """Return what the run was scored with at its end."""
     content: dict[str, Any] = json.loads((tiny_segmentation_run / "evaluation.json").read_text())
-    return {**content, "what": ""}
+    return {**content, "what": "", "about": {}}
 
 
 # Recipes
