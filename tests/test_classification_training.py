@@ -19,6 +19,7 @@ from training_runs import (
     Killed,
     checkpoint,
     column,
+    comparable,
     differences,
     explode,
     kill,
@@ -38,7 +39,7 @@ pytestmark = pytest.mark.usefixtures("alone")
 
 def report_of(folder: Path) -> dict[str, Any]:
     report: dict[str, Any] = json.loads((folder / "evaluation.json").read_text())
-    return {**report, "what": "", "about": {}}  # where and when it was made
+    return comparable(report)
 
 
 def answers_of(folder: Path) -> list[dict[str, Any]]:

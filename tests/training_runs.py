@@ -128,5 +128,9 @@ def on_two_processes(recipe: Path, data: Path, out: Path, *options: str) -> subp
 
 def comparable(report: dict[str, Any]) -> dict[str, Any]:
     """Return what two evaluations of the same weights have in common: all but how and when each was made."""
-    worst = [{key: each[key] for key in each if key != "picture"} for each in report.get("worst_images", [])]
-    return {**report, "what": "", "about": {}, "worst_images": worst}
+    drawn = {
+        name: [{key: each[key] for key in each if key != "picture"} for each in report[name]]
+        for name in ("worst_images", "mistakes")
+        if name in report
+    }
+    return {**report, **drawn, "what": "", "about": {}}
