@@ -53,7 +53,7 @@ from dettoolkit.formats import check_threads, open_engine
 from dettoolkit.formats.onnx.convert import convert
 from dettoolkit.formats.pytorch import PytorchEngine
 from dettoolkit.inference.predictor import Predictor
-from dettoolkit.loading import open_checkpoint
+from dettoolkit.loading import open_model
 from dettoolkit.manifest import ExportFacts, Manifest
 from dettoolkit.network import Network
 from dettoolkit.tasks import spec_for
@@ -78,7 +78,7 @@ class Ours:
 
 def ours(run: Path, folder: Path, *, threads: int, **changes: Any) -> Ours:
     """Open a run and export it to ONNX into `folder`, with what comes after the network inside."""
-    manifest, network = open_checkpoint(run)
+    manifest, network = open_model(run)
     manifest = replace(manifest, **changes)
     spec = spec_for(manifest)
     if hasattr(manifest.section, "max_detections"):  # torchvision's number; the recipe has COCO's

@@ -5,6 +5,8 @@ I images, A annotations (those with a known image, a known category and a finite
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,9 @@ class CocoAnnotations:
     image_ids: NDArray[np.int64]  # (I,) the file's
     image_hw: NDArray[np.int64]  # (I, 2) as the json says, else as the image's header says; 0 unknown
     file_names: PackedStrings  # I of them
+    roots: list[str]  # categories that only stand for others, left out; see `load`
     offsets: NDArray[np.int64]  # (I + 1,) annotations of image i are offsets[i]:offsets[i + 1]
+    annotation_ids: NDArray[np.int64]  # (A,) the file's, NO_ID where it gives no integer
     boxes_xywh: NDArray[np.float64]  # (A, 4) pixels, as in the file
     labels: NDArray[np.int64]  # (A,) 0-based
     areas: NDArray[np.float64]  # (A,) square pixels
@@ -41,8 +45,23 @@ class CocoAnnotations:
     problems: DataReport
 
     @classmethod
-    def load(cls, annotations: Path, *, images: Path, label_map: LabelMap) -> CocoAnnotations:
-        """Read a COCO json, whose file names are relative to `images`; for `label_map` see `map_classes`."""
+    def load(
+        cls,
+        annotations: Path,
+        *,
+        images: Path,
+        label_map: LabelMap,
+        keep_roots: Collection[str] | None = (),
+    ) -> CocoAnnotations:
+        """Read a COCO json, whose file names are relative to `images`; for `label_map` see `map_classes`.
+
+        A root category, which exporters add above the classes (Roboflow, CVAT), has no annotation and is the
+        supercategory of others. It is left out, unless its name is among `keep_roots`; None keeps all.
+
+        Raises:
+            FileNotFoundError: the json or the folder is not there.
+            ValueError: the json is not COCO's format, its categories do not fit, or no annotation is usable.
+        """
         if annotations.exists() and not images.is_dir():
             raise FileNotFoundError(
                 f"{images}, the image folder of {annotations}, does not exist: "
@@ -51,6 +70,7 @@ class CocoAnnotations:
         columns = read_columns(annotations)
         report = DataReport(annotations, boxes=int(columns.has_bbox.sum()))
         columns = _drop_duplicate_images(columns, report)
+        columns, roots = _drop_roots(columns, keep_roots, report)
         classes = map_classes(columns.categories, label_map, annotations)
         rows, labels, known = _resolve(columns, classes, report)
         order = np.flatnonzero(known)
@@ -65,7 +85,9 @@ class CocoAnnotations:
             image_ids=columns.image_ids,
             image_hw=image_hw,
             file_names=columns.file_names,
+            roots=roots,
             offsets=np.searchsorted(rows, np.arange(len(columns.image_ids) + 1)),
+            annotation_ids=columns.annotation_ids[order],
             boxes_xywh=columns.boxes_xywh[order],
             labels=labels,
             areas=_fill_areas(columns, order, report),
@@ -111,6 +133,36 @@ def _drop_duplicate_images(columns: Columns, report: DataReport) -> Columns:
         image_hw=columns.image_hw[keep],
         file_names=PackedStrings.pack(columns.file_names[row] for row in keep),
     )
+
+
+def _drop_roots(
+    columns: Columns, keep: Collection[str] | None, report: DataReport
+) -> tuple[Columns, list[str]]:
+    """Leave out the root categories; give their names too."""
+    if keep is None:
+        return columns, []
+    above = Counter(each for each in columns.supercategories if isinstance(each, str))
+    names = Counter(name for _, name in columns.categories)
+    pairs = list(zip(columns.categories, columns.supercategories, strict=True))
+    roots = [
+        (id_, name)
+        for (id_, name), supercategory in pairs
+        if above[name] > (supercategory == name) and not (name in keep and names[name] == 1)
+    ]
+    used = np.isin([id_ for id_, _ in roots], columns.annotation_category_ids).tolist()
+    roots = [each for each, has_boxes in zip(roots, used, strict=True) if not has_boxes]
+    if not roots or len(roots) == len(pairs):
+        return columns, []
+    report.add(
+        "root category",
+        template="category id {}, {!r}, has no annotation and is only the supercategory of others",
+        values=roots,
+    )
+    kept = [(category, above) for category, above in pairs if category not in roots]
+    changed = replace(
+        columns, categories=[each for each, _ in kept], supercategories=[each for _, each in kept]
+    )
+    return changed, [name for _, name in roots]
 
 
 def _resolve(

@@ -22,6 +22,9 @@ from dettoolkit.datasets.regular_files import PackedStrings, open_regular
 
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63) + 1, le=2**63 - 1)]  # -2**63 is NO_ID
 
+SEGMENTATION = "segmentation"
+"""Key of an annotation's polygons or RLE, which `convert` keeps; nothing else reads them."""
+
 LAYOUT = (
     "a COCO detection file is one object with the lists images (id, file_name, width, height), annotations "
     "(id, image_id, category_id, bbox) and categories (id, name)"
@@ -48,6 +51,7 @@ class _Annotation(msgspec.Struct, gc=False):
 class _Category(msgspec.Struct, gc=False):
     id: Int64
     name: str
+    supercategory: Any = None
 
 
 class _Document(msgspec.Struct):
@@ -72,6 +76,7 @@ class Columns:
     has_iscrowd: NDArray[np.bool_]  # (A,)
     iscrowd: NDArray[np.bool_]  # (A,), False where missing
     categories: list[tuple[int, str]]  # (id, name) in the file's order
+    supercategories: list[Any]  # of each, as in the file; None where missing
 
 
 def read_columns(path: Path) -> Columns:
@@ -99,6 +104,7 @@ def read_columns(path: Path) -> Columns:
         has_iscrowd=np.fromiter((each.iscrowd is not None for each in annotations), np.bool_),
         iscrowd=np.fromiter((bool(each.iscrowd) for each in annotations), np.bool_),
         categories=[(each.id, each.name) for each in document.categories],
+        supercategories=[each.supercategory for each in document.categories],
     )
 
 

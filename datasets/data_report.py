@@ -63,6 +63,7 @@ def clean_boxes(boxes_xyxy: NDArray[Float], hw: ArrayLike) -> tuple[NDArray[Floa
 
 
 KINDS = {
+    "root category": "no class; data.keep_root_category=true makes it one",
     "duplicate image id": "the first image is kept",
     "image size read from file": "the JSON has none",
     "image size unknown": "the image cannot be read",

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import torch
+import torchvision
 
 from dettoolkit.config import Recipe, load_recipe, recipe_to_dict
 from dettoolkit.datasets.images import MAX_MEGAPIXELS
 from dettoolkit.formats import FORMATS, open_engine, read_text
 from dettoolkit.formats.pytorch import PytorchEngine
+from dettoolkit.hub import local
 from dettoolkit.inference.predictor import Predictor
 from dettoolkit.manifest import Manifest, from_json
+from dettoolkit.named_models import is_named, named_classes, named_recipe, weights_file
 from dettoolkit.network import Network
 from dettoolkit.run import Classes
 from dettoolkit.tasks import sections, spec_of
@@ -24,15 +31,18 @@ from dettoolkit.weights.read import read_checkpoint
 def load(
     model: str | Path,
     *,
+    weights: str | Path | None = None,
     device: str | None = None,
     threads: int | None = None,
     max_megapixels: float = MAX_MEGAPIXELS,
     trust: bool = False,
 ) -> Predictor:
-    """Load a model: a run's folder, a checkpoint of ours, or an exported file.
+    """Load a model: by its name or address, or from a folder, a checkpoint or an exported file.
 
     Args:
-        model: its path. Of a run's folder the best checkpoint is taken.
+        model: a name that `dettoolkit models` lists, a path, or `hf://owner/name` or
+            `hf://owner/name@revision` on Hugging Face's hub. Of a run's folder the best checkpoint is taken.
+        weights: of a named model, the file of its weights; None takes torchvision's, which are fetched once.
         device: where PyTorch runs a checkpoint, such as "cpu" or "cuda:1"; None takes a GPU if there is one.
         threads: that an exported file's runtime may use; None leaves it to the runtime. PyTorch's are set by
             `torch.set_num_threads`.
@@ -41,7 +51,7 @@ def load(
 
     Raises:
         TypeError: no path.
-        FileNotFoundError: neither a checkpoint nor a run's folder with one.
+        FileNotFoundError: no such model, or neither a checkpoint nor a run's folder with one.
         ModuleNotFoundError: the runtime of an exported file is not installed; the message names the extra.
         ValueError: a file that does not say what it is, or a .pt2 file that is not trusted.
 
@@ -63,7 +73,10 @@ def load(
         outputs = manifest.export.outputs if manifest.export is not None else ()
         engine = open_engine(path, outputs=outputs, threads=threads, trust=trust)
         return Predictor(manifest, engine, source=str(path), max_megapixels=max_megapixels)
-    manifest, network = open_checkpoint(path)
+    if weights is not None and not is_named(path):
+        raise ValueError(f"{path} has weights of its own: omit weights={str(weights)!r}")
+    recipe = None if weights is None else named_recipe(path, [f"model.weights={json.dumps(str(weights))}"])
+    manifest, network = open_model(path, recipe)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     network_engine = PytorchEngine(network, torch.device(device))
@@ -85,28 +98,74 @@ def _path(model: object) -> Path:
         )
     if not model:
         raise ValueError("the path is empty: pass that of a run folder, a checkpoint or an exported file")
-    return Path(model).expanduser()
+    return local(Path(model).expanduser())
 
 
-def open_checkpoint(path: Path, recipe: Recipe | None = None) -> tuple[Manifest, Network]:
-    """Build the network of a run's folder or a checkpoint, by its own recipe or another, and describe it."""
-    checkpoint = checkpoint_of(path, names=("best", "last"))
+def open_model(model: Path, recipe: Recipe | None = None) -> tuple[Manifest, Network]:
+    """Build the network of a model, load its weights and describe it.
+
+    Args:
+        model: a run's folder, of which the best checkpoint is taken, a checkpoint, a published folder, or a
+            named model.
+        recipe: takes the place of the model's own.
+    """
+    if is_named(model):
+        recipe = recipe or named_recipe(model)
+        classes, name = named_classes(model, recipe), model.stem
+        spec = spec_of(recipe)
+        network = spec.build_network(recipe, num_classes=len(classes.names), pretrained=True, exact=True)
+        versions = {"weights": str(recipe.model.weights), "torchvision": str(torchvision.__version__)}
+        return _described(name, recipe, network, classes, versions), network
+    checkpoint = checkpoint_of(model, names=("best", "last"))
     description, state = read_checkpoint(checkpoint)
-    if recipe is None:
-        with stored_recipe(checkpoint) as config:
-            recipe = load_recipe(str(config)).recipe
-    spec = spec_of(recipe)
+    recipe = recipe or recipe_of(checkpoint)
     classes = Classes(description["class_names"], description["class_ids"])
-    network = spec.build_network(recipe, num_classes=len(classes.names))
+    network = spec_of(recipe).build_network(recipe, num_classes=len(classes.names))
     load_trained(network, state, source=str(checkpoint))
-    manifest = Manifest(
-        name=description["name"],
+    return _described(description["name"], recipe, network, classes, description["versions"]), network
+
+
+def recipe_of(
+    model: Path, extras: Sequence[str] = (), *, trainer: Mapping[str, Any] = MappingProxyType({})
+) -> Recipe:
+    """Load a model's recipe, with overlays and overrides; `trainer` replaces settings of that section."""
+    if is_named(model):
+        return named_recipe(model, extras)
+    with stored_recipe(model, trainer=trainer) as config:
+        return load_recipe(str(config), extras).recipe
+
+
+def origins_of(model: Path, extras: Sequence[str] = ()) -> dict[str, str]:
+    """Return where the values of `recipe_of` come from, by dotted key; nothing for a named model."""
+    if is_named(model):
+        return {}
+    with stored_recipe(model) as config:
+        origins = load_recipe(str(config), extras).provenance
+        return {
+            key: "the run's recipe" if text.startswith(str(config)) else text for key, text in origins.items()
+        }
+
+
+def file_of(model: Path, *, weights: str | Path | None = None) -> Path:
+    """Return the file that holds a model's weights; that of a named model's is fetched by `load`."""
+    if model.suffix.lower() in FORMATS:
+        return model
+    if is_named(model):
+        return Path(weights) if weights is not None else weights_file(named_recipe(model))
+    return checkpoint_of(model, names=("best", "last"))
+
+
+def _described(
+    name: str, recipe: Recipe, network: Network, classes: Classes, versions: dict[str, str]
+) -> Manifest:
+    spec = spec_of(recipe)
+    return Manifest(
+        name=name,
         mean=recipe.data.mean,
         std=recipe.data.std,
         input_hw=spec.input_hw(recipe),
         **spec.fitting(recipe),
         recipe=recipe_to_dict(recipe),
-        versions=description["versions"],
+        versions=versions,
         tasks={spec.name: spec.describe(recipe, network, classes=classes)},
     )
-    return manifest, network

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import msgspec
@@ -141,6 +142,15 @@ class Manifest:
     def to_json(self) -> str:
         """Return it as JSON on one line."""
         return json.dumps({"manifest": VERSION, **asdict(self)}, allow_nan=False)
+
+
+def portable(value: Any) -> Any:
+    """Take the folders of this machine out of a recipe: of absolute paths the name stays."""
+    if isinstance(value, Mapping):
+        return {key: portable(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [portable(each) for each in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def from_json(text: str | bytes, *, source: str, sections: Mapping[str, type[Section]]) -> Manifest:

@@ -98,6 +98,13 @@ def spread(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     return np.take(rows, np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(np.int64))
 
 
+def file_names(run: Run) -> list[str]:
+    """Return the image files of a run's validation set below data.root, in its order."""
+    root = Path(run.recipe.data.root)
+    paths = [image.path for image in run.image_files()]
+    return [(path.relative_to(root) if path.is_relative_to(root) else path).as_posix() for path in paths]
+
+
 @dataclass(kw_only=True)
 class Run:
     """Data, network and task of a training or an evaluation; each task has its own kind."""

@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from dettoolkit.doctor.examination import Examination, Progress
     from dettoolkit.network import Network
     from dettoolkit.results import Image, Result
     from dettoolkit.run import Classes, ImageFile, Run
+    from dettoolkit.task_report import TaskReport
 
 Strictness = Literal["exact", "resized", "quantized"]
 """How close an exported file's answers must be: the same arithmetic, resizing inside too, 8 bits."""
@@ -84,6 +86,7 @@ class TaskSpec(ABC):
     name: ClassVar[str]  # in manifests, networks (`Network.heads`) and results
     title: ClassVar[str]  # for people, such as "Object detection"
     noun: ClassVar[str]  # what a model of it is called, such as "detector"
+    pipeline_tag: ClassVar[str]  # Hugging Face's name of the task
     recipe: ClassVar[type[Recipe]]
     section: ClassVar[type[Section]]  # of a manifest
     raw_outputs: ClassVar[tuple[str, ...]]  # names of a network's outputs, in their order
@@ -100,8 +103,13 @@ class TaskSpec(ABC):
     # Training and evaluation
 
     @abstractmethod
-    def build_network(self, recipe: Any, *, num_classes: int) -> Network:
-        """Build a recipe's network with random weights, for a checkpoint's to be loaded."""
+    def build_network(
+        self, recipe: Any, *, num_classes: int, pretrained: bool = False, exact: bool = False
+    ) -> Network:
+        """Build a recipe's network, with random weights or, `pretrained`, from those that the recipe names.
+
+        With `exact`, weights of another number of classes are refused; without, class layers start fresh.
+        """
 
     @abstractmethod
     def training_run(self, name: str, recipe: Any, *, pretrained: bool) -> Run:
@@ -122,7 +130,30 @@ class TaskSpec(ABC):
     def training_images(self, recipe: Any) -> list[ImageFile]:
         """Return the training images that a recipe names; an int8 file is calibrated with some of them."""
 
+    def examine(self, recipe: Any, *, deep: bool, progress: Progress) -> Examination:  # noqa: ARG002
+        """Return what the doctor looks at, and the task's own checks, which read all labels if `deep`.
+
+        Nothing is changed, and no network is built.
+        """
+        from dettoolkit.doctor.examination import Examination, ListedImage
+
+        images = [
+            ListedImage(each.path, row, each.hw) for row, each in enumerate(self.training_images(recipe))
+        ]
+        return Examination(images={"train": images}, trained_on=len(images))
+
     # A model that is run
+
+    def torchvision_model(self, recipe: Any) -> str:
+        """Return torchvision's name of the network whose weights `model.weights` may name."""
+        return str(recipe.model.backbone.type)
+
+    def published_classes(self, recipe: Any, categories: Sequence[str]) -> Classes:  # noqa: ARG002
+        """Return the classes of torchvision's weights, whose outputs it calls `categories`."""
+        from dettoolkit.run import Classes
+
+        names = [name.replace("__background__", "background") for name in categories]
+        return Classes(names, list(range(len(names))))
 
     def describe(self, recipe: Any, network: Network, *, classes: Classes) -> Section:  # noqa: ARG002
         """Return the section of a checkpoint's manifest: how its raw outputs become results."""
@@ -149,6 +180,10 @@ class TaskSpec(ABC):
             return outputs[0].shape[1] if outputs[0].dim() > 1 else 0
         labels = outputs[self.final_outputs.index("labels")]
         return int(labels.max()) + 1 if labels.numel() else 0
+
+    def report(self) -> TaskReport | None:
+        """Return what makes the task's part of an evaluation's report; None leaves numbers and curves."""
+        return None
 
     # Results in files
 

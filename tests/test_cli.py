@@ -72,8 +72,7 @@ def edited(root: Path, split: str, change: Callable[[dict[str, Any]], Any]) -> P
 def test_unknown_command_names_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["tarin"]) == 2
     assert capsys.readouterr().err == (
-        "dettoolkit has no command 'tarin'; it has: train, evaluate, predict, export, export-demo, "
-        "paper-tables, download-coco\n"
+        f"dettoolkit has no command 'tarin'; it has: {', '.join(cli.COMMANDS)}\n"
     )
     for arguments in ([], ["--help"]):
         assert cli.main(arguments) == 0
@@ -251,7 +250,7 @@ def test_run_checkpoint_and_recipe_with_weights_score_the_same(
         assert cli.evaluate(arguments) == 0
         shown = capsys.readouterr().out
         assert f"AP{wanted['AP']:>11.3f}  average precision, IoU 0.50 to 0.95\n" in shown
-        assert f"report, checkpoints and figures: {folder}\n" in shown
+        assert f"report.html, checkpoints and figures: {folder}\n" in shown
         report = json.loads((folder / "evaluation.json").read_text())
         assert report["numbers"] == pytest.approx(wanted, nan_ok=True)
         assert (folder / "figures" / "predictions_1.jpg").is_file()
@@ -488,7 +487,7 @@ def test_only_the_first_process_reports(
             return "the numbers"
 
     report(tiny_run, Score())
-    assert capsys.readouterr().out == f"the numbers\n\nreport, checkpoints and figures: {tiny_run}\n"
+    assert capsys.readouterr().out == f"the numbers\n\nreport.html, checkpoints and figures: {tiny_run}\n"
     monkeypatch.setenv("LOCAL_RANK", "1")
     report(tiny_run, Score())
     assert capsys.readouterr().out == ""

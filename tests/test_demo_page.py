@@ -22,7 +22,7 @@ from dettoolkit.demo.server import address, make_server
 from dettoolkit.drawing.boxes import class_color
 from dettoolkit.export.command import export
 from dettoolkit.export.request import Request
-from dettoolkit.loading import load, open_checkpoint, read_manifest
+from dettoolkit.loading import load, open_model, read_manifest
 from dettoolkit.tasks import spec_for
 
 pytest.importorskip("onnx", reason="the models of these tests are written with onnx")
@@ -218,7 +218,7 @@ def test_a_trained_segmenter_answers_as_in_python(visit, tiny_segmentation_run, 
 def test_a_real_detector_answers_as_in_python(visit, tiny, tiny_run, tmp_path, runtime):
     from dettoolkit.formats.onnx.convert import convert  # wants onnx
 
-    manifest, network = open_checkpoint(tiny_run)
+    manifest, network = open_model(tiny_run)
     for name, parameter in network.named_parameters():
         if (
             name.startswith("heads.detection.class_predictors")
@@ -310,7 +310,7 @@ def test_a_classifiers_page_works_by_keyboard_and_camera(visit, classifier):
 def test_a_trained_classifier_answers_as_in_python(visit, tiny_classification_run, tmp_path, runtime):
     wish = Request(format="onnx", batch=1, preprocessing=True, postprocessing=True, limit=3)
     model = export(tiny_classification_run, tmp_path / "model.onnx", wish).path
-    manifest, _ = open_checkpoint(tiny_classification_run)
+    manifest, _ = open_model(tiny_classification_run)
     image = Path(manifest.recipe["data"]["root"]) / "val" / "disc" / "1.png"
     site = Site(tmp_path / "demo", model, [image], runtime)
     page = visit(site.address)

@@ -42,7 +42,7 @@ from dettoolkit.formats import open_engine
 from dettoolkit.formats.onnx import convert as converter
 from dettoolkit.formats.onnx.convert import OPSET, stamp
 from dettoolkit.formats.onnx.nodes import Nodes
-from dettoolkit.loading import open_checkpoint, read_manifest
+from dettoolkit.loading import open_model, read_manifest
 from dettoolkit.manifest import ManifestError, Section
 from dettoolkit.preprocessing import fit_image, normalize
 from dettoolkit.segmentation.onnx import label_map
@@ -368,7 +368,7 @@ def test_a_classifier_gives_its_best_classes(tiny_classification, tmp_path):
 
 @pytest.mark.parametrize("run", ["tiny_run", "tiny_segmentation_run", "tiny_classification_run"])
 def test_a_trained_network_gives_what_it_does_in_pytorch(run, request, tmp_path):
-    manifest, network = open_checkpoint(request.getfixturevalue(run))
+    manifest, network = open_model(request.getfixturevalue(run))
     manifest = exporting(dataclasses.replace(manifest, input_hw=(64, 64)))
     before = {key: value.clone() for key, value in network.state_dict().items()}
     path = tmp_path / "run.onnx"

@@ -13,7 +13,7 @@ from torch import nn
 from dettoolkit.datasets.images import resize_image
 from dettoolkit.formats import open_engine
 from dettoolkit.formats.pt2 import stamp
-from dettoolkit.loading import open_checkpoint, read_manifest
+from dettoolkit.loading import open_model, read_manifest
 from dettoolkit.manifest import ManifestError
 from dettoolkit.preprocessing import normalize
 from dettoolkit.segmentation.spec import SegmentationSection
@@ -40,7 +40,7 @@ def manifest_of(**wishes):
 
 
 def test_an_exported_network_gives_what_it_does_in_pytorch(tiny_run, tmp_path):
-    manifest, network = open_checkpoint(tiny_run)
+    manifest, network = open_model(tiny_run)
     manifest = exporting(manifest, format="pt2")
     path = tmp_path / "run.pt2"
     convert(network, manifest, path)
@@ -82,7 +82,7 @@ def test_a_file_takes_and_gives_what_its_manifest_says(tmp_path, batch, preproce
 
 
 def test_a_detectors_answers_are_refused(tiny_run, tmp_path):
-    manifest, network = open_checkpoint(tiny_run)
+    manifest, network = open_model(tiny_run)
     manifest = exporting(manifest, format="pt2", postprocessing=True)
     with pytest.raises(ValueError, match=r"a detector.*omit it.*dettoolkit\.load does it"):
         convert(network, manifest, tmp_path / "run.pt2")

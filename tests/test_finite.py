@@ -1,7 +1,7 @@
 """Weights and outputs that are not finite are an error wherever they are met; the first tensor is named."""
 
 import shutil
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +44,7 @@ def test_any_such_value_is_found(dtype, value):
     require_finite(named, source="file", remedy="do this")
     bad = whole.clone()
     bad[1, 2:4] = value
-    with pytest.raises(NonFiniteError, match=r"file: bad \(3, 5\) has 2 values .* of 15; do this"):
+    with pytest.raises(NonFiniteError, match=r"file: bad \(3, 5\) has 2 .*of 15; do this"):
         require_finite([*named, ("bad", bad), ("worse", bad)], source="file", remedy="do this")
 
 
@@ -171,7 +171,7 @@ def test_a_manifest_with_other_classes_than_the_network_is_refused(request, run,
     model = load(request.getfixturevalue(run), device="cpu")
     own, section = len(model.class_names), model.manifest.section
     classes = {"class_names": tuple(map(str, range(names))), "class_ids": tuple(range(names))}
-    colors = {"colors": None} if hasattr(section, "colors") else {}
+    colors = {"colors": None} if any(field.name == "colors" for field in fields(section)) else {}
     manifest = model.manifest.with_section(replace(section, **classes, **colors))
     with pytest.raises(ValueError, match=rf"m\.onnx predicts {own} classes.*names {names}"):
         Predictor(manifest, model.engine, source="m.onnx").predict_batch([IMAGE])

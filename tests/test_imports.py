@@ -15,16 +15,19 @@ LAYERS = (
     ("complexity", "finite", "manifest", "network", "transfer", "wording"),
     ("config",),
     ("backbones", "datasets", "download"),
-    ("drawing", "evaluation", "heads", "preprocessing", "weights"),
-    ("results", "run"),
+    ("converting", "drawing", "evaluation", "heads", "pages", "preprocessing", "weights"),
+    ("doctor", "results", "run"),
+    ("task_report",),
     ("spec",),
     ("formats",),
     ("classification", "detection", "segmentation"),
-    ("tasks",),
-    ("inference", "training"),
+    ("hub", "tasks"),
+    ("reporting",),
+    ("inference", "named_models", "training"),
     ("loading",),
     ("export", "ray"),
     ("demo", "paper"),
+    ("publishing",),
     ("cli",),
     ("",),  # the package itself, which gives `load` to users
 )
@@ -43,7 +46,7 @@ ONLY_IN = {
     "lightning": {"training"},
     "albumentations": {"datasets"},
     "pydantic": {"config"},
-    "ruamel": {"config"},
+    "ruamel": {"config", "converting"},
 }
 CONFIG_LIBRARIES = {"pydantic", "pydantic_core", "ruamel"}  # a wrong recipe is refused before torch is loaded
 NEVER = {

@@ -14,7 +14,7 @@ from torch import nn
 import dettoolkit
 from dettoolkit import formats as engines
 from dettoolkit import loading
-from dettoolkit.loading import load, open_checkpoint, read_manifest
+from dettoolkit.loading import load, open_model, read_manifest
 from dettoolkit.manifest import ExportFacts, ManifestError, from_json
 from dettoolkit.tasks import sections
 from dettoolkit.weights.read import read_checkpoint
@@ -30,7 +30,7 @@ def test_a_folder_and_its_checkpoint_give_the_same(tiny_run):
 
 
 def test_the_network_has_the_checkpoint_s_weights(tiny_run):
-    manifest, network = open_checkpoint(tiny_run)
+    manifest, network = open_model(tiny_run)
     description, state = read_checkpoint(tiny_run / "checkpoints" / "best.ckpt")
     own = network.state_dict()
     assert own
@@ -43,7 +43,7 @@ def test_the_network_has_the_checkpoint_s_weights(tiny_run):
 
 @pytest.mark.parametrize("run", ["tiny_run", "tiny_segmentation_run", "tiny_classification_run"])
 def test_a_manifest_survives_being_written(run, request):
-    manifest, _ = open_checkpoint(request.getfixturevalue(run))
+    manifest, _ = open_model(request.getfixturevalue(run))
     again = from_json(manifest.to_json(), source="here", sections=sections())
     assert again.to_json() == manifest.to_json()
     assert again.section == manifest.section
@@ -52,18 +52,18 @@ def test_a_manifest_survives_being_written(run, request):
 
 def test_a_recipe_in_the_place_of_the_stored_one(tiny, tiny_run, tmp_path):
     recipe = tiny.load(tmp_path, "evaluation.score_threshold=0.2", "model.postprocess.nms_iou=0.3").recipe
-    manifest, _ = open_checkpoint(tiny_run, recipe)
+    manifest, _ = open_model(tiny_run, recipe)
     assert manifest.section.score_threshold == 0.2
     assert manifest.section.nms_iou == 0.3
     other = tiny.load(tmp_path, "model.backbone.width=0.5").recipe
     with pytest.raises(ValueError, match="overrides must not change its tensors"):
-        open_checkpoint(tiny_run, other)
+        open_model(tiny_run, other)
 
 
 def test_anchors_of_the_manifest_are_those_of_the_network(tiny_run):
     from dettoolkit.detection.anchors import default_boxes
 
-    manifest, network = open_checkpoint(tiny_run)
+    manifest, network = open_model(tiny_run)
     section = from_json(manifest.to_json(), source="", sections=sections()).section
     boxes = default_boxes(section.levels, input_hw=manifest.input_hw)
     assert torch.equal(boxes, network.heads["detection"].anchors_xyxy)
@@ -102,7 +102,9 @@ def test_what_is_no_path_is_refused(model):
 @pytest.mark.parametrize("model", ["", "\0", "best\0.ckpt", "\udcff", "a" * 5000])
 def test_a_path_that_cannot_be_is_refused(model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises((ValueError, OSError), match=r"(?i)neither a checkpoint|path is empty|name too long"):
+    with pytest.raises(
+        (ValueError, OSError), match=r"(?i)neither a checkpoint|no model|path is empty|name too long"
+    ):
         load(model)
 
 
@@ -142,7 +144,7 @@ class FakeFormat:
 def exported(monkeypatch, tiny_run, tmp_path):
     module = FakeFormat()
     monkeypatch.setattr(engines.Format, "module", lambda _format, _part: module)
-    manifest, _ = open_checkpoint(tiny_run)
+    manifest, _ = open_model(tiny_run)
     outputs = ("boxes_xyxy", "scores", "labels", "counts")
     facts = ExportFacts(format="onnx", outputs=outputs, postprocessing=True)
     path = tmp_path / "model.onnx"

@@ -16,7 +16,7 @@ from dettoolkit.export.request import Request, manifest_for  # noqa: E402
 from dettoolkit.formats.onnx import convert as converter  # noqa: E402
 from dettoolkit.formats.onnx.calibrate import best_range, find_ranges  # noqa: E402
 from dettoolkit.formats.onnx.quantize import Quantizer, layer_of  # noqa: E402
-from dettoolkit.loading import open_checkpoint  # noqa: E402
+from dettoolkit.loading import open_model  # noqa: E402
 from dettoolkit.tasks import spec_for  # noqa: E402
 
 
@@ -87,7 +87,7 @@ def test_operators_belong_to_blocks(node, layer):
 
 @pytest.fixture(scope="module")
 def quantizer(tiny_segmentation_run, tiny_segmentation, tmp_path_factory):
-    described, network = open_checkpoint(tiny_segmentation_run)
+    described, network = open_model(tiny_segmentation_run)
     manifest = manifest_for(described, Request(precision="int8", batch=2), first_hw=(48, 64))
     path = tmp_path_factory.mktemp("float") / "model.onnx"
     converter.convert(network, manifest, path, spec_for(manifest))

@@ -181,7 +181,7 @@ def test_what_describes_itself_wrongly_is_refused(
     path = tmp_path / "deep" / "bad.ckpt"
     path.parent.mkdir()
     torch.save(content, path)
-    match = rf"bad\.ckpt .*describes .*{message}"
+    match = rf"bad\.ckpt .*description .*{message}"
     with pytest.raises(ValueError, match=match):
         read_checkpoint(path)
     with pytest.raises(ValueError, match=match):

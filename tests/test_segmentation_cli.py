@@ -13,6 +13,7 @@ import pytest
 from command_line import Errors, refused
 from learning_margins import at_least
 from PIL import Image
+from training_runs import comparable
 
 from dettoolkit import cli
 from dettoolkit.datasets.cityscapes_labels import CLASSES
@@ -67,14 +68,14 @@ def evaluated(source: object, out: Path, *arguments: object) -> dict[str, Any]:
     command = ["evaluate", source, "--out", out, "evaluation.figures=0", *arguments]
     assert cli.main(list(map(str, command))) == 0
     report: dict[str, Any] = json.loads((out / "evaluation.json").read_text())
-    return {**report, "what": ""}
+    return comparable(report)
 
 
 @pytest.fixture(scope="module")
 def report(tiny_segmentation_run: Path) -> dict[str, Any]:
     """Return what the run was scored with at its end."""
     content: dict[str, Any] = json.loads((tiny_segmentation_run / "evaluation.json").read_text())
-    return {**content, "what": ""}
+    return comparable(content)
 
 
 # Recipes

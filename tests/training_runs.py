@@ -124,3 +124,13 @@ def on_two_processes(recipe: Path, data: Path, out: Path, *options: str) -> subp
         cwd=out.parent,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
+
+
+def comparable(report: dict[str, Any]) -> dict[str, Any]:
+    """Return what two evaluations of the same weights have in common: all but how and when each was made."""
+    drawn = {
+        name: [{key: each[key] for key in each if key != "picture"} for each in report[name]]
+        for name in ("worst_images", "mistakes")
+        if name in report
+    }
+    return {**report, **drawn, "what": "", "about": {}}

@@ -18,6 +18,7 @@ class ClassificationSpec(TaskSpec):
     name = "classification"
     title = "Image classification"
     noun = "classifier"
+    pipeline_tag = "image-classification"
     recipe = ClassificationRecipe
     section = Section
     raw_outputs = ("logits",)
@@ -44,6 +45,8 @@ class ClassificationSpec(TaskSpec):
     compare = late(".result")
     final_module = late(".decode", "BestClasses")
     onnx_answers = late(".decode")
+    examine = late(".doctor")
+    report = late(".report_page", "ClassificationReport")
 
     def input_hw(self, recipe: ClassificationRecipe) -> SizeHW:
         """Return the size of the images that are scored."""

@@ -9,13 +9,32 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
+from dettoolkit.cli.converting import convert
 from dettoolkit.cli.demo import export_demo
+from dettoolkit.cli.examining import doctor
 from dettoolkit.cli.exporting import export
+from dettoolkit.cli.models import models
 from dettoolkit.cli.paper import paper_tables
 from dettoolkit.cli.predicting import predict
+from dettoolkit.cli.publishing import publish
+from dettoolkit.cli.reporting import report
 from dettoolkit.cli.training import evaluate, train
 
-__all__ = ["download_coco", "evaluate", "export", "export_demo", "main", "paper_tables", "predict", "train"]
+__all__ = [
+    "convert",
+    "doctor",
+    "download_coco",
+    "evaluate",
+    "export",
+    "export_demo",
+    "main",
+    "models",
+    "paper_tables",
+    "predict",
+    "publish",
+    "report",
+    "train",
+]
 
 
 def download_coco(argv: Sequence[str] | None = None) -> int:
@@ -27,14 +46,19 @@ def download_coco(argv: Sequence[str] | None = None) -> int:
 
 COMMANDS = {
     "train": (train, "train with a recipe, check it, or print it"),
+    "doctor": (doctor, "look for what is wrong with data and recipe"),
     "evaluate": (evaluate, "score a run, a checkpoint or a recipe's own weights"),
+    "report": (report, "write the report of a run, or compare several"),
     "predict": (predict, "detect objects, segment or classify images and videos"),
     "export": (export, "export a model to another runtime, verified against PyTorch"),
     "export-demo": (export_demo, "create a web page that runs a model in the browser"),
+    "publish": (publish, "write a model to a folder that travels, with a card; push it to the hub"),
+    "models": (models, "list the models that are ready to be used by name"),
     "paper-tables": (
         paper_tables,
         "print the paper's tables next to our networks, or write the page of all recipes",
     ),
+    "convert": (convert, "convert labels of YOLO, VOC, labelme and others to what recipes read"),
     "download-coco": (download_coco, "download and unpack COCO 2017"),
 }
 

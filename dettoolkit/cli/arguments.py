@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,14 +45,23 @@ def run(
     return guarded(lambda: command(options), options.traceback)
 
 
-def recipe_of(source: Path, extras: Sequence[str]) -> Recipe:
-    """Load a recipe's file, or the recipe of a run or a checkpoint as it is on this machine."""
+def origins_of(source: Path, extras: Sequence[str]) -> Mapping[str, str]:
+    """Return where the values of the recipe come from that `chosen_recipe` loads, by dotted key."""
+    from dettoolkit import loading
+    from dettoolkit.config import load_recipe
+
+    if source.suffix in (".yaml", ".yml"):
+        return load_recipe(str(source), extras).provenance
+    return loading.origins_of(source, extras)
+
+
+def chosen_recipe(source: Path, extras: Sequence[str]) -> Recipe:
+    """Load a recipe's file, or the recipe of a model as it is on this machine."""
     from dettoolkit.config import load_recipe
 
     if source.suffix in (".yaml", ".yml"):
         return load_recipe(str(source), extras).recipe
     quiet()
-    from dettoolkit.training.run_folder import stored_recipe
+    from dettoolkit.loading import recipe_of
 
-    with stored_recipe(source, trainer=HERE) as config:
-        return load_recipe(str(config), extras).recipe
+    return recipe_of(source, extras, trainer=HERE)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dettoolkit.cli.arguments import OVERRIDES, adder, command_parser, recipe_of, run
+from dettoolkit.cli.arguments import OVERRIDES, adder, chosen_recipe, command_parser, run
 from dettoolkit.cli.failures import quiet
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _make(options: argparse.Namespace) -> None:
     quiet()
     model: Path = options.model
     exported = model.suffix.lower() == ".onnx"
-    recipe = None if exported else recipe_of(model, options.extras)
+    recipe = None if exported else chosen_recipe(model, options.extras)
     if exported and (options.extras or options.int8 or options.size):
         raise ValueError(f"{model} is already exported: key=value, --int8 and --size apply only to a run")
     read_files(options.ort_web)  # before the export, which takes longer

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dettoolkit.cli.arguments import OVERRIDES, adder, command_parser, recipe_of, run
+from dettoolkit.cli.arguments import OVERRIDES, adder, chosen_recipe, command_parser, run
 from dettoolkit.cli.failures import quiet
 from dettoolkit.formats import DEFAULT, NAMES
 
@@ -91,6 +91,6 @@ def _export(options: argparse.Namespace) -> int:
 
     request = Request(**given)
     out = out if out is not None else default_out(source, request)
-    done = convert(source, out, request, recipe=recipe_of(source, extras))
+    done = convert(source, out, request, recipe=chosen_recipe(source, extras))
     print(f"{done.report.table()}\n\n{done.path} matches PyTorch; report: {done.report_path}")
     return 0

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from dettoolkit.cli.arguments import adder, command_parser, run
+from dettoolkit.cli.progress import tell
 
 TABLES = ("3", "6", "7", "8")
 EXAMPLES = """examples:
@@ -43,8 +43,8 @@ def _paper_tables(options: argparse.Namespace, parser: argparse.ArgumentParser) 
         parser.error("--zoo writes a separate page with latencies: omit tables, --format and --latency")
     from dettoolkit.paper.zoo import model_zoo
 
-    parts = list(model_zoo(options.zoo.parent / "logs", tell=_tell))
-    _tell("")
+    parts = list(model_zoo(options.zoo.parent / "logs", tell=tell))
+    tell("")
     options.zoo.write_text("\n".join(parts) + "\n", encoding="utf-8")
     print(f"written: {options.zoo}")
     return 0
@@ -56,13 +56,7 @@ def _print(options: argparse.Namespace) -> int:
 
     lines = [count(row) for row in published_rows(options.tables or TABLES)]
     if options.latency:
-        lines = timed(lines, tell=_tell)
-        _tell("")
+        lines = timed(lines, tell=tell)
+        tell("")
     print(render(lines, options.format or "text").rstrip("\n"))
     return 0
-
-
-def _tell(what: str) -> None:
-    """Show on a terminal what is being done, on one line; nothing wipes it."""
-    if sys.stderr.isatty():
-        print(f"\r{what:<60}" + ("" if what else "\r"), end="", file=sys.stderr, flush=True)

@@ -25,13 +25,15 @@ ANNOTATIONS_HELP = "COCO JSON: results get its image ids, by file name (for scor
 MEGAPIXELS_HELP = "largest image to read; larger ones count as unreadable (default: 100)"
 TRUST_HELP = "open a .pt2 file, which can run arbitrary code: use it only for files from people you trust"
 
+MODEL_HELP = "a name that 'dettoolkit models' lists, a run's folder, a checkpoint, or an exported file"
+
 
 def arguments() -> argparse.ArgumentParser:
     """Build the parser."""
     description = "Run a model on images, videos or a camera."
     parser = command_parser("predict", usage=USAGE, description=description, epilog=EXAMPLES)
     add = adder(parser)
-    add("model", "MODEL", "run folder, checkpoint, or exported file", nargs="?", type=_path)
+    add("model", "MODEL", MODEL_HELP, nargs="?", type=_path)
     add("sources", "SOURCE", SOURCES_HELP, nargs="*", type=_given)
     add = adder(parser.add_argument_group("results"))
     add("--out", "DIR", "new folder for the results (default: runs/predictions/<time>)", type=_path)
@@ -46,6 +48,7 @@ def arguments() -> argparse.ArgumentParser:
     add = adder(parser.add_argument_group("machine"))
     add("--batch-size", "N", "images per batch (default: that of an exported file, or 1)", type=_count)
     add("--device", "D", "cpu, cuda, cuda:1 ... for a checkpoint (default: a GPU if there is one)")
+    add("--weights", "FILE", "of a named model: its weights, instead of fetching them", type=_path)
     add("--trust", None, TRUST_HELP)
     add("--threads", "N", "threads of the network's runtime", type=_count)
     add("--workers", "N", "threads that read images (default: %(default)s)", type=_count, default=2)

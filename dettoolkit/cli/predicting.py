@@ -68,8 +68,11 @@ def _run(options: argparse.Namespace, before: Job | None, shard: Shard) -> int:
     if live and (options.resume is not None or options.shard is not None):
         raise ValueError("a camera or stream cannot be resumed or split: omit --resume and --shard")
     model = Path(before.model) if before is not None and options.model is None else options.model
-    predictor = _load(model, options)
-    job = _job(options, before, predictor, given, shard)
+    weights = options.weights
+    if weights is None and before is not None and before.weights is not None:
+        weights = Path(before.weights)
+    predictor = _load(model, weights, options)
+    job = _job(options, before, predictor, given, shard, weights=weights)
     ids = None if job.annotations is None else ImageIds(Path(job.annotations))
     folder = options.resume or options.out or new_run_dir(Path("runs"), "predictions")
     with _advised(folder, "run the same command again"):
@@ -96,7 +99,7 @@ def _advised(folder: Path, advice: str) -> Iterator[None]:
         raise OSError(f"{where}: {error.strerror}. Once that is fixed, {advice}") from error
 
 
-def _load(model: Path, options: argparse.Namespace) -> Predictor:
+def _load(model: Path, weights: Path | None, options: argparse.Namespace) -> Predictor:
     import torch
 
     from dettoolkit.formats import check_threads
@@ -114,19 +117,32 @@ def _load(model: Path, options: argparse.Namespace) -> Predictor:
     if options.threads is not None:
         torch.set_num_threads(check_threads(options.threads))
     limit = {} if options.max_megapixels is None else {"max_megapixels": options.max_megapixels}
-    return load(model, device=options.device, threads=options.threads, trust=options.trust, **limit)
+    return load(
+        model,
+        weights=weights,
+        device=options.device,
+        threads=options.threads,
+        trust=options.trust,
+        **limit,
+    )
 
 
 def _job(
-    options: argparse.Namespace, before: Job | None, predictor: Predictor, given: Sequence[str], shard: Shard
+    options: argparse.Namespace,
+    before: Job | None,
+    predictor: Predictor,
+    given: Sequence[str],
+    shard: Shard,
+    *,
+    weights: Path | None,
 ) -> Job:
     """Return what is to be done; what is not given is as it was before, or has its default."""
-    from dettoolkit.formats import FORMATS
     from dettoolkit.inference.jobs.job import Job, fingerprint
-    from dettoolkit.training.run_folder import checkpoint_of
+    from dettoolkit.loading import file_of
+    from dettoolkit.named_models import is_named
 
     model, manifest = Path(predictor.source), predictor.manifest
-    file = model if model.suffix.lower() in FORMATS else checkpoint_of(model, names=("best", "last"))
+    file = file_of(model, weights=weights)
     fleet = options.resume is not None or options.shard is not None
     first = {
         "save": ("json",) if fleet else predictor.spec.default_saves,
@@ -146,7 +162,8 @@ def _job(
         value = getattr(options, name)
         chosen[name] = value if value is not None else getattr(before, name) if before else first.get(name)
     return Job(
-        model=str(model.absolute()),
+        model=str(model if is_named(model) and not model.suffix else model.absolute()),
+        weights=None if weights is None else str(weights.absolute()),
         fingerprint=fingerprint(file),
         task=manifest.task,
         class_names=manifest.class_names,

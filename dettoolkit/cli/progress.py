@@ -102,3 +102,9 @@ class Tally:
         # What goes wrong in a listing is reported where its images are predicted: here a total is missing.
         with suppress(Exception):
             self._total = self._count(self._ended) if self._count is not None else None
+
+
+def tell(what: str) -> None:
+    """Show on a terminal what is being done, on one line; nothing wipes it."""
+    if sys.stderr.isatty():
+        print(f"\r{what:<60}" + ("" if what else "\r"), end="", file=sys.stderr, flush=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dettoolkit.cli.arguments import OVERRIDES, adder, command_parser, recipe_of, run
+from dettoolkit.cli.arguments import OVERRIDES, adder, chosen_recipe, command_parser, origins_of, run
 from dettoolkit.cli.failures import quiet
 
 TRAIN_USAGE = """%(prog)s RECIPE [OVERLAY.yaml | key=value ...] [options]
@@ -76,9 +76,19 @@ def _train(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 
     name = resolved.name if folder is None else folder.resolve().parent.name
     if options.check:
-        print(commands.check(name, resolved.recipe))
+        from dettoolkit.cli.examining import quick_lines
+
+        text = commands.check(name, resolved.recipe)
+        print(*([] if folder else quick_lines(resolved, options)), text, sep="\n")
         return 0
-    report(*commands.train(name, resolved.recipe, config_yaml=resolved.to_yaml(), resume=folder))
+    run_dir, score = commands.train(
+        name,
+        resolved.recipe,
+        config_yaml=resolved.to_yaml(),
+        resume=folder,
+        provenance=resolved.provenance,
+    )
+    report(run_dir, score)
     return 0
 
 
@@ -105,14 +115,21 @@ def _evaluate(options: argparse.Namespace) -> int:
     source, extras = _found(Path(options.source)), list(options.extras)
     if options.data is not None:
         extras.append(f"data.root={json.dumps(options.data)}")
-        recipe = recipe_of(source, extras)
+        recipe = chosen_recipe(source, extras)
         if recipe.data.type == "scenes":  # what lies there is not to be generated
             extras.append(f"data.type={recipe.files}")
-    recipe = recipe_of(source, extras)
+    recipe = chosen_recipe(source, extras)
     quiet()
     from dettoolkit.training import commands
 
-    report(*commands.evaluate(source, recipe=recipe, out=options.out, keep=options.write_predictions))
+    folder, score = commands.evaluate(
+        source,
+        recipe=recipe,
+        out=options.out,
+        keep=options.write_predictions,
+        provenance=origins_of(source, extras),
+    )
+    report(folder, score)
     return 0
 
 
@@ -136,4 +153,4 @@ def report(folder: Path, score: Any) -> None:
 
     if is_first_process():
         print(score.table())
-        print(f"\nreport, checkpoints and figures: {folder}")
+        print(f"\nreport.html, checkpoints and figures: {folder}")

@@ -116,6 +116,9 @@ class DetectionData(Data):
     label_map: Literal["contiguous", "ids"] = "contiguous"
     """contiguous: a class slot for each category of the file. ids: a slot for every id up to the largest (91
     with background for COCO), as in TensorFlow and torchvision."""
+    keep_root_category: bool = False
+    """Whether a category without boxes that is the supercategory of others, as labeling services add, is a
+    class."""
     augment: Literal["ssdlite", "ssd", "none"] = "ssdlite"
     """ssdlite: IoU crop, flip. ssd: color, zoom-out, IoU crop, flip. none: resize only."""
     drop_empty: bool = Field(False, description="Drop images without boxes from training.")

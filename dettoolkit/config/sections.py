@@ -258,6 +258,8 @@ class Trainer(Section):
 
     max_epochs: Count | None = Field(None, description="Length in epochs.")
     max_steps: Count | None = Field(None, description="Length in optimizer steps.")
+    length_images: Count | None = None
+    """Images to train on that the length is meant for; the doctor compares it with yours."""
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = Field("auto", description="Where it trains.")
     devices: DeviceCount | Literal["auto"] | DeviceList = "auto"
     """Devices per node: a count, or a list of GPU indices."""

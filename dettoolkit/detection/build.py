@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -99,6 +99,16 @@ BUILDERS: dict[type, Callable[[Any], Detector]] = {SSDLiteModel: ssdlite}
 def detector_of(model: Any) -> Detector:
     """Describe the detector of a recipe's model section."""
     return BUILDERS[type(model)](model)
+
+
+def torchvision_model(recipe: DetectionRecipe) -> str:
+    """Return torchvision's name of the detector whose weights fit."""
+    return detector_of(recipe.model).torchvision_model
+
+
+def published_classes(recipe: DetectionRecipe, categories: Sequence[str]) -> Classes:  # noqa: ARG001
+    """Return the classes of torchvision's detector: slot 0 is the background, slot n has COCO's id n."""
+    return Classes(list(categories[1:]), list(range(1, len(categories))))
 
 
 def level_grids(

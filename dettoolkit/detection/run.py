@@ -19,13 +19,12 @@ from dettoolkit.datasets.augment import DetectionTransform
 from dettoolkit.datasets.coco import CocoDetection, collate
 from dettoolkit.datasets.coco_annotations import CocoAnnotations
 from dettoolkit.datasets.data_report import BadImageError
-from dettoolkit.datasets.data_root import check_root
 from dettoolkit.datasets.images import read_image
 from dettoolkit.datasets.labels import GAP, match_names
-from dettoolkit.datasets.scenes.folder import write_scenes
 from dettoolkit.detection.build import build_network, decoding_of, detector_of
 from dettoolkit.detection.postprocess import Detections
 from dettoolkit.detection.result import DetectionResult
+from dettoolkit.detection.splits import load_annotations, load_splits, prepare_data
 from dettoolkit.detection.task import DetectionTask, detection_arrays
 from dettoolkit.drawing.boxes import Picture
 from dettoolkit.drawing.detection_grids import ComparisonItem, batch_figure, comparison_figure
@@ -95,7 +94,7 @@ class DetectionRun(Run):
             return
 
         def draw(images: list[int]) -> Picture | None:
-            items = [self._comparison(detections, image) for image in images]
+            items = [self.comparison(detections, image, threshold=threshold) for image in images]
             readable = [item for item in items if item is not None]
             return comparison_figure(readable, self.classes.names) if readable else None
 
@@ -106,7 +105,10 @@ class DetectionRun(Run):
         ):
             save_pages(out / "figures", name, images, per_page=PER_FIGURE, draw=draw)
 
-    def _comparison(self, detections: DetectionArrays, image_id: int) -> ComparisonItem | None:
+    def comparison(
+        self, detections: DetectionArrays, image_id: int, *, threshold: float
+    ) -> ComparisonItem | None:
+        """Return an image with its objects and what was detected; None where it cannot be read."""
         annotations = self.val.annotations
         row = int(np.flatnonzero(annotations.image_ids == image_id)[0])
         path = annotations.image_path(row)
@@ -115,7 +117,7 @@ class DetectionRun(Run):
         except BadImageError:  # recorded already when it was to be scored
             return None
         mine = slice(*annotations.offsets[row : row + 2])
-        shown = (detections.image_ids == image_id) & (detections.scores >= self.recipe.evaluation.threshold)
+        shown = (detections.image_ids == image_id) & (detections.scores >= threshold)
         label_of = {category: label for label, category in enumerate(self.task.category_ids)}
         true_ids = np.asarray(annotations.category_ids)[annotations.labels[mine]]
         found_ids = detections.category_ids[shown]
@@ -152,7 +154,7 @@ def training_images(recipe: DetectionRecipe) -> list[ImageFile]:
 def training_run(name: str, recipe: DetectionRecipe, *, pretrained: bool) -> DetectionRun:
     """Load the data and build the detector of a training."""
     prepare_data(recipe.data, ["train", "val"], generate=True)
-    train, val = (load_annotations(recipe.data, split) for split in ("train", "val"))
+    train, val = load_splits(recipe.data)
     whose = str(train.path)
     return _assemble(name, recipe, classes_of(train), whose, train=train, val=val, pretrained=pretrained)
 
@@ -160,7 +162,7 @@ def training_run(name: str, recipe: DetectionRecipe, *, pretrained: bool) -> Det
 def evaluation_run(name: str, recipe: DetectionRecipe, *, own: Classes | None, what: str) -> DetectionRun:
     """Load the validation data and build the detector that is scored; see TaskSpec.evaluation_run."""
     prepare_data(recipe.data, ["val"])
-    val = load_annotations(recipe.data, "val")
+    val = load_annotations(recipe.data, "val", classes=own.names if own else ())
     return _assemble(name, recipe, own or classes_of(val), what, train=None, val=val, pretrained=own is None)
 
 
@@ -190,31 +192,6 @@ def _assemble(
         problems={"train": (train or val).problems, "val": val.problems},
         collate=collate,
     )
-
-
-def prepare_data(data: DetectionData, splits: Sequence[Split], *, generate: bool = False) -> None:
-    """Check that the splits are there; with `generate`, make the scenes that the recipe asks for.
-
-    Only a training generates: elsewhere a wrong data.root would be filled with other data than was meant.
-    """
-    if data.type == "scenes":
-        write_scenes(Path(data.root), **data.scenes.model_dump(), generate=generate)
-    else:
-        sections = [getattr(data, split) for split in splits]
-        expected = [path for each in sections for path in (each.images, each.annotations)]
-        check_root(Path(data.root), expected=expected, layout="coco")
-
-
-def load_annotations(data: DetectionData, split: Split) -> CocoAnnotations:
-    """Read a split's annotations and report what is wrong with them."""
-    section = data.train if split == "train" else data.val
-    root = Path(data.root)
-    annotations = CocoAnnotations.load(
-        root / section.annotations, images=root / section.images, label_map=data.label_map
-    )
-    if annotations.problems.counts:
-        logger.warning("%s", annotations.problems.summary())
-    return annotations
 
 
 def classes_of(annotations: CocoAnnotations) -> Classes:

@@ -80,6 +80,7 @@ class DetectionSpec(TaskSpec):
     name = "detection"
     title = "Object detection"
     noun = "detector"
+    pipeline_tag = "object-detection"
     recipe = DetectionRecipe
     section = DetectionSection
     raw_outputs = ("class_logits", "box_deltas")
@@ -114,6 +115,10 @@ class DetectionSpec(TaskSpec):
     decoder = late(".decode", "DetectionDecoder")
     compare = late(".compare")
     onnx_answers = late(".onnx")
+    torchvision_model = late(".build")
+    published_classes = late(".build")
+    examine = late(".doctor")
+    report = late(".report_page", "DetectionReport")
 
     def input_hw(self, recipe: DetectionRecipe) -> SizeHW:
         """Return the size to which images are resized."""

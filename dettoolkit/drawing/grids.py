@@ -14,6 +14,8 @@ from dettoolkit.drawing.boxes import INK, PAPER, Color, Picture, class_color
 from dettoolkit.drawing.fonts import fit_font
 
 CELL_HW = (360, 480)  # pixels that an image is fitted into, portrait or landscape
+PANEL = 400  # pixels of a picture in a report, in which panels are joined
+PORTRAIT = 0.8  # width / height below which panels stand side by side
 MARGIN, GAP, CAPTION_SIZE, TITLE_SIZE = 24, 12, 13, 20  # pixels
 CAPTION_HIGH = round(CAPTION_SIZE * 1.9)
 GRAY = (95, 101, 110)
@@ -111,11 +113,26 @@ def save_pages(
             save_figure(folder / f"{name}_{page}.jpg", figure)
 
 
-def fit_to_cell(image: Picture) -> tuple[float, Picture]:
+def fit_to_cell(image: Picture, hw: tuple[int, int] = CELL_HW) -> tuple[float, Picture]:
     """Scale an image (H, W, 3) to the cell; lines and letters drawn afterwards are alike on all."""
-    scale = min(CELL_HW[0] / image.shape[0], CELL_HW[1] / image.shape[1])
+    scale = min(hw[0] / image.shape[0], hw[1] / image.shape[1])
     size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
     return scale, np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+
+
+def panel_hw(image: Picture) -> tuple[int, int]:
+    """Return the size into which an image is fitted as a panel, so that letters on it stay readable."""
+    portrait = image.shape[1] < PORTRAIT * image.shape[0]
+    return (PANEL, PANEL // 2) if portrait else (PANEL, PANEL)
+
+
+def joined(panels: Sequence[Picture]) -> Picture:
+    """Put pictures of one size together: portraits side by side, others below each other; uint8 (H, W, 3)."""
+    height, width = panels[0].shape[:2]
+    axis = 1 if width < PORTRAIT * height else 0
+    band = np.full((4, width, 3) if axis == 0 else (height, 4, 3), 255, np.uint8)
+    parts = [part for panel in panels for part in (band, panel)][1:]
+    return np.concatenate(parts, axis=axis)
 
 
 def _place_legend(

@@ -16,7 +16,7 @@ from PIL import Image
 
 from dettoolkit.datasets.cityscapes_labels import VOID
 from dettoolkit.drawing.boxes import Color, Picture, class_name
-from dettoolkit.drawing.grids import Cell, fit_to_cell, grid
+from dettoolkit.drawing.grids import CELL_HW, Cell, fit_to_cell, grid, joined, panel_hw
 from dettoolkit.drawing.masks import COVER, palette_of
 
 UNLABELED, UNSCORED = "not labeled", "not labeled: dimmed in the prediction, not scored"
@@ -58,14 +58,11 @@ def segmentation_figure(
     cells: list[Cell] = []
     pixels = np.zeros(256, np.int64)
     for item in items:
-        _, image = fit_to_cell(item.image)
-        unlabeled = item.labels == VOID
-        prediction = palette[item.predicted]
-        prediction[unlabeled] = (prediction[unlabeled] * DIMMED).astype(np.uint8)
+        image, truth, prediction = _panels(item, palette, CELL_HW)
         score = "no labeled pixel" if math.isnan(item.score) else f"mIoU {item.score:.3f}"
         cells.append(Cell(image, item.title))
-        cells.append(Cell(_striped(_fit(palette[item.labels], image), _fit(unlabeled, image))))
-        cells.append(Cell(_fit(prediction, image), score))
+        cells.append(Cell(truth))
+        cells.append(Cell(prediction, score))
         pixels += _occurrences(item.labels) + _occurrences(item.predicted)
     return grid(
         cells,
@@ -75,6 +72,20 @@ def segmentation_figure(
         legend=_legend(pixels, class_names, UNSCORED),
         color_of=lambda label: tuple(palette[label].tolist()),
     )
+
+
+def segmentation_panels(item: SegmentationItem, colors: Sequence[Color | None]) -> Picture:
+    """Draw image, ground truth and prediction together, without letters; uint8 (H, W, 3)."""
+    return joined(_panels(item, palette_of(colors), panel_hw(item.image)))
+
+
+def _panels(item: SegmentationItem, palette: NDArray[np.uint8], hw: tuple[int, int]) -> list[Picture]:
+    _, image = fit_to_cell(item.image, hw)
+    unlabeled = item.labels == VOID
+    prediction = palette[item.predicted]
+    prediction[unlabeled] = (prediction[unlabeled] * DIMMED).astype(np.uint8)
+    truth = _striped(_fit(palette[item.labels], image), _fit(unlabeled, image))
+    return [image, truth, _fit(prediction, image)]
 
 
 def segmentation_batch_figure(

@@ -83,10 +83,11 @@ class CocoScores:
     note: str | None
 
     def table(self) -> str:
-        """Return the 12 numbers in words and a line for each class that has objects as aligned text."""
-        counts = [min(limit, self.max_detections) for limit in (1, 10, self.max_detections)]
-        limits = [f"{count} detection{'s' if count > 1 else ''}" for count in counts]
-        words = {name: number.words.format(*limits) for name, number in NUMBERS.items()}
+        """Return the 12 numbers in words and a line for each class as aligned text.
+
+        Classes without objects are counted, not listed.
+        """
+        words = words_of(self.max_detections)
         listed = [entry for entry in self.per_class if entry.objects]
         classes = table("class", {"AP": 8, "AP50": 8, "AR100": 8, "objects": 9}, listed)
         classes += left_out(len(self.per_class) - len(listed), "without objects")
@@ -96,6 +97,13 @@ class CocoScores:
         """Return plain values for `json.dump`; None stands for NaN, which json does not know."""
         names = ("numbers", "per_class", "max_detections", "note")
         return plain({name: getattr(self, name) for name in names})  # type: ignore[no-any-return]
+
+
+def words_of(max_detections: int) -> dict[str, str]:
+    """Return what each number means, with so many detections of an image and class."""
+    counts = [min(limit, max_detections) for limit in (1, 10, max_detections)]
+    limits = [f"{count} detection{'s' if count > 1 else ''}" for count in counts]
+    return {name: number.words.format(*limits) for name, number in NUMBERS.items()}
 
 
 def evaluate_coco(

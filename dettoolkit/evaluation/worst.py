@@ -19,13 +19,24 @@ MATCH_IOU = 0.5  # the looser of COCO's thresholds: whether an object was found,
 def worst_images(
     truth: GroundTruthArrays, detections: DetectionArrays, *, score_threshold: float, count: int
 ) -> list[tuple[int, float]]:
-    """List the `count` worst images as (image id, F1), worst first.
+    """List the `count` worst images as (image id, F1), worst first; see `image_f1`.
+
+    Among equals the one with more objects and detections comes first, then the lower id.
+    """
+    f1, counted = image_f1(truth, detections, score_threshold=score_threshold)
+    order = np.lexsort((truth.image_ids, -counted, f1))[:count]
+    return [(int(truth.image_ids[index]), float(f1[index])) for index in order]
+
+
+def image_f1(
+    truth: GroundTruthArrays, detections: DetectionArrays, *, score_threshold: float
+) -> tuple[FloatArray, IntArray]:
+    """Compute each image's F1, and count its objects and detections, (I,) both.
 
     An image's F1 is 2 hits / (objects + detections), of the detections whose score is at least
     `score_threshold`. A hit is a detection and an object of the same class with IoU >= 0.5, taken one to one,
-    best score first. Crowds are no objects; a detection without a hit that lies at least half within a crowd
-    of its class does not count. An image without objects and detections has 1. Among equals the one with more
-    objects and detections comes first, then the lower id.
+    best score first. Crowds are no objects; a detection without a hit that lies at least half within a
+    crowd of its class does not count. An image without objects and detections has 1.
     """
     every_image = image_positions(truth, detections)
     shown = (detections.scores >= score_threshold) & np.isin(detections.category_ids, truth.category_ids)
@@ -38,9 +49,7 @@ def worst_images(
     hits = np.bincount(images[hit], minlength=total)
     counted = np.bincount(images[hit | ~in_crowd], minlength=total)
     counted += np.bincount(truth.images[~truth.crowds], minlength=total)
-    f1 = np.where(counted == 0, 1.0, 2 * hits / np.maximum(counted, 1))
-    order = np.lexsort((truth.image_ids, -counted, f1))[:count]
-    return [(int(truth.image_ids[index]), float(f1[index])) for index in order]
+    return np.where(counted == 0, 1.0, 2 * hits / np.maximum(counted, 1)), counted
 
 
 def _hits(

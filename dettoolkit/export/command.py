@@ -13,16 +13,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from dettoolkit.config import Recipe, load_recipe
+from dettoolkit.config import Recipe
 from dettoolkit.export.comparison import evenly, own_images, read, views
 from dettoolkit.export.report import GateError, Report, tolerances_of
 from dettoolkit.export.request import Request, check, manifest_for, notes_on, report_path, with_facts
 from dettoolkit.export.verify import Verification, validation_run
 from dettoolkit.formats import NAMES, Format
-from dettoolkit.loading import open_checkpoint
+from dettoolkit.loading import open_model, recipe_of
 from dettoolkit.manifest import Manifest
 from dettoolkit.tasks import spec_of
-from dettoolkit.training.run_folder import stored_recipe
 
 logger = logging.getLogger(__name__)
 
@@ -64,10 +63,9 @@ def export(source: Path, out: Path, request: Request, *, recipe: Recipe | None =
     kind = NAMES[request.format]
     converter = kind.module("convert")
     if recipe is None:
-        with stored_recipe(source) as config:
-            recipe = load_recipe(str(config)).recipe
+        recipe = recipe_of(source)
     spec = spec_of(recipe)
-    described, network = open_checkpoint(source, recipe)
+    described, network = open_model(source, recipe)
     run = None
     if request.images is None or request.scores:
         run = validation_run(recipe, described, what=str(source))
@@ -82,7 +80,7 @@ def export(source: Path, out: Path, request: Request, *, recipe: Recipe | None =
         path = Path(folder) / out.name
         converter.convert(network, manifest, path, spec)
         verification = Verification(
-            open_checkpoint(source, recipe)[1],  # not the converter's, which may have changed it
+            open_model(source, recipe)[1],  # not the converter's, which may have changed it
             manifest,
             images=views(images, manifest),
             run=run if request.scores else None,

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dettoolkit.formats import DEFAULT, NAMES, facts, requires
-from dettoolkit.manifest import ExportFacts, Manifest, SizeHW
+from dettoolkit.hub import on_hub
+from dettoolkit.manifest import ExportFacts, Manifest, SizeHW, portable
+from dettoolkit.named_models import is_named
 from dettoolkit.tasks import spec_for
 
 
@@ -52,8 +54,10 @@ class Request:
 
 
 def default_out(source: Path, request: Request) -> Path:
-    """Return where the file goes: beside the checkpoint, or in the run's folder."""
+    """Return where the file goes: beside the checkpoint, in the run's folder, or here if there is none."""
     suffix = "" if request.precision == "float32" else f"_{request.precision}"
+    if is_named(source) or on_hub(source):
+        return Path(f"{source.stem}{suffix}{NAMES[request.format].ending}")
     folder = source.parent if source.is_file() else source
     return folder / f"model{suffix}{NAMES[request.format].ending}"
 
@@ -102,7 +106,7 @@ def manifest_for(described: Manifest, request: Request, *, first_hw: SizeHW) -> 
     )
     return replace(
         described.with_section(section),
-        recipe=_portable(described.recipe),
+        recipe=portable(described.recipe),
         input_hw=request.input_hw or input_hw or first_hw,
         export=ExportFacts(
             format=request.format,
@@ -113,15 +117,6 @@ def manifest_for(described: Manifest, request: Request, *, first_hw: SizeHW) -> 
             postprocessing=request.postprocessing,
         ),
     )
-
-
-def _portable(value: Any) -> Any:
-    """Take the folders of the machine that exports out of a recipe: of absolute paths the name stays."""
-    if isinstance(value, Mapping):
-        return {key: _portable(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_portable(each) for each in value]
-    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def notes_on(described: Manifest, manifest: Manifest) -> tuple[str, ...]:

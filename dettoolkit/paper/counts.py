@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.config import load_recipe
@@ -149,7 +149,7 @@ def timed(counts: Sequence[Count], *, tell: Callable[[str], None]) -> list[Count
 
 
 def measure(
-    networks: Mapping[Key, tuple[nn.Module, tuple[int, int]]], *, tell: Callable[[str], None]
+    networks: Mapping[Key, tuple[Callable[[Tensor], Any], tuple[int, int]]], *, tell: Callable[[str], None]
 ) -> dict[Key, Latency]:
     """Time networks on one image of a height and width, and on one thread of this machine.
 
@@ -174,7 +174,7 @@ def measure(
 
 
 @torch.inference_mode()
-def _milliseconds(network: nn.Module, input_hw: tuple[int, int]) -> list[float]:
+def _milliseconds(network: Callable[[Tensor], Any], input_hw: tuple[int, int]) -> list[float]:
     image = torch.rand(1, 3, *input_hw, generator=torch.Generator().manual_seed(0))
     times = []
     for _ in range(WARM_UP + TURNS):

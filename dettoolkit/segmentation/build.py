@@ -29,6 +29,11 @@ from dettoolkit.wording import listing
 LOW_FEATURES = {"depthwise": "low_depthwise", "output": "low_first"}
 
 
+def torchvision_model(recipe: SegmentationRecipe) -> str:  # noqa: ARG001
+    """Return torchvision's name of the only segmenter whose weights fit one of ours."""
+    return "lraspp_mobilenet_v3_large"
+
+
 def build_network(
     recipe: SegmentationRecipe, *, num_classes: int, pretrained: bool = False, exact: bool = False
 ) -> Network:
@@ -63,7 +68,7 @@ def build_network(
         pad_same(network)
     if pretrained:
         hint = "data.classes lists them in the order of the weights" if exact else None
-        load_pretrained(network, model, torchvision_model="lraspp_mobilenet_v3_large", exact=hint)
+        load_pretrained(network, model, torchvision_model=torchvision_model(recipe), exact=hint)
     return network
 
 

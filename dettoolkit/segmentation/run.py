@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -146,25 +147,26 @@ class SegmentationRun(Run):
 
     def _figure(self, counts: SegmentationCounts, title: str, rows: Sequence[int]) -> Picture:
         """Predict on the images of some rows of `counts` and draw them."""
-        network, items = self.task.network, []
+        items = [self.item(int(counts.image_ids[row]), score=float(counts.image_scores[row])) for row in rows]
+        return segmentation_figure(items, self.task.classes.names, self.task.classes.colors, title=title)
+
+    def item(self, image_id: int, *, score: float = math.nan) -> SegmentationItem:
+        """Predict on an image once more, to draw it."""
+        network = self.task.network
         device, was_training = next(network.parameters()).device, network.training
         network.eval()
-        for row in rows:
-            image_id = int(counts.image_ids[row])
-            batch = collate([self.val[SampleKey(image_id, 0)]])
-            on_device = {key: batch[key].to(device) for key in ("images", "label_map_hw")}
-            with torch.inference_mode():
-                predicted = self.task.segment(network, on_device)[0]
-            item = SegmentationItem(
-                image=batch["images"][0].permute(1, 2, 0).numpy(),  # (3, H, W) -> (H, W, 3)
-                labels=batch["label_map"][0].numpy(),
-                predicted=predicted.cpu().numpy(),
-                title=self.val.files.image_paths[image_id].name,
-                score=float(counts.image_scores[row]),
-            )
-            items.append(item)
+        batch = collate([self.val[SampleKey(image_id, 0)]])
+        on_device = {key: batch[key].to(device) for key in ("images", "label_map_hw")}
+        with torch.inference_mode():
+            predicted = self.task.segment(network, on_device)[0]
         network.train(was_training)
-        return segmentation_figure(items, self.task.classes.names, self.task.classes.colors, title=title)
+        return SegmentationItem(
+            image=batch["images"][0].permute(1, 2, 0).numpy(),  # (3, H, W) -> (H, W, 3)
+            labels=batch["label_map"][0].numpy(),
+            predicted=predicted.cpu().numpy(),
+            title=self.val.files.image_paths[image_id].name,
+            score=score,
+        )
 
     def keep_predictions(self, folder: Callable[[], Path]) -> None:
         """From now on write every prediction of a validation to a folder, as PNGs of label ids."""

@@ -53,6 +53,7 @@ class SegmentationSpec(TaskSpec):
     name = "segmentation"
     title = "Semantic segmentation"
     noun = "segmenter"
+    pipeline_tag = "image-segmentation"
     recipe = SegmentationRecipe
     section = SegmentationSection
     raw_outputs = ("logits",)
@@ -87,6 +88,9 @@ class SegmentationSpec(TaskSpec):
     compare = late(".result")
     final_module = late(".decode", "FinalLabels")
     onnx_answers = late(".onnx")
+    torchvision_model = late(".build")
+    examine = late(".doctor")
+    report = late(".report_page", "SegmentationReport")
 
     def input_hw(self, recipe: SegmentationRecipe) -> SizeHW | None:
         """Return the size to which images are resized; None keeps their own."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from torch import Tensor
 from dettoolkit.config import Recipe
 from dettoolkit.datasets.samplers import SampleKey
 from dettoolkit.finite import require_finite
+from dettoolkit.hub import on_hub
 from dettoolkit.network import name_outputs
+from dettoolkit.reporting.run_page import try_to_report
 from dettoolkit.run import Classes, Score
 from dettoolkit.tasks import spec_of
 from dettoolkit.training.callbacks import RecordBadImages
@@ -35,10 +38,11 @@ from dettoolkit.training.run_folder import (
     started,
     write_problems,
 )
-from dettoolkit.training.scoring import new_problems_told, score, score_best
+from dettoolkit.training.scoring import NO_ORIGINS, new_problems_told, score, score_best
 from dettoolkit.training.trainer import build_callbacks, build_trainer, explained
 from dettoolkit.weights.load import load_trained
-from dettoolkit.weights.read import TORCHVISION, description_of, read_checkpoint
+from dettoolkit.weights.published import TORCHVISION
+from dettoolkit.weights.read import description_of, read_checkpoint
 from dettoolkit.wording import listing
 
 logger = logging.getLogger(__name__)
@@ -75,11 +79,18 @@ def check(name: str, recipe: Recipe) -> str:
     return "\n".join(lines)
 
 
-def train(name: str, recipe: Recipe, *, config_yaml: str, resume: Path | None = None) -> tuple[Path, Score]:
+def train(
+    name: str,
+    recipe: Recipe,
+    *,
+    config_yaml: str,
+    resume: Path | None = None,
+    provenance: Mapping[str, str] = NO_ORIGINS,
+) -> tuple[Path, Score]:
     """Train by a recipe and score the best checkpoint; return the run's folder and the score.
 
     `config_yaml` is the resolved recipe as text, kept in the folder; `resume` the folder of the run to
-    continue, None for a new one.
+    continue, None for a new one; `provenance` where the recipe's values come from, for the report.
 
     Raises:
         Interrupted: by Ctrl-C, or by a scheduler that ends the process.
@@ -104,9 +115,10 @@ def train(name: str, recipe: Recipe, *, config_yaml: str, resume: Path | None = 
             if last is not None and trainer.global_step == steps_done:
                 keep_config(run_dir / CONFIG, config_yaml)
             _tell_end(trainer, steps_done)
-            result = score_best(run, module.run_dir)
+            result = score_best(run, module.run_dir, provenance)
         if is_first_process():
             write_problems(run, module.run_dir)  # again, with what reading the images showed
+            try_to_report(module.run_dir)
         return module.run_dir, result
 
 
@@ -129,12 +141,20 @@ def _tell_end(trainer: Trainer, steps_done: int) -> None:
         )
 
 
-def evaluate(source: Path, *, recipe: Recipe, out: Path | None, keep: bool = False) -> tuple[Path, Score]:
+def evaluate(
+    source: Path,
+    *,
+    recipe: Recipe,
+    out: Path | None,
+    keep: bool = False,
+    provenance: Mapping[str, str] = NO_ORIGINS,
+) -> tuple[Path, Score]:
     """Score a checkpoint, a run's best one, or a recipe's own weights; return the report's folder and score.
 
     `source` is a checkpoint, a run's folder, or a recipe's file, whose model.weights are scored; `recipe`
     says how, and its data.val is the data set. `out` None takes a new folder beside the checkpoint. With
     `keep` every prediction is written to `<out>/predictions`, where the task does not anyway.
+    `provenance` is where the recipe's values come from.
     """
     if out is not None:
         check_free(out)
@@ -143,7 +163,8 @@ def evaluate(source: Path, *, recipe: Recipe, out: Path | None, keep: bool = Fal
     is_recipe = source.suffix in (".yaml", ".yml")
     if not is_recipe:
         checkpoint = checkpoint_of(source, names=(BEST, LAST))
-        base = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+        if not on_hub(source):
+            base = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
     elif weights is None:
         raise ValueError(
             f"{source} has no weights to evaluate: set model.weights to a checkpoint, a .pth file or "
@@ -164,5 +185,10 @@ def evaluate(source: Path, *, recipe: Recipe, out: Path | None, keep: bool = Fal
         names = listing(run.classes.names)
         logger.warning("%s has no class names: assuming %s, in this order", weights, names)
     out = out if out is not None else new_evaluation_dir(base)
+    repeat = f"dettoolkit evaluate {source}"
     with new_problems_told(run):
-        return out, score(run, out, what, keep=keep)
+        result = score(run, out, what, repeat=repeat, keep=keep, provenance=provenance)
+    if is_first_process():
+        write_problems(run, out)
+        try_to_report(out)
+    return out, result

@@ -19,8 +19,10 @@ from typing import Any, TextIO
 from dettoolkit.config import RecipeError
 from dettoolkit.config.yaml12 import write_lines
 from dettoolkit.formats import FORMATS
+from dettoolkit.hub import local
 from dettoolkit.run import Run
 from dettoolkit.weights.read import load_checkpoint, read_checkpoint
+from dettoolkit.weights.safe import MODEL
 
 if sys.platform != "win32":  # which has no such lock: there one must not resume a run twice
     import fcntl
@@ -174,7 +176,15 @@ def how_to_resume(run: Path) -> str:
 
 
 def checkpoint_of(run: Path, *, names: tuple[str, ...]) -> Path:
-    """Find the checkpoint that a path means: the file itself, or the first of `names` in a run's folder."""
+    """Find the checkpoint that a path means: the file itself, or one in a folder or on Hugging Face's hub.
+
+    In a run's folder that is the first of `names`, in a published one `model.safetensors`.
+
+    Raises:
+        FileNotFoundError: there is none; the message lists the runs near by.
+        ValueError: an exported file.
+    """
+    run = local(run)
     if run.is_file():
         if run.suffix.lower() in FORMATS:
             raise ValueError(
@@ -186,6 +196,8 @@ def checkpoint_of(run: Path, *, names: tuple[str, ...]) -> Path:
         path = run / "checkpoints" / f"{name}.ckpt"
         if path.is_file():
             return path
+    if (run / MODEL).is_file():
+        return run / MODEL
     here, others = (
         sorted({path.parent.parent for path in folder.glob("**/checkpoints/*.ckpt")})[-5:]
         for folder in (run, Path("runs"))

@@ -15,8 +15,9 @@ import msgspec
 import torch
 from msgspec import Meta
 from torch import Tensor
-from torchvision.models import get_model_weights
 
+from dettoolkit.weights.published import TORCHVISION, cached, find_weights
+from dettoolkit.weights.safe import ENDING, MODEL, load_safetensors
 from dettoolkit.weights.translate import StateDict
 from dettoolkit.wording import listing
 
@@ -24,10 +25,6 @@ logger = logging.getLogger(__name__)
 
 VERSION = 2
 """Of a checkpoint's Description and of its weights' names; another one is refused."""
-
-TORCHVISION = "torchvision:"
-# Where torchvision's name of a network is another; at width 1.0, the only one fetched by name.
-TORCHVISION_NAMES = {"mnasnet_b1": "mnasnet1_0"}
 
 
 class _Stored(TypedDict, total=False):
@@ -48,16 +45,22 @@ class Description(TypedDict):
 def read_weights(source: str, *, torchvision_model: str) -> StateDict:
     """Read a state dict from a .pth or .ckpt file (a checkpoint's network), or fetch `torchvision:NAME`.
 
-    NAME is in the weights enum of `torchvision_model`, a builder such as `mobilenet_v3_large`.
+    Args:
+        source: a .pth, .ckpt or .safetensors file, or `torchvision:NAME` with a name of the model's weights
+            enum.
+        torchvision_model: the builder's name in torchvision, such as `mobilenet_v3_large`.
     """
     if source.startswith(TORCHVISION):
         return _fetch(source.removeprefix(TORCHVISION), torchvision_model)
     path = Path(source)
     if found := sorted(path.glob("checkpoints/*.ckpt")):
         raise FileNotFoundError(f"{path} is a run folder, not a file: use its checkpoint, {found[0]}")
+    if (path / MODEL).is_file():
+        raise FileNotFoundError(f"{path} is a published folder, not a file: use {path / MODEL}")
     if not path.is_file():
         raise FileNotFoundError(
-            f"no weights at {path}: use a .pth or .ckpt file, or 'torchvision:DEFAULT' to download some"
+            f"no weights at {path}: use a .pth, .ckpt or .safetensors file, or 'torchvision:DEFAULT' to "
+            "download some"
         )
     content = load_checkpoint(path)
     inside = (content.get(key) for key in ("state_dict", "model", "model_state_dict"))
@@ -70,7 +73,9 @@ def read_weights(source: str, *, torchvision_model: str) -> StateDict:
 
 
 def load_checkpoint(path: Path) -> dict[str, object]:
-    """Load a file of torch.save with `weights_only=True`, so that nothing in it can run code."""
+    """Load a safetensors file, or one of torch.save with `weights_only=True`: nothing in it can run code."""
+    if path.suffix.lower() == ENDING:
+        return load_safetensors(path)
     try:
         _check_sums(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -108,26 +113,16 @@ def _reason(error: Exception) -> str:
 
 
 def _fetch(name: str, torchvision_model: str) -> StateDict:
+    weights = find_weights(name, torchvision_model)
     try:
-        weights = get_model_weights(TORCHVISION_NAMES.get(torchvision_model, torchvision_model))
-    except ValueError:
-        raise ValueError(
-            f"torchvision has no {torchvision_model}, so there is no '{TORCHVISION}{name}': use a "
-            "file, or train the backbone with a recipe of type classifier"
-        ) from None
-    if name not in weights.__members__:
-        raise ValueError(
-            f"torchvision has no weights '{name}' for {torchvision_model}; it has {list(weights.__members__)}"
-        )
-    try:
-        state: StateDict = weights[name].get_state_dict(
+        state: StateDict = weights.get_state_dict(
             progress=True, check_hash=True, map_location="cpu", weights_only=True
         )
     except (OSError, http.client.HTTPException, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise RuntimeError(
-            f"{TORCHVISION}{name} cannot be downloaded from {weights[name].url}: "
-            f"{error or type(error).__name__}. Without network access, copy that file to this machine and "
-            "use its path; a damaged copy in PyTorch's cache (torch.hub.get_dir()) must be deleted"
+            f"{TORCHVISION}{name} cannot be downloaded from {weights.url}: {error or type(error).__name__}. "
+            f"Without network access, copy that file to {cached(weights)}, or use its path instead; a "
+            "damaged one there must be deleted"
         ) from error
     return state
 

@@ -62,6 +62,7 @@ class Job:
     """All that decides a job's results."""
 
     model: str  # the file, for people; `fingerprint` says whether it is the same
+    weights: str | None = None  # file of a named model's weights; None where it has its own
     fingerprint: str
     task: str
     class_names: tuple[str, ...]

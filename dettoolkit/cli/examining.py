@@ -1,0 +1,129 @@
+"""`dettoolkit doctor`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dettoolkit.cli.arguments import OVERRIDES, adder, command_parser, run
+from dettoolkit.cli.failures import quiet_images, sentence
+
+if TYPE_CHECKING:
+    from dettoolkit.config import ResolvedRecipe
+    from dettoolkit.doctor.diagnosis import Diagnosis
+    from dettoolkit.doctor.examination import Item
+
+DESCRIPTION = """Look for what is wrong with a recipe's data, and with the recipe for these data. Nothing is
+changed. Errors stop a training or teach it what is wrong; warnings cost accuracy or time; notes are
+worth knowing."""
+EXAMPLES = """examples:
+  dettoolkit doctor ssdlite_mnv3_large finetune.yaml data.root=my_data
+  dettoolkit doctor lraspp_mnv3_large data.root=data/cityscapes --html cityscapes.html
+exit status: 0; 1 with --strict if there are warnings; 2 if there are errors"""
+MARK = "Data check of "  # in the first letters of what this command writes
+
+
+def doctor(argv: Sequence[str] | None = None) -> int:
+    """Look for what is wrong with data and recipe."""
+    parser = command_parser(
+        "doctor",
+        usage="%(prog)s RECIPE [OVERLAY.yaml | key=value ...] [options]",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+    )
+    add = adder(parser)
+    add("recipe", "recipe", "a recipe's file, or a shipped one's name")
+    add("extras", "extras", OVERRIDES, nargs="*")
+    add("--json", "FILE", "also write all findings as JSON", type=Path)
+    add("--html", "FILE", "also write a page with the examples' images", type=Path)
+    add("--strict", None, "exit status 1 if there are warnings")
+    add("--quick", None, "read some headers instead of every image")
+    return run(parser, argv, _doctor)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from dettoolkit.config import load_recipe
+
+    resolved = load_recipe(options.recipe, options.extras)
+    for path in (options.json, options.html):
+        if path is not None:
+            _check_ours(path)
+    quiet_images()
+    diagnosis = diagnose(resolved, options, deep=not options.quick)
+    print(*diagnosis.lines(), sep="\n")
+    if options.json is not None:
+        text = json.dumps({"title": MARK + resolved.name, **diagnosis.to_json()}, indent=2)
+        options.json.write_text(text + "\n", encoding="utf-8")
+    if options.html is not None:
+        options.html.write_text(diagnosis.page(), encoding="utf-8")
+    counts = diagnosis.counts
+    return 2 if counts["error"] else int(options.strict and counts["warning"] > 0)
+
+
+def diagnose(resolved: ResolvedRecipe, options: argparse.Namespace, *, deep: bool) -> Diagnosis:
+    """Examine the recipe of a command line: all of its data if `deep`, otherwise names and headers."""
+    from dettoolkit.doctor.diagnosis import Diagnosis
+    from dettoolkit.doctor.examine import examine, refused
+    from dettoolkit.tasks import spec_of
+
+    recipe, images = resolved.recipe, {}
+    logging.disable(logging.WARNING)  # what loading says of the data is among the findings
+    try:
+        task = spec_of(recipe).examine(recipe, deep=deep, progress=_bar)
+        images = {split: len(each) for split, each in task.images.items()}
+        files = _without_values(options.recipe, options.extras)
+        findings = examine(recipe, task, files=files, deep=deep, progress=_bar)
+    except Exception as error:
+        text = sentence(error)
+        if options.traceback or text is None:
+            raise
+        findings = [refused(text)]
+    finally:
+        logging.disable(logging.NOTSET)
+    return Diagnosis(name=resolved.name, root=recipe.data.root, images=images, deep=deep, findings=findings)
+
+
+def quick_lines(resolved: ResolvedRecipe, options: argparse.Namespace) -> list[str]:
+    """Describe what names and headers show, for a check of a training, and how to see all of it."""
+    diagnosis = diagnose(resolved, options, deep=False)
+    grave = [each for each in diagnosis.findings if each.severity != "note"]
+    return [
+        *(f"doctor    {each.severity}: {each.text} ({each.id})" for each in grave),
+        f"doctor    {diagnosis.summary()}: `dettoolkit doctor` instead of `train` says what to do, and "
+        "reads every image",
+    ]
+
+
+def _without_values(recipe: str, extras: Sequence[str]) -> ResolvedRecipe | None:
+    """Load a recipe with its overlays only; None where they make no whole recipe."""
+    from dettoolkit.config import RecipeError, load_recipe
+
+    try:
+        return load_recipe(recipe, [each for each in extras if "=" not in each])
+    except RecipeError:
+        return None
+
+
+def _bar(items: Iterable[Item], total: int, what: str) -> Iterable[Item]:
+    from tqdm import tqdm
+
+    shown: Iterable[Item] = tqdm(
+        items, total=total, unit=f" {what}", leave=False, disable=not sys.stderr.isatty()
+    )
+    return shown
+
+
+def _check_ours(path: Path) -> None:
+    """Refuse to write over a file that is not from here, and into a folder that is not there."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path.parent} is no folder: {path.name} cannot be written there")
+    if path.exists():
+        with path.open("rb") as file:
+            start = file.read(4096)
+        if MARK.encode() not in start:
+            raise FileExistsError(f"{path} is there and not from this command: name another file")

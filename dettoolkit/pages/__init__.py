@@ -1,0 +1,1 @@
+"""Static HTML pages, one file each: what a report is made of, and how it is written."""

@@ -1,0 +1,1 @@
+"""A model as a folder that travels: safetensors, manifest, recipe and a model card of what was measured."""
