@@ -40,7 +40,7 @@ TYPES = {
 
 
 class _Server(ThreadingHTTPServer):
-    """Give each connection a thread, and end those that last longer than SECONDS."""
+    """Serve each connection in a thread, and end those that last longer than SECONDS."""
 
     def __init__(self, port: int, folder: Path) -> None:
         self.begun: dict[Any, float] = {}  # connections

@@ -231,7 +231,7 @@ def _some(boxes_xyxy: Floats) -> Floats:
 def _cure(
     recipe: DetectionRecipe, tried: Sequence[Any], now: int, left: Callable[[Any], float], rest: str
 ) -> str:
-    """Say with which model few of the cases are left, and what it costs; `tried` begins with the cheapest."""
+    """Return with which model few of the cases are left, and its cost; `tried` begins with the cheapest."""
     counts = [left(model) for model in tried]
     good = [at for fraction in CURED for at, count in enumerate(counts) if count <= fraction * now]
     if not good:

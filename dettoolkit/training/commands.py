@@ -123,7 +123,7 @@ def train(
 
 
 def _tell_end(trainer: Trainer, steps_done: int) -> None:
-    """Tell why training ended before its length, or did not begin."""
+    """Log why training ended before its length, or did not begin."""
     if steps_done and trainer.global_step == steps_done:
         logger.warning(
             "the run already has its full length of %d steps: raise trainer.max_epochs or trainer.max_steps "
