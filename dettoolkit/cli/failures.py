@@ -86,7 +86,7 @@ def sentence(error: Exception) -> str | None:
 
 
 def _is_raised_here(traceback: TracebackType | None) -> bool:
-    """Return whether a `raise` of this package, with a message for people, ended it, or a failure in a call."""
+    """Return whether a `raise` of this package ended it, with a message for people, not a failing call."""
     if traceback is None:
         return False
     while traceback.tb_next is not None:

@@ -33,7 +33,7 @@ class Targets(NamedTuple):
 def match(
     outputs: object, anchors_xyxy: Tensor, objects: Objects, *, iou_threshold: float, force_match: bool
 ) -> Tensor:
-    """Assign to each default box the object that it overlaps most, if by `iou_threshold` or more: int64 (N, A).
+    """Assign each default box the object that it overlaps most, if by `iou_threshold` or more: int64 (N, A).
 
     That is the object's index in 0..M-1, or -1 for background. With `force_match` also every object gets the
     default box that overlaps it most, whatever the IoU; where several want the same one the last of them gets
