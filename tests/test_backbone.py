@@ -267,7 +267,8 @@ def test_tensorflows_dilation_computes_the_coarse_answer_and_those_between(netwo
     images = random_images(1, 3, 96, 160)
     with torch.no_grad():
         coarse, fine = plain(images)["c5"], dilated(images)["c5"]
-    torch.testing.assert_close(fine[:, :, ::2, ::2], coarse, rtol=0, atol=1e-5)
+    rounding = 1e-6 * float(coarse.abs().max())  # convolutions of other sizes may add in another order
+    torch.testing.assert_close(fine[:, :, ::2, ::2], coarse, rtol=0, atol=rounding)
 
 
 @pytest.mark.parametrize(("network", "channels"), [("mobilenet_v3_large", 40), ("mobilenet_v3_small", 24)])

@@ -214,8 +214,9 @@ def test_files_pass_the_gate(
     reference = load(tiny_classification_run, device="cpu")
     for image in (photo(90, 130), photo(200, 64)):
         ours, theirs = reference(image), model(image)
-        assert ours.names == theirs.names
-        np.testing.assert_allclose(ours.scores, theirs.scores, atol=0.02)
+        assert ours.names[0] == theirs.names[0]
+        scores = [dict(zip(each.names, each.scores.tolist(), strict=True)) for each in (ours, theirs)]
+        assert scores[0] == pytest.approx(scores[1], abs=0.02)  # those of unlikely classes may change places
 
 
 def test_an_int8_file_passes_the_gate(tiny_classification_run: Path, tmp_path: Path) -> None:
