@@ -262,10 +262,10 @@ def _class_advice(evaluation: Evaluation) -> list[str]:
         named = ", ".join(few[:5]) + (", …" if len(few) > 5 else "")
         lines.append(f"Fewer than 10 objects to be scored on, so their AP says little: {named}.")
     sizes, numbers = evaluation["objects_by_size"], evaluation["numbers"]
-    share = sizes["small"] / sum(sizes.values())
-    if share >= 0.3 and numbers["APs"] is not None and numbers["APs"] < numbers["AP"]:
+    fraction = sizes["small"] / sum(sizes.values())
+    if fraction >= 0.3 and numbers["APs"] is not None and numbers["APs"] < numbers["AP"]:
         lines.append(
-            f"{share:.0%} of the objects are small (up to 32 x 32 pixels), with AP {numbers['APs']:.3f}: "
+            f"{fraction:.0%} of the objects are small (up to 32 x 32 pixels), with AP {numbers['APs']:.3f}: "
             "a larger model.input_hw helps these."
         )
     return lines

@@ -177,7 +177,7 @@ def _check_void(
     yield from found(
         "label-all-void",
         "warning",
-        [each for each, share in pairs if share == 1],
+        [each for each, fraction in pairs if fraction == 1],
         lambda each: _example(each, f"values {', '.join(map(str, each.values.tolist()))}"),
         split=split,
         text="{n} label file{n:|s} {n:has|have} nothing but void",

@@ -61,11 +61,11 @@ class SegmentationReport(TaskReport):
         scored = [entry for entry in evaluation["per_class"] if entry["iou"] is not None]
         weak = min(scored, key=lambda entry: entry["iou"])
         if len(scored) > 1:
-            share = weak["pixels"] / total
-            text = f"The weakest class is '{weak['name']}', IoU {weak['iou']:.3f}, {share:.2%} of the pixels"
+            part = weak["pixels"] / total
+            text = f"The weakest class is '{weak['name']}', IoU {weak['iou']:.3f}, {part:.2%} of the pixels"
             rare = (
                 ": crops that hold it more often (data.augment), or more images of it, help"
-                if share < FEW
+                if part < FEW
                 else ""
             )
             lines.append(f"{text}{rare}.")
@@ -104,9 +104,9 @@ def _classes(evaluation: Evaluation) -> list[Block]:
         ]
         for entry in ranked
     ]
-    columns = ["class", "IoU", "iIoU", "share", "pixels", "predicted"]
+    columns = ["class", "IoU", "iIoU", "fraction", "pixels", "predicted"]
     note = "IoU: intersection over union. iIoU: with objects weighted to one size; for Cityscapes' classes. "
-    note += "Share: of all labeled pixels."
+    note += "Fraction: of all labeled pixels."
     blocks: list[Block] = [
         Table(title="Scores of each class, best first", note=note, columns=columns, rows=rows)
     ]
