@@ -435,3 +435,26 @@ def test_many_losses_are_counted_and_the_first_listed():
     assert lines[0] == "gone: 30"
     assert lines[-1] == "  ... and 10 more"
     assert len(lines) == 22
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("# no json", "is no COCO json"),
+        ("[1, 2]", "is no COCO json"),
+        ({"category_id": 9}, "annotation id 0: wanted polygons or RLE of a listed category"),
+        ({"segmentation": [["a", "b"]]}, "annotation id 0: wanted polygons or RLE"),
+        ({"segmentation": {"counts": 5}}, "annotation id 0: wanted polygons or RLE"),
+    ],
+)
+def test_polygons_of_what_is_not_cocos(tmp_path, capsys, content, said):
+    path = tmp_path / "all.json"
+    if isinstance(content, str):
+        path.write_text(content)
+    else:
+        picture(tmp_path / "1.jpg")
+        more = {"segmentation": [[0, 0, 9, 0, 9, 9]], **content}
+        coco(path, [(1, "1.jpg")], [(1, 1, more)])
+    assert main(["convert", "polygons", str(path), "--out", str(tmp_path / "out")]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

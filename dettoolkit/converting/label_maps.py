@@ -80,8 +80,8 @@ def polygons_of_labelme(root: Path, *, unlabeled: str) -> LabelMaps:
 
 def polygons_of_coco(annotations: Path, images: Path, *, unlabeled: str) -> LabelMaps:
     """Read a COCO json's segmentations, polygons and RLE; smaller objects cover larger ones."""
-    content = msgspec.json.decode(annotations.read_bytes())
     try:
+        content = msgspec.json.decode(annotations.read_bytes())
         names = {category["id"]: str(category["name"]) for category in content["categories"]}
         by_image: dict[Any, list[Any]] = {image["id"]: [] for image in content["images"]}
         lost = Lost()
@@ -99,7 +99,7 @@ def polygons_of_coco(annotations: Path, images: Path, *, unlabeled: str) -> Labe
             if hw is not None:
                 draw = partial(_draw_entries, by_image[image["id"]], hw, names, classes, unlabeled)
                 found.append(LabeledImage(source, str(image["file_name"]), draw))
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, msgspec.DecodeError) as error:
         raise ValueError(f"{annotations} is no COCO json: {type(error).__name__} {error}") from None
     return LabelMaps(list(classes), found, lost)
 
@@ -218,7 +218,15 @@ def _draw_entries(
     unlabeled: str,
 ) -> Labels:
     labels = _empty(hw, classes, unlabeled)
-    masks = [(_mask(entry[SEGMENTATION], hw), names[entry["category_id"]]) for entry in entries]
+    masks = []
+    for entry in entries:
+        try:
+            masks.append((_mask(entry[SEGMENTATION], hw), names[entry["category_id"]]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"annotation id {entry.get('id')}: wanted polygons or RLE of a listed category, got "
+                f"{type(error).__name__} {error}"
+            ) from None
     for mask, name in sorted(masks, key=lambda each: -int(each[0].sum())):
         labels[mask > 0] = classes[name]
     return labels
