@@ -310,6 +310,8 @@ def test_what_cannot_be_cut(tmp_path, capsys):
     assert "1 groups of images cannot be cut" in capsys.readouterr().err
     assert main([*command, "--group", "video"]) == 2
     assert "--group video matches nothing in a/1.jpg" in capsys.readouterr().err
+    assert main([*command, "--group", "("]) == 2
+    assert "--group ( is no regular expression" in capsys.readouterr().err
     assert main([*command, "--fraction", "1.5"]) == 2
     assert not (tmp_path / "out").exists()
 

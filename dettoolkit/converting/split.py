@@ -82,6 +82,10 @@ def assign(
     """
     if not 0 < fraction < 1:
         raise ValueError(f"the fraction for validation must be between 0 and 1, got {fraction}")
+    try:
+        re.compile(group or "")
+    except re.error as error:
+        raise ValueError(f"--group {group} is no regular expression: {error}") from None
     groups = list(_groups(names, group).values())
     chosen = _deal(groups, present, fraction=fraction, seed=seed)
     if not 0 < len(chosen) < len(names):
