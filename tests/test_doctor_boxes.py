@@ -314,7 +314,7 @@ def test_default_boxes_are_those_of_matching(tmp_path, recipe):
     np.testing.assert_allclose(best_iou(levels, objects.boxes_xyxy), best, atol=1e-6)
     assert found["object-without-default-box"].count == int((best < 0.5).sum())
     batch = Objects(boxes[None].float(), torch.zeros(1, len(boxes), dtype=torch.int64))
-    given = match(None, anchors, batch, iou_threshold=0.5, force_match=True).unique()
+    given = match(None, anchors, batch, iou_threshold=0.5, force_match=True).matched.unique()
     assert found["object-not-learnt"].count == int((~torch.isin(torch.arange(len(boxes)), given)).sum()) > 5
 
 

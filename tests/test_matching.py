@@ -3,11 +3,11 @@
 import pytest
 import torch
 from ssd_boxes import GRIDS_320, ssd_levels
-from torchvision.models.detection._utils import BoxCoder, Matcher, SSDMatcher
+from torchvision.models.detection._utils import Matcher, SSDMatcher
 from torchvision.ops import box_iou
 
 from dettoolkit.detection.anchors import default_boxes
-from dettoolkit.detection.matching import Objects, match, targets_of
+from dettoolkit.detection.matching import Assignment, Objects, match, targets_of
 
 ANCHORS = default_boxes(ssd_levels(GRIDS_320), input_hw=(320, 320))
 
@@ -42,16 +42,20 @@ def torchvision_match(boxes, labels, matcher):
 def test_equals_torchvision(seed, crowded):
     boxes, labels = random_objects(6, 30, seed, crowded)
     for threshold in (0.3, 0.5, 0.7):
-        forced = match(None, ANCHORS, Objects(boxes, labels), iou_threshold=threshold, force_match=True)
+        forced = match(
+            None, ANCHORS, Objects(boxes, labels), iou_threshold=threshold, force_match=True
+        ).matched
         assert torch.equal(forced, torchvision_match(boxes, labels, SSDMatcher(threshold)))
-        free = match(None, ANCHORS, Objects(boxes, labels), iou_threshold=threshold, force_match=False)
+        free = match(
+            None, ANCHORS, Objects(boxes, labels), iou_threshold=threshold, force_match=False
+        ).matched
         assert torch.equal(free, torchvision_match(boxes, labels, Matcher(threshold, threshold)))
 
 
 def test_the_last_object_wins_a_forced_box():
     boxes = torch.tensor([[[100.0, 100, 104, 104], [101, 101, 105, 105], [100, 100, 104, 104]]])
     labels = torch.tensor([[3, 4, 5]])
-    matched = match(None, ANCHORS, Objects(boxes, labels), iou_threshold=0.5, force_match=True)
+    matched = match(None, ANCHORS, Objects(boxes, labels), iou_threshold=0.5, force_match=True).matched
     assert set(matched.unique().tolist()) == {-1, 2}
 
 
@@ -64,54 +68,34 @@ def test_padding_and_objects_without_overlap_never_match():
             Objects(boxes, torch.tensor([[-1, -1, -1]])),
             iou_threshold=threshold,
             force_match=True,
-        )
+        ).matched
         assert (matched == -1).all()
     # An object without area overlaps nothing.
     matched = match(
         None, ANCHORS, Objects(boxes, torch.tensor([[7, -1, 1]])), iou_threshold=0.5, force_match=True
-    )
+    ).matched
     assert set(matched.unique().tolist()) == {-1, 2}
 
 
 def test_no_objects_at_all():
     boxes, labels = torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.int64)
-    matched = match(None, ANCHORS, Objects(boxes, labels), iou_threshold=0.5, force_match=True)
+    matched = match(None, ANCHORS, Objects(boxes, labels), iou_threshold=0.5, force_match=True).matched
     assert matched.dtype == torch.int64
     assert torch.equal(matched, torch.full((2, len(ANCHORS)), -1))
-    targets = targets_of(matched, ANCHORS, Objects(boxes, labels), coder="deltas")
+    targets = targets_of(Assignment(matched), ANCHORS, Objects(boxes, labels))
     assert targets.slots.shape == (2, len(ANCHORS))
     assert not targets.slots.any()
-    assert not targets.boxes.any()
+    assert torch.equal(targets.boxes_xyxy, ANCHORS.expand(2, -1, -1))
 
 
 def test_targets_are_the_matched_objects():
     boxes, labels = random_objects(4, 12, seed=3)
-    matched = match(None, ANCHORS, Objects(boxes, labels), iou_threshold=0.5, force_match=True)
-    targets = targets_of(matched, ANCHORS, Objects(boxes, labels), coder="deltas")
-    coder = BoxCoder(weights=(10.0, 10.0, 5.0, 5.0))
+    matched = match(None, ANCHORS, Objects(boxes, labels), iou_threshold=0.5, force_match=True).matched
+    targets = targets_of(Assignment(matched), ANCHORS, Objects(boxes, labels))
     for image in range(4):
         hit = matched[image] >= 0
         index = matched[image][hit]
         assert torch.equal(targets.slots[image][hit], labels[image][index] + 1)
         assert not targets.slots[image][~hit].any()
-        wanted = coder.encode_single(boxes[image][index], ANCHORS[hit])
-        torch.testing.assert_close(targets.boxes[image][hit], wanted, rtol=0, atol=1e-4)
-        assert not targets.boxes[image][~hit].any()
-
-
-def test_targets_of_boxes_without_size_are_finite():
-    boxes, labels = torch.tensor([[[5.0, 5.0, 5.0, 5.0]]]), torch.tensor([[0]])
-    matched = torch.zeros(1, len(ANCHORS), dtype=torch.int64)
-    assert targets_of(matched, ANCHORS, Objects(boxes, labels), coder="deltas").boxes.isfinite().all()
-
-
-def test_distances_are_from_the_centers_in_boxes():
-    boxes, labels = random_objects(4, 12, seed=3)
-    matched = match(None, ANCHORS, Objects(boxes, labels), iou_threshold=0.5, force_match=True)
-    targets = targets_of(matched, ANCHORS, Objects(boxes, labels), coder="distances")
-    for image in range(4):
-        hit = matched[image] >= 0
-        box, anchor = boxes[image][matched[image][hit]], ANCHORS[hit]
-        center, size = (anchor[:, :2] + anchor[:, 2:]) / 2, anchor[:, 2:] - anchor[:, :2]
-        wanted = torch.cat(((center - box[:, :2]) / size, (box[:, 2:] - center) / size), dim=1)
-        torch.testing.assert_close(targets.boxes[image][hit], wanted)
+        assert torch.equal(targets.boxes_xyxy[image][hit], boxes[image][index])
+        assert torch.equal(targets.boxes_xyxy[image][~hit], ANCHORS[~hit])

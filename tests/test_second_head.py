@@ -29,7 +29,7 @@ from dettoolkit.datasets.images import read_image
 from dettoolkit.detection.anchors import default_boxes
 from dettoolkit.detection.box_coding import CODERS, pairwise_iou
 from dettoolkit.detection.build import BUILDERS, Detector
-from dettoolkit.detection.matching import Objects, Targets
+from dettoolkit.detection.matching import Assignment, Objects, Targets
 from dettoolkit.detection.spec import DetectionSpec, Level
 from dettoolkit.export.command import export
 from dettoolkit.export.request import Request
@@ -121,14 +121,14 @@ class PointsHead(nn.Module):
 @torch.no_grad()
 def assign(
     outputs: tuple[Tensor, Tensor], anchors_xyxy: Tensor, objects: Objects, *, cells: int = 3
-) -> Tensor:
+) -> Assignment:
     """Give each object the cells inside it that predict it best: int64 (N, A), -1 for none."""
     logits, distances = outputs
     boxes = CODERS["distances"].decode(distances.float(), anchors_xyxy)  # (N, A, 4)
     most = objects.labels.shape[1]
     matched = torch.full(boxes.shape[:2], -1, device=boxes.device)
     if most == 0:
-        return matched
+        return Assignment(matched)
     center = (anchors_xyxy[:, :2] + anchors_xyxy[:, 2:]) / 2
     corners = objects.boxes_xyxy.unsqueeze(2)  # (N, M, 1, 4)
     inside = ((corners[..., :2] < center) & (center < corners[..., 2:])).all(-1)
@@ -140,17 +140,18 @@ def assign(
     worst = cost.topk(min(cells, cost.shape[2]), dim=2, largest=False).values[..., -1:]
     finite = cost.masked_fill(~inside | (cost > worst), torch.inf)
     lowest, best = finite.min(dim=1)  # (N, A): an object wins a cell that several want
-    return torch.where(lowest.isfinite(), best, matched)
+    return Assignment(torch.where(lowest.isfinite(), best, matched))
 
 
-def losses(outputs: tuple[Tensor, Tensor], targets: Targets) -> dict[str, Tensor]:
+def losses(outputs: tuple[Tensor, Tensor], anchors_xyxy: Tensor, targets: Targets) -> dict[str, Tensor]:
     """Compute focal loss over all cells, and 1 - IoU of those that have an object."""
     logits, distances = (each.float() for each in outputs)
     positive = targets.slots > 0
     count = positive.sum().clamp(min=1)
     wanted = F.one_hot(targets.slots, logits.shape[2] + 1)[..., 1:].float()
     focal = sigmoid_focal_loss(logits, wanted, alpha=0.5, reduction="sum")
-    sides = (distances, targets.boxes, torch.minimum(distances, targets.boxes))
+    wanted = CODERS["distances"].encode(targets.boxes_xyxy, anchors_xyxy)
+    sides = (distances, wanted, torch.minimum(distances, wanted))
     area, true, shared = ((each[..., :2] + each[..., 2:]).prod(-1) for each in sides)
     iou = shared / (area + true - shared + 1e-6)
     return {"class": focal / count, "box": torch.where(positive, 1 - iou, 0.0).sum() / count}
@@ -177,7 +178,7 @@ def points(model: PointsModel) -> Detector:
         coder="distances",
         background=False,
         activation="sigmoid",
-        assign=assign,
+        assigner=lambda _: assign,
         losses_of=losses,
         torchvision_model="none",
     )
@@ -212,15 +213,20 @@ def test_the_cells_that_predict_an_object_best_learn_it():
     anchors = default_boxes(levels, input_hw=(64, 64))
     objects = Objects(torch.tensor([[[0.0, 0.0, 40.0, 40.0], [0.0, 0.0, 0.0, 0.0]]]), torch.tensor([[1, -1]]))
     logits, distances = torch.zeros(1, 16, 2), torch.full((1, 16, 4), 0.5)
-    assert (assign((logits, distances), anchors, objects, cells=9) >= 0).sum() == 4  # centers 8 and 24 of 64
+    assert (
+        assign((logits, distances), anchors, objects, cells=9).matched >= 0
+    ).sum() == 4  # centers 8 and 24 of 64
     logits[0, 5, 1] = 4.0
-    matched = assign((logits, distances), anchors, objects, cells=1)
+    matched = assign((logits, distances), anchors, objects, cells=1).matched
     assert (matched[0] >= 0).nonzero().flatten().tolist() == [5]
     logits[0, 5, 1], distances[0, 0] = 0.0, torch.tensor([0.5, 0.5, 2.0, 2.0])  # exactly the object's sides
-    matched = assign((logits, distances), anchors, objects, cells=1)
+    matched = assign((logits, distances), anchors, objects, cells=1).matched
     assert (matched[0] >= 0).nonzero().flatten().tolist() == [0]
-    assert (assign((logits, distances), anchors, Objects(objects.boxes_xyxy, objects.labels - 9)) < 0).all()
-    assert (assign((logits, distances), anchors, Objects(torch.zeros(1, 0, 4), torch.zeros(1, 0))) < 0).all()
+    for none in (
+        Objects(objects.boxes_xyxy, objects.labels - 9),
+        Objects(torch.zeros(1, 0, 4), torch.zeros(1, 0)),
+    ):
+        assert (assign((logits, distances), anchors, none).matched < 0).all()
 
 
 def test_it_is_checked(resolved):

@@ -308,9 +308,9 @@ def test_every_parameter_gets_a_gradient_even_without_objects(loss, count):
     boxes = torch.tensor([[[8.0, 8.0, 40.0, 40.0], [0.0, 0.0, 64.0, 30.0]]]).repeat(2, 1, 1)[:, :count]
     labels = torch.tensor([[0, 3]]).repeat(2, 1)[:, :count]
     anchors, objects = anchors_of(detector), Objects(boxes, labels)
-    matched = match(None, anchors, objects, iou_threshold=0.5, force_match=True)
+    assignment = match(None, anchors, objects, iou_threshold=0.5, force_match=True)
     outputs = detector(normalize(random_bytes(2, 3, 64, 64), (0.5,) * 3, (0.5,) * 3))
-    losses = ssdlite(model).losses_of(outputs, targets_of(matched, anchors, objects, coder="deltas"))
+    losses = ssdlite(model).losses_of(outputs, anchors, targets_of(assignment, anchors, objects))
     sum(losses.values()).backward()
     assert losses.keys() == {"class", "box"}
     assert all(loss.isfinite() for loss in losses.values())
@@ -321,10 +321,10 @@ def test_every_parameter_gets_a_gradient_even_without_objects(loss, count):
     grids = level_grids(input_hw=(64, 64), strides=(16, 32), extra_levels=4)
     cells = [predictor[1].out_channels // 4 for predictor in detector.heads["detection"].box_predictors]
     counts = [rows * columns * boxes for (rows, columns), boxes in zip(grids, cells, strict=True)]
-    for level, of_level in enumerate(matched.split(counts, dim=1)):
+    for level, of_level in enumerate(assignment.matched.split(counts, dim=1)):
         moved = gradients[f"heads.detection.box_predictors.{level}.1.weight"].any()
         assert moved == (of_level >= 0).any()
-    assert (matched >= 0).any() == (count > 0)
+    assert (assignment.matched >= 0).any() == (count > 0)
     assert gradients["heads.detection.class_predictors.0.1.weight"].any() == (loss == "focal" or count > 0)
 
 

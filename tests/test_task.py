@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms import functional
 
+from dettoolkit.config.detection import FocalLoss
 from dettoolkit.detection.box_coding import encode
-from dettoolkit.detection.build import build_network, ssdlite
-from dettoolkit.detection.losses import focal_loss
-from dettoolkit.detection.matching import Objects, match, targets_of
+from dettoolkit.detection.build import build_network, losses_of, ssdlite
+from dettoolkit.detection.matching import Assignment, Objects, match, targets_of
 from dettoolkit.detection.postprocess import Detections, to_original
 from dettoolkit.detection.run import build_task
 from dettoolkit.detection.task import DetectionTask, detection_arrays
@@ -60,7 +60,7 @@ def outputs_that_find(
     logits = torch.full((len(boxes), len(anchors), 3), -20.0)
     deltas = torch.zeros(len(boxes), len(anchors), 4)
     found = match(None, anchors, Objects(boxes, labels), iou_threshold=iou_threshold, force_match=True)
-    for image, anchor in (found >= 0).nonzero().tolist():
+    for image, anchor in (found.matched >= 0).nonzero().tolist():
         logits[image, anchor, 1 + int(labels[image, 0])] = 3.0
         deltas[image, anchor] = encode(boxes[image, 0], anchors[anchor])
     return logits, deltas
@@ -132,8 +132,8 @@ def test_losses_are_those_of_the_matched_targets(task: DetectionTask) -> None:
     parts = task.losses(outputs, batch())
     objects = Objects(BOXES, LABELS)
     matched = match(None, anchors, objects, iou_threshold=0.5, force_match=True)
-    targets = targets_of(matched, anchors, objects, coder="deltas")
-    wanted = focal_loss(outputs, targets, alpha=0.75, gamma=2.0, box_weight=1.0)
+    targets = targets_of(matched, anchors, objects)
+    wanted = losses_of(FocalLoss(type="focal"))(outputs, anchors, targets)
     assert parts.keys() == {"class", "box"}
     assert parts["class"].item() == pytest.approx(wanted["class"].item())
     assert parts["box"].item() == pytest.approx(2.0 * wanted["box"].item())  # model.loss.box_weight
@@ -143,7 +143,7 @@ def test_losses_are_those_of_the_matched_targets(task: DetectionTask) -> None:
 
 
 @pytest.mark.parametrize("boxes_of_the_largest_image", [0, 3])
-@pytest.mark.parametrize("loss", ["focal", "multibox"])
+@pytest.mark.parametrize("loss", ["focal", "multibox", "varifocal", "quality_focal"])
 def test_batch_without_boxes_trains(
     task: DetectionTask, tiny: Any, loss: str, boxes_of_the_largest_image: int
 ) -> None:
@@ -165,18 +165,18 @@ def test_batch_without_boxes_trains(
 def test_an_assigner_sees_predictions(task: DetectionTask) -> None:
     """The default box of the surest answer takes the image's object, wherever it is."""
 
-    def assign(outputs: tuple[Tensor, Tensor], anchors_xyxy: Tensor, objects: Objects) -> Tensor:
+    def assign(outputs: tuple[Tensor, Tensor], anchors_xyxy: Tensor, objects: Objects) -> Assignment:
         matched = torch.full(outputs[0].shape[:2], -1)
         matched[torch.arange(2), outputs[0][..., 1:].amax(dim=2).argmax(dim=1)] = 0
-        return matched
+        return Assignment(matched)
 
-    own = replace(task, assign=assign, losses_of=lambda _, targets: dict(enumerate(targets)))
+    own = replace(task, assign=assign, losses_of=lambda *given: dict(enumerate(given[2])))
     logits = torch.zeros(2, len(task.anchors_xyxy), 3)
     logits[0, 5, 1], logits[1, 9, 2] = 1.0, 1.0
-    slots, boxes = own.losses((logits, torch.zeros(2, logits.shape[1], 4)), batch()).values()
+    slots, boxes, _ = own.losses((logits, torch.zeros(2, logits.shape[1], 4)), batch()).values()
     assert slots.nonzero().tolist() == [[0, 5], [1, 9]]
     assert (slots[0, 5], slots[1, 9]) == (2, 1)
-    torch.testing.assert_close(boxes[0, 5], encode(BOXES[0, 0], task.anchors_xyxy[5]))
+    assert torch.equal(boxes[0, 5], BOXES[0, 0])
 
 
 def test_predictions_of_half_precision_are_decoded_in_full(task: DetectionTask) -> None:

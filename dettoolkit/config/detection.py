@@ -22,6 +22,7 @@ from dettoolkit.config.sections import (
 
 # An extra layer has half as many channels inside, so two at least.
 Channels = Annotated[int, Field(ge=2, le=2048)]
+Power = Annotated[float, Field(ge=0, le=20)]
 
 
 class SSDLiteHead(Section):
@@ -57,28 +58,84 @@ class Anchors(Section):
         return self
 
 
-class Matcher(Section):
-    """Assignment of objects to default boxes."""
+class MaxIoUMatcher(Section):
+    """Assignment by the IoU of default boxes and objects, as in SSD (arXiv 1512.02325, section 2.2)."""
 
+    type: Literal["max_iou"] = Field("max_iou", description="Assigner.")
     iou_threshold: PositiveFraction = Field(0.5, description="Minimum IoU of a default box and its object.")
     force_match: bool = Field(True, description="Assign every object to its best default box, at any IoU.")
 
 
-class FocalLoss(Section):
-    """Sigmoid focal loss and smooth L1, as in TensorFlow."""
+class ATSSMatcher(Section):
+    """Adaptive training sample selection (arXiv 1912.02424): each object has an IoU threshold of its own."""
+
+    type: Literal["atss"] = Field("atss", description="Assigner.")
+    candidates_per_level: PositiveInt = Field(9, le=1000)
+    """Default boxes per level, those with the nearest centers, whose IoUs set the threshold."""
+
+
+class TaskAlignedMatcher(Section):
+    """Task-aligned assignment (TOOD, arXiv 2108.07755): to the default boxes that predict an object best.
+
+    Best is the highest score ** score_power * iou ** iou_power, of the predicted score and box.
+    """
+
+    type: Literal["task_aligned"] = Field("task_aligned", description="Assigner.")
+    candidates: PositiveInt = Field(27, le=1000)
+    """Default boxes per object, those with the highest IoU, among which the best are chosen."""
+    assigned: PositiveInt = Field(9, le=1000, description="Default boxes per object that are assigned.")
+    score_power: Power = Field(1.0, description="Exponent of the score of the object's class.")
+    iou_power: Power = Field(6.0, description="Exponent of the IoU of the predicted box and the object.")
+
+
+Matcher = Annotated[MaxIoUMatcher | ATSSMatcher | TaskAlignedMatcher, Field(discriminator="type")]
+
+
+class Loss(Section):
+    """What every detection loss has: the box loss. Class and box loss are sums over the default boxes."""
+
+    type: str
+    box: Literal["smooth_l1", "giou"] = "smooth_l1"
+    """smooth_l1: of the coded numbers (SSD). giou: 1 - GIoU of the predicted box and the object (arXiv
+    1902.09630)."""
+    box_weight: Weight = Field(1.0, description="Weight of the box loss.")
+
+
+class FocalLoss(Loss):
+    """Sigmoid focal loss, as in TensorFlow."""
 
     type: Literal["focal"]
     alpha: Fraction = Field(0.75, description="Weight of positives; negatives have 1 - alpha.")
-    gamma: float = Field(2.0, ge=0, le=20, description="Focusing exponent.")
-    box_weight: Weight = Field(1.0, description="Weight of the box loss.")
+    gamma: Power = Field(2.0, description="Focusing exponent.")
 
 
-class MultiboxLoss(Section):
-    """Softmax cross-entropy with hard negative mining and smooth L1, as in torchvision."""
+class MultiboxLoss(Loss):
+    """Softmax cross-entropy with hard negative mining, as in torchvision."""
 
     type: Literal["multibox"]
     negatives_per_positive: Weight = Field(3.0, description="Hard negatives kept per positive.")
-    box_weight: Weight = Field(1.0, description="Weight of the box loss.")
+
+
+class VarifocalLoss(Loss):
+    """Varifocal loss (arXiv 2008.13367): the score learns the quality of the box.
+
+    The quality is what the matcher assigns (task_aligned), else the IoU of the predicted box and the object.
+    It weights the box loss too, and both losses are divided by the sum of the qualities.
+    """
+
+    type: Literal["varifocal"]
+    alpha: Weight = Field(0.75, description="Weight of negatives; positives have their quality.")
+    gamma: Power = Field(2.0, description="Focusing exponent of negatives.")
+
+
+class QualityFocalLoss(Loss):
+    """Quality focal loss (arXiv 2006.04388): the score learns the quality of the box, as in varifocal."""
+
+    type: Literal["quality_focal"]
+    beta: Power = Field(2.0, description="Focusing exponent.")
+
+
+AnyLoss = Annotated[FocalLoss | MultiboxLoss | VarifocalLoss | QualityFocalLoss, Field(discriminator="type")]
 
 
 class Postprocess(Section):
@@ -95,8 +152,8 @@ class SSDLiteModel(Model):
     input_hw: SizeHW = Field((320, 320), description="Height and width that images are resized to.")
     head: SSDLiteHead = Field(default_factory=SSDLiteHead)  # type: ignore[arg-type]
     anchors: Anchors = Field(default_factory=Anchors)  # type: ignore[arg-type]
-    matcher: Matcher = Field(default_factory=Matcher)  # type: ignore[arg-type]
-    loss: Annotated[FocalLoss | MultiboxLoss, Field(discriminator="type")]
+    matcher: Matcher = MaxIoUMatcher()  # type: ignore[call-arg]
+    loss: AnyLoss
     postprocess: Postprocess = Field(default_factory=Postprocess)  # type: ignore[arg-type]
 
 

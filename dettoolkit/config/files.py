@@ -213,7 +213,11 @@ def merge(below: Entry, above: Entry) -> Entry:
     if isinstance(below.value, dict) and isinstance(above.value, dict):
         merged = dict(below.value)
         for key, entry in above.value.items():
-            merged[key] = merge(merged[key], entry) if key in merged else entry
+            if key in merged:
+                merged[key] = merge(merged[key], entry)
+            else:  # a type that was the default so far is switched like any other
+                switched = entry.origin.layer if key == "type" and merged else entry.switched
+                merged[key] = replace(entry, switched=switched)
         return Entry(merged, below.origin, guessed=below.guessed or above.guessed)
     switched = below.switched if below.value == above.value else above.origin.layer
     return Entry(above.value, above.origin, switched, above.guessed)

@@ -209,6 +209,8 @@ def _with_default(entry: Entry, fields: Sequence[FieldInfo]) -> Entry:
     default = fields[0].default
     if not isinstance(default, Section) or not isinstance(entry.value, dict):
         return entry
+    if "type" in entry.value and entry.value["type"].value != getattr(default, "type", None):
+        return entry
     whole = {key: Entry(value, entry.origin) for key, value in default.model_dump(mode="json").items()}
     return replace(entry, value=whole | entry.value)
 

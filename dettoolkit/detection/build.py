@@ -15,23 +15,44 @@ from torch import Tensor, nn
 from dettoolkit.backbones.blocks import pad_same
 from dettoolkit.backbones.initialize import initialize
 from dettoolkit.backbones.mobilenet import MobileNet, build_backbone
-from dettoolkit.config.detection import SSDLiteModel
+from dettoolkit.config.detection import AnyLoss, Matcher, SSDLiteModel
 from dettoolkit.config.recipe import DetectionRecipe
 from dettoolkit.detection.anchors import cell_sizes, default_boxes
-from dettoolkit.detection.losses import focal_loss, multibox_loss
-from dettoolkit.detection.matching import Objects, Targets, match
+from dettoolkit.detection.atss import atss
+from dettoolkit.detection.box_coding import CODERS
+from dettoolkit.detection.losses import (
+    BoxLoss,
+    detection_losses,
+    focal_loss,
+    giou,
+    multibox_loss,
+    quality_focal_loss,
+    smooth_l1,
+    varifocal_loss,
+)
+from dettoolkit.detection.matching import Assignment, Objects, Targets, match
 from dettoolkit.detection.spec import Activation, Coder, Decoding, DetectionSection, Level
+from dettoolkit.detection.task_aligned import task_aligned
 from dettoolkit.heads.ssdlite import SSDLiteHead
 from dettoolkit.network import Network
 from dettoolkit.run import Classes
 from dettoolkit.weights.load import load_pretrained
 
+CODE_SIZE = 4  # numbers per box
+CLASS_LOSSES: dict[str, Callable[..., Tensor]] = {
+    "focal": focal_loss,
+    "multibox": multibox_loss,
+    "varifocal": varifocal_loss,
+    "quality_focal": quality_focal_loss,
+}
+BOX_LOSSES: dict[str, BoxLoss] = {"smooth_l1": smooth_l1, "giou": giou}
+
 Outputs = tuple[Tensor, Tensor]
 """Class logits (N, A, S) and boxes (N, A, 4), as the coder codes them."""
-Assigner = Callable[[Outputs, Tensor, Objects], Tensor]
-"""(outputs, anchors_xyxy (A, 4), objects) -> the object of each default box, int64 (N, A); -1 for none."""
-Losses = Callable[[Outputs, Targets], dict[str, Tensor]]
-"""(outputs, targets) -> the parts of the loss, which add up to it."""
+Assigner = Callable[[Outputs, Tensor, Objects], Assignment]
+"""(outputs, anchors_xyxy (A, 4), objects) -> which default box learns which object."""
+Losses = Callable[[Outputs, Tensor, Targets], dict[str, Tensor]]
+"""(outputs, anchors_xyxy (A, 4), targets) -> the parts of the loss, which add up to it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +72,7 @@ class Detector:
     coder: Coder  # what the four numbers of a box mean
     background: bool  # whether slot 0 of the classes is the background
     activation: Activation  # turns logits into scores, after training with these losses
-    assign: Assigner  # decides which default box learns which object
+    assigner: Callable[[Sequence[Level]], Assigner]  # of the levels; decides which default box learns what
     losses_of: Losses
     torchvision_model: str  # that `model.weights` may name
 
@@ -79,17 +100,41 @@ def ssdlite(model: SSDLiteModel) -> Detector:
             **model.head.model_dump(),
         )
 
-    focal = model.loss.type == "focal"
-    settings = model.loss.model_dump(exclude={"type"})
+    activation: Activation = "softmax" if model.loss.type == "multibox" else "sigmoid"
     return Detector(
         levels=levels,
         head=head,
         coder="deltas",
         background=True,
-        activation="sigmoid" if focal else "softmax",
-        assign=partial(match, **model.matcher.model_dump()),
-        losses_of=partial(focal_loss if focal else multibox_loss, **settings),
+        activation=activation,
+        assigner=partial(assigner_of, model.matcher, activation=activation),
+        losses_of=losses_of(model.loss),
         torchvision_model="ssdlite320_mobilenet_v3_large",
+    )
+
+
+def assigner_of(matcher: Matcher, levels: Sequence[Level], *, activation: Activation) -> Assigner:
+    """Build a recipe's assigner, for the default boxes of some levels."""
+    settings = matcher.model_dump(exclude={"type"})
+    if matcher.type == "task_aligned":
+        return partial(task_aligned, activation=activation, coder="deltas", **settings)
+    if matcher.type == "atss":
+        return partial(atss, levels=levels, **settings)
+    return partial(match, **settings)
+
+
+def losses_of(loss: AnyLoss) -> Losses:
+    """Build a recipe's losses."""
+    # TensorFlow divides smooth L1 by the numbers of a box (normalize_loc_loss_by_codesize); torchvision's
+    # multibox loss does not.
+    by_number = loss.box == "smooth_l1" and loss.type != "multibox"
+    return partial(
+        detection_losses,
+        class_loss=partial(CLASS_LOSSES[loss.type], **loss.model_dump(exclude={"type", "box", "box_weight"})),
+        box_loss=BOX_LOSSES[loss.box],
+        box_weight=loss.box_weight / CODE_SIZE if by_number else loss.box_weight,
+        coder=CODERS["deltas"],
+        by_quality=loss.type in ("varifocal", "quality_focal"),
     )
 
 

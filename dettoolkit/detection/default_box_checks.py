@@ -61,7 +61,8 @@ def check_default_boxes(recipe: DetectionRecipe, annotations: CocoAnnotations) -
         return
     layout = layout_of(recipe.model)
     yield from _check_cells(recipe, annotations, objects, layout)
-    if hasattr(recipe.model, "matcher"):  # an assigner of another kind has its own rule
+    matcher = getattr(recipe.model, "matcher", None)
+    if matcher is not None and matcher.type == "max_iou":  # other assigners have no such threshold
         best = best_iou(layout(recipe.model), objects.boxes_xyxy)
         yield from _check_matches(recipe, annotations, objects, best, layout)
         yield from _check_shared(recipe, annotations, objects, layout)
@@ -151,7 +152,8 @@ def _check_cells(
 def _check_matches(
     recipe: DetectionRecipe, annotations: CocoAnnotations, objects: Objects, best: Floats, layout: Layout
 ) -> Iterator[Finding]:
-    model, total = recipe.model, len(objects.indices)
+    model: Any = recipe.model
+    total = len(objects.indices)
     least, forced = model.matcher.iou_threshold, model.matcher.force_match
     lost = best < least
     only = "learnt from the nearest default box alone, if at all" if forced else "not learnt at all"
@@ -176,10 +178,11 @@ def _check_shared(
     recipe: DetectionRecipe, annotations: CocoAnnotations, objects: Objects, layout: Layout
 ) -> Iterator[Finding]:
     """Find objects whose only default box another object of the image gets, by matching itself."""
-    hw, matcher = recipe.model.input_hw, recipe.model.matcher
+    model: Any = recipe.model
+    hw, matcher = model.input_hw, model.matcher
     if not matcher.force_match:
         return
-    anchors = default_boxes(layout(recipe.model), input_hw=hw)
+    anchors = default_boxes(layout(model), input_hw=hw)
     bounds = np.flatnonzero(np.diff(objects.rows, prepend=-1, append=-1))  # where an image's objects begin
     chosen = np.unique(np.linspace(0, len(bounds) - 2, min(len(bounds) - 1, IMAGES)).astype(int))
     lost, total = list[NDArray[np.int64]](), 0
@@ -187,7 +190,7 @@ def _check_shared(
         mine = slice(bounds[image], bounds[image + 1])
         boxes = torch.from_numpy(objects.boxes_xyxy[mine] * [hw[1], hw[0], hw[1], hw[0]])
         batch = Matched(boxes[None].float(), torch.zeros(1, len(boxes), dtype=torch.int64))
-        given = match(None, anchors, batch, **matcher.model_dump()).numpy()
+        given = match(None, anchors, batch, **matcher.model_dump(exclude={"type"})).matched.numpy()
         lost.append(objects.indices[mine][~np.isin(np.arange(len(boxes)), given)])
         total += len(boxes)
     indices = np.concatenate(lost)

@@ -1,12 +1,13 @@
-"""Losses of SSDLite: sigmoid focal loss as TensorFlow has it, softmax multibox loss as torchvision has it.
+"""Losses of SSDLite: class losses, box losses, and their sum over a batch's default boxes.
 
-N: images, A: default boxes, K: classes; slot 0 of the K + 1 is background. Both return the losses "class" and
-"box", 0-dimensional. They compute in float32 whatever the precision of the logits, and are finite, with
-gradients for both inputs, when no object is matched.
+N: images, A: default boxes, S: class slots, K + 1 of K classes; slot 0 is background. All compute in float32
+whatever the precision of the outputs, and are finite, with gradients for all inputs, when no object is
+matched.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,64 +15,142 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from dettoolkit.detection.box_coding import BoxCoder, area, pairwise_iou
 from dettoolkit.detection.matching import Targets
 
-CODE_SIZE = 4  # numbers per box; TensorFlow's normalize_loc_loss_by_codesize
+EPSILON = 1e-7  # square pixels; as in torchvision.ops.generalized_box_iou_loss
+
+ClassLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(logits (N, A, S), slots (N, A), weights (N, A)) -> sum over the default boxes, 0-dimensional.
+
+A weight is 1 where an object is matched, or the quality of the match, and 0 for background.
+"""
+BoxLoss = Callable[[Tensor, Tensor, Tensor, BoxCoder], Tensor]
+"""(coded boxes (N, A, 4), anchors_xyxy (A, 4), targets_xyxy (N, A, 4), coder) -> (N, A, 4) or (N, A, 1)."""
 
 
-def focal_loss(
-    outputs: tuple[Tensor, Tensor], targets: Targets, *, alpha: float, gamma: float, box_weight: float
+def detection_losses(
+    outputs: tuple[Tensor, Tensor],
+    anchors_xyxy: Tensor,
+    targets: Targets,
+    *,
+    class_loss: ClassLoss,
+    box_loss: BoxLoss,
+    box_weight: float,
+    coder: BoxCoder,
+    by_quality: bool,
 ) -> dict[str, Tensor]:
-    """Compute sigmoid focal loss (Lin et al. 2017) over all slots, and smooth L1 over the matched boxes.
+    """Return the losses "class" and "box" of class logits (N, A, S) and coded boxes (N, A, 4).
 
-    Outputs are class logits (N, A, K + 1) and box deltas (N, A, 4). As TensorFlow's ssdlite_mobilenet_v3
-    configurations (alpha 0.75, gamma 2): background is encoded as all zeros, so slot 0 is never a positive;
-    positives weigh `alpha`, negatives 1 - alpha; the focal loss is summed over default boxes and slots and
-    divided by the matches of the batch; smooth L1 (delta 1) is summed and divided by the matches and the code
-    size 4.
+    Both are summed and divided by the weights' sum, which counts as 1 at least. Weights are 1 of matched
+    default boxes; `by_quality` they are the assigner's quality or, where it has none, the IoU of the
+    predicted box and the object (varifocal loss, arXiv 2008.13367).
     """
-    logits, foreground, matches, box_loss = _shared(outputs, targets)
-    # Almost every slot is a negative: sum them all as such, then exchange the few positives. This needs
-    # neither a one-hot target nor the positives' branch in the size of the logits.
-    positive = logits.gather(-1, targets.slots.unsqueeze(-1)).squeeze(-1)  # (N, A)
-    # At -inf the loss and its gradient are 0, so background takes no part.
-    as_negative = _NegativeFocal.apply(torch.where(foreground, positive, -torch.inf), gamma)
-    as_positive = _NegativeFocal.apply(torch.where(foreground, -positive, -torch.inf), gamma)
-    negatives = _NegativeFocal.apply(logits, gamma) - as_negative
-    class_loss = alpha * as_positive + (1 - alpha) * negatives
-    return {"class": class_loss / matches, "box": box_weight * (box_loss / (matches * CODE_SIZE))}
+    logits, coded = (output.float() for output in outputs)
+    weights = (targets.slots > 0).float()
+    if by_quality and targets.quality is not None:
+        weights = targets.quality
+    elif by_quality:
+        weights = weights * aligned_iou(coder.decode(coded.detach(), anchors_xyxy), targets.boxes_xyxy)
+    total = weights.sum().clamp(min=1)
+    box = box_loss(coded, anchors_xyxy, targets.boxes_xyxy, coder)
+    box = torch.where((targets.slots > 0).unsqueeze(-1), weights.unsqueeze(-1) * box, 0.0).sum()
+    return {"class": class_loss(logits, targets.slots, weights) / total, "box": box_weight * (box / total)}
 
 
-def multibox_loss(
-    outputs: tuple[Tensor, Tensor], targets: Targets, *, negatives_per_positive: float, box_weight: float
-) -> dict[str, Tensor]:
-    """Compute SSD's loss (section 2.2): cross-entropy with hard negative mining, and smooth L1.
+def smooth_l1(coded: Tensor, anchors_xyxy: Tensor, targets_xyxy: Tensor, coder: BoxCoder) -> Tensor:
+    """Compute smooth L1 (delta 1) of each coded number, (N, A, 4)."""
+    return F.smooth_l1_loss(coded, coder.encode(targets_xyxy, anchors_xyxy), reduction="none", beta=1.0)
+
+
+def giou(coded: Tensor, anchors_xyxy: Tensor, targets_xyxy: Tensor, coder: BoxCoder) -> Tensor:
+    """Compute 1 - GIoU of predicted boxes and targets (arXiv 1902.09630), 0 to 2, (N, A, 1).
+
+    GIoU is the IoU less the fraction of the smallest box around both that neither covers; both fractions of
+    nothing are 0.
+    """
+    boxes = coder.decode(coded, anchors_xyxy)
+    least, most = torch.minimum(boxes, targets_xyxy), torch.maximum(boxes, targets_xyxy)
+    inner = (least[..., 2:] - most[..., :2]).clamp(min=0).prod(dim=-1)
+    hull = (most[..., 2:] - least[..., :2]).prod(dim=-1)
+    union = area(boxes) + area(targets_xyxy) - inner
+    # Divisions by 0 would give gradients that are not finite, also where the result is not used.
+    iou, uncovered = inner / union.clamp(min=EPSILON), (hull - union) / hull.clamp(min=EPSILON)
+    return (1 - iou + uncovered).unsqueeze(-1)
+
+
+def aligned_iou(first_xyxy: Tensor, second_xyxy: Tensor) -> Tensor:
+    """Compute the IoU of each box (..., 4) with the other one at its place: (...)."""
+    return pairwise_iou(first_xyxy.unsqueeze(-2), second_xyxy.unsqueeze(-2))[..., 0, 0]
+
+
+def focal_loss(logits: Tensor, slots: Tensor, weights: Tensor, *, alpha: float, gamma: float) -> Tensor:
+    """Compute sigmoid focal loss (Lin et al. 2017) over all slots.
+
+    As TensorFlow's ssdlite_mobilenet_v3 configurations (alpha 0.75, gamma 2): background is encoded as all
+    zeros, so slot 0 is never a positive; positives weigh `alpha`, negatives 1 - alpha.
+    """
+    positive = _of_slots(logits, slots)
+    as_positive = _NegativeFocal.apply(torch.where(weights > 0, -positive, -torch.inf), gamma)
+    loss: Tensor = alpha * as_positive + (1 - alpha) * _negatives(logits, positive, weights, gamma)
+    return loss
+
+
+def multibox_loss(logits: Tensor, slots: Tensor, weights: Tensor, *, negatives_per_positive: float) -> Tensor:
+    """Compute SSD's class loss (section 2.2): cross-entropy with hard negative mining.
 
     As torchvision's SSD.compute_loss: of each image, all matched default boxes and the hardest unmatched
-    ones count, `negatives_per_positive` times as many; sums are divided by the matches of the batch. One
-    difference: where too few unmatched ones are left (over a quarter of the boxes is matched, at 3:1)
-    torchvision counts matched ones a second time; here they count once.
-
-    The other arguments are those of `focal_loss`.
+    ones count, `negatives_per_positive` times as many. One difference: where too few unmatched ones are left
+    (over a quarter of the boxes is matched, at 3:1) torchvision counts matched ones a second time; here they
+    count once.
     """
-    logits, foreground, matches, box_loss = _shared(outputs, targets)
-    entropy = F.cross_entropy(logits.flatten(0, 1), targets.slots.flatten(), reduction="none")
-    entropy = entropy.view_as(targets.slots)  # (N, A)
+    foreground = weights > 0
+    entropy = F.cross_entropy(logits.flatten(0, 1), slots.flatten(), reduction="none").view_as(
+        slots
+    )  # (N, A)
     hardness = entropy.detach().masked_fill(foreground, -torch.inf)
     rank = hardness.argsort(dim=1, descending=True).argsort(dim=1)
     wanted = negatives_per_positive * foreground.sum(dim=1, keepdim=True)  # (N, 1)
-    counted = foreground | (rank < wanted)
-    class_loss = torch.where(counted, entropy, 0.0).sum()
-    return {"class": class_loss / matches, "box": box_weight * (box_loss / matches)}
+    return torch.where(foreground | (rank < wanted), entropy, 0.0).sum()
 
 
-def _shared(outputs: tuple[Tensor, Tensor], targets: Targets) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return float32 logits, which boxes are matched, their number (1 or more) and their smooth L1."""
-    class_logits, box_deltas = outputs
-    foreground = targets.slots > 0
-    box_loss = F.smooth_l1_loss(box_deltas.float(), targets.boxes, reduction="none", beta=1.0)
-    box_loss = torch.where(foreground.unsqueeze(-1), box_loss, 0.0).sum()
-    return class_logits.float(), foreground, foreground.sum().clamp(min=1), box_loss
+def varifocal_loss(logits: Tensor, slots: Tensor, weights: Tensor, *, alpha: float, gamma: float) -> Tensor:
+    """Compute varifocal loss (arXiv 2008.13367, equation 2) over all slots.
+
+    Where an object is matched with quality q, the slot of its class has q times the cross-entropy with q;
+    every other slot alpha * p^gamma times that with 0.
+    """
+    positive = _of_slots(logits, slots)
+    entropy = F.binary_cross_entropy_with_logits(positive, weights, reduction="none")
+    return (weights * entropy).sum() + alpha * _negatives(logits, positive, weights, gamma)
+
+
+def quality_focal_loss(logits: Tensor, slots: Tensor, weights: Tensor, *, beta: float) -> Tensor:
+    """Compute quality focal loss (arXiv 2006.04388, equation 3) over all slots.
+
+    |q - p|^beta times the cross-entropy with q, which is the quality of the match at the slot of its class
+    and 0 elsewhere.
+    """
+    positive = _of_slots(logits, slots)
+    entropy = F.binary_cross_entropy_with_logits(positive, weights, reduction="none")
+    scale = torch.where(weights > 0, (weights - positive.sigmoid()).abs() ** beta, 0.0)
+    return (scale * entropy).sum() + _negatives(logits, positive, weights, beta)
+
+
+def _of_slots(logits: Tensor, slots: Tensor) -> Tensor:
+    """Return the logit of each default box's slot, (N, A)."""
+    return logits.gather(-1, slots.unsqueeze(-1)).squeeze(-1)
+
+
+def _negatives(logits: Tensor, positive: Tensor, weights: Tensor, gamma: float) -> Tensor:
+    """Sum the focal loss of all slots as negatives, but for those of matched objects, `positive` (N, A).
+
+    Almost every slot is a negative: summing them all and taking the few positives back needs neither a
+    one-hot target nor a mask in the size of the logits. At -inf the loss and its gradient are 0.
+    """
+    as_negative = _NegativeFocal.apply(torch.where(weights > 0, positive, -torch.inf), gamma)
+    negatives: Tensor = _NegativeFocal.apply(logits, gamma) - as_negative
+    return negatives
 
 
 class _NegativeFocal(torch.autograd.Function):

@@ -253,7 +253,7 @@ def build_task(
     detector = detector_of(recipe.model)
     return DetectionTask(
         network=network,
-        assign=detector.assign,
+        assign=detector.assigner(detector.levels(network.backbone.strides)),  # type: ignore[arg-type]
         losses_of=detector.losses_of,
         decoding=decoding_of(recipe),
         mean=recipe.data.mean,

@@ -37,8 +37,8 @@ class DetectionTask(Task):
     def losses(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Assign the batch's objects to default boxes and return the parts of the loss."""
         objects, anchors = Objects(batch["boxes_xyxy"], batch["box_labels"]), self.anchors_xyxy
-        matched = self.assign(outputs, anchors, objects)
-        return self.losses_of(outputs, targets_of(matched, anchors, objects, coder=self.decoding.coder))
+        assignment = self.assign(outputs, anchors, objects)
+        return self.losses_of(outputs, anchors, targets_of(assignment, anchors, objects))
 
     def predict(self, forward: Callable[[Tensor], Outputs], batch: Batch) -> DetectionArrays:
         """Run the network on a batch and return its detections in the original images' pixels."""
