@@ -48,6 +48,7 @@ SIZES = cell_sizes(
     max_scale=0.95,
     aspect_ratios=[2.0, 3.0],
     reduce_first_level=False,
+    first_scale=0.1,
     clip=True,
 )
 LEVELS = [Level(grid_hw=grid, sizes=sizes) for grid, sizes in zip(GRIDS_HW, SIZES, strict=True)]

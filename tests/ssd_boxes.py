@@ -14,6 +14,7 @@ PAPER: dict[str, Any] = {
     "max_scale": 0.95,
     "aspect_ratios": [2.0, 3.0],
     "reduce_first_level": False,
+    "first_scale": 0.1,
     "clip": True,
 }
 

@@ -23,7 +23,7 @@ MATCHERS = {"atss": ATSSMatcher, "task_aligned": TaskAlignedMatcher}
 
 
 def assigner(type_, activation="sigmoid", **settings):
-    return assigner_of(MATCHERS[type_](**settings), LEVELS, activation=activation)
+    return assigner_of(MATCHERS[type_](type=type_, **settings), LEVELS, activation=activation)
 
 
 def random_outputs(images, seed, scale=1.0):
@@ -81,7 +81,7 @@ def test_atss_by_hand():
     levels = (Level(grid_hw=(4, 4), sizes=((0.25, 0.25),)),)
     anchors = default_boxes(levels, input_hw=(128, 128))
     objects = Objects(torch.tensor([[[40.0, 0.0, 72.0, 32.0]]]), torch.tensor([[1]]))
-    assign = assigner_of(ATSSMatcher(candidates_per_level=3), levels, activation="sigmoid")
+    assign = assigner_of(ATSSMatcher(type="atss", candidates_per_level=3), levels, activation="sigmoid")
     # IoUs of the three nearest: 24 x 32 / (2048 - 768) = 0.6, 8 x 32 / (2048 - 256) = 0.1429, 0 (below):
     # mean 0.248, standard deviation 0.314, threshold 0.561.
     assert assign(None, anchors, objects).matched.tolist() == [[-1, 0, *[-1] * 14]]
@@ -143,7 +143,9 @@ def test_the_task_aligned_metric_by_hand():
     objects = Objects(torch.tensor([[[0.0, 0.0, 10.0, 10.0]]]), torch.tensor([[0]]))
     logits = torch.tensor([[[0.0, -2.0], [0.0, 1.0], [0.0, 3.0]]])
     assign = assigner_of(
-        TaskAlignedMatcher(candidates=3, assigned=2, iou_power=2.0), LEVELS, activation="sigmoid"
+        TaskAlignedMatcher(type="task_aligned", candidates=3, assigned=2, iou_power=2.0),
+        LEVELS,
+        activation="sigmoid",
     )
     matched, quality = assign((logits, torch.zeros(1, 3, 4)), anchors, objects)
     # Scores 0.1192, 0.7311, 0.9526; IoUs 1, 0.8, 1/3; metrics 0.1192, 0.4679, 0.1058.
@@ -179,7 +181,9 @@ def test_more_objects_than_default_boxes(name):
     corner = torch.rand(1, 50, 2, generator=torch.Generator().manual_seed(0)) * 200
     objects = Objects(torch.cat((corner, corner + 90), dim=2), torch.zeros(1, 50, dtype=torch.int64))
     outputs = torch.zeros(1, len(anchors), 2), torch.zeros(1, len(anchors), 4)
-    assignment = assigner_of(MATCHERS[name](), levels, activation="sigmoid")(outputs, anchors, objects)
+    assignment = assigner_of(MATCHERS[name](type=name), levels, activation="sigmoid")(
+        outputs, anchors, objects
+    )
     given = assignment.matched[assignment.matched >= 0]
     assert 0 < len(given) <= len(anchors)
 

@@ -296,7 +296,17 @@ def test_switching_the_type_drops_what_earlier_layers_set_for_the_old_one(write:
 )
 def test_switching_the_type_keeps_later_mistakes(extras: list[str], write: Any) -> None:
     [line] = refuse(write(SMALL), extras)
-    assert line.endswith("model.loss.alpha: a key of type 'focal', not of 'multibox'")
+    assert line.endswith("model.loss.alpha: a key of type 'focal' or 'varifocal', not of 'multibox'")
+
+
+@pytest.mark.parametrize("matcher", ["{iou_threshold: 0.4}", "{type: max_iou, iou_threshold: 0.4}", "{}"])
+def test_a_default_type_is_switched_like_any_other(matcher: str, write: Any) -> None:
+    """A recipe that was written before there was a choice names no type."""
+    recipe = write(SMALL.replace("  loss:", f"  matcher: {matcher}\n  loss:"))
+    assert load_recipe(recipe).recipe.model.matcher.type == "max_iou"
+    assert load_recipe(recipe, ["model.matcher.type=atss"]).recipe.model.matcher.type == "atss"
+    [line] = refuse(recipe, ["model.matcher={type: atss, iou_threshold: 1}"])
+    assert line.endswith("model.matcher.iou_threshold: a key of type 'max_iou', not of 'atss'")
 
 
 def test_the_same_type_again_hides_no_mistake(write: Any) -> None:
@@ -337,7 +347,8 @@ def test_mistakes_below_a_misspelled_key_and_type_are_reported_too(write: Any) -
     text = SMALL.replace("model:", "modle:").replace("focal", "focl").replace("alpha: 0.7", "alpha: 7")
     assert refuse(write(text)) == [
         "r.yaml:1: modle: unknown key; did you mean 'model'?",
-        "r.yaml:5: model.loss.type: expected 'focal' or 'multibox', got 'focl'; did you mean 'focal'?",
+        "r.yaml:5: model.loss.type: expected 'focal', 'multibox', 'varifocal' or 'quality_focal', got 'focl'; "
+        "did you mean 'focal'?",
         "r.yaml:6: model.loss.alpha: must be at most 1, got 7",
     ]
 
@@ -380,7 +391,7 @@ def test_errors_of_all_layers_in_order(write: Any) -> None:
         ("trainer.batch_size=2", "unknown key here; did you mean 'data.batch_size'?"),
         ("trainer.limit_train_batches=2", "did you mean 'trainer.extra.limit_train_batches'?"),
         ("trainer.accumulate_grad_batches=2", "did you mean 'trainer.accumulate'?"),
-        ("model.loss.zzz=2", "unknown key; model.loss has type, alpha, gamma and box_weight"),
+        ("model.loss.zzz=2", "unknown key; model.loss has type, box, box_weight, alpha and gamma"),
         ("evaluation.picture_threshold=0.5", "unknown key; did you mean 'threshold'?"),
         ("zzz=2", "zzz: unknown key; the recipe has model, data, optim, trainer and evaluation"),
         ("data.batch_size=abc", "data.batch_size: expected an integer, got 'abc'"),
@@ -392,8 +403,14 @@ def test_errors_of_all_layers_in_order(write: Any) -> None:
         ("optim.lr=.inf", "expected a finite number"),
         ("data.root=3", "data.root: expected text, got 3"),
         ("data.drop_empty=on", "expected true or false, got 'on' (YAML 1.2 has only true and false)"),
-        ("model.loss.type=fcal", "expected 'focal' or 'multibox', got 'fcal'; did you mean 'focal'?"),
-        ("model.loss.type=7", "model.loss.type: expected 'focal' or 'multibox', got 7"),
+        (
+            "model.loss.type=fcal",
+            "expected 'focal', 'multibox', 'varifocal' or 'quality_focal', got 'fcal'; did you mean 'focal'?",
+        ),
+        (
+            "model.loss.type=7",
+            "model.loss.type: expected 'focal', 'multibox', 'varifocal' or 'quality_focal', got 7",
+        ),
         ("model.loss=7", "model.loss: expected a mapping (key: value lines), got 7"),
         ("model.loss=[7]", "model.loss: expected a mapping (key: value lines), got the list [7]"),
         (
@@ -464,7 +481,7 @@ def test_unreadable_files(text: str | bytes, message: str, write: Any) -> None:
 def test_missing_keys_point_at_their_mapping(write: Any) -> None:
     text = SMALL.replace("  lr: 0.1\n", "  momentum: 0.5\n").replace("    type: focal\n", "")
     assert refuse(write(text)) == [
-        "r.yaml:4: model.loss.type: missing; choose 'focal' or 'multibox'",
+        "r.yaml:4: model.loss.type: missing; choose 'focal', 'multibox', 'varifocal' or 'quality_focal'",
         "r.yaml:9: optim.lr: missing; required: Learning rate for lr_batch_size images per step",
     ]
     assert refuse(write("\nmodel:\n")) == [

@@ -52,7 +52,13 @@ from dettoolkit.tasks import spec_for
 INPUT_HW = (32, 48)
 GRIDS = ((4, 6), (2, 3))
 SIZES = cell_sizes(
-    levels=2, min_scale=0.2, max_scale=0.9, aspect_ratios=(2.0,), reduce_first_level=False, clip=False
+    levels=2,
+    min_scale=0.2,
+    max_scale=0.9,
+    aspect_ratios=(2.0,),
+    reduce_first_level=False,
+    first_scale=0.1,
+    clip=False,
 )
 LEVELS = tuple(Level(grid_hw=grid, sizes=sizes) for grid, sizes in zip(GRIDS, SIZES, strict=True))
 BOXES = 30 * 4

@@ -45,7 +45,8 @@ class Anchors(Section):
     aspect_ratios: list[Annotated[float, Field(gt=1, le=100)]] = Field([2.0, 3.0], max_length=8)
     """Aspect ratios; each stands for itself and its inverse."""
     reduce_first_level: bool = True
-    """Three boxes on the first level (scale 0.1 among them), as in the paper."""
+    """Three boxes on the first level, as in the paper: a square of first_scale, and min_scale at ratio 2."""
+    first_scale: PositiveFraction = Field(0.1, description="Scale of the square of a reduced first level.")
     clip: bool = Field(False, description="Limit the widths and heights of default boxes to the input's.")
 
     @model_validator(mode="after")
@@ -69,7 +70,7 @@ class MaxIoUMatcher(Section):
 class ATSSMatcher(Section):
     """Adaptive training sample selection (arXiv 1912.02424): each object has an IoU threshold of its own."""
 
-    type: Literal["atss"] = Field("atss", description="Assigner.")
+    type: Literal["atss"]
     candidates_per_level: PositiveInt = Field(9, le=1000)
     """Default boxes per level, those with the nearest centers, whose IoUs set the threshold."""
 
@@ -80,7 +81,7 @@ class TaskAlignedMatcher(Section):
     Best is the highest score ** score_power * iou ** iou_power, of the predicted score and box.
     """
 
-    type: Literal["task_aligned"] = Field("task_aligned", description="Assigner.")
+    type: Literal["task_aligned"]
     candidates: PositiveInt = Field(27, le=1000)
     """Default boxes per object, those with the highest IoU, among which the best are chosen."""
     assigned: PositiveInt = Field(9, le=1000, description="Default boxes per object that are assigned.")

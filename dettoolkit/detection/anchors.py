@@ -16,7 +16,6 @@ from dettoolkit.detection.spec import Level
 
 # TensorFlow, anchor_generators/multiple_grid_anchor_generator.py (reduce_boxes_in_lowest_layer): the
 # first level has three boxes, (scale 0.1, ratio 1), (min_scale, ratio 2) and (min_scale, ratio 1/2).
-REDUCED_SCALE = 0.1
 REDUCED_RATIO = 2.0
 
 
@@ -27,6 +26,7 @@ def cell_sizes(
     max_scale: float,
     aspect_ratios: Sequence[float],
     reduce_first_level: bool,
+    first_scale: float,
     clip: bool,
 ) -> list[tuple[tuple[float, float], ...]]:
     """List the (width, height) of the boxes of a cell, for each level, as fractions of the input's sides.
@@ -34,8 +34,8 @@ def cell_sizes(
     Scales are evenly spaced from `min_scale` to `max_scale`. The one that follows the last is 1.0 (both
     libraries), with a single level max_scale (torchvision). Order: (s_k, s_k), the square of side sqrt(s_k
     s_k+1), then r and 1/r for each aspect ratio r above 1 (torchvision's DefaultBoxGenerator); a reduced
-    first level is (0.1, 0.1), ratio 2, ratio 1/2 (TensorFlow). `clip` limits widths and heights, not corners
-    (torchvision's meaning of clip).
+    first level is the square of `first_scale`, then min_scale at ratio 2 and 1/2 (TensorFlow, with 0.1).
+    `clip` limits widths and heights, not corners (torchvision's meaning of clip).
     """
 
     def pair(scale: float, ratio: float) -> list[tuple[float, float]]:
@@ -51,7 +51,7 @@ def cell_sizes(
         for ratio in aspect_ratios:
             sizes[-1].extend(pair(scale, ratio))
     if reduce_first_level:
-        sizes[0] = [(REDUCED_SCALE, REDUCED_SCALE), *pair(min_scale, REDUCED_RATIO)]
+        sizes[0] = [(first_scale, first_scale), *pair(min_scale, REDUCED_RATIO)]
     limit = 1.0 if clip else math.inf
     return [tuple((min(wide, limit), min(high, limit)) for wide, high in cell) for cell in sizes]
 
