@@ -347,8 +347,8 @@ def test_mistakes_below_a_misspelled_key_and_type_are_reported_too(write: Any) -
     text = SMALL.replace("model:", "modle:").replace("focal", "focl").replace("alpha: 0.7", "alpha: 7")
     assert refuse(write(text)) == [
         "r.yaml:1: modle: unknown key; did you mean 'model'?",
-        "r.yaml:5: model.loss.type: expected 'focal', 'multibox', 'varifocal' or 'quality_focal', got 'focl'; "
-        "did you mean 'focal'?",
+        "r.yaml:5: model.loss.type: expected 'focal', 'multibox', 'varifocal' or 'quality_focal', got "
+        "'focl'; did you mean 'focal'?",
         "r.yaml:6: model.loss.alpha: must be at most 1, got 7",
     ]
 
