@@ -8,6 +8,10 @@ and overrides; `tests`, by name, overrides with which the best checkpoint is sco
 the list are overrides of all rows, such as where the data are. Each training is a process of its own on
 `--threads` threads, `--jobs` of them at a time. Lines go to `--log` as runs end: what is there already is not
 trained again, and a run that was interrupted is resumed, so that a long list can be stopped and started anew.
+
+    python benchmarks/ablation.py --write docs/accuracy.md
+
+puts the tables of a log into a page, between <!-- NAME --> and <!-- end --> for the list NAME.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -22,9 +27,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML
 
-TOOLS = Path(__file__).parents[1] / "tools"
+TOOLS, LISTS = Path(__file__).parents[1] / "tools", Path(__file__).parent / "ablations"
 
 
 def tool(name: str, arguments: list[str], *, threads: int, log: Path) -> float:
@@ -89,6 +94,22 @@ def table(lines: list[dict[str, Any]], columns: list[str]) -> str:
     return "\n".join(text)
 
 
+def with_tables(page: str, log: Path) -> str:
+    """Return a page with the tables of the lists that it names."""
+
+    def filled(found: re.Match[str]) -> str:
+        columns = read_list(LISTS / f"{found[1]}.yaml")["columns"]
+        return f"<!-- {found[1]} -->\n\n{table(read_lines(log, found[1]), columns)}\n\n<!-- end -->"
+
+    return re.sub(r"<!-- (\w+) -->\n.*?<!-- end -->", filled, page, flags=re.DOTALL)
+
+
+def read_list(path: Path) -> dict[str, Any]:
+    """Read a list of variants."""
+    listing: dict[str, Any] = YAML(typ="safe", pure=True).load(path.read_text())
+    return listing
+
+
 def read_lines(log: Path, name: str) -> list[dict[str, Any]]:
     """Return the lines of a list that a log has."""
     lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
@@ -98,15 +119,22 @@ def read_lines(log: Path, name: str) -> list[dict[str, Any]]:
 def main() -> int:
     """Train what is missing, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("list", type=Path)
+    parser.add_argument("list", type=Path, nargs="?")
     parser.add_argument("--rows", nargs="+", help="only these (default: all)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/ablation"))
     parser.add_argument("--log", type=Path, default=Path("docs/logs/ablation.jsonl"))
-    options, options.extras = parser.parse_known_args()
-    listing = yaml.safe_load(options.list.read_text())
+    parser.add_argument("--write", type=Path, help="put the tables into this page; train nothing")
+    options, extras = parser.parse_known_args()
+    options.extras = extras
+    if options.write:
+        options.write.write_text(with_tables(options.write.read_text(), options.log))
+        return 0
+    if options.list is None:
+        parser.error("name a list, such as benchmarks/ablations/facemask.yaml")
+    listing = read_list(options.list)
     rows = options.rows or list(listing["rows"])
     if unknown := set(rows) - set(listing["rows"]):
         parser.error(f"{options.list} has no row {', '.join(sorted(unknown))}: {', '.join(listing['rows'])}")
