@@ -1,12 +1,15 @@
 """Augmentation of one sample on one core: ours and torchvision's v2 transforms on the same images.
 
-    python benchmarks/augmentation.py [--samples 400] [--rounds 5]
+    python benchmarks/augmentation.py [--samples 400] [--rounds 5] [--data shared/data/facemask848]
 
 640x480 figures (COCO's common size) with 7 boxes (its mean is 7.3), resized to 320x320; decoding and
 normalization are not timed. torchvision runs its detection reference's presets "ssdlite" and "ssd" with the
 resize of this toolkit (bilinear, no antialias), on tensors and on PIL images (there it always smooths). Its
 "ssd" may also permute channels, which SSD does not. All run in turns; printed are medians over the rounds of
 this process's CPU time, so that other work on the machine hardly counts.
+
+With `--data`, a COCO data set with train2017/ and annotations/instances_train2017.json, the images per second
+of a loader's worker are measured instead, decoding included, with each of our presets at 320x320.
 """
 
 from __future__ import annotations
@@ -26,9 +29,21 @@ from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from dettoolkit.config import load_recipe
 from dettoolkit.datasets.augment import ZOOM_FILL, DetectionTransform
+from dettoolkit.datasets.samplers import SampleKey
+from dettoolkit.detection.run import build_dataset
+from dettoolkit.detection.splits import load_annotations
 
 HW, INPUT_HW, BOXES, PICTURES = (480, 640), (320, 320), 7, 16
+PRESETS = (
+    "none",
+    "ssdlite",
+    "ssd",
+    "{type: strong, mosaic: {probability: 0}}",
+    "strong",
+    "{type: strong, mosaic: {probability: 1}}",
+)
 Sample = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]
 
 
@@ -73,15 +88,33 @@ def seconds(call: Callable[[int], object], count: int) -> float:
     return (time.process_time() - start) / count
 
 
+def loader_speeds(root: str, *, count: int, rounds: int) -> None:
+    """Print the images per second that one worker reads and augments with each preset."""
+    speeds: dict[str, list[float]] = {preset: [] for preset in PRESETS}
+    for _ in range(rounds):
+        for preset, values in speeds.items():
+            overrides = [f"data.root={root}", f"data.augment={preset}"]
+            recipe: Any = load_recipe("ssdlite_mnv3_large", overrides).recipe
+            data = build_dataset(recipe, load_annotations(recipe.data, "train"), split="train")
+            values.append(1 / seconds(lambda n, data=data: data[SampleKey(n % len(data), 0)], count))  # type: ignore[misc]
+    for preset, values in speeds.items():
+        median, base = statistics.median(values), statistics.median(speeds["ssdlite"])
+        print(f"{preset:42} {median:7.0f} images per second  {median / base:5.2f}x ssdlite's")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--samples", type=int, default=400, help="samples per round")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--data", help="measure a loader's worker on this COCO data set instead")
     options = parser.parse_args()
     cv2.setNumThreads(0)  # as in a loader's worker
     torch.set_num_threads(1)
+    if options.data:
+        loader_speeds(options.data, count=options.samples, rounds=options.rounds)
+        return
     torch.manual_seed(0)
     warnings.filterwarnings("ignore", message="Anti-alias option is always applied")
     pool = samples()

@@ -20,6 +20,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else the import asks t
 
 import albumentations as A
 
+from dettoolkit.datasets.coco import BoxedImage
 from dettoolkit.datasets.data_report import Reason, clean_boxes
 from dettoolkit.datasets.images import check_image, resize_image
 
@@ -59,6 +60,13 @@ def centers_inside(boxes_xyxy: Floats, crops_xyxy: NDArray[np.int64]) -> NDArray
     crops = crops_xyxy[:, None]  # (t, 1, 4)
     between = (crops[..., :2] < centers) & (centers < crops[..., 2:])  # (t, m, 2)
     return np.logical_and(between[..., 0], between[..., 1])
+
+
+def clip_to_crop(boxes_xyxy: Floats, crop_xyxy: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Floats]:
+    """Return which boxes (m, 4) have their center in a crop (4,), and those, clipped and relative to it."""
+    keep = centers_inside(boxes_xyxy, crop_xyxy[None])[0]
+    corner, opposite = np.tile(crop_xyxy[:2], 2), np.tile(crop_xyxy[2:], 2)
+    return keep, boxes_xyxy[keep].clip(corner, opposite) - corner
 
 
 def crop_iou(boxes_xyxy: Floats, crops_xyxy: NDArray[np.int64]) -> Floats:
@@ -129,11 +137,8 @@ class SSDIoUCrop(A.DualTransform):  # type: ignore[misc]
         """Keep the rows (m, 5) whose center is inside the window, clipped to it and relative to it."""
         if crop is None:
             return bboxes
-        pixels = _pixels(bboxes, shape)
-        keep = centers_inside(pixels, crop[None])[0]
+        keep, inside = clip_to_crop(_pixels(bboxes, shape), crop)
         left, top, right, bottom = crop.tolist()
-        corner, opposite = (left, top, left, top), (right, bottom, right, bottom)
-        inside = pixels[keep].clip(corner, opposite) - corner
         return _fractions(inside, bboxes[keep, 4], (bottom - top, right - left))
 
 
@@ -191,6 +196,31 @@ def transformed(compose: A.Compose, seed: int, **sample: Any) -> dict[str, Any]:
     return result
 
 
+def check_sample(image: Image, boxes_xyxy: Floats, labels: NDArray[np.int64]) -> None:
+    """Raise ValueError unless image (H, W, 3), boxes (m, 4) and labels (m,) have these shapes."""
+    check_image(image)
+    if boxes_xyxy.ndim != 2 or boxes_xyxy.shape[1] != 4 or labels.shape != boxes_xyxy.shape[:1]:
+        raise ValueError(
+            f"boxes_xyxy must be (m, 4) and labels (m,), got {boxes_xyxy.shape} and {labels.shape}: "
+            "an image without objects has shapes (0, 4) and (0,)"
+        )
+
+
+def augmented(compose: A.Compose, sample: BoxedImage, seed: int, *, input_hw: tuple[int, int]) -> BoxedImage:
+    """Run albumentations' transforms on a sample and resize it to `input_hw`.
+
+    Boxes that were lost or that the cleaning rule refuses are not among those that come out, float32.
+    """
+    index = np.arange(len(sample.labels), dtype=np.float64)
+    rows = _fractions(sample.boxes_xyxy.astype(np.float64), index, sample.image.shape[:2])
+    changed = transformed(compose, seed, image=sample.image, bboxes=rows)
+    rows = changed["bboxes"]
+    boxes, reasons = clean_boxes(_pixels(rows, input_hw).astype(np.float32), input_hw)
+    usable = reasons <= Reason.CLIPPED
+    labels = sample.labels[rows[usable, 4].astype(np.int64)].astype(np.int64)
+    return BoxedImage(resize_image(changed["image"], input_hw), boxes[usable], labels)
+
+
 class DetectionTransform:
     """Augment, resize and clean one sample; picklable, and a pure function of its arguments and the seed.
 
@@ -208,24 +238,11 @@ class DetectionTransform:
         }
         self._compose = A.Compose(presets[augment], is_check_shapes=False)
 
-    def __call__(
-        self, image: Image, boxes_xyxy: Floats, labels: NDArray[np.int64], seed: int
-    ) -> tuple[Image, NDArray[np.float32], NDArray[np.int64]]:
+    def __call__(self, image: Image, boxes_xyxy: Floats, labels: NDArray[np.int64], seed: int) -> BoxedImage:
         """Transform image (H, W, 3) RGB, which is not changed, boxes (m, 4) in its pixels, and labels (m,).
 
         The image comes out at `input_hw`, without boxes that the crop lost or the cleaning rule refuses.
         """
-        check_image(image)
-        if boxes_xyxy.ndim != 2 or boxes_xyxy.shape[1] != 4 or labels.shape != boxes_xyxy.shape[:1]:
-            raise ValueError(
-                f"boxes_xyxy must be (m, 4) and labels (m,), got {boxes_xyxy.shape} and {labels.shape}: "
-                "an image without objects has shapes (0, 4) and (0,)"
-            )
-        index = np.arange(len(labels), dtype=np.float64)
-        rows = _fractions(boxes_xyxy.astype(np.float64), index, image.shape[:2])
-        sample = transformed(self._compose, seed, image=image, bboxes=rows)
-        rows = sample["bboxes"]
-        boxes, reasons = clean_boxes(_pixels(rows, self.input_hw).astype(np.float32), self.input_hw)
-        usable = reasons <= Reason.CLIPPED
-        kept = labels[rows[usable, 4].astype(np.int64)].astype(np.int64)
-        return resize_image(sample["image"], self.input_hw), boxes[usable], kept
+        check_sample(image, boxes_xyxy, labels)
+        sample = BoxedImage(image, boxes_xyxy, labels)
+        return augmented(self._compose, sample, seed, input_hw=self.input_hw)

@@ -19,6 +19,7 @@ from dettoolkit.datasets.cityscapes_labels import VOID
 from dettoolkit.datasets.data_report import BadImageError, Problem, naming
 from dettoolkit.datasets.images import read_image
 from dettoolkit.datasets.label_classes import read_instances, read_labels
+from dettoolkit.datasets.samplers import SampleKey
 from dettoolkit.datasets.samples import ImageDataset, Reading, collate_images, to_tensor
 from dettoolkit.datasets.segmentation_files import SegmentationFiles
 
@@ -50,8 +51,9 @@ class SegmentationDataset(ImageDataset):
     def __len__(self) -> int:
         return len(self.files)
 
-    def read_sample(self, index: int, seed: int) -> dict[str, Any]:
+    def read_sample(self, key: SampleKey, seed: int) -> dict[str, Any]:
         """Read and transform one sample; a LabelError is never skipped: the recipe does not fit the data."""
+        index = key.index
         path, label_path = self.files.image_paths[index], self.files.label_paths[index]
         labels, instances = self._read_maps(index)
         with naming(path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 import torch
@@ -12,22 +12,37 @@ from numpy.typing import NDArray
 from dettoolkit.datasets.coco_annotations import CocoAnnotations
 from dettoolkit.datasets.data_report import Problem, Reason, clean_boxes, naming
 from dettoolkit.datasets.images import read_image
-from dettoolkit.datasets.samples import ImageDataset, Reading, collate_images, to_tensor
+from dettoolkit.datasets.samplers import SampleKey
+from dettoolkit.datasets.samples import ImageDataset, Partners, Reading, collate_images, to_tensor
+
+
+class BoxedImage(NamedTuple):
+    """An image and its m objects."""
+
+    image: NDArray[np.uint8]  # (H, W, 3) RGB
+    boxes_xyxy: NDArray[np.floating[Any]]  # (m, 4) in its pixels
+    labels: NDArray[np.int64]  # (m,)
 
 
 class CocoDetection(ImageDataset):
     """Images and boxes of a CocoAnnotations; item i is the i-th image that is kept.
 
-    The transform, a `DetectionTransform`, maps image (H, W, 3), boxes (m, 4) in its pixels,
-    labels (m,) and a seed to the first three at input_hw. A sample has boxes_xyxy float32 (m, 4), pixels at
-    input size, and box_labels int64 (m,), 0-based.
+    The transform, a `DetectionTransform` or `StrongTransform`, maps image (H, W, 3), boxes (m, 4) in its
+    pixels, labels (m,) and a seed to the first three at input_hw. A sample has boxes_xyxy float32 (m, 4),
+    pixels at input size, and box_labels int64 (m,), 0-based.
     """
 
     def __init__(
-        self, *, annotations: CocoAnnotations, transform: Any, drop_empty: bool, **reading: Unpack[Reading]
+        self,
+        *,
+        annotations: CocoAnnotations,
+        transform: Any,
+        drop_empty: bool,
+        partners: Partners | None = None,
+        **reading: Unpack[Reading],
     ) -> None:
         """Choose the images; `drop_empty` leaves out those without a usable box."""
-        super().__init__(transform=transform, **reading)
+        super().__init__(transform=transform, partners=partners, **reading)
         self.annotations = annotations
         self._rows = np.flatnonzero(~annotations.empty) if drop_empty else np.arange(len(annotations))
         if not len(self._rows):
@@ -40,25 +55,18 @@ class CocoDetection(ImageDataset):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def read_sample(self, index: int, seed: int) -> dict[str, Any]:
-        """Read and transform one sample; boxes are cleaned for the size that the image really has."""
-        row, annotations = int(self._rows[index]), self.annotations
+    def read_sample(self, key: SampleKey, seed: int) -> dict[str, Any]:
+        """Read and transform one sample."""
+        row, annotations = int(self._rows[key.index]), self.annotations
         path, image_id = annotations.image_path(row), int(annotations.image_ids[row])
-        with naming(f"{path}: image id {image_id}"):
-            image = self._read(row)
-        hw = image.shape[0], image.shape[1]
+        sample = self.read(key.index)
+        hw = sample.image.shape[0], sample.image.shape[1]
         problems = []
         height, width = annotations.image_hw[row].tolist()
         if (height, width) not in (hw, (0, 0)):  # 0: neither the json nor the file's header gave one at load
             text = f"{path} is {hw[0]} x {hw[1]}, but the JSON says {height} x {width} (height x width)"
             problems.append(Problem("size differs", image_id, None, text))
-        mine = slice(*annotations.offsets[row : row + 2])
-        boxes = annotations.boxes_xywh[mine]
-        clean, reasons = clean_boxes(np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]]), hw)
-        keep = (reasons <= Reason.CLIPPED) & ~annotations.iscrowd[mine]
-        image, boxes, labels = self.transform(
-            image, clean[keep].astype(np.float32), annotations.labels[mine][keep], seed
-        )
+        image, boxes, labels = self.transform(*sample, seed, *self.partners(key, seed))
         return {
             "image": to_tensor(image),
             "boxes_xyxy": torch.from_numpy(boxes),
@@ -68,6 +76,18 @@ class CocoDetection(ImageDataset):
             "original_hw": hw,
             "problems": problems,
         }
+
+    def read(self, index: int) -> BoxedImage:
+        """Read an image and its objects; boxes are cleaned for the size that the image really has."""
+        row, annotations = int(self._rows[index]), self.annotations
+        with naming(f"{annotations.image_path(row)}: image id {annotations.image_ids[row]}"):
+            image = self._read(row)
+        mine = slice(*annotations.offsets[row : row + 2])
+        boxes = annotations.boxes_xywh[mine]
+        corners = np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
+        clean, reasons = clean_boxes(corners, image.shape[:2])
+        keep = (reasons <= Reason.CLIPPED) & ~annotations.iscrowd[mine]
+        return BoxedImage(image, clean[keep].astype(np.float32), annotations.labels[mine][keep])
 
     def _read(self, row: int) -> NDArray[np.uint8]:
         path, (height, width) = self.annotations.image_path(row), self.annotations.image_hw[row].tolist()

@@ -17,6 +17,7 @@ from dettoolkit.datasets.data_report import DataReport, naming
 from dettoolkit.datasets.images import ENDINGS, read_image
 from dettoolkit.datasets.labels import match_names
 from dettoolkit.datasets.regular_files import PackedStrings, Walk, read_lines
+from dettoolkit.datasets.samplers import SampleKey
 from dettoolkit.datasets.samples import ImageDataset, Reading, collate_images, to_tensor
 
 
@@ -143,8 +144,9 @@ class ImageFolder(ImageDataset):
     def __len__(self) -> int:
         return len(self.files)
 
-    def read_sample(self, index: int, seed: int) -> dict[str, Any]:
+    def read_sample(self, key: SampleKey, seed: int) -> dict[str, Any]:
         """Read and transform one sample."""
+        index = key.index
         path = self.files.image_path(index)
         with naming(path):
             image = read_image(path, max_megapixels=self.max_megapixels)

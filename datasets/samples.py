@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypedDict, Unpack
 
 import numpy as np
@@ -33,16 +34,46 @@ class Reading(TypedDict):
     seed: int  # of the augmentation; with the epoch and the index it decides everything random
 
 
+@dataclass(frozen=True, kw_only=True)
+class Partners:
+    """Which further images a sample is made with: `count`, with `probability`, none in the last epochs."""
+
+    count: int
+    probability: float
+    off_epochs: int
+
+    def draw(self, epoch: int, epochs: int | None, *, images: int, seed: int) -> list[int]:
+        """Return their indices in a data set of `images`; of a run of `epochs`, None where there is none."""
+        if epochs is not None and epoch >= epochs - self.off_epochs:
+            return []
+        rng = np.random.default_rng(
+            (seed, self.count)
+        )  # a stream of its own: without partners all is the same
+        if rng.random() >= self.probability:
+            return []
+        return [int(index) for index in rng.integers(images, size=self.count)]
+
+
 class ImageDataset(Dataset[Any]):
     """Images that are read and transformed one by one; subclasses have `__len__` and `read_sample`.
+
+    Those whose transform takes further images have `read` too, which reads one for it.
 
     A sample is a dict of tensors of the task's own, and what every task's has: image uint8 (3, h, w) RGB,
     image_id, file (its path), original_hw (of the file) and problems (found in the files; may be absent).
     """
 
-    def __init__(self, *, transform: Any, **reading: Unpack[Reading]) -> None:
-        """Take a picklable transform of image, labels and seed, with the size that comes out, `input_hw`."""
+    epochs: int | None = None  # of the run; None where there is none
+
+    def __init__(
+        self, *, transform: Any, partners: Partners | None = None, **reading: Unpack[Reading]
+    ) -> None:
+        """Take a picklable transform of image, labels and seed, with the size that comes out, `input_hw`.
+
+        With `partners`, what `read` gives of them follows the seed.
+        """
         self.transform = transform
+        self._partners = partners
         self.seed = reading["seed"]
         self.max_megapixels = reading["max_megapixels"]
         self._skips = reading["on_bad_image"] == "skip"
@@ -53,13 +84,35 @@ class ImageDataset(Dataset[Any]):
         key = sample_key(key)
         seed = int(np.random.SeedSequence([self.seed, key.epoch, key.index]).generate_state(1)[0])
         try:
-            return self.read_sample(key.index, seed)
+            return self.read_sample(key, seed)
         except BadImageError as error:
             return self.refuse(error)
 
-    def read_sample(self, index: int, seed: int) -> Any:
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def read_sample(self, key: SampleKey, seed: int) -> Any:
         """Read and transform one sample; the text of a BadImageError begins with the path."""
         raise NotImplementedError
+
+    def read(self, index: int) -> Any:
+        """Read an image and its labels."""
+        raise NotImplementedError
+
+    def partners(self, key: SampleKey, seed: int) -> list[Any]:
+        """Read the further images that a sample is made with.
+
+        None where one of them is to be skipped: it is counted when its own turn comes.
+        """
+        if self._partners is None:
+            return []
+        try:
+            drawn = self._partners.draw(key.epoch, self.epochs, images=len(self), seed=seed)
+            return [self.read(index) for index in drawn]
+        except BadImageError:
+            if not self._skips:
+                raise
+            return []
 
     def refuse(self, error: BadImageError) -> SkippedImage:
         """Raise, or count the image and give what stands for it."""

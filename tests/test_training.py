@@ -252,7 +252,8 @@ def _edit(path: Path, change: Any) -> None:
 
 # Resuming
 
-LONG = ("trainer.max_epochs=3", "trainer.ema={decay: 0.9, warmup_steps: 3}", "data.augment=ssd", QUICK)
+MOSAIC = "data.augment={type: strong, mosaic: {off_epochs: 1}}"  # depends on epoch and length of the run
+LONG = ("trainer.max_epochs=3", "trainer.ema={decay: 0.9, warmup_steps: 3}", MOSAIC, QUICK)
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, model_validator
 
 from dettoolkit.config.sections import (
     Data,
@@ -18,6 +18,7 @@ from dettoolkit.config.sections import (
     Split,
     Text,
     Weight,
+    rising,
 )
 
 # An extra layer has half as many channels inside, so two at least.
@@ -164,6 +165,63 @@ class CocoSplit(Split):
     annotations: Text = Field(description="The COCO JSON file.")
 
 
+ZoomFactor = Annotated[float, Field(ge=0.1, le=10)]
+ZoomRange = Annotated[tuple[ZoomFactor, ZoomFactor], Field(strict=False), AfterValidator(rising)]
+Smaller = Annotated[float, Field(ge=0.1, le=1)]
+
+
+class ZoomIn(Section):
+    """A window around one of an image's objects, enlarged to the input size."""
+
+    probability: Fraction = Field(0.6, description="Fraction of images that are zoomed into.")
+    zoom: ZoomRange = (1.0, 3.0)
+    """Minimum and maximum size of objects, 1 being their size in the whole image at the input size. Of a
+    large object, less, so that it stays inside the window."""
+
+
+class ZoomOut(Section):
+    """The whole image, made smaller than the input, on the mean color."""
+
+    probability: Fraction = Field(0.1, description="Fraction of the other images that are made smaller.")
+    zoom: Annotated[tuple[Smaller, Smaller], Field(strict=False), AfterValidator(rising)] = (0.6, 1.0)
+    """Minimum and maximum size of objects, 1 being their size in the whole image at the input size."""
+
+
+class Mosaic(Section):
+    """Four images in one (arXiv 2004.10934): in each quarter a window around an object."""
+
+    probability: Fraction = Field(0.5, description="Fraction of images that are mosaics.")
+    zoom: ZoomRange = (0.75, 2.0)
+    """Minimum and maximum size of objects, 1 being their size in the whole image at the input size. Of a
+    large object, less, so that it stays inside the window."""
+    off_epochs: int = Field(10, ge=0, le=10**6)
+    """The last epochs, which have no mosaics, as in YOLOX (arXiv 2107.08430). A run of no more epochs has
+    none."""
+
+
+class StrongAugment(Section):
+    """Mosaics, windows around objects, color and flip: for small data sets and small objects."""
+
+    type: Literal["strong"]
+    mosaic: Mosaic = Field(default_factory=Mosaic)  # type: ignore[arg-type]
+    zoom_in: ZoomIn = Field(default_factory=ZoomIn)  # type: ignore[arg-type]
+    """Of the images that are no mosaics."""
+    zoom_out: ZoomOut = Field(default_factory=ZoomOut)  # type: ignore[arg-type]
+    """Of the images that are neither mosaics nor zoomed into."""
+    max_aspect: float = Field(1.25, ge=1, le=4)
+    """Maximum change of width / height by a window, in either direction."""
+    flip: bool = Field(True, description="Flip half of the images horizontally.")
+    color: bool = Field(True, description="Change brightness, contrast, saturation and hue, as SSD.")
+
+
+Preset = Literal["ssdlite", "ssd", "none", "strong"]
+
+
+def _strong(value: Any) -> Any:
+    """Let the name stand for the section with its defaults, as recipes are printed and kept whole."""
+    return {"type": "strong"} if value == "strong" else value
+
+
 class DetectionData(Data):
     """Images and boxes, in COCO's format."""
 
@@ -177,8 +235,9 @@ class DetectionData(Data):
     keep_root_category: bool = False
     """Whether a category without boxes that is the supercategory of others, as labeling services add, is a
     class."""
-    augment: Literal["ssdlite", "ssd", "none"] = "ssdlite"
-    """ssdlite: IoU crop, flip. ssd: color, zoom-out, IoU crop, flip. none: resize only."""
+    augment: Annotated[Preset | StrongAugment, BeforeValidator(_strong)] = "ssdlite"
+    """ssdlite: IoU crop, flip. ssd: color, zoom-out, IoU crop, flip. none: resize only. strong: mosaics and
+    windows around objects, for small data sets and small objects; its settings: {type: strong, ...}."""
     drop_empty: bool = Field(False, description="Drop images without boxes from training.")
 
 

@@ -227,6 +227,7 @@ def _provenance(recipe: Recipe, root: Entry, unset: Mapping[str, Origin]) -> dic
     """Return the text of the origin of every dotted key that holds a value."""
     nulls = {key: f"default (unset by {origin.text})" for key, origin in unset.items()}
     origins = dict(_origins(root, "")) | nulls
+    origins |= {f"{key}.type": text for key, text in origins.items()}  # of a name that stands for a section
 
     def origin_of(key: str) -> str:
         sections_around = (key[:dot] for dot, letter in enumerate(key) if letter == ".")

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from dettoolkit.complexity import count_madds, count_parameters
-from dettoolkit.config.detection import DetectionData
+from dettoolkit.config.detection import DetectionData, Preset, StrongAugment
 from dettoolkit.config.recipe import DetectionRecipe
 from dettoolkit.datasets.augment import DetectionTransform
 from dettoolkit.datasets.coco import CocoDetection, collate
@@ -21,6 +21,8 @@ from dettoolkit.datasets.coco_annotations import CocoAnnotations
 from dettoolkit.datasets.data_report import BadImageError
 from dettoolkit.datasets.images import read_image
 from dettoolkit.datasets.labels import GAP, match_names
+from dettoolkit.datasets.samples import Partners
+from dettoolkit.datasets.strong_augment import StrongTransform
 from dettoolkit.detection.build import build_network, decoding_of, detector_of
 from dettoolkit.detection.postprocess import Detections
 from dettoolkit.detection.result import DetectionResult
@@ -210,13 +212,26 @@ def match_classes(classes: Classes, annotations: CocoAnnotations, *, whose: str)
     return [int(ids.get(name, unused)) for name in classes.names]
 
 
+def augmentation(
+    augment: Preset | StrongAugment, input_hw: tuple[int, int]
+) -> tuple[DetectionTransform | StrongTransform, Partners | None]:
+    """Build what makes a sample of an image, and what says which images it is mixed with."""
+    if not isinstance(augment, StrongAugment):  # nor "strong", which the recipe has made a section
+        return DetectionTransform(augment=augment, input_hw=input_hw), None  # type: ignore[arg-type]
+    mosaic = augment.mosaic
+    partners = Partners(count=3, probability=mosaic.probability, off_epochs=mosaic.off_epochs)
+    settings = {name: value for name, value in augment if name != "type"}
+    return StrongTransform(input_hw=input_hw, **settings), partners
+
+
 def build_dataset(recipe: DetectionRecipe, annotations: CocoAnnotations, *, split: Split) -> CocoDetection:
     """Build a split's data set; only training augments and may drop images without boxes."""
     data = recipe.data
-    augment = data.augment if split == "train" else "none"
+    transform, partners = augmentation(data.augment if split == "train" else "none", recipe.model.input_hw)
     return CocoDetection(
         annotations=annotations,
-        transform=DetectionTransform(augment=augment, input_hw=recipe.model.input_hw),
+        transform=transform,
+        partners=partners,
         on_bad_image=data.on_bad_image,
         max_bad_images=data.max_bad_images,
         max_megapixels=data.max_megapixels,

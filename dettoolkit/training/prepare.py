@@ -31,7 +31,8 @@ def prepare(name: str, recipe: Recipe, *, pretrained: bool = True) -> Run:
     run = spec_of(recipe).training_run(name, recipe, pretrained=pretrained)
     if pretrained and recipe.model.weights is not None:
         warn_of_other_classes(recipe.model.weights, run.classes.names)
-    count_steps(recipe, len(run.train), trainer)
+    epoch_steps, steps = count_steps(recipe, len(run.train), trainer)
+    run.train.epochs = -(-steps // epoch_steps)  # some augmentation ends before the last ones
     check_memory(
         run.task.network,
         run.train.transform.input_hw,
