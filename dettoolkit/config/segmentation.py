@@ -71,6 +71,15 @@ class CrossEntropy(Section):
     ohem: OHEM | None = Field(None, description="Train only on the hardest pixels; null: on all.")
 
 
+class Auxiliary(Section):
+    """A second head that learns the same labels from an earlier feature, in training only."""
+
+    feature: Literal["low_first", "low_depthwise", "low", "c4", "c5"] = "c4"
+    """The backbone's feature that it takes."""
+    channels: PositiveInt = Field(128, le=2048, description="Channels between the feature and the classes.")
+    weight: Weight = Field(0.4, description="Weight of its loss; 0.4 is PSPNet's (arXiv 1612.01105).")
+
+
 class SegmentationModel(Model):
     """What every segmentation model has."""
 
@@ -78,6 +87,8 @@ class SegmentationModel(Model):
     align_corners: bool = False
     """Align corners when features are resized. true: like TensorFlow, intended for sizes of 8n + 1 pixels."""
     loss: CrossEntropy = Field(default_factory=CrossEntropy)  # type: ignore[arg-type]
+    auxiliary: Auxiliary | None = None
+    """An auxiliary head; the network, its files and its speed stay the same. null: none."""
 
 
 class LRASPPModel(SegmentationModel):
