@@ -191,6 +191,7 @@ def test_numbers_are_the_official_scripts_on_the_written_predictions(
         (
             "model.head={pool: global, gate: sigmoid, gate_bias: false, low: output}",
             "model.loss={class_weights: {car: 3.0, person: 5}, ohem: {threshold: 0.7, min_kept: 0.1}}",
+            "model.loss={dice: {}, lovasz: {weight: 0.5}}",
         ),
         ("trainer.precision=bf16-mixed", "trainer.gradient_clip=0.5", "trainer.channels_last=false"),
     ],
@@ -311,7 +312,9 @@ def test_loss_that_is_not_finite_names_the_images(
         assert f"\n  {file} (id {image_id})" in error
 
 
-@pytest.mark.parametrize("loss", ["{}", "{class_weights: {car: 2.0}, ohem: {threshold: 0.7}}"])
+@pytest.mark.parametrize(
+    "loss", ["{}", "{class_weights: {car: 2.0}, ohem: {threshold: 0.7}, dice: {}, lovasz: {}}"]
+)
 def test_batches_of_nothing_but_void_train_nothing(
     tiny_segmentation: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, loss: str
 ) -> None:

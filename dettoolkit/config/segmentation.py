@@ -62,13 +62,23 @@ class OHEM(Section):
     min_kept: Fraction = Field(0.0625, description="Minimum fraction of the labeled pixels to use.")
 
 
+class RegionLoss(Section):
+    """A loss of the classes' regions, added to cross-entropy."""
+
+    weight: Weight = Field(1.0, description="Weight of the loss; that of cross-entropy is 1.")
+
+
 class CrossEntropy(Section):
-    """Cross-entropy over the labeled pixels."""
+    """Cross-entropy over the labeled pixels, and losses of regions."""
 
     type: Literal["cross_entropy"] = Field("cross_entropy", description="Loss.")
     class_weights: Annotated[dict[str, Weight], Field(max_length=255)] | None = None
     """Class weights by name; the default weight is 1."""
     ohem: OHEM | None = Field(None, description="Train only on the hardest pixels; null: on all.")
+    dice: RegionLoss | None = None
+    """Soft dice over the classes of a batch (arXiv 1608.04117). null: none."""
+    lovasz: RegionLoss | None = None
+    """Lovász-Softmax over the classes of a batch (arXiv 1705.08790), which stands for IoU. null: none."""
 
 
 class Auxiliary(Section):

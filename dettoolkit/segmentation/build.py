@@ -22,6 +22,7 @@ from dettoolkit.heads.raspp import RASPPHead
 from dettoolkit.network import Network
 from dettoolkit.run import Classes
 from dettoolkit.segmentation.losses import Loss, cross_entropy
+from dettoolkit.segmentation.region_losses import dice, lovasz_softmax
 from dettoolkit.segmentation.spec import SegmentationSection
 from dettoolkit.segmentation.task import AUXILIARY, SegmentationTask
 from dettoolkit.weights.load import load_pretrained
@@ -139,12 +140,23 @@ def build_loss(loss: CrossEntropy, names: Sequence[str], *, align_corners: bool)
     )
 
 
+def build_region_losses(loss: CrossEntropy, *, align_corners: bool) -> dict[str, Loss]:
+    """Build the losses of regions that a recipe adds, by name: functions as that of `build_loss`."""
+    wanted = {"dice": (loss.dice, dice), "lovasz": (loss.lovasz, lovasz_softmax)}
+    return {
+        name: partial(function, weight=section.weight, align_corners=align_corners)
+        for name, (section, function) in wanted.items()
+        if section is not None
+    }
+
+
 def build_task(recipe: SegmentationRecipe, network: Network, classes: LabelClasses) -> SegmentationTask:
     """Compose network, loss, inference and evaluation."""
-    auxiliary = recipe.model.auxiliary
+    model, auxiliary = recipe.model, recipe.model.auxiliary
     return SegmentationTask(
         network=network,
-        loss_of=build_loss(recipe.model.loss, classes.names, align_corners=recipe.model.align_corners),
+        loss_of=build_loss(model.loss, classes.names, align_corners=model.align_corners),
+        region_losses=build_region_losses(model.loss, align_corners=model.align_corners),
         auxiliary_weight=auxiliary.weight if auxiliary is not None else 0.0,
         mean=recipe.data.mean,
         std=recipe.data.std,
