@@ -8,6 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 Outputs = Tensor | tuple[Tensor, ...]
+Features = dict[str, Tensor]
+"""Of a backbone, by name: (N, C, h, w) each."""
 
 
 class Network(nn.Module):
@@ -26,14 +28,18 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor) -> Outputs:
         """Map images (N, 3, H, W) to raw outputs: those of the one head, or of all heads in their order."""
-        features = self.backbone(images)
+        return self.with_features(images)[0]
+
+    def with_features(self, images: Tensor) -> tuple[Outputs, Features]:
+        """Map images (N, 3, H, W) to what `forward` returns and to the backbone's features."""
+        features: Features = self.backbone(images)
         outputs: list[Tensor] = []
         for name, head in self.heads.items():
             found = head(*(features[feature] for feature in self.features[name]))
             if len(self.heads) == 1 and isinstance(found, Tensor):
-                return found
+                return found, features
             outputs.extend((found,) if isinstance(found, Tensor) else found)
-        return tuple(outputs)
+        return tuple(outputs), features
 
 
 def name_outputs(names: Sequence[str], outputs: Outputs) -> list[tuple[str, Tensor]]:

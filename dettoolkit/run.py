@@ -10,14 +10,14 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from dettoolkit.config import Recipe
 from dettoolkit.datasets.data_report import BadImages, DataReport, naming
 from dettoolkit.datasets.images import MAX_MEGAPIXELS, read_image
 from dettoolkit.datasets.samplers import SampleKey
 from dettoolkit.drawing.grids import save_figure
-from dettoolkit.network import Network, Outputs, name_outputs
+from dettoolkit.network import Features, Network, Outputs, name_outputs
 from dettoolkit.preprocessing import normalize
 
 Batch = dict[str, Any]
@@ -68,6 +68,14 @@ class Task(ABC):
     std: Sequence[float]
     monitor: ClassVar[str]  # name of the number that says which checkpoint is best, the higher the better
     raw_outputs: ClassVar[tuple[str, ...]]  # names of the network's outputs, in their order
+    auxiliary: nn.ModuleDict = field(default_factory=nn.ModuleDict)
+    """Parts that are trained beside the network and are no part of it: no file but a run's checkpoints has
+    them."""
+
+    @property
+    def has_more_losses(self) -> bool:
+        """Return whether training adds losses of something beside the network."""
+        return len(self.auxiliary) > 0
 
     def images(self, batch: Batch) -> Tensor:
         """Normalize the batch's uint8 images to (N, 3, H, W) float32 on their device."""
@@ -80,6 +88,14 @@ class Task(ABC):
     @abstractmethod
     def losses(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
         """Return the parts of the loss, which add up to it."""
+
+    def auxiliary_losses(self, features: Features, batch: Batch) -> dict[str, Tensor]:  # noqa: ARG002
+        """Return the losses of the task's own auxiliary parts, which take the backbone's features."""
+        return {}
+
+    def more_losses(self, features: Features, batch: Batch) -> dict[str, Tensor]:
+        """Return the parts that training adds to the loss, where `has_more_losses`."""
+        return self.auxiliary_losses(features, batch)
 
     @abstractmethod
     def predict(self, forward: Callable[[Tensor], Any], batch: Batch) -> Any:

@@ -22,6 +22,7 @@ from dettoolkit.datasets.samplers import SampleKey
 from dettoolkit.evaluation.segmentation_counts import SegmentationCounts
 from dettoolkit.run import Classes
 from dettoolkit.segmentation.build import build_loss, build_network
+from dettoolkit.segmentation.region_losses import dice
 from dettoolkit.segmentation.run import (
     build_task,
     evaluation_run,
@@ -206,7 +207,10 @@ def test_loss_is_torchs_at_the_labels_size(task: SegmentationTask) -> None:
 @pytest.mark.parametrize("model", ["lraspp", "raspp"])
 @pytest.mark.parametrize("all_void", [False, True])
 def test_every_parameter_gets_a_finite_gradient(tiny_segmentation: Any, model: str, all_void: bool) -> None:
-    task, content = task_of(tiny_segmentation, f"model.type={model}"), batch()
+    task, content = (
+        task_of(tiny_segmentation, f"model.type={model}", "model.loss={dice: {}, lovasz: {}}"),
+        batch(),
+    )
     if all_void:
         content["label_map"].fill_(VOID)
     parts = task.losses(task.network.train()(task.images(content)), content)
@@ -225,6 +229,15 @@ def test_class_weights_are_by_name() -> None:
         ValueError, match=r"class_weights names b, but the classes are a, c: correct the names$"
     ):
         build_loss(section, ["a", "c"], align_corners=False)
+
+
+def test_losses_of_regions_are_added_with_their_weights(tiny_segmentation: Any) -> None:
+    task = task_of(tiny_segmentation, "model.loss={dice: {weight: 0.5}, lovasz: {}}")
+    content, logits = batch(), torch.randn(2, len(CLASSES), 5, 8)
+    parts = task.losses(logits, content)
+    assert list(parts) == ["pixel", "dice", "lovasz"]
+    assert parts["pixel"] == task_of(tiny_segmentation).losses(logits, content)["pixel"]
+    assert parts["dice"] == dice(logits, content["label_map"], weight=0.5, align_corners=False)
 
 
 # Data and network of a run

@@ -191,6 +191,7 @@ def test_numbers_are_the_official_scripts_on_the_written_predictions(
         (
             "model.head={pool: global, gate: sigmoid, gate_bias: false, low: output}",
             "model.loss={class_weights: {car: 3.0, person: 5}, ohem: {threshold: 0.7, min_kept: 0.1}}",
+            "model.loss={dice: {}, lovasz: {weight: 0.5}}",
         ),
         ("trainer.precision=bf16-mixed", "trainer.gradient_clip=0.5", "trainer.channels_last=false"),
     ],
@@ -269,12 +270,13 @@ def test_any_batch_size_gives_the_same_integers(tiny_segmentation_run: Path, tmp
 @pytest.mark.timeout(600)  # three processes import torch, one after the other
 def test_two_processes_train_and_score_as_one(tiny_segmentation: Any, tmp_path: Path) -> None:
     """5 images to validate do not divide by 2; the second evaluation finds the first one's folder."""
-    out = tmp_path / "runs"
-    ran = on_two_processes(tiny_segmentation.recipe, tiny_segmentation.data, out, "--write-predictions")
+    out, recipe = tmp_path / "runs", tmp_path / "tiny.yaml"
+    recipe.write_text(tiny_segmentation.recipe.read_text().replace("data:\n", "  auxiliary: {}\ndata:\n"))
+    ran = on_two_processes(recipe, tiny_segmentation.data, out, "--write-predictions")
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.count("mean IoU of the classes\n") == 3  # printed once each
     run = the_run(out)
-    assert column(run, "loss").keys() == set(range(4))
+    assert column(run, "loss/auxiliary").keys() == set(range(4))
     alone = evaluated(run, tmp_path / "alone", "trainer={devices: 1, strategy: auto}", keep=True)
     for folder in (run, run / "evaluation", run / "evaluation_2"):
         report = report_of(folder)
@@ -310,7 +312,9 @@ def test_loss_that_is_not_finite_names_the_images(
         assert f"\n  {file} (id {image_id})" in error
 
 
-@pytest.mark.parametrize("loss", ["{}", "{class_weights: {car: 2.0}, ohem: {threshold: 0.7}}"])
+@pytest.mark.parametrize(
+    "loss", ["{}", "{class_weights: {car: 2.0}, ohem: {threshold: 0.7}, dice: {}, lovasz: {}}"]
+)
 def test_batches_of_nothing_but_void_train_nothing(
     tiny_segmentation: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, loss: str
 ) -> None:

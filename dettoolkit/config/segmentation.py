@@ -62,13 +62,32 @@ class OHEM(Section):
     min_kept: Fraction = Field(0.0625, description="Minimum fraction of the labeled pixels to use.")
 
 
+class RegionLoss(Section):
+    """A loss of the classes' regions, added to cross-entropy."""
+
+    weight: Weight = Field(1.0, description="Weight of the loss; that of cross-entropy is 1.")
+
+
 class CrossEntropy(Section):
-    """Cross-entropy over the labeled pixels."""
+    """Cross-entropy over the labeled pixels, and losses of regions."""
 
     type: Literal["cross_entropy"] = Field("cross_entropy", description="Loss.")
     class_weights: Annotated[dict[str, Weight], Field(max_length=255)] | None = None
     """Class weights by name; the default weight is 1."""
     ohem: OHEM | None = Field(None, description="Train only on the hardest pixels; null: on all.")
+    dice: RegionLoss | None = None
+    """Soft dice over the classes of a batch (arXiv 1608.04117). null: none."""
+    lovasz: RegionLoss | None = None
+    """Lovász-Softmax over the classes of a batch (arXiv 1705.08790), which stands for IoU. null: none."""
+
+
+class Auxiliary(Section):
+    """A second head that learns the same labels from an earlier feature, in training only."""
+
+    feature: Literal["low_first", "low_depthwise", "low", "c4", "c5"] = "c4"
+    """The backbone's feature that it takes."""
+    channels: PositiveInt = Field(128, le=2048, description="Channels between the feature and the classes.")
+    weight: Weight = Field(0.4, description="Weight of its loss; 0.4 is PSPNet's (arXiv 1612.01105).")
 
 
 class SegmentationModel(Model):
@@ -78,6 +97,8 @@ class SegmentationModel(Model):
     align_corners: bool = False
     """Align corners when features are resized. true: like TensorFlow, intended for sizes of 8n + 1 pixels."""
     loss: CrossEntropy = Field(default_factory=CrossEntropy)  # type: ignore[arg-type]
+    auxiliary: Auxiliary | None = None
+    """An auxiliary head; the network, its files and its speed stay the same. null: none."""
 
 
 class LRASPPModel(SegmentationModel):

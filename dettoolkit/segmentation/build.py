@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from dettoolkit.backbones.blocks import pad_same
 from dettoolkit.backbones.initialize import initialize
-from dettoolkit.backbones.mobilenet import build_backbone
+from dettoolkit.backbones.mobilenet import MobileNet, build_backbone
 from dettoolkit.config import SegmentationRecipe
-from dettoolkit.config.segmentation import CrossEntropy, LRASPPModel
+from dettoolkit.config.segmentation import CrossEntropy, LRASPPModel, RASPPModel
 from dettoolkit.datasets.cityscapes_labels import CLASSES
 from dettoolkit.datasets.label_classes import LabelClasses
+from dettoolkit.heads.fcn import FCNHead
 from dettoolkit.heads.lraspp import LRASPPHead
 from dettoolkit.heads.raspp import RASPPHead
 from dettoolkit.network import Network
 from dettoolkit.run import Classes
 from dettoolkit.segmentation.losses import Loss, cross_entropy
+from dettoolkit.segmentation.region_losses import dice, lovasz_softmax
 from dettoolkit.segmentation.spec import SegmentationSection
-from dettoolkit.segmentation.task import SegmentationTask
+from dettoolkit.segmentation.task import AUXILIARY, SegmentationTask
 from dettoolkit.weights.load import load_pretrained
 from dettoolkit.wording import listing
 
@@ -42,10 +44,7 @@ def build_network(
     With `exact`, weights of another number of classes are refused; without, their class layers start fresh.
     """
     model, section, head = recipe.model, recipe.model.backbone, recipe.model.head
-    eps = head.norm_eps if head.norm_eps is not None else section.norm_eps
-    momentum = head.norm_momentum if head.norm_momentum is not None else section.norm_momentum
-    norm = partial(nn.BatchNorm2d, eps=eps, momentum=momentum)
-    init = partial(initialize, init=head.init, std=head.init_std)
+    norm, init = _layers(model)
     backbone = build_backbone(section)
     shared: dict[str, Any] = {"filters": head.filters, "num_classes": num_classes, "norm": norm, "init": init}
     built: LRASPPHead | RASPPHead
@@ -70,6 +69,40 @@ def build_network(
         hint = "data.classes lists them in the order of the weights" if exact else None
         load_pretrained(network, model, torchvision_model=torchvision_model(recipe), exact=hint)
     return network
+
+
+def _layers(
+    model: LRASPPModel | RASPPModel,
+) -> tuple[Callable[[int], nn.Module], Callable[[nn.Module], None]]:
+    """Return what makes a head's normalization of so many channels, and what draws its initial weights."""
+    head, backbone = model.head, model.backbone
+    eps = head.norm_eps if head.norm_eps is not None else backbone.norm_eps
+    momentum = head.norm_momentum if head.norm_momentum is not None else backbone.norm_momentum
+    norm = partial(nn.BatchNorm2d, eps=eps, momentum=momentum)
+    return norm, partial(initialize, init=head.init, std=head.init_std)
+
+
+def build_auxiliary(recipe: SegmentationRecipe, network: Network, *, num_classes: int) -> nn.ModuleDict:
+    """Build the head that only training has, if the recipe asks for one.
+
+    Its weights come from the recipe's seed; torch's generator stays as it was.
+    """
+    section = recipe.model.auxiliary
+    if section is None:
+        return nn.ModuleDict()
+    norm, init = _layers(recipe.model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.trainer.seed)
+        head = FCNHead(
+            feature=section.feature,
+            in_channels=cast(MobileNet, network.backbone).channels[section.feature],
+            channels=section.channels,
+            num_classes=num_classes,
+            norm=norm,
+            init=init,
+        )
+        head.initialize()
+    return nn.ModuleDict({AUXILIARY: head})
 
 
 def describe(
@@ -107,11 +140,24 @@ def build_loss(loss: CrossEntropy, names: Sequence[str], *, align_corners: bool)
     )
 
 
+def build_region_losses(loss: CrossEntropy, *, align_corners: bool) -> dict[str, Loss]:
+    """Build the losses of regions that a recipe adds, by name: functions as that of `build_loss`."""
+    wanted = {"dice": (loss.dice, dice), "lovasz": (loss.lovasz, lovasz_softmax)}
+    return {
+        name: partial(function, weight=section.weight, align_corners=align_corners)
+        for name, (section, function) in wanted.items()
+        if section is not None
+    }
+
+
 def build_task(recipe: SegmentationRecipe, network: Network, classes: LabelClasses) -> SegmentationTask:
     """Compose network, loss, inference and evaluation."""
+    model, auxiliary = recipe.model, recipe.model.auxiliary
     return SegmentationTask(
         network=network,
-        loss_of=build_loss(recipe.model.loss, classes.names, align_corners=recipe.model.align_corners),
+        loss_of=build_loss(model.loss, classes.names, align_corners=model.align_corners),
+        region_losses=build_region_losses(model.loss, align_corners=model.align_corners),
+        auxiliary_weight=auxiliary.weight if auxiliary is not None else 0.0,
         mean=recipe.data.mean,
         std=recipe.data.std,
         inference=describe(recipe, network, classes=Classes(classes.names, list(classes.label_ids))),

@@ -42,7 +42,7 @@ from dettoolkit.drawing.segmentation_grids import (
 from dettoolkit.evaluation.label_ids import write_label_ids
 from dettoolkit.evaluation.segmentation_counts import SegmentationCounts
 from dettoolkit.run import Batch, Classes, ImageFile, Run, Split, spread
-from dettoolkit.segmentation.build import build_network, build_task
+from dettoolkit.segmentation.build import build_auxiliary, build_network, build_task
 from dettoolkit.segmentation.result import SegmentationResult
 from dettoolkit.segmentation.task import SegmentationTask
 from dettoolkit.wording import listing
@@ -259,11 +259,14 @@ def _assemble(
 ) -> SegmentationRun:
     classes, val_set = val.classes, build_dataset(recipe, val, split="val")
     network = build_network(recipe, num_classes=len(classes), pretrained=pretrained, exact=train is None)
+    task = build_task(recipe, network, classes)
+    if train is not None:
+        task.auxiliary = build_auxiliary(recipe, network, num_classes=len(classes))
     return SegmentationRun(
         name=name,
         recipe=recipe,
         classes=Classes(list(classes.names), list(classes.label_ids)),
-        task=build_task(recipe, network, classes),
+        task=task,
         train=val_set if train is None else build_dataset(recipe, train, split="train"),
         val=val_set,
         scored_on=val.path,

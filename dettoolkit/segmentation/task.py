@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from dettoolkit.datasets.label_classes import LabelClasses
 from dettoolkit.evaluation.miou import SegmentationScores, evaluate_segmentation
 from dettoolkit.evaluation.segmentation_counts import SegmentationCounts
+from dettoolkit.network import Features
 from dettoolkit.run import Batch, Task
 from dettoolkit.segmentation.confusion import count_image
 from dettoolkit.segmentation.losses import Loss
 from dettoolkit.segmentation.predict import Forward, predict_labels
 from dettoolkit.segmentation.spec import SegmentationSection
+
+AUXILIARY = "head"
+"""Among the auxiliary parts, the head that learns the labels too."""
 
 
 @dataclass(kw_only=True)
@@ -24,6 +30,8 @@ class SegmentationTask(Task):
     """Train and score a segmenter on one data set; see `run.Task`."""
 
     loss_of: Loss
+    region_losses: Mapping[str, Loss]  # added to it, by name
+    auxiliary_weight: float  # of the auxiliary head's loss
     inference: SegmentationSection  # how the network is run in validation
     classes: LabelClasses  # of the data set, in the network's order
     categories: Sequence[str] | None  # of each class, or None: then no figures of categories
@@ -33,8 +41,19 @@ class SegmentationTask(Task):
     raw_outputs = ("logits",)
 
     def losses(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Return the loss of logits (N, K, h, w) against the batch's label maps."""
-        return {"pixel": self.loss_of(outputs, batch["label_map"])}
+        """Return the losses of logits (N, K, h, w) against the batch's label maps."""
+        labels = batch["label_map"]
+        regions = {name: loss_of(outputs, labels) for name, loss_of in self.region_losses.items()}
+        return {"pixel": self.loss_of(outputs, labels), **regions}
+
+    def auxiliary_losses(self, features: Features, batch: Batch) -> dict[str, Tensor]:
+        """Return the weighted sum of the auxiliary head's losses, if there is one; they are the network's."""
+        if AUXILIARY not in self.auxiliary:
+            return {}
+        head: Any = self.auxiliary[AUXILIARY]
+        logits = head(*(features[name] for name in head.features))
+        loss = torch.stack(list(self.losses(logits, batch).values())).sum()
+        return {"auxiliary": self.auxiliary_weight * loss}
 
     def segment(self, forward: Forward, batch: Batch) -> list[Tensor]:
         """Run the network on a batch; return each image's labels, uint8 (H, W) of its label file's size."""

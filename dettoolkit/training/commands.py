@@ -57,11 +57,14 @@ def check(name: str, recipe: Recipe) -> str:
     if not len(batch["images"]):
         unreadable = "\n  ".join(batch["bad_images"])
         raise ValueError(f"none of the first {size} training images can be read:\n  {unreadable}")
-    run.task.network.train(len(batch["images"]) > 1)  # batch normalization cannot train on one image
+    for part in (run.task.network, run.task.auxiliary):
+        part.train(len(batch["images"]) > 1)  # batch normalization cannot train on one image
     with torch.no_grad():
         images, targets = run.task.training_inputs(batch)
-        outputs = run.task.network(images)
+        outputs, features = run.task.network.with_features(images)
         losses = run.task.losses(outputs, targets)
+        if run.task.has_more_losses:
+            losses |= run.task.more_losses(features, targets)
     require_finite(
         [
             *name_outputs(run.task.raw_outputs, outputs),
@@ -108,7 +111,7 @@ def train(
         trainer = build_trainer(section, run_dir=run_dir, callbacks=callbacks, steps_done=steps_done)
         module = TrainingModule(run, run_dir, world_size=trainer.world_size)
         if section.compile:
-            run.task.network.compile()
+            module.compile_network()
         with new_problems_told(run):
             with explained(trainer, lambda: how_to_resume(module.run_dir)):
                 trainer.fit(module, datamodule=DataModule(run), ckpt_path=last, weights_only=True)

@@ -41,12 +41,15 @@ class TrainingModule(LightningModule):
         super().__init__()
         recipe = run.recipe  # the run itself is not kept: averaging the weights copies a module
         self.task, self.network = run.task, run.task.network
+        self.auxiliary = run.task.auxiliary  # in checkpoints under this name: see weights.read.AUXILIARY
         self.recipe, self.images = recipe, len(run.train)
         self.images_per_step = recipe.data.batch_size * world_size * recipe.trainer.accumulate
         self.lr = scaled_rate(recipe.optim, self.images_per_step)
         channels_last = recipe.trainer.channels_last
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.network.to(memory_format=self.memory_format)
+        self.auxiliary.to(memory_format=self.memory_format)
+        self._with_features = self.network.with_features
         self.description, self.run_dir = describe(run), run_dir
         self.predictions: list[Any] = []
         self.score: Score | None = None
@@ -56,6 +59,11 @@ class TrainingModule(LightningModule):
     def setup(self, stage: str) -> None:
         """Agree on the run's folder: only the first process made it."""
         self.run_dir = self.trainer.strategy.broadcast(self.run_dir)
+
+    def compile_network(self) -> None:
+        """Compile the network, in both ways in which it is called."""
+        self.network.compile()
+        self._with_features = torch.compile(self.network.with_features)
 
     def forward(self, batch: Batch) -> Any:
         """Run the network on a batch's images."""
@@ -84,18 +92,26 @@ class TrainingModule(LightningModule):
         images = len(batch["images"])
         self.numbers = {"lr": self.trainer.optimizers[0].param_groups[0]["lr"]}
         if self._too_few(images):
-            zero = torch.stack([parameter.sum() for parameter in self.network.parameters()]).sum() * 0
+            zero = torch.stack([parameter.sum() for parameter in self.parameters()]).sum() * 0
             self._stop_if_not_finite(zero, {}, batch)  # so that every process takes part in the decision
             return zero
         inputs, targets = self.task.training_inputs(batch)
-        parts = self.task.losses(self._run(inputs), targets)
+        parts, more = self._losses(inputs, targets)
         loss = torch.stack([part.float() for part in parts.values()]).sum()
         self._stop_if_not_finite(loss, parts, batch)
         self._untrained = False
-        self.numbers["loss"] = loss.detach()
+        self.numbers |= {"loss": loss.detach()} | {f"loss/{name}": parts[name].detach() for name in more}
         self.log_dict(self.numbers, prog_bar=True, logger=False, batch_size=images)
         self.numbers |= {f"loss/{name}": part.detach() for name, part in parts.items()}
         return loss
+
+    def _losses(self, images: Tensor, targets: Batch) -> tuple[dict[str, Tensor], list[str]]:
+        """Return the parts of the loss, and the names of those that something beside the network adds."""
+        if not self.task.has_more_losses:
+            return self.task.losses(self._run(images), targets), []
+        outputs, features = self._with_features(images.contiguous(memory_format=self.memory_format))
+        more = self.task.more_losses(features, targets)
+        return self.task.losses(outputs, targets) | more, list(more)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Stop, by a BadImageError, before an epoch that trained on nothing is validated and saved."""
@@ -142,7 +158,7 @@ class TrainingModule(LightningModule):
         """Start empty, with the first process's weights and BN statistics: those of the checkpoint."""
         self.predictions = []
         if self.trainer.world_size > 1:
-            for tensor in (*self.network.parameters(), *self.network.buffers()):
+            for tensor in (*self.parameters(), *self.buffers()):
                 torch.distributed.broadcast(tensor.detach(), src=0)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -179,7 +195,7 @@ class TrainingModule(LightningModule):
         # Lightning's estimated_stepping_batches would set up the loader now, before a resumed run's position
         # is known, and begin the epoch anew.
         epoch, total = count_steps(self.recipe, self.images, self.trainer)
-        optimizer = build_optimizer(self.network, optim, lr=self.lr)
+        optimizer = build_optimizer(self, optim, lr=self.lr)
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer,
             lambda step: rate_factor(step, total_steps=total, epoch_steps=epoch, schedule=optim.schedule),

@@ -27,6 +27,10 @@ VERSION = 2
 """Of a checkpoint's Description and of its weights' names; another one is refused."""
 
 
+AUXILIARY = "auxiliary."
+"""How the names of a run's checkpoint begin that are not the network's: of parts that only training has."""
+
+
 class _Stored(TypedDict, total=False):
     trainer: dict[str, Any]
 
@@ -66,7 +70,7 @@ def read_weights(source: str, *, torchvision_model: str) -> StateDict:
     inside = (content.get(key) for key in ("state_dict", "model", "model_state_dict"))
     content = next((each for each in inside if isinstance(each, dict)), content)
     tensors = ((str(key), value) for key, value in content.items() if isinstance(value, Tensor))
-    state = {key.removeprefix("network."): value for key, value in tensors}
+    state = {key.removeprefix("network."): value for key, value in tensors if not key.startswith(AUXILIARY)}
     if not state:
         raise ValueError(f"{path} has no tensors: its keys are {list(content)[:10]}; is it a state dict?")
     return state
@@ -141,7 +145,8 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], StateDict]:
             raise ValueError(
                 f"{path} contains no weights of a run: {name!r} is a {type(value).__name__}, not a tensor"
             )
-    return description, {name.removeprefix("network."): value for name, value in state.items()}
+    own = {name: value for name, value in state.items() if not name.startswith(AUXILIARY)}
+    return description, {name.removeprefix("network."): value for name, value in own.items()}
 
 
 def description_of(weights: Path) -> dict[str, Any] | None:
