@@ -171,7 +171,7 @@ def test_only_convolution_kernels_decay_and_every_parameter_is_trained_once() ->
     recipe = load_recipe("ssdlite_mnv3_large").recipe
     network = spec_of(recipe).build_network(recipe, num_classes=3)
     kernels = {id(layer.weight) for layer in network.modules() if isinstance(layer, nn.Conv2d)}
-    decaying, others = parameter_groups(network, recipe.optim)
+    decaying, others = parameter_groups(network, recipe.optim, lr=0.1)
     assert decaying["weight_decay"] == 4e-5
     assert others["weight_decay"] == 0
     assert {id(parameter) for parameter in decaying["params"]} == kernels
@@ -182,10 +182,23 @@ def test_only_convolution_kernels_decay_and_every_parameter_is_trained_once() ->
 def test_decay_on_all_and_frozen_parameters() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
     network[0].weight.requires_grad_(False)
-    (group,) = parameter_groups(network, optim(weight_decay=0.1, decay_on="all"))
+    (group,) = parameter_groups(network, optim(weight_decay=0.1, decay_on="all"), lr=0.1)
     assert group["weight_decay"] == 0.1
     assert [id(p) for p in group["params"]] == [id(p) for p in (network[0].bias, *network[1].parameters())]
-    assert parameter_groups(network, optim(weight_decay=0.1))[0]["params"] == []
+    assert parameter_groups(network, optim(weight_decay=0.1), lr=0.1)[0]["params"] == []
+
+
+def test_the_backbone_has_a_learning_rate_of_its_own() -> None:
+    network = nn.ModuleDict({"backbone": nn.Conv2d(3, 4, 1), "heads": nn.Conv2d(4, 2, 1)})
+    built = build_optimizer(network, optim(weight_decay=0.1, backbone_lr_factor=0.1), lr=0.3)
+    found = {
+        id(p): (group["lr"], group["weight_decay"]) for group in built.param_groups for p in group["params"]
+    }
+    wanted = {"backbone": pytest.approx(0.03), "heads": 0.3}
+    for name, part in network.items():
+        assert found[id(part.weight)] == (wanted[name], 0.1)
+        assert found[id(part.bias)] == (wanted[name], 0.0)
+    assert built.param_groups[0]["lr"] == 0.3  # the rate that is shown
 
 
 def test_optimizers_take_the_recipes_settings() -> None:

@@ -53,6 +53,7 @@ PositiveFraction = Annotated[float, Field(ge=1e-3, le=1)]
 FractionBelow1 = Annotated[float, Field(ge=0, lt=1)]
 ZeroOrMore = Annotated[float, Field(ge=0, le=100), AfterValidator(_zero_or_more)]
 Weight = Annotated[float, Field(ge=1e-6, le=1e6)]
+LRFactor = Annotated[float, Field(ge=1e-3, le=1e3)]
 Epsilon = Annotated[float, Field(ge=1e-12, le=1)]
 InitStd = Annotated[float, Field(ge=1e-6, le=10)]
 Count = Annotated[PositiveInt, Field(le=10**9)]
@@ -198,6 +199,7 @@ class Optim(Section):
     lr_batch_size: Count | None = None
     """Images per step for which lr is set; lr is scaled linearly to the actual number (batch_size x devices x
     nodes x accumulate). null: no scaling."""
+    backbone_lr_factor: LRFactor = Field(1.0, description="Learning rate of the backbone, relative to lr.")
     momentum: FractionBelow1 = Field(0.9, description="Momentum of SGD and RMSProp (first beta of AdamW).")
     smoothing: FractionBelow1 = Field(0.9, description="Decay of RMSProp's mean of squared gradients.")
     eps: Epsilon = Field(1e-3, description="RMSProp's epsilon: added to the root, or inside it (rmsprop_tf).")

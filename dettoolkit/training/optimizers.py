@@ -90,20 +90,31 @@ def scaled_rate(optim: Optim, images_per_step: int) -> float:
     return optim.lr if optim.lr_batch_size is None else optim.lr * images_per_step / optim.lr_batch_size
 
 
-def parameter_groups(network: nn.Module, optim: Optim) -> list[dict[str, Any]]:
+def parameter_groups(network: nn.Module, optim: Optim, *, lr: float) -> list[dict[str, Any]]:
+    """Split parameters by weight decay; the backbone's apart if it has a learning rate of its own."""
+    named = [(name, each) for name, each in network.named_parameters() if each.requires_grad]
+    if optim.backbone_lr_factor == 1:
+        return _by_decay([each for _, each in named], optim, lr=lr)
+    parts: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
+    for name, each in named:
+        parts["backbone" in name.split(".")].append(each)
+    others, backbone = parts
+    return _by_decay(others, optim, lr=lr) + _by_decay(backbone, optim, lr=lr * optim.backbone_lr_factor)
+
+
+def _by_decay(trained: list[nn.Parameter], optim: Optim, *, lr: float) -> list[dict[str, Any]]:
     """Split parameters by weight decay: kernels (two dimensions or more) decay, BN and biases do not."""
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     if optim.decay_on == "all":
-        return [{"params": trained, "weight_decay": optim.weight_decay}]
+        return [{"params": trained, "weight_decay": optim.weight_decay, "lr": lr}]
     return [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": optim.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": optim.weight_decay, "lr": lr},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0, "lr": lr},
     ]
 
 
 def build_optimizer(network: nn.Module, optim: Optim, *, lr: float) -> torch.optim.Optimizer:
     """Build the recipe's optimizer at learning rate `lr`."""
-    groups, momentum, eps = parameter_groups(network, optim), optim.momentum, optim.eps
+    groups, momentum, eps = parameter_groups(network, optim, lr=lr), optim.momentum, optim.eps
     match optim.type:
         case "sgd":
             return torch.optim.SGD(groups, lr=lr, momentum=momentum)
