@@ -18,8 +18,8 @@ from dettoolkit import load
 from dettoolkit.backbones.initialize import initialize
 from dettoolkit.cli import train as cli_train
 from dettoolkit.heads.fcn import FCNHead
-from dettoolkit.loading import open_model
 from dettoolkit.training.prepare import prepare
+from dettoolkit.training.trained import open_model
 from dettoolkit.weights.read import read_checkpoint, read_weights
 
 QUICK = "evaluation.figures=0"
