@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torchvision.transforms import functional
 
 from dettoolkit.detection.box_coding import encode
-from dettoolkit.detection.build import build_network, ssdlite
+from dettoolkit.detection.build import build_network
+from dettoolkit.detection.detectors import ssdlite
 from dettoolkit.detection.losses import focal_loss
 from dettoolkit.detection.matching import Objects, match, targets_of
 from dettoolkit.detection.postprocess import Detections, to_original

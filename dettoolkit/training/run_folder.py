@@ -29,7 +29,7 @@ if sys.platform != "win32":  # which has no such lock: there one must not resume
 
 logger = logging.getLogger(__name__)
 
-CONFIG = "config.yaml"
+CONFIG, ORIGINS = "config.yaml", "origins.json"  # the recipe, and where its values come from
 # Names of checkpoints: of the best score, the newest, and the one before that.
 BEST, LAST, PREVIOUS = "best", "last", "previous"
 
@@ -164,6 +164,12 @@ def keep_config(path: Path, text: str) -> None:
         number += 1
     write_whole(kept, former)
     write_whole(path, text.encode())
+
+
+def keep_origins(path: Path, origins: Mapping[str, str]) -> None:
+    """Write where the values of a run's recipe come from; nothing where that is not known."""
+    if is_first_process() and origins:
+        write_whole(path, json.dumps(dict(origins), indent=1).encode())
 
 
 def how_to_resume(run: Path) -> str:
