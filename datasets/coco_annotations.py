@@ -20,6 +20,7 @@ from dettoolkit.datasets.images import header_hw
 from dettoolkit.datasets.labels import ClassMap, LabelMap, map_classes
 from dettoolkit.datasets.regular_files import PackedStrings
 
+_PART = 65_536  # boxes that are checked at a time, so that a million take no memory
 _BBOX = "bbox [{:.10g}, {:.10g}, {:.10g}, {:.10g}]"
 
 
@@ -189,7 +190,8 @@ def _resolve(
         ("no bbox", columns.has_bbox, "bbox is missing or not four numbers (annotations[{}])", position),
         ("non-finite box", finite, _BBOX, boxes),
     ):
-        _report(report, kind, columns, np.flatnonzero(kept & ~good), template, values)
+        bad = np.flatnonzero(kept & ~good)
+        _report(report, kind, columns, bad, template, values[bad])
         kept &= good
     if len(kept) and not kept.any():
         raise ValueError(f"none of the {len(kept)} annotations can be used:\n{report.summary()}")
@@ -222,9 +224,10 @@ def _fill_areas(columns: Columns, order: NDArray[np.int64], report: DataReport) 
     missing = ~np.isfinite(areas)
     with np.errstate(over="ignore", invalid="ignore"):  # in boxes that are not kept
         filled = np.where(missing, boxes[:, 2] * boxes[:, 3], areas)
-    _report(report, "area missing", columns, order[missing[order]], "taken as {:.10g}", filled[:, None])
-    nothing = np.empty((len(areas), 0))
-    _report(report, "iscrowd missing", columns, order[~columns.has_iscrowd[order]], "taken as 0", nothing)
+    bad = order[missing[order]]
+    _report(report, "area missing", columns, bad, "taken as {:.10g}", filled[bad, None])
+    bad = order[~columns.has_iscrowd[order]]
+    _report(report, "iscrowd missing", columns, bad, "taken as 0", np.empty((len(bad), 0)))
     return filled[order]
 
 
@@ -238,13 +241,16 @@ def _check_boxes(
             f"{report.path}: every bbox is within 0..1, so a fraction of the image, but COCO uses pixels: "
             "multiply x and width by the image's width, y and height by its height"
         )
-    limits = np.where(image_hw > 0, image_hw, np.inf)
-    _, reasons = clean_boxes(np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]]), limits)
+    reasons = np.empty(len(boxes), np.uint8)
+    for start in range(0, len(boxes), _PART):
+        part = slice(start, start + _PART)
+        limits = np.where(image_hw[part] > 0, image_hw[part], np.inf)
+        corners = np.hstack([boxes[part, :2], boxes[part, :2] + boxes[part, 2:]])
+        reasons[part] = clean_boxes(corners, limits)[1]
     template = _BBOX + " in an image of {:.0f} x {:.0f} (height x width)"
-    values = np.hstack([columns.boxes_xywh, np.zeros_like(columns.boxes_xywh[:, :2])])
-    values[order, 4:] = image_hw
     for reason, kind in REASON_KINDS.items():
-        _report(report, kind, columns, order[reasons == reason], template, values)
+        bad = np.flatnonzero(reasons == reason)
+        _report(report, kind, columns, order[bad], template, np.hstack([boxes[bad], image_hw[bad]]))
     return reasons <= Reason.CLIPPED
 
 
@@ -259,7 +265,7 @@ def _report(
     report.add(
         kind,
         template=template,
-        values=values[positions],
+        values=values,
         image_ids=columns.annotation_image_ids[positions],
         annotation_ids=columns.annotation_ids[positions],
     )

@@ -148,10 +148,18 @@ class TaskSpec(ABC):
     def training_images(self, recipe: Any) -> list[ImageFile]:
         """Return the training images that a recipe names; an int8 file is calibrated with some of them."""
 
-    def examine(self, recipe: Any, *, deep: bool, progress: Progress) -> Examination:  # noqa: ARG002
+    def examine(
+        self,
+        recipe: Any,
+        *,
+        deep: bool,  # noqa: ARG002
+        progress: Progress,  # noqa: ARG002
+        run: Run | None = None,  # noqa: ARG002
+    ) -> Examination:
         """Return what the doctor looks at, and the task's own checks, which read all labels if `deep`.
 
-        Nothing is changed, and no network is built.
+        Nothing is changed, and no network is built. The annotations of a training, its `run`, are taken as
+        they are loaded; None loads them.
         """
         from dettoolkit.doctor.examination import Examination, ListedImage
 

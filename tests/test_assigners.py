@@ -9,7 +9,7 @@ from torchvision.ops import box_iou
 from dettoolkit.config.detection import ATSSMatcher, SSDLiteModel, TaskAlignedMatcher
 from dettoolkit.detection.anchors import default_boxes
 from dettoolkit.detection.box_coding import CODERS
-from dettoolkit.detection.build import assigner_of, losses_of
+from dettoolkit.detection.detectors import assigner_of, losses_of
 from dettoolkit.detection.matching import Objects, targets_of
 from dettoolkit.detection.spec import Level
 

@@ -88,6 +88,7 @@ def test_folder_holds_what_the_architecture_says(tiny_classification_run: Path) 
         "config.yaml",
         "metrics.csv",
         "data_report.json",
+        "doctor.json",
         "evaluation.json",
         "image_scores.json",
         "report.html",

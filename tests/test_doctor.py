@@ -10,7 +10,7 @@ from typing import get_args
 import numpy as np
 import pytest
 from PIL import Image
-from test_doctor_files import Data
+from test_doctor_files import RECIPE, Data
 
 from dettoolkit.cli import doctor, train
 from dettoolkit.config import load_recipe
@@ -344,8 +344,7 @@ def test_text_of_nothing():
 
 
 def test_text_of_data_that_cannot_be_loaded():
-    lines = list(Diagnosis(name="a", root="b", images={}, deep=True, findings=[refused("gone")]).lines())
-    assert lines == [
+    assert list(refused("a", RECIPE, "gone").lines()) == [
         "error    data-refused: gone",
         "         -> Correct this first: nothing else was looked at.",
         "1 error",
@@ -353,7 +352,7 @@ def test_text_of_data_that_cannot_be_loaded():
 
 
 def test_json():
-    values = json.loads(json.dumps(diagnosis(finding("warning"), finding("note")).to_json()))
+    values = json.loads(diagnosis(finding("warning"), finding("note")).to_json())
     assert values["every_image_read"] is True
     assert values["counts"] == {"error": 0, "warning": 1, "note": 1}
     assert values["images"] == {"train": 1, "val": 2}
@@ -534,7 +533,9 @@ def test_annotations_are_read_before_torch_takes_its_memory(coco):
         "import dettoolkit.doctor.examine, dettoolkit.doctor.diagnosis\n"
         f"recipe = load_recipe('ssdlite_mnv3_large', ['data.root={coco}']).recipe\n"
         "spec_of(recipe).examine(recipe, deep=False, progress=None)\n"
-        "assert 'torch' not in sys.modules"
+        "assert 'torch' not in sys.modules\n"
+        "import dettoolkit.detection.default_box_checks\n"
+        "assert 'torchvision' not in sys.modules"  # which takes 0.2 GB more
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 

@@ -1,5 +1,7 @@
 """The doctor's checks of label maps and of class folders: each finds what is planted, and only that."""
 
+import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -46,6 +48,19 @@ def write_labels(root: Path) -> None:
     (root / "overlay.yaml").write_text(OVERLAY)
 
 
+@pytest.fixture(autouse=True)
+def closed_folders(monkeypatch):
+    """Refuse to list folders named "closed", as the system does with permissions, except for root."""
+    scandir = os.scandir
+
+    def refuse(folder):
+        if str(folder).endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+
+
 @pytest.fixture(scope="module")
 def clean_labels(tmp_path_factory):
     root = tmp_path_factory.mktemp("labels") / "data"
@@ -90,9 +105,24 @@ def without_sky(labels):
     return labels
 
 
+def sky_of(pixels: int):
+    """Return a change that leaves so many pixels of sky; those in a corner are in every crop."""
+
+    def change(labels):
+        labels[labels != 1] = 1
+        labels[0, :pixels] = 2
+        return labels
+
+    return change
+
+
 def mostly_void(labels):
     labels[:, :40] = 255
     return labels
+
+
+def link(name: str, target: str):
+    return lambda root: (root / name).symlink_to(root / target)
 
 
 LABEL_FAULTS = [
@@ -107,8 +137,13 @@ LABEL_FAULTS = [
     ("label-much-void", "warning", "train", everywhere("train", mostly_void)),
     ("class-not-in-train", "warning", "train", everywhere("train", without_sky)),
     ("class-not-in-val", "note", "val", everywhere("val", without_sky)),
+    ("class-imbalance", "note", "train", everywhere("train", sky_of(23))),  # of 2,400 pixels
     ("image-without-label", "warning", "val", lambda root: (root / "labels/val/03.png").unlink()),
     ("label-without-image", "warning", "train", lambda root: (root / "images/train/03.png").unlink()),
+    ("link-broken", "warning", "train", link("images/train/gone.png", "nowhere")),
+    ("link-to-above", "note", "val", link("labels/val/up", "labels")),
+    ("folder-closed", "warning", "train", lambda root: (root / "images/train/closed").mkdir()),
+    ("file-not-regular", "warning", "val", lambda root: os.mkfifo(root / "images/val/pipe.png")),
 ]
 LISTS = {("label-values", "train"), ("label-values", "val")}  # said of every data set
 
@@ -147,6 +182,14 @@ def test_an_unknown_value_names_file_and_first_pixel(labels):
     assert example.file == str(labels / "labels/train/03.png")
     assert example.text == "value 9, first at row 7, column 11; 2 pixels in 1 file"
     assert (example.image_id, example.boxes_xyxy) == (3, ((11.0, 7.0, 12.0, 8.0),))
+
+
+def test_rare_pixels_are_counted(labels):
+    everywhere("train", sky_of(23))(labels)
+    finding = label_findings(labels)["class-imbalance", "train"]
+    assert finding.examples[0].text == "'sky': 276, 'road': 28,524"  # 12 x 23, and 12 x 2,377
+    everywhere("train", sky_of(24))(labels)  # 1 of 99
+    assert set(label_findings(labels)) == LISTS
 
 
 def test_classes_that_a_crop_hides(labels):
@@ -220,7 +263,7 @@ def folder_findings(root: Path, *, deep: bool = True):
     """Return what all checks find of the data, without those of the recipe's length and rate."""
     recipe = load_recipe("imagenet_mnv3_large", [f"data.root={root}"]).recipe
     task = spec_of(recipe).examine(recipe, deep=deep, progress=silent)
-    wanted = ("class", "image-in", "image-of", "file-of", "duplicate")
+    wanted = ("class", "image-in", "image-of", "file-of", "file-not-regular", "folder", "link", "duplicate")
     return {each.id: each for each in examine(recipe, task, deep=deep) if each.id.startswith(wanted)}
 
 
@@ -261,6 +304,10 @@ FOLDER_FAULTS = [
     ("image-in-two-classes", "error", copy_to("val/dog/copy.png"), {"duplicate-between-splits"}),
     ("image-of-no-class", "warning", copy_to("train/stray.png"), set()),
     ("file-of-no-image", "note", lambda root: (root / "train/cat/notes.txt").write_text("x"), set()),
+    ("link-broken", "warning", link("train/cat/gone.png", "nowhere"), set()),
+    ("link-to-above", "note", link("train/cat/up", "train"), set()),
+    ("folder-closed", "warning", lambda root: (root / "val/dog/closed").mkdir(), set()),
+    ("file-not-regular", "warning", lambda root: os.mkfifo(root / "val/dog/pipe.png"), set()),
 ]
 
 
@@ -284,5 +331,6 @@ def test_a_copy_in_another_class_names_both(folders):
     assert example.text == f"dog, but cat as {folders / 'train/cat/03.png'}"
 
 
-def test_every_reported_kind_is_one_of_loading():
+def test_every_reported_kind_is_one_of_loading_and_has_a_test():
     assert set(BOX_KINDS) | set(FILE_KINDS) <= set(data_report.KINDS)
+    assert {id_ for id_, *_ in FILE_KINDS.values()} <= {id_ for id_, *_ in LABEL_FAULTS + FOLDER_FAULTS}

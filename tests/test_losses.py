@@ -14,7 +14,7 @@ from torchvision.ops import box_iou, generalized_box_iou_loss, sigmoid_focal_los
 from dettoolkit.config.detection import SSDLiteModel
 from dettoolkit.detection.anchors import default_boxes
 from dettoolkit.detection.box_coding import CODERS
-from dettoolkit.detection.build import losses_of
+from dettoolkit.detection.detectors import losses_of
 from dettoolkit.detection.matching import Assignment, Objects, Targets, match, targets_of
 
 CLASSES = 90

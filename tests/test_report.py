@@ -199,6 +199,29 @@ def test_what_lies_beside_a_run_is_in_its_report(tiny_learnt_run, tmp_path):
         assert text in page
 
 
+def test_a_resumed_run_knows_where_its_values_came_from_at_first(tiny, tmp_path, capsys):
+    began = [f"data.root={tiny.data}", f"trainer.out={tmp_path}", "data.on_bad_image=skip"]
+    assert cli.train([str(tiny.recipe), *began, "trainer.max_epochs=1"]) == 0
+    (run,) = (tmp_path / "tiny").iterdir()
+    first = read(run)["about"]["provenance"]
+    assert first["optim.lr"].startswith(f"{tiny.recipe}:")
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace("on_bad_image: skip", "on_bad_image: error"))
+    for changed in (["trainer.max_epochs=2"], []):  # the second time it has its full length already
+        assert cli.train(["--resume", str(run), *changed]) == 0
+        after = read(run)["about"]["provenance"]
+        assert after["trainer.max_epochs"] == "override 1 'trainer.max_epochs=2'"
+        assert after["data.on_bad_image"].startswith(f"{run / 'config.yaml'}:")
+        assert {key for key in first if first[key] != after[key]} == {
+            "trainer.max_epochs",
+            "data.on_bad_image",
+        }
+    (run / "origins.json").write_text("[]")  # damaged: less is known
+    assert cli.train(["--resume", str(run)]) == 0
+    assert read(run)["about"]["provenance"]["optim.lr"].startswith(f"{run / 'config.yaml'}:")
+    capsys.readouterr()
+
+
 def test_a_report_says_what_is_wrong_with_a_folder(tmp_path, tiny_run, capsys):
     assert cli.main(["report", str(tmp_path)]) == 2
     assert "has no evaluation.json" in capsys.readouterr().err

@@ -28,7 +28,7 @@ from dettoolkit.config.sections import InitStd, Model, Section, SizeHW, Text
 from dettoolkit.datasets.images import read_image
 from dettoolkit.detection.anchors import default_boxes
 from dettoolkit.detection.box_coding import CODERS, pairwise_iou
-from dettoolkit.detection.build import BUILDERS, Detector
+from dettoolkit.detection.detectors import BUILDERS, Detector
 from dettoolkit.detection.matching import Assignment, Objects, Targets
 from dettoolkit.detection.spec import DetectionSpec, Level
 from dettoolkit.export.command import export

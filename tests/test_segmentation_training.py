@@ -69,6 +69,7 @@ def test_folder_holds_what_the_architecture_says(tiny_segmentation_run: Path) ->
         "config.yaml",
         "metrics.csv",
         "data_report.json",
+        "doctor.json",
         "evaluation.json",
         "image_scores.json",
         "report.html",
@@ -127,7 +128,7 @@ def test_picture_is_there_before_the_first_step(
         tiny_segmentation.train(tmp_path)
     run = the_run(tmp_path)
     names = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
-    assert names == {".lock", "config.yaml", "data_report.json", "figures/training_batch.jpg"}
+    assert names == {".lock", "config.yaml", "data_report.json", "doctor.json", "figures/training_batch.jpg"}
 
 
 # The numbers, against the official script

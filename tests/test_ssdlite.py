@@ -11,7 +11,7 @@ from torchvision.models.detection.image_list import ImageList
 from dettoolkit.backbones.initialize import initialize
 from dettoolkit.config import load_recipe
 from dettoolkit.datasets.images import resize_image
-from dettoolkit.detection.build import level_grids, ssdlite
+from dettoolkit.detection.detectors import level_grids, ssdlite
 from dettoolkit.detection.matching import Objects, match, targets_of
 from dettoolkit.detection.postprocess import postprocess
 from dettoolkit.detection.spec import Decoding, DetectionSpec

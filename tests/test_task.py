@@ -11,7 +11,8 @@ from torchvision.transforms import functional
 
 from dettoolkit.config.detection import FocalLoss
 from dettoolkit.detection.box_coding import encode
-from dettoolkit.detection.build import build_network, losses_of, ssdlite
+from dettoolkit.detection.build import build_network
+from dettoolkit.detection.detectors import losses_of, ssdlite
 from dettoolkit.detection.matching import Assignment, Objects, match, targets_of
 from dettoolkit.detection.postprocess import Detections, to_original
 from dettoolkit.detection.run import build_task

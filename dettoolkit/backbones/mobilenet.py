@@ -11,7 +11,15 @@ from torch import Tensor, nn
 from torchvision.ops.misc import Conv2dNormActivation
 
 from dettoolkit.backbones.blocks import ACTIVATIONS, InvertedResidual
-from dettoolkit.backbones.tables import TABLES, Rounding, Table, reduce_tail, scale_width, squeezed_channels
+from dettoolkit.backbones.tables import (
+    TABLES,
+    Rounding,
+    Table,
+    reduce_tail,
+    scale_width,
+    squeezed_channels,
+    strides_of,
+)
 from dettoolkit.config.sections import Backbone
 
 
@@ -73,7 +81,7 @@ class MobileNet(nn.Module):
             "c4": c4.expansion,
             "c5": table.last_channels or last,
         }
-        self.strides = {"low_first": 8, "low_depthwise": 8, "low": 8, "c4": 16, "c5": output_stride}
+        self.strides = strides_of(output_stride)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Map images (N, 3, H, W), float, RGB, normalized, to the features of `channels` and `strides`.

@@ -185,6 +185,11 @@ TABLES = {
 }
 
 
+def strides_of(output_stride: int) -> dict[str, int]:
+    """Return the strides of the features that heads tap, by their names in `mobilenet.MobileNet`."""
+    return {"low_first": 8, "low_depthwise": 8, "low": 8, "c4": 16, "c5": output_stride}
+
+
 def make_divisible(value: float, divisor: int = 8) -> int:
     """Round to a multiple of `divisor`, at least `divisor`, never losing over 10 %.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dettoolkit.classification.run import find_files
+from dettoolkit.classification.run import ClassificationRun, find_files
 from dettoolkit.config.recipe import ClassificationRecipe
 from dettoolkit.datasets.data_root import check_root
 from dettoolkit.datasets.image_folder import ImageFolderFiles
@@ -17,11 +17,20 @@ from dettoolkit.doctor.findings import Finding
 from dettoolkit.doctor.reported import check_problems
 
 
-def examine(recipe: ClassificationRecipe, *, deep: bool, progress: Progress) -> Examination:  # noqa: ARG001
+def examine(
+    recipe: ClassificationRecipe,
+    *,
+    deep: bool,  # noqa: ARG001
+    progress: Progress,  # noqa: ARG001
+    run: ClassificationRun | None = None,
+) -> Examination:
     """Return what the doctor looks at, and the checks of class folders."""
     data = recipe.data
-    check_root(Path(data.root), expected=[data.train.images, data.val.images], layout="classes")
-    train, val = find_files(data, "train"), find_files(data, "val")
+    if run is None:
+        check_root(Path(data.root), expected=[data.train.images, data.val.images], layout="classes")
+        train, val = find_files(data, "train"), find_files(data, "val")
+    else:
+        train, val = run.train.files, run.val.files
     return Examination(
         images={
             "train": list_images(train, data.max_megapixels),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 from collections.abc import Iterable, Sequence
@@ -25,7 +24,6 @@ EXAMPLES = """examples:
   dettoolkit doctor ssdlite_mnv3_large finetune.yaml data.root=my_data
   dettoolkit doctor lraspp_mnv3_large data.root=data/cityscapes --html cityscapes.html
 exit status: 0; 1 with --strict if there are warnings; 2 if there are errors"""
-MARK = "Data check of "  # in the first letters of what this command writes
 
 
 def doctor(argv: Sequence[str] | None = None) -> int:
@@ -54,52 +52,36 @@ def _doctor(options: argparse.Namespace) -> int:
         if path is not None:
             _check_ours(path)
     quiet_images()
-    diagnosis = diagnose(resolved, options, deep=not options.quick)
+    diagnosis = _diagnose(resolved, options)
     print(*diagnosis.lines(), sep="\n")
     if options.json is not None:
-        text = json.dumps({"title": MARK + resolved.name, **diagnosis.to_json()}, indent=2)
-        options.json.write_text(text + "\n", encoding="utf-8")
+        options.json.write_text(diagnosis.to_json(), encoding="utf-8")
     if options.html is not None:
         options.html.write_text(diagnosis.page(), encoding="utf-8")
     counts = diagnosis.counts
     return 2 if counts["error"] else int(options.strict and counts["warning"] > 0)
 
 
-def diagnose(resolved: ResolvedRecipe, options: argparse.Namespace, *, deep: bool) -> Diagnosis:
-    """Examine the recipe of a command line: all of its data if `deep`, otherwise names and headers."""
-    from dettoolkit.doctor.diagnosis import Diagnosis
-    from dettoolkit.doctor.examine import examine, refused
+def _diagnose(resolved: ResolvedRecipe, options: argparse.Namespace) -> Diagnosis:
+    from dettoolkit.doctor.examine import diagnose, refused
     from dettoolkit.tasks import spec_of
 
-    recipe, images = resolved.recipe, {}
+    recipe, deep = resolved.recipe, not options.quick
     logging.disable(logging.WARNING)  # what loading says of the data is among the findings
     try:
         task = spec_of(recipe).examine(recipe, deep=deep, progress=_bar)
-        images = {split: len(each) for split, each in task.images.items()}
-        files = _without_values(options.recipe, options.extras)
-        findings = examine(recipe, task, files=files, deep=deep, progress=_bar)
+        files = without_values(options.recipe, options.extras)
+        return diagnose(resolved.name, recipe, task, files=files, deep=deep, progress=_bar)
     except Exception as error:
         text = sentence(error)
         if options.traceback or text is None:
             raise
-        findings = [refused(text)]
+        return refused(resolved.name, recipe, text)
     finally:
         logging.disable(logging.NOTSET)
-    return Diagnosis(name=resolved.name, root=recipe.data.root, images=images, deep=deep, findings=findings)
 
 
-def quick_lines(resolved: ResolvedRecipe, options: argparse.Namespace) -> list[str]:
-    """Describe what names and headers show, for a check of a training, and how to see all of it."""
-    diagnosis = diagnose(resolved, options, deep=False)
-    grave = [each for each in diagnosis.findings if each.severity != "note"]
-    return [
-        *(f"doctor    {each.severity}: {each.text} ({each.id})" for each in grave),
-        f"doctor    {diagnosis.summary()}: `dettoolkit doctor` instead of `train` says what to do, and "
-        "reads every image",
-    ]
-
-
-def _without_values(recipe: str, extras: Sequence[str]) -> ResolvedRecipe | None:
+def without_values(recipe: str, extras: Sequence[str]) -> ResolvedRecipe | None:
     """Load a recipe with its overlays only; None where they make no whole recipe."""
     from dettoolkit.config import RecipeError, load_recipe
 
@@ -123,6 +105,8 @@ def _check_ours(path: Path) -> None:
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path.parent} is no folder: {path.name} cannot be written there")
     if path.exists():
+        from dettoolkit.doctor.diagnosis import MARK
+
         with path.open("rb") as file:
             start = file.read(4096)
         if MARK.encode() not in start:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dettoolkit.cli.arguments import OVERRIDES, adder, chosen_recipe, command_parser, origins_of, run
+from dettoolkit.cli.examining import without_values
 from dettoolkit.cli.failures import quiet
 
 TRAIN_USAGE = """%(prog)s RECIPE [OVERLAY.yaml | key=value ...] [options]
@@ -75,11 +76,9 @@ def _train(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     from dettoolkit.training import commands
 
     name = resolved.name if folder is None else folder.resolve().parent.name
+    files = without_values(recipe, extras) if folder is None else None
     if options.check:
-        from dettoolkit.cli.examining import quick_lines
-
-        text = commands.check(name, resolved.recipe)
-        print(*([] if folder else quick_lines(resolved, options)), text, sep="\n")
+        print(commands.check(name, resolved.recipe, files=files))
         return 0
     run_dir, score = commands.train(
         name,
@@ -87,6 +86,7 @@ def _train(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         config_yaml=resolved.to_yaml(),
         resume=folder,
         provenance=resolved.provenance,
+        files=files,
     )
     report(run_dir, score)
     return 0

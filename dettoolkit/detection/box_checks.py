@@ -148,9 +148,8 @@ def same_objects(annotations: CocoAnnotations) -> tuple[list[Pair], list[Pair]]:
     Sorted by left side, the partners of a box come soon after it, so few pairs are compared.
     """
     chosen = np.flatnonzero(annotations.usable)
+    chosen = chosen[np.lexsort((annotations.boxes_xywh[chosen, 0], annotations.rows[chosen]))]
     rows, boxes = annotations.rows[chosen], corners(annotations, chosen)
-    order = np.lexsort((boxes[:, 0], rows))
-    chosen, rows, boxes = chosen[order], rows[order], boxes[order]
     wide = boxes[:, 2] - boxes[:, 0]
     found_pairs: list[dict[int, Pair]] = [{}, {}]
     left, step = np.arange(len(chosen)), 0

@@ -41,10 +41,11 @@ def example_of_image(
     )
 
 
-def corners(annotations: CocoAnnotations, indices: NDArray[np.int64] | slice = slice(None)) -> Floats:
+def corners(annotations: CocoAnnotations, indices: NDArray[np.int64]) -> Floats:
     """Return the boxes (n, 4) of some annotations as xyxy."""
-    boxes = annotations.boxes_xywh[indices]
-    return np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
+    boxes = annotations.boxes_xywh[indices]  # a copy
+    boxes[:, 2:] += boxes[:, :2]
+    return boxes
 
 
 def size_of(annotations: CocoAnnotations, index: int) -> str:

@@ -6,6 +6,7 @@ are stretched alike, so IoU is the same as in pixels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -13,14 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dettoolkit.backbones.mobilenet import build_backbone
-from dettoolkit.complexity import count_madds
+from dettoolkit.backbones.tables import strides_of
 from dettoolkit.config.recipe import DetectionRecipe
 from dettoolkit.datasets.coco_annotations import CocoAnnotations
-from dettoolkit.datasets.data_report import Reason, clean_boxes
 from dettoolkit.detection.anchors import default_boxes
 from dettoolkit.detection.box_examples import Floats, corners, example_of, size_of
-from dettoolkit.detection.build import build_network, detector_of
+from dettoolkit.detection.detectors import detector_of
 from dettoolkit.detection.matching import Objects as Matched
 from dettoolkit.detection.matching import match
 from dettoolkit.detection.spec import Level
@@ -70,21 +69,18 @@ def check_default_boxes(recipe: DetectionRecipe, annotations: CocoAnnotations) -
 
 def objects_of(annotations: CocoAnnotations) -> Objects:
     """Return the objects to train on."""
-    rows = annotations.rows
     known = np.asarray((annotations.image_hw > 0).all(axis=1))
-    chosen = np.flatnonzero(annotations.usable & known[rows])
-    fractions, kept = np.empty((len(chosen), 4)), np.empty(len(chosen), np.bool_)
+    chosen = np.flatnonzero(annotations.usable & known[annotations.rows])
+    rows, boxes = annotations.rows[chosen], corners(annotations, chosen)
     for part in _parts(len(chosen)):
-        hw = annotations.image_hw[rows[chosen[part]]]
-        clipped, reasons = clean_boxes(corners(annotations, chosen[part]), hw)
-        fractions[part], kept[part] = clipped / hw[:, [1, 0, 1, 0]], reasons <= Reason.CLIPPED
-    return Objects(chosen[kept], rows[chosen[kept]], fractions[kept])
+        limits = annotations.image_hw[rows[part]][:, [1, 0, 1, 0]]
+        boxes[part] = np.clip(boxes[part], 0, limits) / limits
+    return Objects(chosen, rows, boxes)
 
 
 def layout_of(model: Any) -> Layout:
-    """Return what gives the default boxes of a model section with this one's backbone; no weight is made."""
-    with torch.device("meta"):
-        strides = build_backbone(model.backbone).strides
+    """Return what gives the default boxes of a model section with this one's backbone."""
+    strides = strides_of(model.backbone.output_stride)
     return lambda changed: detector_of(changed).levels(strides)
 
 
@@ -244,7 +240,8 @@ def _cure(
         settings.append(f"model.input_hw={list(model.input_hw)}")
     if model.anchors != recipe.model.anchors:
         settings.append(f"model.anchors.min_scale={model.anchors.min_scale:g}")
-    factor = _cost(recipe, model) / _cost(recipe, recipe.model)
+    # Convolutions cost as many multiply-adds as there are pixels; the boxes of a cell stay as many.
+    factor = math.prod(model.input_hw) / math.prod(recipe.model.input_hw)
     cost = "at the same cost" if factor == 1 else f"for {factor:.1f} times the multiply-adds"
     return (
         f"With {' '.join(settings)}, {cost}, about {round(count):,} of them {rest}. Large images can also be "
@@ -272,10 +269,3 @@ def _layouts(model: Any) -> list[Any]:
 
 def _at(hw: tuple[int, int]) -> str:
     return f"{hw[0]}x{hw[1]}"
-
-
-def _cost(recipe: DetectionRecipe, model: Any) -> int:
-    """Count the multiply-adds of a recipe's network with another model section; no weight is made."""
-    with torch.device("meta"):
-        network = build_network(recipe.model_copy(update={"model": model}), num_classes=1)
-    return count_madds(network, model.input_hw)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,9 @@ from dettoolkit.doctor.classes import check_imbalance, check_occurrence, check_s
 from dettoolkit.doctor.examination import Examination, ListedImage, Progress
 from dettoolkit.doctor.findings import Example, Finding, Split, found
 
+if TYPE_CHECKING:
+    from dettoolkit.detection.run import DetectionRun
+
 SPLITS: tuple[Split, ...] = ("train", "val")
 
 ROOT_NAMES = frozenset(
@@ -27,11 +31,20 @@ ROOT_NAMES = frozenset(
 """What labeling services call a category that stands for all others."""
 
 
-def examine(recipe: DetectionRecipe, *, deep: bool, progress: Progress) -> Examination:  # noqa: ARG001
+def examine(
+    recipe: DetectionRecipe,
+    *,
+    deep: bool,  # noqa: ARG001
+    progress: Progress,  # noqa: ARG001
+    run: DetectionRun | None = None,
+) -> Examination:
     """Return what the doctor looks at, and the checks of boxes and classes."""
     data = recipe.data
-    prepare_data(data, SPLITS)
-    train, val = load_splits(data)
+    if run is None:
+        prepare_data(data, SPLITS)
+        train, val = load_splits(data)
+    else:
+        train, val = run.train.annotations, run.val.annotations
     annotations: dict[Split, CocoAnnotations] = {"train": train, "val": val}
     return Examination(
         images={split: list_images(each, data.max_megapixels) for split, each in annotations.items()},

@@ -23,7 +23,8 @@ from dettoolkit.datasets.images import read_image
 from dettoolkit.datasets.labels import GAP, match_names
 from dettoolkit.datasets.samples import Partners
 from dettoolkit.datasets.strong_augment import StrongTransform
-from dettoolkit.detection.build import build_network, decoding_of, detector_of
+from dettoolkit.detection.build import build_network
+from dettoolkit.detection.detectors import decoding_of, detector_of
 from dettoolkit.detection.postprocess import Detections
 from dettoolkit.detection.result import DetectionResult
 from dettoolkit.detection.splits import load_annotations, load_splits, prepare_data

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from dettoolkit.detection.build import Assigner, Losses, Outputs
+from dettoolkit.detection.detectors import Assigner, Losses, Outputs
 from dettoolkit.detection.matching import Objects, targets_of
 from dettoolkit.detection.postprocess import Detections, postprocess, to_original
 from dettoolkit.detection.spec import Decoding, DetectionSpec

@@ -1,12 +1,12 @@
-"""What the doctor found, as text, as plain data and as a page."""
+"""What the doctor found, as text, as JSON and as a page."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ from dettoolkit.pages.html import render
 from dettoolkit.pages.parts import Block, Facts, Gallery, Picture, Section, Table
 
 TITLES: Mapping[Severity, str] = {"error": "Errors", "warning": "Warnings", "note": "Notes"}
+DOCTOR = "doctor.json"  # of a run, in its folder
+MARK = "Data check of "  # in the first letters of what is written here
 ENLARGED = 320  # pixels that a part of an image is shown with, so that its boxes' lines hide nothing
 ZOOM = 4  # an example's boxes that fill less than this part of each side of their image are shown enlarged
 
@@ -66,9 +68,10 @@ class Diagnosis:
             yield f"         -> {finding.remedy}"
         yield self.summary()
 
-    def to_json(self) -> dict[str, Any]:
-        """Return all of it as plain data."""
-        return {
+    def to_json(self) -> str:
+        """Write all of it as JSON."""
+        content = {
+            "title": MARK + self.name,
             "recipe": self.name,
             "data": self.root,
             "images": dict(self.images),
@@ -76,10 +79,11 @@ class Diagnosis:
             "counts": self.counts,
             "findings": [finding.to_json() for finding in self.findings],
         }
+        return json.dumps(content, indent=2) + "\n"
 
     def page(self) -> str:
         """Return the page, with the examples' images."""
-        return render(f"Data check of {self.name}", list(self.sections()), footer=self.summary())
+        return render(MARK + self.name, list(self.sections()), footer=self.summary())
 
     def sections(self) -> Iterator[Section]:
         """Yield the parts of the page; a report of a training has them too."""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dettoolkit.config import Recipe, ResolvedRecipe
+from dettoolkit.doctor.diagnosis import Diagnosis
 from dettoolkit.doctor.duplicates import check_duplicates, check_shared, check_two_classes
 from dettoolkit.doctor.examination import Examination, ListedImage, Progress, silent
 from dettoolkit.doctor.findings import Finding, Split, by_severity
@@ -26,6 +27,35 @@ from dettoolkit.doctor.recipe_checks import (
 
 SAMPLE = 1000
 """Headers of a split that the quick part reads."""
+
+
+def diagnose(
+    name: str,
+    recipe: Recipe,
+    task: Examination,
+    *,
+    files: ResolvedRecipe | None,
+    deep: bool,
+    progress: Progress = silent,
+) -> Diagnosis:
+    """Return all findings of the recipe of that name, with what they are of; see `examine`."""
+    images = {split: len(each) for split, each in task.images.items()}
+    findings = examine(recipe, task, files=files, deep=deep, progress=progress)
+    return Diagnosis(name=name, root=recipe.data.root, images=images, deep=deep, findings=findings)
+
+
+def refused(name: str, recipe: Recipe, text: str) -> Diagnosis:
+    """Return the one finding of data that cannot be loaded at all."""
+    finding = Finding(
+        id="data-refused",
+        severity="error",
+        split=None,
+        count=1,
+        text=text,
+        remedy="Correct this first: nothing else was looked at.",
+        examples=(),
+    )
+    return Diagnosis(name=name, root=recipe.data.root, images={}, deep=False, findings=[finding])
 
 
 def examine(
@@ -63,19 +93,6 @@ def examine(
         findings += check_aspect(_sizes(seen["train"]), task.input_hw)
     findings += task.findings
     return by_severity(findings)
-
-
-def refused(text: str) -> Finding:
-    """Return the finding of data that cannot be loaded at all."""
-    return Finding(
-        id="data-refused",
-        severity="error",
-        split=None,
-        count=1,
-        text=text,
-        remedy="Correct this first: nothing else was looked at.",
-        examples=(),
-    )
 
 
 def _check_recipe(recipe: Recipe, task: Examination, files: ResolvedRecipe | None) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dettoolkit.config.yaml12 import write_lines
+from dettoolkit.doctor.diagnosis import DOCTOR
 from dettoolkit.pages.parts import Block, Facts, Listing, Section, Table
 from dettoolkit.reporting.scored_folder import ScoredFolder, read_json
 
@@ -22,8 +23,8 @@ def origin_sections(folder: ScoredFolder) -> list[Section]:
 
 
 def _findings(folder: ScoredFolder) -> Iterator[Block]:
-    """Yield what the doctor found, if its findings were written to the folder: doctor --json."""
-    content = folder.json("doctor.json")
+    """Yield what the doctor found: when training started, or later by `doctor --json`."""
+    content = folder.json(DOCTOR)
     if not isinstance(content, dict) or not isinstance(content.get("findings"), list):
         return
     rows = [
@@ -32,7 +33,8 @@ def _findings(folder: ScoredFolder) -> Iterator[Block]:
         if isinstance(each, dict)
     ]
     columns = ["severity", "check", "split", "what", "what to do"]
-    yield Table(title="What the doctor found", columns=columns, rows=rows)
+    note = "" if content.get("every_image_read") else "Only names and headers were read."
+    yield Table(title="What the doctor found", note=note, columns=columns, rows=rows)
 
 
 def _problems(folder: ScoredFolder) -> Iterator[Block]:

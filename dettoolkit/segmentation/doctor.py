@@ -6,20 +6,25 @@ from collections.abc import Iterator
 
 from dettoolkit.config.recipe import SegmentationRecipe
 from dettoolkit.datasets.segmentation_files import SegmentationFiles
-from dettoolkit.doctor.classes import check_occurrence, check_spelling
+from dettoolkit.doctor.classes import check_imbalance, check_occurrence, check_spelling
 from dettoolkit.doctor.examination import Examination, ListedImage, Progress
 from dettoolkit.doctor.findings import Finding, Severity
 from dettoolkit.doctor.reported import check_problems
 from dettoolkit.segmentation.label_checks import check_crops, check_labels
-from dettoolkit.segmentation.label_values import count_images, read_all
-from dettoolkit.segmentation.run import find_files, prepare_data
+from dettoolkit.segmentation.label_values import count_images, count_pixels, read_all
+from dettoolkit.segmentation.run import SegmentationRun, find_files, prepare_data
 
 
-def examine(recipe: SegmentationRecipe, *, deep: bool, progress: Progress) -> Examination:
+def examine(
+    recipe: SegmentationRecipe, *, deep: bool, progress: Progress, run: SegmentationRun | None = None
+) -> Examination:
     """Return what the doctor looks at, and the checks of labels."""
     data = recipe.data
-    prepare_data(data, [data.train, data.val, *data.extra])
-    train, val = find_files(data, [data.train, *data.extra]), find_files(data, [data.val])
+    if run is None:
+        prepare_data(data, [data.train, data.val, *data.extra])
+        train, val = find_files(data, [data.train, *data.extra]), find_files(data, [data.val])
+    else:
+        train, val = run.train.files, run.val.files
     return Examination(
         images={
             "train": list_images(train, data.max_megapixels),
@@ -62,3 +67,4 @@ def _findings(
     if deep:  # a sample does not show what is absent
         counts = (count_images(each, files.classes) for each, files in zip(seen, (train, val), strict=True))
         yield from check_occurrence(*counts, things="label files")
+        yield from check_imbalance(count_pixels(seen[0], train.classes), "pixels")

@@ -76,6 +76,12 @@ def count_images(seen: Sequence[Seen], classes: LabelClasses) -> dict[str, int]:
     return dict(zip(classes.names, counts.tolist(), strict=False))
 
 
+def count_pixels(seen: Sequence[Seen], classes: LabelClasses) -> dict[str, int]:
+    """Count the pixels of each class, by its name."""
+    totals = totals_of(seen)
+    return {name: int(totals[classes.lookup == label].sum()) for label, name in enumerate(classes.names)}
+
+
 def _read(files: SegmentationFiles, crop_hw: tuple[int, int], max_megapixels: float, row: int) -> Seen:
     path = files.label_paths[row]
     try:

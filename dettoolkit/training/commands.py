@@ -12,7 +12,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import LambdaCallback
 from torch import Tensor
 
-from dettoolkit.config import Recipe
+from dettoolkit.config import Recipe, ResolvedRecipe
 from dettoolkit.datasets.samplers import SampleKey
 from dettoolkit.finite import require_finite
 from dettoolkit.hub import on_hub
@@ -22,18 +22,21 @@ from dettoolkit.run import Classes, Score
 from dettoolkit.tasks import spec_of
 from dettoolkit.training.callbacks import RecordBadImages
 from dettoolkit.training.data import DataModule
+from dettoolkit.training.data_check import check_lines, write_findings
 from dettoolkit.training.module import TrainingModule
 from dettoolkit.training.prepare import prepare, summary
-from dettoolkit.training.resume import resumed
+from dettoolkit.training.resume import origins_after, resumed
 from dettoolkit.training.run_folder import (
     BEST,
     CONFIG,
     LAST,
+    ORIGINS,
     check_free,
     checkpoint_of,
     how_to_resume,
     is_first_process,
     keep_config,
+    keep_origins,
     new_evaluation_dir,
     started,
     write_problems,
@@ -48,8 +51,11 @@ from dettoolkit.wording import listing
 logger = logging.getLogger(__name__)
 
 
-def check(name: str, recipe: Recipe) -> str:
-    """Try everything short of training: all annotations, first batch, one forward and its loss."""
+def check(name: str, recipe: Recipe, *, files: ResolvedRecipe | None = None) -> str:
+    """Try everything short of training: all annotations, the doctor's quick part, one forward and its loss.
+
+    `files` is the recipe without values from the command line.
+    """
     run = prepare(name, recipe)
     run.read_annotations(("train",))  # those of val are read already
     size = min(recipe.data.batch_size, len(run.train))
@@ -82,7 +88,7 @@ def check(name: str, recipe: Recipe) -> str:
         lines.append(
             f"          the teacher took {1000 * run.task.teacher.clock.seconds:.0f} ms for this batch"
         )
-    lines.append("Dry run OK: nothing was trained")
+    lines += [*check_lines(run, files), "Dry run OK: nothing was trained"]
     return "\n".join(lines)
 
 
@@ -93,25 +99,35 @@ def train(
     config_yaml: str,
     resume: Path | None = None,
     provenance: Mapping[str, str] = NO_ORIGINS,
+    files: ResolvedRecipe | None = None,
 ) -> tuple[Path, Score]:
     """Train by a recipe and score the best checkpoint; return the run's folder and the score.
 
     `config_yaml` is the resolved recipe as text, kept in the folder; `resume` the folder of the run to
-    continue, None for a new one; `provenance` where the recipe's values come from, for the report.
+    continue, None for a new one; `provenance` where the recipe's values come from, for the report; `files`
+    the recipe without values from the command line, for the doctor.
 
     Raises:
         Interrupted: by Ctrl-C, or by a scheduler that ends the process.
     """
     section = recipe.trainer
     with ExitStack() as folder:
-        last, steps_done = folder.enter_context(resumed(resume, recipe)) if resume else (None, 0)
+        last, steps_done, changed = folder.enter_context(resumed(resume, recipe)) if resume else (None, 0, ())
+        origins = provenance if resume is None else origins_after(resume, changed, provenance)
         run = prepare(name, recipe, pretrained=resume is None)
         run_dir = resume or folder.enter_context(started(run, config_yaml))
         if is_first_process():
             logger.info("%s\nfolder    %s", summary(run), run_dir)
+            if resume is None:
+                write_findings(run, run_dir, files)
+
+        def keep(*_: object) -> None:
+            keep_config(run_dir / CONFIG, config_yaml)
+            keep_origins(run_dir / ORIGINS, origins)
+
         # When training starts, the checkpoint has accepted the recipe.
-        keep = LambdaCallback(on_train_start=lambda *_: keep_config(run_dir / CONFIG, config_yaml))
-        callbacks = [*build_callbacks(section, run_dir, monitor=run.monitor), RecordBadImages(run), keep]
+        began = LambdaCallback(on_train_start=keep)
+        callbacks = [*build_callbacks(section, run_dir, monitor=run.monitor), RecordBadImages(run), began]
         trainer = build_trainer(section, run_dir=run_dir, callbacks=callbacks, steps_done=steps_done)
         module = TrainingModule(run, run_dir, world_size=trainer.world_size)
         if section.compile:
@@ -120,9 +136,9 @@ def train(
             with explained(trainer, lambda: how_to_resume(module.run_dir)):
                 trainer.fit(module, datamodule=DataModule(run), ckpt_path=last, weights_only=True)
             if last is not None and trainer.global_step == steps_done:
-                keep_config(run_dir / CONFIG, config_yaml)
+                keep()
             _tell_end(trainer, steps_done)
-            result = score_best(run, module.run_dir, provenance)
+            result = score_best(run, module.run_dir, origins)
         if is_first_process():
             write_problems(run, module.run_dir)  # again, with what reading the images showed
             try_to_report(module.run_dir)

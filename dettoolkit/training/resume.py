@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from dettoolkit.config import Recipe, load_recipe, recipe_to_dict
 from dettoolkit.training.run_folder import (
     BEST,
     LAST,
+    ORIGINS,
     PREVIOUS,
     checkpoint_of,
     is_first_process,
@@ -42,8 +45,8 @@ ORDER = (LAST, PREVIOUS, BEST)
 
 
 @contextmanager
-def resumed(run_dir: Path, recipe: Recipe) -> Iterator[tuple[Path, int]]:
-    """Hold a run's folder, if `recipe` may continue the run; give its checkpoint and the steps done."""
+def resumed(run_dir: Path, recipe: Recipe) -> Iterator[tuple[Path, int, Collection[str]]]:
+    """Hold a run's folder, if `recipe` may continue it; give its checkpoint, steps done, and changed keys."""
     checkpoint_of(run_dir, names=ORDER)
     with locked(run_dir):
         last, steps_done = resumable_checkpoint(run_dir)
@@ -54,7 +57,7 @@ def resumed(run_dir: Path, recipe: Recipe) -> Iterator[tuple[Path, int]]:
         if is_first_process():
             for line in describe_changes(changes, recipe):
                 logger.info("%s", line)
-        yield last, steps_done
+        yield last, steps_done, changes
 
 
 def resumable_checkpoint(run_dir: Path) -> tuple[Path, int]:
@@ -99,6 +102,20 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         nested = isinstance(value, Mapping) and value
         flat |= _flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
     return flat
+
+
+def origins_after(
+    run_dir: Path, changed: Collection[str], provenance: Mapping[str, str]
+) -> Mapping[str, str]:
+    """Return where a resumed run's values come from: as when it began, but for those that have changed.
+
+    Its recipe is read from the run's config.yaml, so `provenance` knows nothing before that.
+    """
+    try:
+        began = msgspec.json.decode((run_dir / ORIGINS).read_bytes(), type=dict[str, str])
+    except (OSError, ValueError):  # of an earlier version, or damaged: the report knows less, and that is all
+        began = {}
+    return {key: origin if key in changed else began.get(key, origin) for key, origin in provenance.items()}
 
 
 def check_changes(changes: Mapping[str, tuple[Any, Any]]) -> None:

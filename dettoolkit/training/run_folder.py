@@ -29,7 +29,8 @@ if sys.platform != "win32":  # which has no such lock: there one must not resume
 
 logger = logging.getLogger(__name__)
 
-CONFIG, TEACHER = "config.yaml", "teacher.json"
+# The recipe, where its values come from, and which model teaches.
+CONFIG, ORIGINS, TEACHER = "config.yaml", "origins.json", "teacher.json"
 # Names of checkpoints: of the best score, the newest, and the one before that.
 BEST, LAST, PREVIOUS = "best", "last", "previous"
 
@@ -166,6 +167,12 @@ def keep_config(path: Path, text: str) -> None:
         number += 1
     write_whole(kept, former)
     write_whole(path, text.encode())
+
+
+def keep_origins(path: Path, origins: Mapping[str, str]) -> None:
+    """Write where the values of a run's recipe come from; nothing where that is not known."""
+    if is_first_process() and origins:
+        write_whole(path, json.dumps(dict(origins), indent=1).encode())
 
 
 def how_to_resume(run: Path) -> str:
