@@ -71,6 +71,8 @@ def our_transform(*, scale_step: float, color: bool) -> SegmentationTransform:
         max_class_fraction=0.75,
         flip=True,
         color=color,
+        rare_crops=0.0,
+        class_weights=np.ones(19),
         mean_fill=MEAN,
     )
 

@@ -20,7 +20,7 @@ from dettoolkit.datasets.data_report import BadImageError, Problem, naming
 from dettoolkit.datasets.images import read_image
 from dettoolkit.datasets.label_classes import read_instances, read_labels
 from dettoolkit.datasets.samplers import SampleKey
-from dettoolkit.datasets.samples import ImageDataset, Reading, collate_images, to_tensor
+from dettoolkit.datasets.samples import ImageDataset, Partners, Reading, collate_images, to_tensor
 from dettoolkit.datasets.segmentation_files import SegmentationFiles
 
 READERS = 4  # threads that read all label files; decoding leaves Python's lock
@@ -38,13 +38,19 @@ class SegmentationDataset(ImageDataset):
     """
 
     def __init__(
-        self, *, files: SegmentationFiles, transform: Any, with_instances: bool, **reading: Unpack[Reading]
+        self,
+        *,
+        files: SegmentationFiles,
+        transform: Any,
+        with_instances: bool,
+        partners: Partners | None = None,
+        **reading: Unpack[Reading],
     ) -> None:
         if with_instances and transform.moves_labels:
             raise ValueError(
                 "with_instances=True needs a transform that leaves labels as they are: use EvalTransform"
             )
-        super().__init__(transform=transform, **reading)
+        super().__init__(transform=transform, partners=partners, **reading)
         self.files = files
         self.with_instances = with_instances
 
@@ -53,20 +59,17 @@ class SegmentationDataset(ImageDataset):
 
     def read_sample(self, key: SampleKey, seed: int) -> dict[str, Any]:
         """Read and transform one sample; a LabelError is never skipped: the recipe does not fit the data."""
-        index = key.index
+        index, problems = key.index, []
         path, label_path = self.files.image_paths[index], self.files.label_paths[index]
         labels, instances = self._read_maps(index)
-        with naming(path):
-            image = read_image(path, expected_hw=_hw(labels), max_megapixels=self.max_megapixels)
-        original_hw, problems = _hw(image), []
+        image = self._read_image(index, labels)
+        original_hw = _hw(image)
         if original_hw != _hw(labels):
             text = _sizes(path, original_hw, label_path, _hw(labels))
-            if self.transform.moves_labels:
-                raise BadImageError(text)
             problems.append(Problem("label of another size", index, None, text))
         if (labels == VOID).all():
             problems.append(Problem("nothing but void", index, None, str(label_path)))
-        image, labels = self.transform(image, labels, seed)
+        image, labels = self.transform(image, labels, seed, *self.partners(key, seed))
         sample = {
             "image": to_tensor(image),
             "label_map": torch.from_numpy(np.ascontiguousarray(labels)),
@@ -76,6 +79,19 @@ class SegmentationDataset(ImageDataset):
             "problems": problems,
         }
         return sample if instances is None else sample | {"instances": torch.from_numpy(instances)}
+
+    def read(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Read an image (H, W, 3) and its labels (H, W)."""
+        labels, _ = self._read_maps(index)
+        return self._read_image(index, labels), labels
+
+    def _read_image(self, index: int, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        path = self.files.image_paths[index]
+        with naming(path):
+            image = read_image(path, expected_hw=_hw(labels), max_megapixels=self.max_megapixels)
+        if self.transform.moves_labels and _hw(image) != _hw(labels):
+            raise BadImageError(_sizes(path, _hw(image), self.files.label_paths[index], _hw(labels)))
+        return image
 
     def read_labels(self) -> set[tuple[int, int]]:
         """Read every label file once as for samples, record problems in `files.problems`, and give the sizes.

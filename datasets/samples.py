@@ -41,6 +41,7 @@ class Partners:
     count: int
     probability: float
     off_epochs: int
+    chances: NDArray[np.float64] | None = None  # of each image, a sum of 1; None: all alike
 
     def draw(self, epoch: int, epochs: int | None, *, images: int, seed: int) -> list[int]:
         """Return their indices in a data set of `images`; of a run of `epochs`, None where there is none."""
@@ -51,6 +52,8 @@ class Partners:
         )  # a stream of its own: without partners all is the same
         if rng.random() >= self.probability:
             return []
+        if self.chances is not None:
+            return [int(index) for index in rng.choice(images, self.count, p=self.chances)]
         return [int(index) for index in rng.integers(images, size=self.count)]
 
 

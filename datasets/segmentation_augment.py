@@ -22,6 +22,7 @@ import albumentations as A
 from dettoolkit.datasets.augment import photometric_distortion, transformed
 from dettoolkit.datasets.cityscapes_labels import VOID
 from dettoolkit.datasets.images import check_image, resize_image
+from dettoolkit.datasets.rare_classes import draw_pixel
 
 Image = NDArray[np.uint8]
 Labels = NDArray[np.uint8]
@@ -106,7 +107,7 @@ def pad(pixels: Image, hw: tuple[int, int], fill: int | tuple[int, int, int]) ->
 
 
 class ScaleCrop(A.DualTransform):  # type: ignore[misc]
-    """Scale at random and cut out a crop, at random unless one class fills too much of it."""
+    """Scale at random and cut out a crop: anywhere, or around a pixel of a class that is drawn first."""
 
     _targets = (A.core.type_definitions.Targets.IMAGE, A.core.type_definitions.Targets.MASK)
 
@@ -117,6 +118,8 @@ class ScaleCrop(A.DualTransform):  # type: ignore[misc]
         scale: tuple[float, float],
         scale_step: float,
         max_class_fraction: float,
+        rare_crops: float,
+        class_weights: NDArray[np.float64],
         fill: tuple[int, int, int],
     ) -> None:
         super().__init__(p=1)
@@ -124,6 +127,8 @@ class ScaleCrop(A.DualTransform):  # type: ignore[misc]
         self.scale = scale
         self.scale_step = scale_step
         self.max_class_fraction = max_class_fraction
+        self.rare_crops = rare_crops
+        self.class_weights = class_weights
         self.fill = fill
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,9 +136,9 @@ class ScaleCrop(A.DualTransform):  # type: ignore[misc]
         factor = self._draw_scale()
         height, width = params["shape"][:2]
         scaled_hw = max(round(height * factor), 1), max(round(width * factor), 1)
-        spare = [max(side - crop, 0) for side, crop in zip(scaled_hw, self.crop_hw, strict=True)]
-        for _ in range(TRIES if any(spare) else 1):
-            starts = [int(self.random_generator.integers(each + 1)) for each in spare]
+        places = self._places(data["mask"], scaled_hw)
+        for _ in range(TRIES if any(first != last for first, last in places) else 1):
+            starts = [first + int(self.random_generator.integers(last - first + 1)) for first, last in places]
             window = window_at(starts, self.crop_hw, scaled_hw)
             labels = scaled_labels(data["mask"], scaled_hw, window)
             if self.max_class_fraction >= 1 or largest_fraction(labels) <= self.max_class_fraction:
@@ -147,6 +152,21 @@ class ScaleCrop(A.DualTransform):  # type: ignore[misc]
     def apply_to_mask(self, mask: Labels, labels: Labels, **_: Any) -> Labels:  # noqa: ARG002
         """Return the same window of the labels, padded with VOID."""
         return pad(labels, self.crop_hw, VOID)
+
+    def _places(self, labels: Labels, scaled_hw: tuple[int, int]) -> list[tuple[int, int]]:
+        """Return the first and last row, and column, at which the crop may begin."""
+        spare = [max(side - crop, 0) for side, crop in zip(scaled_hw, self.crop_hw, strict=True)]
+        pixel = None
+        if self.rare_crops > 0 and self.random_generator.random() < self.rare_crops:
+            pixel = draw_pixel(labels, self.class_weights, self.random_generator)
+        if pixel is None:
+            return [(0, each) for each in spare]
+        sides = zip(pixel, labels.shape, scaled_hw, strict=True)
+        at = [int((place + 0.5) * scaled / side) for place, side, scaled in sides]
+        return [
+            (max(0, min(each - crop + 1, last)), min(each, last))
+            for each, crop, last in zip(at, self.crop_hw, spare, strict=True)
+        ]
 
     def _draw_scale(self) -> float:
         low, high = self.scale
@@ -170,12 +190,15 @@ class SegmentationTransform:
         max_class_fraction: float,
         flip: bool,
         color: bool,
+        rare_crops: float,
+        class_weights: NDArray[np.float64],
         mean_fill: tuple[float, float, float],
     ) -> None:
         """Choose what is changed.
 
         `scale` is the min and max factor of the image's size; factors are `scale[0]` and `scale_step` more
-        each, any between where that is 0. A crop in which one class has more than `max_class_fraction` of the
+        each, any between where that is 0. The fraction `rare_crops` of crops has a pixel of a class that is
+        drawn by `class_weights` (K,). A crop in which one class has more than `max_class_fraction` of the
         labeled pixels is drawn again, up to TRIES crops; the last is taken as it is. `mean_fill` is the RGB
         in [0, 1] of what is beyond the image: data.mean, about 0 for the network.
         """
@@ -185,6 +208,8 @@ class SegmentationTransform:
             scale=scale,
             scale_step=scale_step,
             max_class_fraction=max_class_fraction,
+            rare_crops=rare_crops,
+            class_weights=class_weights,
             fill=_color(mean_fill),
         )
         flips = [A.HorizontalFlip(p=0.5)] if flip else []

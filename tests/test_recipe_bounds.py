@@ -22,7 +22,7 @@ from dettoolkit.classification import run as classification
 from dettoolkit.cli.failures import sentence
 from dettoolkit.config import RecipeError, load_recipe, recipe_to_dict
 from dettoolkit.config.recipe import ClassificationRecipe, DetectionRecipe, SegmentationRecipe
-from dettoolkit.segmentation import run as segmentation
+from dettoolkit.segmentation import training_data as segmentation
 from dettoolkit.training.optimizers import build_optimizer, rate_factor, scaled_rate
 
 TEXTS = {
@@ -253,7 +253,9 @@ def step(recipe: Any) -> None:
         classification.training_transform(recipe.data)(image, 0)
         task.predict(network.eval(), batch | {"image_ids": torch.arange(2)})
     elif isinstance(recipe, SegmentationRecipe):
-        segmentation.training_transform(recipe.data)(image, np.zeros((48, 64), np.uint8), 0)
+        names, pixels = [f"class {k}" for k in range(19)], np.ones((1, 19), np.int64)
+        transform, _ = segmentation.augmentation(recipe.data, names, pixels)
+        transform(image, np.zeros((48, 64), np.uint8), 0)
         task.segment(network.eval(), batch | {"label_map_hw": torch.tensor([[65, 97]] * 2)})
     else:
         sizes = {"original_hw": torch.tensor([[48, 64]] * 2), "image_ids": torch.arange(2)}

@@ -132,6 +132,19 @@ class LabelClass(Section):
     """Red, green, blue in figures; null chooses one."""
 
 
+class CopyPaste(Section):
+    """Regions of rare classes, pasted from another training image (arXiv 2012.07177)."""
+
+    probability: Fraction = Field(0.5, description="Fraction of crops that something is pasted into.")
+    classes: Annotated[list[Text], Field(min_length=1, max_length=254)] | None = None
+    """Names of the classes that are pasted, all equally often; null: those with fewer pixels than an even
+    share, the rarest most often."""
+    max_regions: PositiveInt = Field(5, le=1000)
+    """Maximum number of connected regions that are pasted into a crop, all of one class."""
+    scale: Annotated[tuple[Scale, Scale], Field(strict=False), AfterValidator(rising)] = (0.5, 2.0)
+    """Minimum and maximum scale factor of the image that regions come from."""
+
+
 class SegmentationAugment(Section):
     """Random changes of training images; each image is then cropped to data.crop_hw."""
 
@@ -142,6 +155,10 @@ class SegmentationAugment(Section):
     """A crop in which one class covers a larger fraction is drawn again, up to ten times."""
     flip: bool = Field(True, description="Flip half of the images horizontally.")
     color: bool = Field(False, description="Jitter brightness, contrast, saturation and hue.")
+    rare_crops: Fraction = 0.0
+    """Fraction of crops that are cut around a pixel of a rare class, if the image has one: a class with fewer
+    pixels in the training set than an even share. The rarest are drawn most often."""
+    copy_paste: CopyPaste | None = Field(None, description="null: nothing is pasted.")
 
 
 class SegmentationData(Data):

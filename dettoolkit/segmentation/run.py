@@ -24,13 +24,7 @@ from dettoolkit.datasets.label_classes import LabelClasses
 from dettoolkit.datasets.labels import match_names
 from dettoolkit.datasets.samplers import SampleKey
 from dettoolkit.datasets.scenes.folder import write_scenes
-from dettoolkit.datasets.segmentation_augment import (
-    CenterCrop,
-    EvalTransform,
-    SegmentationTransform,
-    scaled_labels,
-    window_at,
-)
+from dettoolkit.datasets.segmentation_augment import scaled_labels, window_at
 from dettoolkit.datasets.segmentation_files import Layout, SegmentationFiles
 from dettoolkit.drawing.boxes import Picture
 from dettoolkit.drawing.grids import save_pages
@@ -45,6 +39,7 @@ from dettoolkit.run import Batch, Classes, ImageFile, Run, Split, spread
 from dettoolkit.segmentation.build import build_auxiliary, build_network, build_task
 from dettoolkit.segmentation.result import SegmentationResult
 from dettoolkit.segmentation.task import SegmentationTask
+from dettoolkit.segmentation.training_data import build_dataset
 from dettoolkit.wording import listing
 
 logger = logging.getLogger(__name__)
@@ -272,28 +267,4 @@ def _assemble(
         scored_on=val.path,
         problems={"train": (train or val).problems, "val": val.problems},
         collate=collate,
-    )
-
-
-def training_transform(data: SegmentationData) -> SegmentationTransform | CenterCrop:
-    """Build what makes a training sample of an image."""
-    if data.augment is None:
-        return CenterCrop(crop_hw=data.crop_hw, mean_fill=data.mean)
-    return SegmentationTransform(crop_hw=data.crop_hw, mean_fill=data.mean, **data.augment.model_dump())
-
-
-def build_dataset(
-    recipe: SegmentationRecipe, files: SegmentationFiles, *, split: Split
-) -> SegmentationDataset:
-    """Build a split's data set; only training augments and crops."""
-    data = recipe.data
-    transform = EvalTransform(eval_hw=data.eval_hw) if split == "val" else training_transform(data)
-    return SegmentationDataset(
-        files=files,
-        transform=transform,
-        on_bad_image=data.on_bad_image,
-        max_bad_images=data.max_bad_images,
-        max_megapixels=data.max_megapixels,
-        seed=recipe.trainer.seed,
-        with_instances=split == "val",
     )
