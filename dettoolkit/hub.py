@@ -34,10 +34,11 @@ def local(model: Path) -> Path:
     """
     if not on_hub(model):
         return model
-    address = re.fullmatch(r"hf:/+([^/@\s]+/[^/@\s]+)(?:@(\S+))?", model.as_posix())
+    text = model.as_posix().removeprefix(SCHEME).lstrip("/")
+    address = re.fullmatch(r"([^/@\s]+/[^/@\s]+)(?:@(\S+))?", text)
     if address is None:
         raise ValueError(
-            f"{model} is no address on the hub: write hf://owner/name or hf://owner/name@revision"
+            f"hf://{text} is no address on the hub: write hf://owner/name or hf://owner/name@revision"
         )
     return _fetched(address[1], address[2])
 

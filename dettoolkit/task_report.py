@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dettoolkit.pages.comparisons import class_table
 from dettoolkit.pages.parts import Block, Section
 from dettoolkit.run import Run
 
@@ -21,24 +23,33 @@ class TaskReport(ABC):
     """Numbers and pictures are made when a run is scored; the page, from evaluation.json alone."""
 
     image_measure: ClassVar[str]  # what `image_scores` returns, in a word
+    module: ClassVar[str]  # with report_details, image_scores, report_picture; imported when a run is scored
+    class_scores: ClassVar[
+        tuple[str, str, str]
+    ]  # in evaluation.json: list of classes, key of a score; its name
 
-    @abstractmethod
     def details(self, run: Run, predictions: Sequence[Any], score: Any, *, count: int) -> dict[str, Any]:
         """Return what a report says beside the score, as plain data that goes into evaluation.json.
 
         At most `count` images to look at are listed under "worst_images" and under "mistakes", each with its
         "image_id" and "file".
         """
+        details: dict[str, Any] = import_module(self.module).report_details(
+            run, predictions, score, count=count
+        )
+        return details
 
-    @abstractmethod
     def image_scores(self, run: Run, predictions: Sequence[Any], details: Evaluation) -> dict[int, float]:
         """Return how good the prediction of each image is, by its row in the validation set; 1 is perfect."""
+        scores: dict[int, float] = import_module(self.module).image_scores(run, predictions, details)
+        return scores
 
-    @abstractmethod
     def picture(
         self, run: Run, predictions: Sequence[Any], entry: Entry, details: Evaluation
     ) -> Picture | None:
         """Draw truth and prediction of a listed image, or of any "image_id"; None if it cannot be read."""
+        drawn: Picture | None = import_module(self.module).report_picture(run, predictions, entry, details)
+        return drawn
 
     @abstractmethod
     def words(self, evaluation: Evaluation) -> Mapping[str, str]:
@@ -52,6 +63,10 @@ class TaskReport(ABC):
     def advice(self, evaluation: Evaluation) -> list[str]:
         """Return sentences that say what stands out, and what to do about it."""
 
-    @abstractmethod
     def compared(self, evaluations: Mapping[str, Evaluation]) -> list[Block]:
         """Return what several runs, by their names, found of each class, side by side."""
+        classes, key, measure = self.class_scores
+        scores = {
+            run: {entry["name"]: entry[key] for entry in each[classes]} for run, each in evaluations.items()
+        }
+        return [class_table(scores, measure)]

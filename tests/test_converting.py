@@ -113,6 +113,12 @@ def test_roboflows_paths_and_missing_ones(yolo):
     (yolo / "data.yaml").write_text("train: images/train\n")
     with pytest.raises(ValueError, match="no names"):
         read_yolo(yolo)
+    (yolo / "data.yaml").write_text("train: images/train\nnames: [car\n")
+    with pytest.raises(ValueError, match=r"data\.yaml:3: not valid YAML: .*, column 1 \("):
+        read_yolo(yolo)
+    (yolo / "data.yaml").write_text("names: [a\x00]\n")
+    with pytest.raises(ValueError, match=r"data\.yaml is not valid YAML: it has characters"):
+        read_yolo(yolo)
     (yolo / "data.yaml").write_text("names: {1: car, 2: bus}\n")
     with pytest.raises(ValueError, match="numbered 0, 1, 2"):
         read_yolo(yolo)
@@ -173,6 +179,9 @@ def test_voc_lists_become_splits_and_nothing_vanishes_silently(tmp_path):
         ("<annotation>", "no annotation of Pascal VOC"),
         ('<!DOCTYPE a [<!ENTITY b "c">]><annotation>&b;</annotation>', "declares entities"),
         ("<annotation><object><name>a</name></object></annotation>", "no bndbox"),
+        (VOC.format(name="1", w="wide", objects=""), "<size> needs a number in <width>, got 'wide'"),
+        (VOC.format(name="1", w=40.5, objects=""), "needs a whole number in <width>, got '40.5'"),
+        (VOC.format(name="1", w=40, objects=OBJECT.format("a", 1, 2, 2, name="a", difficult=0)), "in <xmin>"),
         (VOC.format(name="1", w=40, objects=OBJECT.format("nan", 1, 2, 2, name="a", difficult=0)), "finite"),
     ],
 )

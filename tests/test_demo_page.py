@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,8 +14,10 @@ import pytest
 import torch
 from demo_models import BOXES, CLASSIFIER_CLASSES, COLORS, write_classifier, write_detector, write_segmenter
 from PIL import Image
+from random_weights import write_detector_of_cats
 from tiny_exports import exporting, opened, with_section
 
+from dettoolkit.cli import main
 from dettoolkit.demo import ort_web
 from dettoolkit.demo.builder import build_demo
 from dettoolkit.demo.server import address, make_server
@@ -65,11 +67,18 @@ def runtime() -> Path:
 
 
 class Site:
-    """A demo that is served."""
+    """A demo that is served; without a model, one that is there already."""
 
-    def __init__(self, folder: Path, model: Path, samples: list[Path], runtime: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        model: Path | None = None,
+        samples: Sequence[Path] = (),
+        runtime: Path | None = None,
+    ) -> None:
         self.folder, self.samples = folder, samples
-        build_demo(model, folder, samples=samples, runtime=runtime, title=None)
+        if model is not None:
+            build_demo(model, folder, samples=samples, runtime=runtime, title=None)
         self.server = make_server(folder, 0)
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
@@ -241,6 +250,22 @@ def test_a_real_detector_answers_as_in_python(visit, tiny, tiny_run, tmp_path, r
     assert np.allclose(values, 100 * scores[:counts].sort(descending=True).values.numpy(), atol=0.6)
     names = [manifest.class_names[label] for label in labels[:counts]]
     assert sorted(name for name, _ in shown) == sorted(names)
+    site.server.shutdown()
+
+
+def test_a_model_by_name_answers_as_in_python(visit, tmp_path, runtime):
+    weights, photo = write_detector_of_cats(tmp_path / "cats.pth"), patches(tmp_path / "photo.jpg", 1)
+    command = ["export-demo", "ssdlite_mnv3_large_torchvision", f"model.weights={weights}"]
+    command += ["--images", str(photo), "--ort-web", str(runtime), "--out", str(tmp_path / "demo")]
+    assert main(command) == 0
+    site = Site(tmp_path / "demo")
+    found = load("ssdlite_mnv3_large_torchvision", weights=weights)(site.sample(1))
+    page = visit(site.address)
+    slide(page, 0.05)
+    names, values = zip(*rows(page), strict=True)
+    assert names[0] == "cat" == found.class_names[found.labels[0]]
+    best = [int(value.removesuffix(" %")) for value in values[:3]]
+    assert np.allclose(best, 100 * np.sort(found.scores)[::-1][:3], atol=0.6)
     site.server.shutdown()
 
 

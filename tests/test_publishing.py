@@ -150,11 +150,39 @@ def test_a_published_folder_and_a_checkpoint_are_published_too(published, tiny_l
     assert front_matter(again)[0] == front_matter(first)[0]  # with the scores
     best = publish(tiny_learnt_run / "checkpoints/best.ckpt", tmp_path / "best", terms=TERMS)
     assert front_matter(best)[0] == front_matter(first)[0]
-    last = publish(tiny_learnt_run / "checkpoints/last.ckpt", tmp_path / "last", terms=TERMS)
-    assert "It was not scored" in front_matter(last)[1]  # its run's evaluation is the best checkpoint's
     report = tiny_learnt_run / "evaluation.json"
-    own = publish(last, tmp_path / "own", terms=TERMS, evaluation=report)
+    own = publish(best, tmp_path / "own", terms=TERMS, evaluation=report)
     assert front_matter(own)[0] == front_matter(first)[0]
+
+
+def test_scores_of_other_weights_are_not_on_the_card(tiny_learnt_run, tmp_path, caplog):
+    run = shutil.copytree(tiny_learnt_run, tmp_path / "run")
+    checkpoint = torch.load(run / "checkpoints/best.ckpt", weights_only=True)
+    name, value = next(iter(checkpoint["state_dict"].items()))
+    checkpoint["state_dict"][name] = value + 1e-3
+    torch.save(checkpoint, run / "checkpoints/best.ckpt")
+    card = front_matter(publish(run, tmp_path / "other", terms=TERMS))
+    assert "Not measured." in card[1]
+    assert "model-index" not in card[0]
+    assert "evaluation.json is of other weights than these: the card says" in caplog.text
+    # Nor by an evaluation that is given, of an earlier version, nor without any.
+    given = publish(run, tmp_path / "given", terms=TERMS, evaluation=tiny_learnt_run / "evaluation.json")
+    assert "Not measured." in front_matter(given)[1]
+    content = json.loads((run / "evaluation.json").read_text())
+    del content["about"]["weights_sha256"]
+    (run / "evaluation.json").write_text(json.dumps(content))
+    assert "Not measured." in front_matter(publish(run, tmp_path / "earlier", terms=TERMS))[1]
+    assert "does not say which weights were scored" in caplog.text
+    (run / "evaluation.json").unlink()
+    assert "Not measured." in front_matter(publish(run, tmp_path / "none", terms=TERMS))[1]
+    assert "has no evaluation.json beside it" in caplog.text
+
+
+def test_scores_of_a_later_evaluation_are_of_the_same_weights(tiny, tiny_learnt_run, tmp_path, caplog):
+    out = tmp_path / "evaluation"
+    assert main(["evaluate", str(tiny_learnt_run), f"data.root={tiny.data}", "--out", str(out)]) == 0
+    again = publish(tiny_learnt_run, tmp_path / "again", terms=TERMS, evaluation=out / "evaluation.json")
+    assert "Not measured." not in front_matter(again)[1]
 
 
 # The card
@@ -367,10 +395,22 @@ def test_a_revision_is_taken_and_a_push_keeps_the_former(hub, published):
     assert load("hf://me/two").class_names == ("bar", "box", "disc")
 
 
+@pytest.mark.parametrize(
+    ("address", "command"),
+    [
+        ("hf://me/tiny", "'hf download me/tiny model.safetensors'"),
+        ("hf://me/tiny@v1", "'hf download me/tiny model.safetensors --revision v1'"),
+    ],
+)
+def test_weights_on_the_hub_are_fetched_first(address, command, tiny, tmp_path):
+    with pytest.raises(ValueError, match=f"{address} is on .* fetch it by {command}"):
+        tiny.train(tmp_path, f"model.weights={address}")
+
+
 def test_each_mistake_about_the_hub_has_its_sentence(hub, published, tmp_path, monkeypatch, capsys):
     hub.commit("me/other", {"pytorch_model.bin": b"pickle"})
     for model, said in (
-        ("hf://me", "no address on the hub"),
+        ("hf://me", "^hf://me is no address on the hub"),
         ("hf://me/nothing", "is not there, or is private"),
         ("hf://me/other@v9", "no such branch, tag or commit"),
         ("hf://me/other", "has no model.safetensors"),

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 
-from dettoolkit.pages.comparisons import class_table
 from dettoolkit.pages.galleries import gallery_of
 from dettoolkit.pages.parts import Block, Matrix, Section, Table
-from dettoolkit.spec import late
 from dettoolkit.task_report import Entry, Evaluation, Picture, TaskReport
 
-DETAILS = "dettoolkit.classification.details"
 MAX_ROWS = 200  # classes that the table lists; of more, the worst
 
 
@@ -20,10 +17,8 @@ class ClassificationReport(TaskReport):
     """See TaskReport."""
 
     image_measure = "probability of the true class"
-
-    details = late(DETAILS, "report_details")
-    image_scores = late(DETAILS)
-    picture = late(DETAILS, "report_picture")
+    module = "dettoolkit.classification.details"
+    class_scores = ("class_fractions", "top-1", "top-1")
 
     def words(self, evaluation: Evaluation) -> dict[str, str]:  # noqa: ARG002
         """Return what each number means."""
@@ -69,14 +64,6 @@ class ClassificationReport(TaskReport):
             named = ", ".join(never[:5]) + (", …" if len(never) > 5 else "")
             lines.append(f"Never answered: {named}. They may be too rare in training.")
         return lines
-
-    def compared(self, evaluations: Mapping[str, Evaluation]) -> list[Block]:
-        """Return the top-1 of each class in several runs."""
-        scores = {
-            run: {entry["name"]: entry["top-1"] for entry in each["class_fractions"]}
-            for run, each in evaluations.items()
-        }
-        return [class_table(scores, "top-1")]
 
 
 def _classes(evaluation: Evaluation) -> Table:

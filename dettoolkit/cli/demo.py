@@ -89,8 +89,8 @@ def _export_demo(options: argparse.Namespace) -> int:
 def _make(options: argparse.Namespace) -> None:
     from dettoolkit.demo.builder import build_demo, check_model, choose_samples
     from dettoolkit.demo.ort_web import read_files
+    from dettoolkit.destinations import check_free
     from dettoolkit.loading import read_manifest
-    from dettoolkit.training.run_folder import check_free
 
     check_free(options.out)
     quiet()

@@ -77,13 +77,14 @@ def parse_yaml(text: str, origin_at: Callable[[int], Origin], path: str, problem
         raise refusal(origin_at(line), problem, path) from None
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise refusal(origin_at(mark.line + 1 if mark else 1), _syntax_text(error), path) from None
+        raise refusal(origin_at(mark.line + 1 if mark else 1), syntax_text(error), path) from None
     if root is None:
         return Entry(None, origin_at(1))
     return _Builder(origin_at, problems).entry(root, path, root.start_mark.line + 1)
 
 
-def _syntax_text(error: MarkedYAMLError) -> str:
+def syntax_text(error: MarkedYAMLError) -> str:
+    """Describe a mistake that the parser has found, without its line, in a sentence."""
     problem = str(error.problem or error.context)
     if "'\\t'" in problem:
         return "not valid YAML: a tab in the indentation; YAML requires spaces"

@@ -13,6 +13,7 @@ from typing import Any
 from dettoolkit.config.yaml12 import write_lines
 from dettoolkit.datasets.images import open_header
 from dettoolkit.datasets.regular_files import open_regular
+from dettoolkit.destinations import check_free
 
 LISTED = 20  # of what could not be carried over, by kind
 
@@ -124,7 +125,7 @@ def write(collection: Collection, out: Path) -> list[str]:
         FileExistsError: the folder has something in it.
         ValueError: there is no image, or two of a split have one name.
     """
-    check_new(out)
+    check_free(out)
     if not any(collection.splits.values()):
         raise ValueError("no image with readable annotations was found, so nothing is written")
     names = [picture.name for pictures in collection.splits.values() for picture in pictures]
@@ -156,18 +157,6 @@ def write_overlay(out: Path, data: Mapping[str, Any]) -> str:
     missing = [split for split in ("train", "val") if split not in data]
     hint = f" (no {' and no '.join(missing)} in it: see dettoolkit convert coco-split)" if missing else ""
     return f"data.yaml: lay it over a recipe, as in: dettoolkit train RECIPE {path}{hint}"
-
-
-def check_new(out: Path) -> None:
-    """Refuse a folder that has something in it.
-
-    Raises:
-        FileExistsError: it has.
-    """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(
-            f"{out} is there already, and is not overwritten: name another folder with --out"
-        )
 
 
 def _coco(pictures: Sequence[Picture], classes: Sequence[str]) -> dict[str, Any]:

@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from dettoolkit.converting.collection import Hw, Lost, annotated_size, check_new, write_overlay
+from dettoolkit.converting.collection import Hw, Lost, annotated_size, write_overlay
 from dettoolkit.converting.labelme import AREAS, Shape, read_documents
 from dettoolkit.converting.split import assign
 from dettoolkit.datasets.coco_json import SEGMENTATION
 from dettoolkit.datasets.data_report import BadImageError
 from dettoolkit.datasets.images import ENDINGS, encode_image, read_image
 from dettoolkit.datasets.regular_files import Walk, read_lines
+from dettoolkit.destinations import check_free
 
 VOID = 255
 BACKGROUND = "background"
@@ -146,7 +147,7 @@ def write_label_maps(
         FileExistsError: the folder has something in it.
         ValueError: more than 255 classes, no image, or two images of one name.
     """
-    check_new(out)
+    check_free(out)
     if len(maps.classes) > VOID:
         raise ValueError(f"{len(maps.classes)} classes: an index PNG has room for {VOID}")
     if not maps.images:

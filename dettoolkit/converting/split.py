@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from dettoolkit.converting.collection import Collection, Lost, check_new, write_overlay
+from dettoolkit.converting.collection import Collection, Lost, write_overlay
 from dettoolkit.datasets.coco_json import read_columns
+from dettoolkit.destinations import check_free
 from dettoolkit.wording import listing
 
 
@@ -35,7 +36,7 @@ def split_coco(
     Raises:
         ValueError: the json is not COCO's, or a split would stay empty.
     """
-    check_new(out)
+    check_free(out)
     read_columns(annotations)  # refuses, with a sentence, what is not COCO's
     content = json.loads(annotations.read_bytes())
     classes_of = defaultdict[Any, set[Any]](set)

@@ -64,13 +64,13 @@ def _parse(path: Path) -> Parsed:
             raise ValueError("it is too large, or declares entities, which no VOC file does")
         tree = ElementTree.fromstring(data)
         size = tree.find("size")
-        hw = None if size is None else (int(_text(size, "height")), int(_text(size, "width")))
+        hw = None if size is None else (_whole(size, "height"), _whole(size, "width"))
         objects = list[tuple[str, Corners, Mapping[str, int]]]()
         for entry in tree.iter("object"):
             box = entry.find("bndbox")
             if box is None:
                 raise ValueError("an object has no bndbox")
-            left, top, right, bottom = (float(_text(box, key)) for key in ("xmin", "ymin", "xmax", "ymax"))
+            left, top, right, bottom = (_number(box, key) for key in ("xmin", "ymin", "xmax", "ymax"))
             if not all(map(math.isfinite, (left, top, right, bottom))):
                 raise ValueError(f"a box is not finite: {left} {top} {right} {bottom}")
             flags = {flag: 1 for flag in FLAGS if (entry.findtext(flag) or "0").strip() not in ("0", "")}
@@ -85,6 +85,20 @@ def _text(entry: ElementTree.Element, tag: str) -> str:
     if not text:
         raise ValueError(f"<{entry.tag}> has no <{tag}>")
     return text
+
+
+def _number(entry: ElementTree.Element, tag: str) -> float:
+    try:
+        return float(_text(entry, tag))
+    except ValueError:
+        raise ValueError(f"<{entry.tag}> needs a number in <{tag}>, got {entry.findtext(tag)!r}") from None
+
+
+def _whole(entry: ElementTree.Element, tag: str) -> int:
+    number = _number(entry, tag)
+    if not number.is_integer():
+        raise ValueError(f"<{entry.tag}> needs a whole number in <{tag}>, got {entry.findtext(tag)!r}")
+    return int(number)
 
 
 def _counts_pixels(corners: Corners) -> bool:

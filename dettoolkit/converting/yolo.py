@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from dettoolkit.config.yaml12 import syntax_text
 from dettoolkit.converting.collection import Box, Collection, Hw, Lost, Picture, annotated_size
 from dettoolkit.datasets.images import ENDINGS
 from dettoolkit.datasets.regular_files import Walk, open_regular
@@ -66,8 +67,13 @@ def read_yolo(source: Path) -> Collection:
 def _yaml(path: Path) -> Mapping[str, Any]:
     try:
         values = YAML(typ="safe", pure=True).load(_read(path))
-    except (YAMLError, RecursionError) as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from None
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise ValueError(f"{path}:{mark.line + 1 if mark else 1}: {syntax_text(error)}") from None
+    except (YAMLError, RecursionError):
+        raise ValueError(
+            f"{path} is not valid YAML: it has characters that are not allowed there, or is nested too deep"
+        ) from None
     if not isinstance(values, dict):
         raise ValueError(f"{path} is no data.yaml: it has no names and no train")
     return values

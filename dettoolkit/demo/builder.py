@@ -14,12 +14,12 @@ from PIL import Image
 
 from dettoolkit.datasets.images import encode_image
 from dettoolkit.demo import ort_web
+from dettoolkit.destinations import check_free
 from dettoolkit.drawing.boxes import class_color
 from dettoolkit.inference.inputs import read_upright, sources_of
 from dettoolkit.loading import read_manifest
 from dettoolkit.manifest import Manifest
 from dettoolkit.tasks import spec_for
-from dettoolkit.training.run_folder import check_free
 
 FILES = files("dettoolkit.demo")
 LARGEST_SIDE = 2048

@@ -7,13 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from dettoolkit.pages.comparisons import class_table
 from dettoolkit.pages.galleries import gallery_of
 from dettoolkit.pages.parts import Block, Chart, Matrix, Section, Series, Table
-from dettoolkit.spec import late
 from dettoolkit.task_report import Entry, Evaluation, Picture, TaskReport
 
-DETAILS = "dettoolkit.detection.details"
 RECALLS = np.linspace(0, 1, 101).tolist()
 MAX_CURVES = 8  # classes with a curve of their own
 WORDS = {
@@ -29,10 +26,8 @@ class DetectionReport(TaskReport):
     """See TaskReport."""
 
     image_measure = "F1"
-
-    details = late(DETAILS, "report_details")
-    image_scores = late(DETAILS)
-    picture = late(DETAILS, "report_picture")
+    module = "dettoolkit.detection.details"
+    class_scores = ("per_class", "ap", "AP")
 
     def words(self, evaluation: Evaluation) -> dict[str, str]:
         """Return what each number means."""
@@ -60,15 +55,9 @@ class DetectionReport(TaskReport):
 
     def compared(self, evaluations: Mapping[str, Evaluation]) -> list[Block]:
         """Return AP of each class, and precision over recall, of several runs."""
-        scores = {
-            run: {entry["name"]: entry["ap"] for entry in each["per_class"]}
-            for run, each in evaluations.items()
-        }
         series = [Series(run, RECALLS, _mean_precision(each)) for run, each in evaluations.items()]
-        return [
-            class_table(scores, "AP"),
-            _precision_chart(series, "Mean precision of the classes, at IoU 0.50"),
-        ]
+        chart = _precision_chart(series, "Mean precision of the classes, at IoU 0.50")
+        return [*super().compared(evaluations), chart]
 
 
 def _classes(evaluation: Evaluation) -> Table:

@@ -104,7 +104,7 @@ dettoolkit predict {address} photo.jpg
 def _scores(scores: Scores | None) -> Iterator[str]:
     yield "## Scores\n"
     if scores is None:
-        yield "It was not scored.\n"
+        yield "Not measured.\n"
         return
     yield f"Measured by {scores.by} on {_code(scores.data)}:\n"
     yield "| number | value |\n|---|---|"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,8 +23,15 @@ from dettoolkit.network import Network
 from dettoolkit.paper.counts import machine, measure
 from dettoolkit.tasks import spec_of
 from dettoolkit.training.run_folder import BEST, LAST, checkpoint_of
+from dettoolkit.weights.safe import sum_of
+
+logger = logging.getLogger(__name__)
 
 MAX_BYTES = 64 << 20  # of a JSON file that is read; a segmenter's matrix is the largest of ours
+NOT_MEASURED = (
+    "the card says that scores were not measured. To measure them: dettoolkit evaluate, whose "
+    "evaluation.json --evaluation takes"
+)
 Kind = TypeVar("Kind")
 
 
@@ -75,6 +83,7 @@ class _About:
     scored_on: str
     images: int
     recipe: dict[str, Any]
+    weights_sha256: str | None = None  # those of earlier versions do not say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,20 +114,26 @@ def measure_model(
     engine = PytorchEngine(network, torch.device("cpu"))  # as `load` runs it
     found = measure({"": (engine, image_hw)}, tell=tell)[""]
     tell("")
-    former = _former(source)
-    scores = former.scores if former is not None else scores_of(source, recipe)
+    former, weights_sum = _former(source), sum_of(network.state_dict())
+    if evaluation is not None:
+        scores = scores_in(evaluation, weights_sum)
+    else:
+        scores = former.scores if former is not None else scores_of(source, recipe, weights_sum)
     return Measured(
         parameters=count_parameters(network, norm_affine=True),
         multiply_adds=count_madds(copy.deepcopy(network).to("meta"), image_hw),
         image_hw=image_hw,
         latency=Latency(**asdict(found), threads=1, machine=machine()),
-        scores=scores if evaluation is None else scores_in(evaluation),
+        scores=scores,
         exports=former.exports if former is not None else exports_of(source),
     )
 
 
-def scores_of(source: Path, recipe: Recipe) -> Scores | None:
-    """Return the scores of a model: its run's evaluation, or torchvision's; None where there is neither."""
+def scores_of(source: Path, recipe: Recipe, weights_sum: str) -> Scores | None:
+    """Return the scores of a model: its run's evaluation, or torchvision's; None where there is neither.
+
+    `weights_sum` is the SHA-256 of its weights.
+    """
     if is_named(source):
         if not is_published(recipe):
             return None
@@ -129,15 +144,22 @@ def scores_of(source: Path, recipe: Recipe) -> Scores | None:
     checkpoint = checkpoint_of(source, names=(BEST, LAST))
     run = checkpoint.parent.parent
     if checkpoint.parent.name != "checkpoints" or not (run / "evaluation.json").is_file():
+        logger.warning("%s has no evaluation.json beside it: %s", checkpoint, NOT_MEASURED)
         return None
-    # A run's evaluation is that of its best checkpoint.
-    scored = checkpoint_of(run, names=(BEST, LAST)).name == checkpoint.name
-    return scores_in(run / "evaluation.json") if scored else None
+    return scores_in(run / "evaluation.json", weights_sum)
 
 
-def scores_in(report: Path) -> Scores | None:
-    """Read the scores of an evaluation.json; None where nothing could be scored."""
+def scores_in(report: Path, weights_sum: str) -> Scores | None:
+    """Read the scores of an evaluation.json; None where nothing could be scored, or other weights were.
+
+    `weights_sum` is the SHA-256 of the weights that the scores must be of.
+    """
     found = read_json(report, _Evaluation)
+    if found.about.weights_sha256 != weights_sum:
+        unknown = found.about.weights_sha256 is None
+        reason = "does not say which weights were scored" if unknown else "is of other weights than these"
+        logger.warning("%s %s: %s", report, reason, NOT_MEASURED)
+        return None
     numbers = {name: value for name, value in found.numbers.items() if value is not None}
     scored_on = Path(found.about.scored_on)
     root = Path(str(found.about.recipe.get("data", {}).get("root")))

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 
-from dettoolkit.pages.comparisons import class_table
 from dettoolkit.pages.galleries import gallery_of
 from dettoolkit.pages.parts import Block, Colors, Matrix, Section, Table
-from dettoolkit.spec import late
 from dettoolkit.task_report import Entry, Evaluation, Picture, TaskReport
 
-DETAILS = "dettoolkit.segmentation.details"
 SHOWN = 10  # of the largest confusions
 FEW = 0.01  # fraction of the labeled pixels below which a class is said to be rare
 
@@ -21,10 +18,8 @@ class SegmentationReport(TaskReport):
     """See TaskReport."""
 
     image_measure = "mIoU"
-
-    details = late(DETAILS, "report_details")
-    image_scores = late(DETAILS)
-    picture = late(DETAILS, "report_picture")
+    module = "dettoolkit.segmentation.details"
+    class_scores = ("per_class", "iou", "IoU")
 
     def words(self, evaluation: Evaluation) -> dict[str, str]:  # noqa: ARG002
         """Return what each number means."""
@@ -80,14 +75,6 @@ class SegmentationReport(TaskReport):
             named = ", ".join(absent[:5]) + (", …" if len(absent) > 5 else "")
             lines.append(f"Not in the validation set, so nothing is known of them: {named}.")
         return lines
-
-    def compared(self, evaluations: Mapping[str, Evaluation]) -> list[Block]:
-        """Return the IoU of each class in several runs."""
-        scores = {
-            run: {entry["name"]: entry["iou"] for entry in each["per_class"]}
-            for run, each in evaluations.items()
-        }
-        return [class_table(scores, "IoU")]
 
 
 def _classes(evaluation: Evaluation) -> list[Block]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dettoolkit.config import Recipe, ResolvedRecipe
 from dettoolkit.datasets.samplers import SampleKey
+from dettoolkit.destinations import check_free
 from dettoolkit.finite import require_finite
 from dettoolkit.hub import on_hub
 from dettoolkit.network import name_outputs
@@ -31,7 +32,6 @@ from dettoolkit.training.run_folder import (
     CONFIG,
     LAST,
     ORIGINS,
-    check_free,
     checkpoint_of,
     how_to_resume,
     is_first_process,
@@ -179,7 +179,7 @@ def evaluate(
     `keep` every prediction is written to `<out>/predictions`, where the task does not anyway.
     `provenance` is where the recipe's values come from.
     """
-    if out is not None:
+    if out is not None and is_first_process():
         check_free(out)
     checkpoint, weights = None, recipe.model.weights
     name, base = source.stem, Path(recipe.trainer.out) / source.stem

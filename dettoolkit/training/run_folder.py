@@ -57,14 +57,6 @@ def new_evaluation_dir(base: Path) -> Path:
     return _new_dir(base / "evaluation", remedy="set one with --out")
 
 
-def check_free(out: Path) -> None:
-    """Refuse a destination that has something in it, by a FileExistsError, before any work."""
-    if is_first_process() and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(
-            f"{out} already exists and is not overwritten: choose another folder with --out"
-        )
-
-
 def _new_dir(wanted: Path, *, remedy: str) -> Path:
     """Make a new folder; processes other than the first make none and learn its name later."""
     if not is_first_process():

@@ -30,6 +30,7 @@ from dettoolkit.training.run_folder import BEST, LAST, checkpoint_of, is_first_p
 from dettoolkit.training.trainer import build_trainer, explained
 from dettoolkit.weights.load import load_trained
 from dettoolkit.weights.read import read_checkpoint
+from dettoolkit.weights.safe import sum_of
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +79,7 @@ def score(
         callbacks.append(ProgressBar())
     trainer = build_trainer(section, run_dir=None, callbacks=callbacks)
     module = TrainingModule(run, out, world_size=trainer.world_size)
+    weights_sum = sum_of(run.task.network.state_dict())
     if keep:
         run.keep_predictions(lambda: module.run_dir / "predictions")  # all processes learn it from the first
     started = time.perf_counter()
@@ -92,6 +94,7 @@ def score(
         device = trainer.strategy.root_device
         about = {
             **origin(run, what, device),
+            "weights_sha256": weights_sum,  # by which a model card knows that these are its scores
             "seconds": round(seconds, 1),
             "repeat": repeat,
             "provenance": dict(provenance),

@@ -19,7 +19,7 @@ from dettoolkit.soft_losses import channel_wise, pearson
 from dettoolkit.tasks import spec_for, spec_of
 from dettoolkit.teacher import FeatureLoss, Teacher, adapter_of
 from dettoolkit.training.trained import open_model
-from dettoolkit.weights.safe import checksum
+from dettoolkit.weights.safe import sum_of
 from dettoolkit.wording import listing
 
 
@@ -54,7 +54,7 @@ def attach_teacher(run: Run) -> None:
         description={
             "teacher": settings.teacher,
             "name": manifest.name,
-            "sha256": checksum("", network.state_dict()),
+            "sha256": sum_of(network.state_dict()),
         },
         mean=run.task.mean,
         std=run.task.std,

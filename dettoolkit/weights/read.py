@@ -56,6 +56,13 @@ def read_weights(source: str, *, torchvision_model: str) -> StateDict:
     """
     if source.startswith(TORCHVISION):
         return _fetch(source.removeprefix(TORCHVISION), torchvision_model)
+    if source.startswith("hf:"):
+        name, _, revision = source.removeprefix("hf:").lstrip("/").partition("@")
+        command = f"hf download {name} {MODEL}" + (f" --revision {revision}" if revision else "")
+        raise ValueError(
+            f"{source} is on Hugging Face's hub, and weights are read from a file: fetch it by '{command}', "
+            "and give the path that this prints"
+        )
     path = Path(source)
     if found := sorted(path.glob("checkpoints/*.ckpt")):
         raise FileNotFoundError(f"{path} is a run folder, not a file: use its checkpoint, {found[0]}")
