@@ -53,10 +53,10 @@ from dettoolkit.formats import check_threads, open_engine
 from dettoolkit.formats.onnx.convert import convert
 from dettoolkit.formats.pytorch import PytorchEngine
 from dettoolkit.inference.predictor import Predictor
-from dettoolkit.loading import open_model
 from dettoolkit.manifest import ExportFacts, Manifest
 from dettoolkit.network import Network
 from dettoolkit.tasks import spec_for
+from dettoolkit.training.trained import open_model
 from dettoolkit.weights.translate import translate_network
 
 IMAGE_HW = (512, 1024)  # of segmentation

@@ -10,22 +10,18 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-import torchvision
 
-from dettoolkit.config import Recipe, load_recipe, recipe_to_dict
+from dettoolkit.config import Recipe, load_recipe
 from dettoolkit.datasets.images import MAX_MEGAPIXELS
 from dettoolkit.formats import FORMATS, open_engine, read_text
 from dettoolkit.formats.pytorch import PytorchEngine
 from dettoolkit.hub import local
 from dettoolkit.inference.predictor import Predictor
 from dettoolkit.manifest import Manifest, from_json
-from dettoolkit.named_models import is_named, named_classes, named_recipe, weights_file
-from dettoolkit.network import Network
-from dettoolkit.run import Classes
-from dettoolkit.tasks import sections, spec_of
+from dettoolkit.named_models import is_named, named_recipe, weights_file
+from dettoolkit.tasks import sections
 from dettoolkit.training.run_folder import checkpoint_of, stored_recipe
-from dettoolkit.weights.load import load_trained
-from dettoolkit.weights.read import read_checkpoint
+from dettoolkit.training.trained import open_model
 
 
 def load(
@@ -101,30 +97,6 @@ def _path(model: object) -> Path:
     return local(Path(model).expanduser())
 
 
-def open_model(model: Path, recipe: Recipe | None = None) -> tuple[Manifest, Network]:
-    """Build the network of a model, load its weights and describe it.
-
-    Args:
-        model: a run's folder, of which the best checkpoint is taken, a checkpoint, a published folder, or a
-            named model.
-        recipe: takes the place of the model's own.
-    """
-    if is_named(model):
-        recipe = recipe or named_recipe(model)
-        classes, name = named_classes(model, recipe), model.stem
-        spec = spec_of(recipe)
-        network = spec.build_network(recipe, num_classes=len(classes.names), pretrained=True, exact=True)
-        versions = {"weights": str(recipe.model.weights), "torchvision": str(torchvision.__version__)}
-        return _described(name, recipe, network, classes, versions), network
-    checkpoint = checkpoint_of(model, names=("best", "last"))
-    description, state = read_checkpoint(checkpoint)
-    recipe = recipe or recipe_of(checkpoint)
-    classes = Classes(description["class_names"], description["class_ids"])
-    network = spec_of(recipe).build_network(recipe, num_classes=len(classes.names))
-    load_trained(network, state, source=str(checkpoint))
-    return _described(description["name"], recipe, network, classes, description["versions"]), network
-
-
 def recipe_of(
     model: Path, extras: Sequence[str] = (), *, trainer: Mapping[str, Any] = MappingProxyType({})
 ) -> Recipe:
@@ -153,19 +125,3 @@ def file_of(model: Path, *, weights: str | Path | None = None) -> Path:
     if is_named(model):
         return Path(weights) if weights is not None else weights_file(named_recipe(model))
     return checkpoint_of(model, names=("best", "last"))
-
-
-def _described(
-    name: str, recipe: Recipe, network: Network, classes: Classes, versions: dict[str, str]
-) -> Manifest:
-    spec = spec_of(recipe)
-    return Manifest(
-        name=name,
-        mean=recipe.data.mean,
-        std=recipe.data.std,
-        input_hw=spec.input_hw(recipe),
-        **spec.fitting(recipe),
-        recipe=recipe_to_dict(recipe),
-        versions=versions,
-        tasks={spec.name: spec.describe(recipe, network, classes=classes)},
-    )

@@ -19,6 +19,7 @@ from dettoolkit.datasets.samplers import SampleKey
 from dettoolkit.drawing.grids import save_figure
 from dettoolkit.network import Features, Network, Outputs, name_outputs
 from dettoolkit.preprocessing import normalize
+from dettoolkit.teacher import Teacher
 
 Batch = dict[str, Any]
 Split = Literal["train", "val"]
@@ -71,11 +72,12 @@ class Task(ABC):
     auxiliary: nn.ModuleDict = field(default_factory=nn.ModuleDict)
     """Parts that are trained beside the network and are no part of it: no file but a run's checkpoints has
     them."""
+    teacher: Teacher | None = None
 
     @property
     def has_more_losses(self) -> bool:
         """Return whether training adds losses of something beside the network."""
-        return len(self.auxiliary) > 0
+        return len(self.auxiliary) > 0 or self.teacher is not None
 
     def images(self, batch: Batch) -> Tensor:
         """Normalize the batch's uint8 images to (N, 3, H, W) float32 on their device."""
@@ -93,9 +95,17 @@ class Task(ABC):
         """Return the losses of the task's own auxiliary parts, which take the backbone's features."""
         return {}
 
-    def more_losses(self, features: Features, batch: Batch) -> dict[str, Tensor]:
-        """Return the parts that training adds to the loss, where `has_more_losses`."""
-        return self.auxiliary_losses(features, batch)
+    def more_losses(
+        self, images: Tensor, outputs: Outputs, features: Features, batch: Batch
+    ) -> dict[str, Tensor]:
+        """Return the parts that training adds to the loss, where `has_more_losses`.
+
+        Outputs and features are the network's for the normalized images (N, 3, H, W).
+        """
+        parts = self.auxiliary_losses(features, batch)
+        if self.teacher is not None:
+            parts |= self.teacher.losses(images, outputs, features, self.auxiliary)
+        return parts
 
     @abstractmethod
     def predict(self, forward: Callable[[Tensor], Any], batch: Batch) -> Any:

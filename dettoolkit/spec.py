@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dettoolkit.results import Image, Result
     from dettoolkit.run import Classes, ImageFile, Run
     from dettoolkit.task_report import TaskReport
+    from dettoolkit.teacher import Compare
 
 Strictness = Literal["exact", "resized", "quantized"]
 """How close an exported file's answers must be: the same arithmetic, resizing inside too, 8 bits."""
@@ -125,6 +126,23 @@ class TaskSpec(ABC):
         `own` are the classes of a checkpoint, whose weights the caller loads; None takes the recipe's
         model.weights and the data set's classes. `what` is the weights' name, for messages.
         """
+
+    def distiller(self, settings: Any, *, own: Any, theirs: Any, order: Sequence[int]) -> Compare:  # noqa: ARG002
+        """Return how a network's outputs are compared with a teacher's: a function to parts of a loss.
+
+        Args:
+            settings: the recipe's `distill`.
+            own: the network's section of a manifest; `theirs` is the teacher's.
+            theirs: see `own`.
+            order: the teacher's label of each class.
+        """
+        from dettoolkit.teacher import compare_nothing
+
+        return compare_nothing
+
+    def teacher_hw(self, manifest: Manifest) -> SizeHW | None:
+        """Return the size of the images that a teacher is given; None for the student's."""
+        return manifest.input_hw
 
     @abstractmethod
     def training_images(self, recipe: Any) -> list[ImageFile]:

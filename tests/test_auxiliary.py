@@ -18,8 +18,8 @@ from dettoolkit import load
 from dettoolkit.backbones.initialize import initialize
 from dettoolkit.cli import train as cli_train
 from dettoolkit.heads.fcn import FCNHead
-from dettoolkit.loading import open_model
 from dettoolkit.training.prepare import prepare
+from dettoolkit.training.trained import open_model
 from dettoolkit.weights.read import read_checkpoint, read_weights
 
 QUICK = "evaluation.figures=0"
@@ -76,7 +76,7 @@ def test_network_and_generators_are_those_without_it(
     outputs, features = task.network.eval().with_features(images)
     assert torch.equal(outputs, task.network(images))
     (name,) = task.auxiliary["head"].features
-    loss = task.more_losses(features, {"label_map": torch.zeros(2, 64, 64, dtype=torch.uint8)})
+    loss = task.auxiliary_losses(features, {"label_map": torch.zeros(2, 64, 64, dtype=torch.uint8)})
     assert name == feature
     logits = task.auxiliary["head"](features[feature])
     torch.testing.assert_close(
@@ -178,7 +178,7 @@ def test_void_batches_train_nothing(tiny_segmentation: Any, tmp_path: Path) -> N
     task = prepare("tiny", tiny_segmentation.load(tmp_path, AUXILIARY).recipe).task
     void = {"label_map": torch.full((2, 64, 64), 255, dtype=torch.uint8)}
     _, features = task.network.with_features(torch.randn(2, 3, 64, 64))
-    loss = task.more_losses(features, void)["auxiliary"]
+    loss = task.auxiliary_losses(features, void)["auxiliary"]
     loss.backward()
     assert loss == 0
     assert all(parameter.grad.eq(0).all() for parameter in task.auxiliary.parameters())

@@ -382,7 +382,7 @@ def test_errors_of_all_layers_in_order(write: Any) -> None:
         ("trainer.accumulate_grad_batches=2", "did you mean 'trainer.accumulate'?"),
         ("model.loss.zzz=2", "unknown key; model.loss has type, alpha, gamma and box_weight"),
         ("evaluation.picture_threshold=0.5", "unknown key; did you mean 'threshold'?"),
-        ("zzz=2", "zzz: unknown key; the recipe has model, data, optim, trainer and evaluation"),
+        ("zzz=2", "zzz: unknown key; the recipe has model, data, optim, trainer, evaluation and distill"),
         ("data.batch_size=abc", "data.batch_size: expected an integer, got 'abc'"),
         ("data.batch_size=1.0", "expected an integer, got 1.0"),
         ("data.batch_size=true", "expected an integer, got true"),

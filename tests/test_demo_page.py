@@ -22,8 +22,9 @@ from dettoolkit.demo.server import address, make_server
 from dettoolkit.drawing.boxes import class_color
 from dettoolkit.export.command import export
 from dettoolkit.export.request import Request
-from dettoolkit.loading import load, open_model, read_manifest
+from dettoolkit.loading import load, read_manifest
 from dettoolkit.tasks import spec_for
+from dettoolkit.training.trained import open_model
 
 pytest.importorskip("onnx", reason="the models of these tests are written with onnx")
 pytest.importorskip("onnxruntime", reason="the page is compared with onnxruntime")

@@ -42,12 +42,13 @@ from dettoolkit.formats import open_engine
 from dettoolkit.formats.onnx import convert as converter
 from dettoolkit.formats.onnx.convert import OPSET, stamp
 from dettoolkit.formats.onnx.nodes import Nodes
-from dettoolkit.loading import open_model, read_manifest
+from dettoolkit.loading import read_manifest
 from dettoolkit.manifest import ManifestError, Section
 from dettoolkit.preprocessing import fit_image, normalize
 from dettoolkit.segmentation.onnx import label_map
 from dettoolkit.segmentation.spec import SegmentationSection
 from dettoolkit.tasks import spec_for
+from dettoolkit.training.trained import open_model
 
 INPUT_HW = (32, 48)
 GRIDS = ((4, 6), (2, 3))

@@ -13,10 +13,11 @@ from torch import nn
 from dettoolkit.datasets.images import resize_image
 from dettoolkit.formats import open_engine
 from dettoolkit.formats.pt2 import stamp
-from dettoolkit.loading import open_model, read_manifest
+from dettoolkit.loading import read_manifest
 from dettoolkit.manifest import ManifestError
 from dettoolkit.preprocessing import normalize
 from dettoolkit.segmentation.spec import SegmentationSection
+from dettoolkit.training.trained import open_model
 
 INPUT_HW = (32, 48)
 

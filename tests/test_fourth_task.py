@@ -387,6 +387,9 @@ def test_it_is_checked_trained_resumed_and_evaluated(run, recipe, pictures, tmp_
     shown = capsys.readouterr().out
     assert "estimates (8, 2)" in shown
     assert "loss      number" in shown
+    taught = [f"distill.teacher={run}", "distill.features.type=pkd", f"data.root={pictures}", "--check"]
+    assert cli.main(["train", str(recipe), *taught]) == 0
+    assert "distill_features" in capsys.readouterr().out
     run = shutil.copytree(run, tmp_path / "count" / "copy")
     assert cli.main(["train", "--resume", str(run), "trainer.max_epochs=31"]) == 0
     content = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)

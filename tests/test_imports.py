@@ -12,9 +12,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # What stands for itself below dettoolkit, lowest first. Each may import itself and the lines above its own.
 LAYERS = (
-    ("complexity", "finite", "manifest", "network", "transfer", "wording"),
+    ("complexity", "finite", "manifest", "network", "soft_losses", "transfer", "wording"),
     ("config",),
-    ("backbones", "datasets", "download"),
+    ("backbones", "datasets", "download", "teacher"),
     ("converting", "drawing", "evaluation", "heads", "pages", "preprocessing", "weights"),
     ("doctor", "results", "run"),
     ("task_report",),
@@ -22,8 +22,8 @@ LAYERS = (
     ("formats",),
     ("classification", "detection", "segmentation"),
     ("hub", "tasks"),
-    ("reporting",),
-    ("inference", "named_models", "training"),
+    ("named_models", "reporting"),
+    ("inference", "training"),
     ("loading",),
     ("export", "ray"),
     ("demo", "paper"),

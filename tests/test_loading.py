@@ -14,9 +14,10 @@ from torch import nn
 import dettoolkit
 from dettoolkit import formats as engines
 from dettoolkit import loading
-from dettoolkit.loading import load, open_model, read_manifest
+from dettoolkit.loading import load, read_manifest
 from dettoolkit.manifest import ExportFacts, ManifestError, from_json
 from dettoolkit.tasks import sections
+from dettoolkit.training.trained import open_model
 from dettoolkit.weights.read import read_checkpoint
 
 

@@ -17,11 +17,11 @@ from dettoolkit import load
 from dettoolkit.cli import main
 from dettoolkit.config import load_recipe
 from dettoolkit.hub import FILES
-from dettoolkit.loading import open_model
 from dettoolkit.manifest import from_json
 from dettoolkit.publishing.card import Terms
 from dettoolkit.publishing.publish import publish
 from dettoolkit.tasks import sections
+from dettoolkit.training.trained import open_model
 from dettoolkit.weights.read import read_checkpoint, read_weights
 
 TERMS = Terms(license="apache-2.0", data_license="CC BY 4.0", dataset="tiny shapes")

@@ -16,8 +16,8 @@ from dettoolkit.export.request import Request, manifest_for  # noqa: E402
 from dettoolkit.formats.onnx import convert as converter  # noqa: E402
 from dettoolkit.formats.onnx.calibrate import best_range, find_ranges  # noqa: E402
 from dettoolkit.formats.onnx.quantize import Quantizer, layer_of  # noqa: E402
-from dettoolkit.loading import open_model  # noqa: E402
 from dettoolkit.tasks import spec_for  # noqa: E402
+from dettoolkit.training.trained import open_model  # noqa: E402
 
 
 def test_a_range_holds_what_there_is():

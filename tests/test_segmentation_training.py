@@ -268,15 +268,19 @@ def test_any_batch_size_gives_the_same_integers(tiny_segmentation_run: Path, tmp
 
 
 @pytest.mark.timeout(600)  # three processes import torch, one after the other
-def test_two_processes_train_and_score_as_one(tiny_segmentation: Any, tmp_path: Path) -> None:
+def test_two_processes_train_and_score_as_one(
+    tiny_segmentation: Any, tiny_segmentation_run: Path, tmp_path: Path
+) -> None:
     """5 images to validate do not divide by 2; the second evaluation finds the first one's folder."""
     out, recipe = tmp_path / "runs", tmp_path / "tiny.yaml"
-    recipe.write_text(tiny_segmentation.recipe.read_text().replace("data:\n", "  auxiliary: {}\ndata:\n"))
+    text = tiny_segmentation.recipe.read_text().replace("data:\n", "  auxiliary: {}\ndata:\n")
+    recipe.write_text(f"{text}distill: {{teacher: {tiny_segmentation_run}, features: {{type: pkd}}}}\n")
     ran = on_two_processes(recipe, tiny_segmentation.data, out, "--write-predictions")
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.count("mean IoU of the classes\n") == 3  # printed once each
     run = the_run(out)
-    assert column(run, "loss/auxiliary").keys() == set(range(4))
+    for name in ("loss/auxiliary", "loss/distill_outputs", "loss/distill_features"):
+        assert column(run, name).keys() == set(range(4))
     alone = evaluated(run, tmp_path / "alone", "trainer={devices: 1, strategy: auto}", keep=True)
     for folder in (run, run / "evaluation", run / "evaluation_2"):
         report = report_of(folder)

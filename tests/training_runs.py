@@ -16,6 +16,7 @@ import torch
 from dettoolkit.training.module import TrainingModule
 
 SPEED = {"images_per_second", "data_wait_fraction"}  # columns of metrics.csv that differ from run to run
+TEACHER_SPEED = {"teacher_ms", "teacher_fraction"}  # as well, of a run with a teacher
 
 DRIVER = """\
 import sys
@@ -62,7 +63,8 @@ def rows_of(run: Path) -> list[dict[str, str]]:
     """Read metrics.csv without the columns that differ from run to run."""
     with (run / "metrics.csv").open(newline="") as file:
         rows = [
-            {key: value for key, value in row.items() if key not in SPEED} for row in csv.DictReader(file)
+            {key: value for key, value in row.items() if key not in SPEED | TEACHER_SPEED}
+            for row in csv.DictReader(file)
         ]
     return [
         row

@@ -41,6 +41,7 @@ class ClassificationSpec(TaskSpec):
     training_run = late(".run")
     evaluation_run = late(".run")
     training_images = late(".run")
+    distiller = late(".distill")
     decoder = late(".decode")
     compare = late(".result")
     final_module = late(".decode", "BestClasses")

@@ -111,7 +111,8 @@ def _locate(root: Entry, check: KeyCheck, detail: ErrorDetails) -> _Error:
         depth += bool(union)
         path = f"{path}[{part}]" if isinstance(part, int) else below(path, part)
         keys += (part,) if isinstance(part, str) else ()
-    return _Error(kind, detail, path, keys, entry, check.fields.get(path), union, depth)
+    field = check.fields.get(path.rpartition("[")[0] if path.endswith("]") else path)
+    return _Error(kind, detail, path, keys, entry, field, union, depth)
 
 
 def _child(entry: Entry, part: int | str) -> Entry | None:
@@ -194,8 +195,9 @@ def _purpose(field: FieldInfo | None) -> str:
 
 
 def _choices(field: FieldInfo | None) -> Sequence[str | int]:
-    """Return the values of a Literal, or the types of the sections that a field may be."""
+    """Return the values of a Literal, of a list's items too, or the types of the sections a field may be."""
     options = members(field.annotation) if field else []
+    options += [item for each in options if get_origin(each) is list for item in members(get_args(each)[0])]
     literals = [value for option in options if get_origin(option) is Literal for value in get_args(option)]
     return literals or type_names(*sections(field and field.annotation))
 

@@ -13,12 +13,18 @@ from pydantic import Field, create_model
 
 from dettoolkit.config.classification import ClassificationData, ClassifierModel
 from dettoolkit.config.detection import DetectionData, DetectionEvaluation, SSDLiteModel
+from dettoolkit.config.distillation import (
+    ClassificationDistill,
+    DetectionDistill,
+    Distill,
+    SegmentationDistill,
+)
 from dettoolkit.config.sections import Data, Evaluation, Model, Optim, Section, Trainer
 from dettoolkit.config.segmentation import LRASPPModel, RASPPModel, SegmentationData, SegmentationEvaluation
 
 
 class Recipe(Section):
-    """Everything about one run. model.type determines the task, and so the keys of data and evaluation.
+    """Everything about one run. model.type determines the task, and so the keys of data, evaluation, distill.
 
     `files` is the type of data that are files and not generated.
     """
@@ -29,6 +35,8 @@ class Recipe(Section):
     optim: Optim
     trainer: Trainer
     evaluation: Evaluation = Field(default_factory=Evaluation)  # type: ignore[arg-type]
+    distill: Distill | None = None
+    """A teacher to learn from. null: none."""
 
 
 class DetectionRecipe(Recipe):
@@ -38,6 +46,7 @@ class DetectionRecipe(Recipe):
     model: SSDLiteModel
     data: DetectionData
     evaluation: DetectionEvaluation = Field(default_factory=DetectionEvaluation)  # type: ignore[arg-type]
+    distill: DetectionDistill | None = None
 
 
 class SegmentationRecipe(Recipe):
@@ -47,6 +56,7 @@ class SegmentationRecipe(Recipe):
     model: Annotated[LRASPPModel | RASPPModel, Field(discriminator="type")]
     data: SegmentationData
     evaluation: SegmentationEvaluation = Field(default_factory=SegmentationEvaluation)  # type: ignore[arg-type]
+    distill: SegmentationDistill | None = None
 
 
 class ClassificationRecipe(Recipe):
@@ -55,6 +65,7 @@ class ClassificationRecipe(Recipe):
     files: ClassVar[str] = "image_folder"
     model: ClassifierModel
     data: ClassificationData
+    distill: ClassificationDistill | None = None
 
 
 def recipe_kinds() -> tuple[type[Recipe], ...]:
@@ -71,10 +82,10 @@ def any_recipe() -> type[Recipe]:
 
 @cache
 def _joined(kinds: tuple[type[Recipe], ...]) -> type[Recipe]:
-    model, data, evaluation = (
+    model, data, evaluation, distill = (
         Union[tuple(kind.model_fields[name].annotation for kind in kinds)]  # noqa: UP007
-        for name in ("model", "data", "evaluation")
+        for name in ("model", "data", "evaluation", "distill")
     )
-    sections: dict[str, Any] = {"data": data, "evaluation": evaluation}
+    sections: dict[str, Any] = {"data": data, "evaluation": evaluation, "distill": (distill, None)}
     sections["model"] = Annotated[model, Field(discriminator="type")]
     return create_model("Recipe", __base__=Recipe, __doc__=Recipe.__doc__, **sections)

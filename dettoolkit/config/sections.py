@@ -67,6 +67,10 @@ DeviceList = Annotated[list[Annotated[int, Field(ge=0, le=63)]], Field(min_lengt
 Duration = Annotated[str, Field(pattern=DURATION), AfterValidator(_some_time)]
 
 
+FeatureName = Literal["low_first", "low_depthwise", "low", "c4", "c5"]
+"""Of a backbone, as it publishes them."""
+
+
 class Section(BaseModel):
     """A mapping of the recipe: unknown keys and wrong types are errors."""
 

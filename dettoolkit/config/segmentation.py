@@ -10,6 +10,7 @@ from dettoolkit.config.sections import (
     Data,
     Epsilon,
     Evaluation,
+    FeatureName,
     Fraction,
     InitStd,
     Model,
@@ -84,7 +85,7 @@ class CrossEntropy(Section):
 class Auxiliary(Section):
     """A second head that learns the same labels from an earlier feature, in training only."""
 
-    feature: Literal["low_first", "low_depthwise", "low", "c4", "c5"] = "c4"
+    feature: FeatureName = "c4"
     """The backbone's feature that it takes."""
     channels: PositiveInt = Field(128, le=2048, description="Channels between the feature and the classes.")
     weight: Weight = Field(0.4, description="Weight of its loss; 0.4 is PSPNet's (arXiv 1612.01105).")

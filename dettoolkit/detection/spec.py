@@ -112,6 +112,7 @@ class DetectionSpec(TaskSpec):
     training_run = late(".run")
     evaluation_run = late(".run")
     training_images = late(".run")
+    distiller = late(".distill")
     decoder = late(".decode", "DetectionDecoder")
     compare = late(".compare")
     onnx_answers = late(".onnx")

@@ -19,9 +19,10 @@ from dettoolkit.export.report import GateError, Report, tolerances_of
 from dettoolkit.export.request import Request, check, manifest_for, notes_on, report_path, with_facts
 from dettoolkit.export.verify import Verification, validation_run
 from dettoolkit.formats import NAMES, Format
-from dettoolkit.loading import open_model, recipe_of
+from dettoolkit.loading import recipe_of
 from dettoolkit.manifest import Manifest
 from dettoolkit.tasks import spec_of
+from dettoolkit.training.trained import open_model
 
 logger = logging.getLogger(__name__)
 

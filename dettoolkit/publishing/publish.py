@@ -13,12 +13,13 @@ import torch
 from dettoolkit.config import Recipe
 from dettoolkit.config.yaml12 import write_lines
 from dettoolkit.hub import CARD, MANIFEST, MEASURED, RECIPE
-from dettoolkit.loading import open_model, recipe_of
+from dettoolkit.loading import recipe_of
 from dettoolkit.manifest import Manifest, portable
 from dettoolkit.named_models import is_named, is_published, published_of
 from dettoolkit.network import Network
 from dettoolkit.publishing.card import Terms, write_card
 from dettoolkit.publishing.measured import Measured, measure_model, to_json
+from dettoolkit.training.trained import open_model
 from dettoolkit.weights.published import CODE_LICENSE
 from dettoolkit.weights.read import VERSION, read_checkpoint
 from dettoolkit.weights.safe import MODEL, write_safetensors

@@ -83,6 +83,7 @@ class SegmentationSpec(TaskSpec):
     training_run = late(".run")
     evaluation_run = late(".run")
     training_images = late(".run")
+    distiller = late(".distill")
     describe = late(".build")
     decoder = late(".decode")
     compare = late(".result")
@@ -95,6 +96,9 @@ class SegmentationSpec(TaskSpec):
     def input_hw(self, recipe: SegmentationRecipe) -> SizeHW | None:
         """Return the size to which images are resized; None keeps their own."""
         return recipe.data.eval_hw
+
+    def teacher_hw(self, manifest: Manifest) -> None:
+        """Return None: training crops images at their own size, whatever size is scored."""
 
     def coco_entry(self, entry: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
         """Return the mask of a class that occurs as COCO's stuff results have it."""

@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from torch import Tensor
 
 from dettoolkit.run import Run
+from dettoolkit.teacher import Stopwatch, Teacher
 
 
 class EMA(WeightAveraging):
@@ -41,15 +42,20 @@ class EMA(WeightAveraging):
 
 
 class LogSpeed(Callback):
-    """Log images per second and the fraction of time spent waiting for data, once an epoch."""
+    """Log images per second, and the fractions of time spent waiting for data or a teacher, once an epoch."""
 
     def __init__(self) -> None:
+        self._teacher = Stopwatch()  # of no teacher: it never runs
         self._images = 0
         self._waited = 0.0
         self._started = self._last_end = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clocks."""
+        teacher: Teacher | None = pl_module.task.teacher  # type: ignore[union-attr, assignment]
+        if teacher is not None:
+            self._teacher = teacher.clock
+        self._teacher.reset()
         self._images, self._waited = 0, 0.0
         self._started = self._last_end = time.perf_counter()
 
@@ -68,10 +74,19 @@ class LogSpeed(Callback):
         """Return the speed of the epoch so far, over all processes; 0 before its first batch."""
         return self._images / max(self._last_end - self._started, 1e-9)
 
+    def teacher(self) -> tuple[float, float] | None:
+        """Return a teacher's milliseconds per batch and its fraction of the epoch's time so far."""
+        if not self._teacher.blocks:
+            return None
+        seconds = self._teacher.seconds
+        return 1000 * seconds / self._teacher.blocks, seconds / max(self._last_end - self._started, 1e-9)
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the epoch's figures."""
         pl_module.log("images_per_second", self.images_per_second())
         pl_module.log("data_wait_fraction", self._waited / max(self._last_end - self._started, 1e-9))
+        if (teacher := self.teacher()) is not None:
+            pl_module.log_dict(dict(zip(("teacher_ms", "teacher_fraction"), teacher, strict=True)))
 
 
 class ProgressBar(TQDMProgressBar):
@@ -109,6 +124,8 @@ class ProgressBar(TQDMProgressBar):
         shown = {key: f"{value:.3g}" if isinstance(value, float) else value for key, value in metrics.items()}
         if self.speed is not None and (images := self.speed.images_per_second()):
             shown["images/s"] = f"{images:.1f}"
+            if (teacher := self.speed.teacher()) is not None:
+                shown["teacher"] = f"{teacher[0]:.0f} ms ({teacher[1]:.0%})"
         return shown
 
 

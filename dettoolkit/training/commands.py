@@ -64,7 +64,7 @@ def check(name: str, recipe: Recipe) -> str:
         outputs, features = run.task.network.with_features(images)
         losses = run.task.losses(outputs, targets)
         if run.task.has_more_losses:
-            losses |= run.task.more_losses(features, targets)
+            losses |= run.task.more_losses(images, outputs, features, targets)
     require_finite(
         [
             *name_outputs(run.task.raw_outputs, outputs),
@@ -77,8 +77,12 @@ def check(name: str, recipe: Recipe) -> str:
         summary(run),
         *run.batch_lines(batch, outputs),
         "loss      " + ", ".join(f"{part} {float(value):.4g}" for part, value in losses.items()),
-        "Dry run OK: nothing was trained",
     ]
+    if run.task.teacher is not None:
+        lines.append(
+            f"          the teacher took {1000 * run.task.teacher.clock.seconds:.0f} ms for this batch"
+        )
+    lines.append("Dry run OK: nothing was trained")
     return "\n".join(lines)
 
 

@@ -64,6 +64,8 @@ class TrainingModule(LightningModule):
         """Compile the network, in both ways in which it is called."""
         self.network.compile()
         self._with_features = torch.compile(self.network.with_features)
+        if self.task.teacher is not None:
+            self.task.teacher.compile()
 
     def forward(self, batch: Batch) -> Any:
         """Run the network on a batch's images."""
@@ -80,6 +82,8 @@ class TrainingModule(LightningModule):
         """
         if isinstance(self.trainer.strategy.model, DistributedDataParallel):
             self.trainer.strategy.model.broadcast_buffers = False
+        if self.task.teacher is not None:  # it is no part of the module, so Lightning has not moved it
+            self.task.teacher.network.to(self.device).to(memory_format=self.memory_format)
         for config in self.trainer.lr_scheduler_configs:
             restore_rates(config.scheduler)  # type: ignore[arg-type]
 
@@ -110,7 +114,7 @@ class TrainingModule(LightningModule):
         if not self.task.has_more_losses:
             return self.task.losses(self._run(images), targets), []
         outputs, features = self._with_features(images.contiguous(memory_format=self.memory_format))
-        more = self.task.more_losses(features, targets)
+        more = self.task.more_losses(images, outputs, features, targets)
         return self.task.losses(outputs, targets) | more, list(more)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
@@ -213,6 +217,12 @@ class TrainingModule(LightningModule):
             source="the checkpoint to resume from",
             remedy="the training diverged, or the file is damaged: resume from an earlier checkpoint",
         )
+        taught, teacher = (each.get("teacher", {}) for each in (checkpoint["dettoolkit"], self.description))
+        if taught.get("sha256") != teacher.get("sha256"):
+            raise ValueError(
+                f"the run learned from the teacher {taught.get('teacher')}, but the weights of "
+                f"{teacher.get('teacher')} are others: set distill.teacher to where the former one is now"
+            )
         before = checkpoint["dettoolkit"].get("images_per_step", self.images_per_step)
         if before != self.images_per_step:
             raise ValueError(
@@ -224,6 +234,7 @@ class TrainingModule(LightningModule):
 
 def describe(run: Run) -> dict[str, Any]:
     """Describe a run in plain data: what its checkpoints carry besides weights."""
+    teacher = {} if run.task.teacher is None else {"teacher": dict(run.task.teacher.description)}
     return {
         "version": VERSION,
         "name": run.name,
@@ -235,6 +246,7 @@ def describe(run: Run) -> dict[str, Any]:
             **{package.__name__: str(package.__version__) for package in (torch, torchvision, lightning)},
             "python": platform.python_version(),
         },
+        **teacher,
     }
 
 

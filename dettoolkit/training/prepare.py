@@ -14,6 +14,7 @@ from dettoolkit.tasks import spec_of
 from dettoolkit.training.memory import check_memory
 from dettoolkit.training.optimizers import count_steps
 from dettoolkit.training.run_folder import is_first_process
+from dettoolkit.training.teaching import attach_teacher
 from dettoolkit.training.trainer import build_trainer, expect_nodes
 from dettoolkit.weights.read import warn_of_other_classes
 
@@ -31,6 +32,7 @@ def prepare(name: str, recipe: Recipe, *, pretrained: bool = True) -> Run:
     run = spec_of(recipe).training_run(name, recipe, pretrained=pretrained)
     if pretrained and recipe.model.weights is not None:
         warn_of_other_classes(recipe.model.weights, run.classes.names)
+    attach_teacher(run)
     count_steps(recipe, len(run.train), trainer)
     check_memory(
         run.task.network,
@@ -67,4 +69,6 @@ def summary(run: Run) -> str:
         f"data      {len(run.train)} training images, {len(run.val)} validation images, "
         f"{run.recipe.data.root}",
     ]
+    if (teacher := run.task.teacher) is not None:
+        lines.append(f"teacher   {teacher.manifest.name}, {teacher.description['teacher']}")
     return "\n".join(lines)

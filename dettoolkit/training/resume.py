@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 CHANGEABLE = (
     "trainer.",
     "evaluation.",
+    "distill.teacher",  # may be somewhere else; its weights are compared
     "data.root",
     "data.workers",
     "data.batch_size",

@@ -29,7 +29,7 @@ if sys.platform != "win32":  # which has no such lock: there one must not resume
 
 logger = logging.getLogger(__name__)
 
-CONFIG = "config.yaml"
+CONFIG, TEACHER = "config.yaml", "teacher.json"
 # Names of checkpoints: of the best score, the newest, and the one before that.
 BEST, LAST, PREVIOUS = "best", "last", "previous"
 
@@ -118,6 +118,8 @@ def started(run: Run, config_yaml: str) -> Iterator[Path]:
         if is_first_process():
             write_whole(run_dir / CONFIG, config_yaml.encode())
             write_problems(run, run_dir)
+            if run.task.teacher is not None:
+                (run_dir / TEACHER).write_text(json.dumps(run.task.teacher.description, indent=1))
             run.draw_training_batch(run_dir / "figures")
         yield run_dir
 

@@ -30,7 +30,7 @@ def write_safetensors(path: Path, state: Mapping[str, Tensor], description: Mapp
     """Write a state dict and the description of a checkpoint (`weights.read.Description`) to a new file."""
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
     text = json.dumps(description, allow_nan=False)
-    save_file(tensors, path, metadata={"format": "pt", OURS: text, SUM: _sum(text, tensors)})
+    save_file(tensors, path, metadata={"format": "pt", OURS: text, SUM: checksum(text, tensors)})
 
 
 def load_safetensors(path: Path) -> dict[str, object]:
@@ -47,7 +47,7 @@ def load_safetensors(path: Path) -> dict[str, object]:
             state = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         if OURS not in metadata:
             return dict(state)
-        if metadata.get(SUM) != _sum(metadata[OURS], state):
+        if metadata.get(SUM) != checksum(metadata[OURS], state):
             raise ValueError("its checksum does not fit")
         return {OURS: msgspec.json.decode(metadata[OURS]), "state_dict": state}
     except (SafetensorError, ValueError, RecursionError) as error:
@@ -68,7 +68,7 @@ def _check_header(path: Path) -> None:
         raise ValueError(f"its header has {length} bytes, where {MAX_HEADER} are the most")
 
 
-def _sum(text: str, tensors: Mapping[str, Tensor]) -> str:
+def checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
     """Compute the checksum of a description and of tensors: names, types, shapes and bytes, by name."""
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
