@@ -12,24 +12,26 @@ UNFINISHED := $(VENV)/.unfinished
 # Seconds without data before uv aborts a download; its default of 30 is too short for packages of 500 MB.
 export UV_HTTP_TIMEOUT ?= 300
 
-# Runtimes and libraries that need conflicting package versions. Each has its own environment, named after its extra,
+# Runtimes and libraries that need conflicting package versions, or are large. Each has its own environment, named after its extra,
 # and its tests, which are skipped elsewhere.
 EXPORTS := .venv-exports
-RUNTIMES := openvino executorch litert ray supervision
+RUNTIMES := openvino executorch litert ray supervision cleanlab
 TESTS_openvino := tests/test_export_openvino.py tests/test_classification_inference.py::test_files_pass_the_gate
 TESTS_executorch := tests/test_export_fixed.py tests/test_export_executorch.py tests/test_classification_inference.py::test_files_pass_the_gate
 TESTS_litert := tests/test_export_fixed.py tests/test_export_litert.py tests/test_classification_inference.py::test_files_pass_the_gate
 TESTS_ray := tests/test_ray.py
 TESTS_supervision := tests/test_results.py
+TESTS_cleanlab := tests/test_label_errors.py
 EXPORTS_READY := $(RUNTIMES:%=$(EXPORTS)/%/.ready)
 
-.PHONY: help setup demo test test-exports $(RUNTIMES:%=test-%) lint format clean
+.PHONY: help setup demo test test-exports test-labels $(RUNTIMES:%=test-%) lint format clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo     install, train on generated street scenes, evaluate, draw figures (minutes, no GPU needed)"
 	@echo "make test     install, then run ruff, mypy and pytest"
 	@echo "make test-exports   test each runtime in its own environment; for a single one: make test-openvino"
+	@echo "make test-labels    test doctor --label-errors with cleanlab, in an environment of its own"
 	@echo "make lint     run only ruff and mypy"
 	@echo "make format   format the code and apply ruff's safe fixes"
 	@echo "make clean    remove caches and build folders, but not runs/, data/ or .venv"
@@ -46,6 +48,8 @@ test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal -rs --durations=20
 
 test-exports: $(RUNTIMES:%=test-%)
+
+test-labels: test-cleanlab
 
 $(RUNTIMES:%=test-%): test-%: $(EXPORTS)/%/.ready
 	OMP_NUM_THREADS=1 $(EXPORTS)/$*/bin/python -m pytest -rs $(TESTS_$*)

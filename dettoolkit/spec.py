@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from dettoolkit.doctor.examination import Examination, Progress
+    from dettoolkit.doctor.findings import Finding
     from dettoolkit.network import Network
     from dettoolkit.results import Image, Result
-    from dettoolkit.run import Classes, ImageFile, Run
+    from dettoolkit.run import Batch, Classes, ImageFile, Run, Split
     from dettoolkit.task_report import TaskReport
     from dettoolkit.teacher import Compare
 
@@ -167,6 +168,13 @@ class TaskSpec(ABC):
             ListedImage(each.path, row, each.hw) for row, each in enumerate(self.training_images(recipe))
         ]
         return Examination(images={"train": images}, trained_on=len(images))
+
+    def suspects(self, run: Any, *, split: Split, batches: Iterable[Batch]) -> list[Finding]:  # noqa: ARG002
+        """Return the annotations of a run's validation set that its network doubts, ranked by cleanlab.
+
+        `split` is what these data are in the recipe; `batches` are all of the set, on the network's device.
+        """
+        raise ValueError(f"labels of a {self.noun} cannot be ranked: omit --label-errors")
 
     # A model that is run
 

@@ -12,7 +12,7 @@ import pytest
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 REASONS = (
     "no GPU",
-    "(ExecuTorch|LiteRT|OpenVINO|Ray|pyarrow|supervision) is not installed",  # make test-exports has them
+    "(ExecuTorch|LiteRT|OpenVINO|Ray|pyarrow|supervision|cleanlab) is not installed",  # see make test-exports
 )
 
 

@@ -47,6 +47,7 @@ class ClassificationSpec(TaskSpec):
     final_module = late(".decode", "BestClasses")
     onnx_answers = late(".decode")
     examine = late(".doctor")
+    suspects = late(".suspects")
     report = late(".report_page", "ClassificationReport")
 
     def input_hw(self, recipe: ClassificationRecipe) -> SizeHW:

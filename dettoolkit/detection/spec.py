@@ -119,6 +119,7 @@ class DetectionSpec(TaskSpec):
     torchvision_model = late(".build")
     published_classes = late(".build")
     examine = late(".doctor")
+    suspects = late(".suspects")
     report = late(".report_page", "DetectionReport")
 
     def input_hw(self, recipe: DetectionRecipe) -> SizeHW:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any, Literal, TypeVar
 
@@ -19,6 +19,7 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 """The worst first."""
 
 EXAMPLES = 3  # that a finding keeps
+SUSPECTS = 20  # that one keeps whose examples are ranked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,7 @@ class Finding:
         count: cases.
         text: a sentence with the count.
         remedy: what to do about it, a sentence.
-        examples: the first cases.
+        examples: the first cases, or the worst.
     """
 
     id: str
@@ -105,6 +106,7 @@ def found(
     text: str,
     remedy: str,
     split: Split | None = None,
+    listed: int = EXAMPLES,
 ) -> list[Finding]:
     """Return the finding of all cases of one kind; none where there is no case.
 
@@ -116,10 +118,11 @@ def found(
         text: a sentence in which `{n}` is the number of cases, as `Amount` is formatted.
         remedy: a sentence.
         split: whose data; None is both.
+        listed: cases that are shown.
     """
     if not len(cases):
         return []
-    shown = tuple(example(case) for case in islice(cases, EXAMPLES))
+    shown = tuple(example(case) for case in islice(cases, listed))
     return [
         Finding(
             id=id,
@@ -136,3 +139,20 @@ def found(
 def by_severity(findings: Sequence[Finding]) -> list[Finding]:
     """Sort findings: the worst first, otherwise in their order."""
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def suspects(
+    split: Split, cases: Sequence[tuple[float, Example]], *, things: str = "annotation{n:|s}"
+) -> list[Finding]:
+    """Return the finding of labels that a model doubts, by (score, example), the lowest scores first."""
+    return found(
+        "label-suspect",
+        "note",
+        sorted(cases, key=lambda case: case[0]),
+        lambda case: replace(case[1], text=f"{case[1].text}; score {case[0]:.2f}"),
+        split=split,
+        text=f"{{n}} {things} {{n:is|are}} doubted by the model (score: 0 wrong, 1 right), worst first",
+        remedy="Look at them: correct the label where the model is right. Of images that it was trained "
+        "on, it may have learnt wrong labels too.",
+        listed=SUSPECTS,
+    )

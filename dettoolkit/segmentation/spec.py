@@ -91,6 +91,7 @@ class SegmentationSpec(TaskSpec):
     onnx_answers = late(".onnx")
     torchvision_model = late(".build")
     examine = late(".doctor")
+    suspects = late(".suspects")
     report = late(".report_page", "SegmentationReport")
 
     def input_hw(self, recipe: SegmentationRecipe) -> SizeHW | None:
