@@ -263,7 +263,7 @@ def test_edited_config_is_compared_with_the_checkpoint(
     error = capsys.readouterr().err
     assert told in error
     assert "in the run's config.yaml, or start a new run" in error
-    assert "what may change: trainer.*, evaluation.*, data.root, " in error
+    assert "what may change: trainer.*, evaluation.*, distill.teacher, data.root, " in error
     assert files(run) == before
 
 
