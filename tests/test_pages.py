@@ -93,7 +93,8 @@ def test_charts_of_little():
 
     assert "nothing to draw" in chart()
     assert "nothing to draw" in chart(Series("a", [1], [float("nan")]))
-    assert "h0" in chart(Series("a", [1], [1.0]))  # one point
+    assert "<circle" in chart(Series("a", [1], [1.0]))  # one point
+    assert "<circle" not in chart(Series("a", [1, 2], [1.0, 2.0]))
     assert chart(Series("a", [0, 1, 2], [0, float("nan"), 1])).count("M") >= 2  # a gap
     long = chart(Series("a", list(range(100_000)), [float(each % 7) for each in range(100_000)]))
     assert len(long) < 20_000

@@ -46,9 +46,12 @@ def chart_svg(chart: Chart) -> str:
         f"{escape(chart.y_label)}</text>"
     )
     for number, each in enumerate(series):
-        path = "".join(_path([at(x, y) for x, y in _thinned(each)]))
+        places = [at(x, y) for x, y in _thinned(each)]
         title = f"<title>{escape(each.name)}</title>"
-        parts.append(f'<path class="line" {_style(number)} d="{path}">{title}</path>')
+        parts.append(f'<path class="line" {_style(number)} d="{"".join(_path(places))}">{title}</path>')
+        if len(places) == 1:  # as of a run with one validation: no line, and a dot of its width is not seen
+            (x, y), color = places[0], COLORS[number % len(COLORS)]
+            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{color}">{title}</circle>')
     parts.append("</svg>")
     return "".join(parts) + _key([each.name for each in series])
 
