@@ -439,6 +439,7 @@ def test_errors_of_all_layers_in_order(write: Any) -> None:
         ("optim..lr=1", "'optim..lr' is not a dotted key such as optim.lr"),
         ("op tim=1", "'op tim' is not a dotted key such as optim.lr"),
         ("optim.lr=a: b: c", "not valid YAML: mapping values are not allowed here"),
+        ("data.augment=storng", "or a mapping (key: value lines), got 'storng'; did you mean 'strong'?"),
         ("optim.lr=!!python/name:os.system", "the tag '!!python/name:os.system' is not allowed"),
     ],
 )

@@ -12,7 +12,16 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from dettoolkit.config.errors import Entry, Problem, below, join_words, not_a_choice, show_value
+from dettoolkit.config.errors import (
+    Entry,
+    Problem,
+    below,
+    closest,
+    did_you_mean,
+    join_words,
+    not_a_choice,
+    show_value,
+)
 from dettoolkit.config.recipe import Recipe, recipe_kinds
 from dettoolkit.config.schema import KeyCheck, members, sections, type_names
 from dettoolkit.config.sections import PATTERNS
@@ -213,5 +222,10 @@ def _union_problems(group: Sequence[_Error], keys: KeyCheck) -> list[Problem]:
     wanted = [
         _WANTED.get(e.kind) or str(e.detail.get("ctx", {}).get("expected", "another value")) for e in group
     ]
-    text = f"expected {join_words(wanted)}, got {show_value(group[0].entry.plain())}"
+    value, names = (
+        group[0].entry.plain(),
+        [each for each in _choices(group[0].field) if isinstance(each, str)],
+    )
+    near = closest(value, names) if isinstance(value, str) else []
+    text = f"expected {join_words(wanted)}, got {show_value(value)}{did_you_mean(near)}"
     return [Problem(group[0].entry.origin, group[0].path, text)]
