@@ -36,7 +36,10 @@ class Reading(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class Partners:
-    """Which further images a sample is made with: `count`, with `probability`, none in the last epochs."""
+    """Which further images a sample is made with: `count`, with `probability`.
+
+    The last `off_epochs`, but at most half of the run, have none.
+    """
 
     count: int
     probability: float
@@ -45,11 +48,10 @@ class Partners:
 
     def draw(self, epoch: int, epochs: int | None, *, images: int, seed: int) -> list[int]:
         """Return their indices in a data set of `images`; of a run of `epochs`, None where there is none."""
-        if epochs is not None and epoch >= epochs - self.off_epochs:
+        if epochs is not None and epoch >= epochs - min(self.off_epochs, epochs // 2):
             return []
-        rng = np.random.default_rng(
-            (seed, self.count)
-        )  # a stream of its own: without partners all is the same
+        # A stream of its own: without partners all is the same.
+        rng = np.random.default_rng((seed, self.count))
         if rng.random() >= self.probability:
             return []
         if self.chances is not None:

@@ -195,8 +195,7 @@ class Mosaic(Section):
     """Minimum and maximum size of objects, 1 being their size in the whole image at the input size. Of a
     large object, less, so that it stays inside the window."""
     off_epochs: int = Field(10, ge=0, le=10**6)
-    """The last epochs, which have no mosaics, as in YOLOX (arXiv 2107.08430). A run of no more epochs has
-    none."""
+    """The last epochs, at most half of the run, which have no mosaics, as in YOLOX (arXiv 2107.08430)."""
 
 
 class StrongAugment(Section):
