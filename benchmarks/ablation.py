@@ -132,8 +132,9 @@ def main() -> int:
     if options.write:
         options.write.write_text(with_tables(options.write.read_text(), options.log))
         return 0
-    if options.list is None:
-        parser.error("name a list, such as benchmarks/ablations/facemask.yaml")
+    if options.list is None or not options.list.is_file():
+        known = ", ".join(str(path) for path in sorted(LISTS.glob("*.yaml")))
+        parser.error(f"got {options.list or 'no list'}, expected a list of variants such as {known}")
     listing = read_list(options.list)
     rows = options.rows or list(listing["rows"])
     if unknown := set(rows) - set(listing["rows"]):

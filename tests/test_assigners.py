@@ -89,7 +89,7 @@ def test_atss_by_hand():
 
 @pytest.mark.parametrize("name", MATCHERS)
 def test_an_object_smaller_than_a_cell_is_assigned(name):
-    """Its box holds no center of a cell, and the papers' assigners would leave it out."""
+    """No center of a cell is inside its box, so ATSS and TOOD as published would not assign it."""
     objects = Objects(torch.tensor([[[1.0, 1.0, 4.0, 3.0]]]), torch.tensor([[2]]))
     matched, quality = assigner(name)(random_outputs(1, 0), ANCHORS, objects)
     assert (matched >= 0).any()

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import generalized_box_iou_loss
 
 from dettoolkit.config.distillation import DetectionDistill
 from dettoolkit.detection.anchors import default_boxes
 from dettoolkit.detection.box_coding import CODERS
+from dettoolkit.detection.losses import giou_loss
 from dettoolkit.detection.spec import Decoding, DetectionSection, Level
 
 FOCUS = 2.0  # exponent of a score that weights a box: of thousands of background boxes little remains
@@ -81,7 +81,7 @@ class Comparer:
         pooled = on_grid(torch.cat((theirs * weights, weights), -1), self.theirs.levels, self.own.levels)
         weights = pooled[..., 4]
         targets = pooled[..., :4] / pooled[..., 4:].clamp(min=1e-12)
-        losses: Tensor = generalized_box_iou_loss(ours, targets)  # (N, A)
+        losses = giou_loss(ours, targets)  # (N, A)
         return (losses * weights).sum() / weights.sum().clamp(min=1)
 
 

@@ -64,19 +64,23 @@ def smooth_l1(coded: Tensor, anchors_xyxy: Tensor, targets_xyxy: Tensor, coder: 
 
 
 def giou(coded: Tensor, anchors_xyxy: Tensor, targets_xyxy: Tensor, coder: BoxCoder) -> Tensor:
-    """Compute 1 - GIoU of predicted boxes and targets (arXiv 1902.09630), 0 to 2, (N, A, 1).
+    """Compute `giou_loss` of predicted boxes and targets, (N, A, 1)."""
+    return giou_loss(coder.decode(coded, anchors_xyxy), targets_xyxy).unsqueeze(-1)
+
+
+def giou_loss(boxes_xyxy: Tensor, targets_xyxy: Tensor) -> Tensor:
+    """Compute 1 - GIoU (arXiv 1902.09630), 0 to 2, of boxes (..., 4) and targets at their places: (...).
 
     GIoU is the IoU less the fraction of the smallest box around both that neither covers; both fractions of
     nothing are 0.
     """
-    boxes = coder.decode(coded, anchors_xyxy)
-    least, most = torch.minimum(boxes, targets_xyxy), torch.maximum(boxes, targets_xyxy)
+    least, most = torch.minimum(boxes_xyxy, targets_xyxy), torch.maximum(boxes_xyxy, targets_xyxy)
     inner = (least[..., 2:] - most[..., :2]).clamp(min=0).prod(dim=-1)
     hull = (most[..., 2:] - least[..., :2]).prod(dim=-1)
-    union = area(boxes) + area(targets_xyxy) - inner
+    union = area(boxes_xyxy) + area(targets_xyxy) - inner
     # Divisions by 0 would give gradients that are not finite, also where the result is not used.
     iou, uncovered = inner / union.clamp(min=EPSILON), (hull - union) / hull.clamp(min=EPSILON)
-    return (1 - iou + uncovered).unsqueeze(-1)
+    return 1 - iou + uncovered
 
 
 def aligned_iou(first_xyxy: Tensor, second_xyxy: Tensor) -> Tensor:
