@@ -7,14 +7,15 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from dettoolkit.config import Recipe
-from dettoolkit.datasets.samplers import SampleKey
 from dettoolkit.doctor.examination import Progress
 from dettoolkit.doctor.findings import Finding
 from dettoolkit.formats import requires
 from dettoolkit.run import Batch, Classes, Run, Split
 from dettoolkit.tasks import spec_of
+from dettoolkit.training.data import DataModule
 from dettoolkit.training.run_folder import BEST, LAST, checkpoint_of
 from dettoolkit.weights.load import load_trained
 from dettoolkit.weights.read import read_checkpoint
@@ -54,10 +55,7 @@ def label_findings(source: Path, recipe: Recipe, *, progress: Progress) -> list[
 
 def _batches(run: Run, device: torch.device) -> Iterator[Batch]:
     """Yield the batches of the validation set that have an image which can be read."""
-    size = run.val_batch_size
-    for start in range(0, len(run.val), size):
-        rows = range(start, min(start + size, len(run.val)))
-        batch = run.collate([run.val[SampleKey(row, 0)] for row in rows])
+    for batch in DataLoader(run.val, batch_size=run.val_batch_size, **DataModule(run).loading):
         if len(batch["images"]):
             yield {
                 key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()
