@@ -45,6 +45,11 @@ class JointRun(Run):
         """Return the score's name that says which checkpoint is best; None when nothing can be scored."""
         return self.task.monitor if self.boxes.monitor or self.maps.monitor else None
 
+    @property
+    def images_per_sample(self) -> int:
+        """Return how many images a sample of the training set has."""
+        return 1 if same_images(self.recipe) else 2
+
     def image_files(self) -> list[ImageFile]:
         """Return the image files of the validation set, in its order."""
         boxed = self.boxes.image_files()

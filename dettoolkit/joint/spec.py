@@ -79,6 +79,7 @@ class JointSpec(TaskSpec):
     decoder = late(".decode")
     compare = late(".compare")
     onnx_answers = late(".onnx")
+    report = late(".report_page", "JointReport")
 
     def input_hw(self, recipe: JointRecipe) -> SizeHW:
         """Return the size to which images are resized."""
