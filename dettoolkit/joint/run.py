@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.config import JointRecipe
 from dettoolkit.datasets.data_report import DataReport
-from dettoolkit.datasets.joint import BothLabels, Either, Paired, collate
-from dettoolkit.datasets.scenes.folder import write_scenes
+from dettoolkit.datasets.scenes.folder import as_in_cityscapes, write_scenes
+from dettoolkit.datasets.two_tasks import BothLabels, Either, Paired, collate
 from dettoolkit.detection import run as detection
 from dettoolkit.drawing.boxes import Picture
 from dettoolkit.drawing.grids import stacked
@@ -159,8 +161,7 @@ def _assemble(
     network = build_network(recipe, num_classes=len(classes.names), pretrained=pretrained, exact=not train)
     for run, task in ((boxes, DETECTION), (maps, SEGMENTATION)):
         run.task.network = Network(backbone=network.backbone, heads={task: network.heads[task]})
-    same = same_images(recipe)
-    val = (BothLabels if same else Either)(boxes.val, maps.val)
+    val = _together(recipe, boxes, maps, "val")
     return JointRun(
         name=name,
         recipe=recipe,
@@ -177,12 +178,24 @@ def _assemble(
         ),
         boxes=boxes,
         maps=maps,
-        train=(BothLabels if same else Paired)(boxes.train, maps.train) if train else val,
+        train=_together(recipe, boxes, maps, "train") if train else val,
         val=val,
-        scored_on=maps.scored_on if same else Path(f"{boxes.scored_on} and {maps.scored_on}"),
+        scored_on=maps.scored_on if same_images(recipe) else Path(f"{boxes.scored_on} and {maps.scored_on}"),
         problems={"train": _problems("train", boxes, maps), "val": _problems("val", boxes, maps)},
         collate=collate,
     )
+
+
+def _together(
+    recipe: JointRecipe, boxes: detection.DetectionRun, maps: segmentation.SegmentationRun, split_: Split
+) -> Any:
+    """Put the data sets of a split together."""
+    boxed, mapped = getattr(boxes, split_), getattr(maps, split_)
+    if not same_images(recipe):
+        return (Paired if split_ == "train" else Either)(boxed, mapped)
+    same = as_in_cityscapes if recipe.data.type == "scenes" else Path
+    kind = partial(BothLabels, maps=mapped, same=same)
+    return detection.build_dataset(boxes.recipe, boxed.annotations, split=split_, kind=kind)
 
 
 def _problems(split_: Split, *runs: Run) -> DataReport:
