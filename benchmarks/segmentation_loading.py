@@ -66,6 +66,7 @@ def write_files(folder: Path, index: int) -> tuple[Path, Path]:
 def our_transform(*, scale_step: float, color: bool) -> SegmentationTransform:
     return SegmentationTransform(
         crop_hw=(CROP, CROP),
+        base_hw=None,
         scale=SCALE,
         scale_step=scale_step,
         max_class_fraction=0.75,

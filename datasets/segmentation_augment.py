@@ -115,6 +115,7 @@ class ScaleCrop(A.DualTransform):  # type: ignore[misc]
         self,
         *,
         crop_hw: tuple[int, int],
+        base_hw: tuple[int, int] | None,
         scale: tuple[float, float],
         scale_step: float,
         max_class_fraction: float,
@@ -124,6 +125,7 @@ class ScaleCrop(A.DualTransform):  # type: ignore[misc]
     ) -> None:
         super().__init__(p=1)
         self.crop_hw = crop_hw
+        self.base_hw = base_hw
         self.scale = scale
         self.scale_step = scale_step
         self.max_class_fraction = max_class_fraction
@@ -134,7 +136,7 @@ class ScaleCrop(A.DualTransform):  # type: ignore[misc]
     def get_params_dependent_on_data(self, params: dict[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
         """Draw the scale and the window: (S, T), its two spans, and the labels (h, w) in it."""
         factor = self._draw_scale()
-        height, width = params["shape"][:2]
+        height, width = self.base_hw or params["shape"][:2]
         scaled_hw = max(round(height * factor), 1), max(round(width * factor), 1)
         places = self._places(data["mask"], scaled_hw)
         for _ in range(TRIES if any(first != last for first, last in places) else 1):
@@ -185,6 +187,7 @@ class SegmentationTransform:
         self,
         *,
         crop_hw: tuple[int, int],
+        base_hw: tuple[int, int] | None,
         scale: tuple[float, float],
         scale_step: float,
         max_class_fraction: float,
@@ -196,15 +199,17 @@ class SegmentationTransform:
     ) -> None:
         """Choose what is changed.
 
-        `scale` is the min and max factor of the image's size; factors are `scale[0]` and `scale_step` more
-        each, any between where that is 0. The fraction `rare_crops` of crops has a pixel of a class that is
-        drawn by `class_weights` (K,). A crop in which one class has more than `max_class_fraction` of the
-        labeled pixels is drawn again, up to TRIES crops; the last is taken as it is. `mean_fill` is the RGB
+        `scale` is the min and max factor of `base_hw`, or with None of the image's own size; factors are
+        `scale[0]` and `scale_step` more each, any between where that is 0. The fraction `rare_crops` of crops
+        has a pixel of a class that is drawn by `class_weights` (K,). A crop in which one class has more than
+        `max_class_fraction` of the labeled pixels is drawn again, up to TRIES crops; the last is taken as it
+        is. `mean_fill` is the RGB
         in [0, 1] of what is beyond the image: data.mean, about 0 for the network.
         """
         self.input_hw = crop_hw
         crop = ScaleCrop(
             crop_hw=crop_hw,
+            base_hw=base_hw,
             scale=scale,
             scale_step=scale_step,
             max_class_fraction=max_class_fraction,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
@@ -106,6 +106,10 @@ class Task(ABC):
         if self.teacher is not None:
             parts |= self.teacher.losses(images, outputs, features, self.auxiliary)
         return parts
+
+    def step_numbers(self, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:  # noqa: ARG002
+        """Return more numbers of a logged step, of the parts of its loss, before the backward pass."""
+        return {}
 
     @abstractmethod
     def predict(self, forward: Callable[[Tensor], Any], batch: Batch) -> Any:

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from dettoolkit.config.recipe import Recipe
@@ -201,6 +202,10 @@ class TaskSpec(ABC):
     @abstractmethod
     def input_hw(self, recipe: Any) -> SizeHW | None:
         """Return the size to which images are resized; None keeps their own."""
+
+    def sample_folder(self, recipe: Any) -> Path:
+        """Return the folder of the validation images, some of which a page shows."""
+        return Path(recipe.data.root, recipe.data.val.images)
 
     def fitting(self, recipe: Any) -> dict[str, Any]:  # noqa: ARG002
         """Return how images are fitted to that size: a manifest's fit, crop_fraction and antialias."""

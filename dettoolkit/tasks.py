@@ -5,11 +5,12 @@ from __future__ import annotations
 from dettoolkit.classification.spec import ClassificationSpec
 from dettoolkit.config.recipe import Recipe
 from dettoolkit.detection.spec import DetectionSpec
+from dettoolkit.joint.spec import JointSpec
 from dettoolkit.manifest import Manifest, ManifestError, Section
 from dettoolkit.segmentation.spec import SegmentationSpec
 from dettoolkit.spec import TaskSpec
 
-TASKS: tuple[TaskSpec, ...] = (DetectionSpec(), SegmentationSpec(), ClassificationSpec())
+TASKS: tuple[TaskSpec, ...] = (DetectionSpec(), SegmentationSpec(), ClassificationSpec(), JointSpec())
 
 
 def spec_of(recipe: Recipe) -> TaskSpec:

@@ -43,8 +43,8 @@ OWN = LabelClasses.from_table(
 
 def augmented() -> SegmentationTransform:
     return SegmentationTransform(
-        crop_hw=CROP_HW, scale=(0.5, 2.0), scale_step=0.25, max_class_fraction=0.75, flip=True, color=True,
-        rare_crops=0.0, class_weights=np.ones(19), mean_fill=(0.5, 0.5, 0.5),
+        crop_hw=CROP_HW, base_hw=None, scale=(0.5, 2.0), scale_step=0.25, max_class_fraction=0.75,
+        flip=True, color=True, rare_crops=0.0, class_weights=np.ones(19), mean_fill=(0.5, 0.5, 0.5),
     )  # fmt: skip
 
 

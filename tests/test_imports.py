@@ -21,6 +21,7 @@ LAYERS = (
     ("spec",),
     ("formats",),
     ("classification", "detection", "segmentation"),
+    ("joint",),  # composes two of them
     ("hub", "tasks"),
     ("named_models", "reporting"),
     ("inference", "training"),
@@ -32,7 +33,7 @@ LAYERS = (
     ("",),  # the package itself, which gives `load` to users
 )
 LAYER_OF = {name: level for level, names in enumerate(LAYERS) for name in names}
-ROOMS = ("classification", "detection", "segmentation")  # all that is above them asks `tasks`
+ROOMS = ("classification", "detection", "joint", "segmentation")  # all that is above them asks `tasks`
 # The one import against the order, inside a function: the kinds of recipes are those of the tasks.
 LATE = {("config.recipe", "dettoolkit.tasks")}
 # Lower, and still nobody's business: training knows no network, a download no recipe, a head no data.

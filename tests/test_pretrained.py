@@ -259,7 +259,7 @@ def test_torchvisions_detector_fits_with_nothing_left(torchvision_detector_file,
     _, path = torchvision_detector_file
     detector = detector_of("ssdlite_mnv3_large_torchvision")
     report = start(detector, path)
-    assert report == ([], [])
+    assert report == ([], [], ())
     assert caplog.text == ""
 
 
@@ -307,7 +307,7 @@ def test_a_checkpoint_of_ours_starts_a_detector(trained, tmp_path, images, caplo
     path = checkpoint(trained, tmp_path / "best.ckpt", dettoolkit={"class_names": ["a", "b", "c", "d"]})
     detector = detector_of("ssdlite_mnv3_small", 4)
     report = start(detector, path)
-    assert report == ([], [])
+    assert report == ([], [], ())
     with torch.no_grad():
         for ours, expected in zip(detector(images), trained(images), strict=True):
             assert torch.equal(ours, expected)

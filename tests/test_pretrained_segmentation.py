@@ -97,7 +97,7 @@ def test_torchvisions_segmenter_fits_with_nothing_left(pool, file, caplog):
     # That its numbers come out is in test_lraspp.
     segmenter = lraspp_of(f"model.head.pool={pool}")
     report = start(segmenter, file)
-    assert report == ([], [])
+    assert report == ([], [], ())
     assert caplog.text == ""
 
 
@@ -138,7 +138,7 @@ def test_a_checkpoint_of_ours_starts_a_segmenter(trained, images, tmp_path, capl
     path = checkpoint(trained, tmp_path / "best.ckpt")
     segmenter = small_of()
     report = start(segmenter, path)
-    assert report == ([], [])
+    assert report == ([], [], ())
     with torch.no_grad():
         assert torch.equal(segmenter(images), trained(images))
     assert caplog.text == ""

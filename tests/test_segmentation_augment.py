@@ -47,8 +47,9 @@ def blocks(height: int, width: int, *, seed: int = 0, classes: int = 5, side: in
 
 def transform(**changes: Any) -> SegmentationTransform:
     settings = {
-        "crop_hw": CROP_HW, "scale": (0.5, 2.0), "scale_step": 0.25, "max_class_fraction": 0.75, "flip": True,
-        "color": False, "rare_crops": 0.0, "class_weights": np.ones(19), "mean_fill": MEAN,
+        "crop_hw": CROP_HW, "base_hw": None, "scale": (0.5, 2.0), "scale_step": 0.25, "flip": True,
+        "max_class_fraction": 0.75, "color": False, "rare_crops": 0.0, "class_weights": np.ones(19),
+        "mean_fill": MEAN,
     }  # fmt: skip
     return SegmentationTransform(**settings | changes)
 

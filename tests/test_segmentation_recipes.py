@@ -81,7 +81,7 @@ def test_overlays_fit_every_segmentation_recipe(name):
 
 
 def test_the_models_type_decides_the_task():
-    assert "expected 'ssdlite', 'lraspp', 'raspp' or 'classifier', got 'unet'" in refused(
+    assert "expected 'ssdlite', 'lraspp', 'raspp', 'classifier' or 'joint', got 'unet'" in refused(
         "lraspp_scenes", "model.type=unet"
     )
     assert "did you mean 'lraspp'?" in refused("lraspp_scenes", "model.type=lrasppp")

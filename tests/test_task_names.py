@@ -44,8 +44,8 @@ def test_no_code_names_a_task(name):
 
 
 def test_the_rule_holds_where_it_is_meant_to():
-    assert {"detection", "segmentation", "classification"} == NAMES
-    assert len(KINDS) == 3
+    assert {"detection", "segmentation", "classification", "joint"} == NAMES
+    assert len(KINDS) == 4
     assert {unit(name) for name in OTHERS} >= {
         *(
             "cli",

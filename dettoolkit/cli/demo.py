@@ -91,6 +91,7 @@ def _make(options: argparse.Namespace) -> None:
     from dettoolkit.demo.ort_web import read_files
     from dettoolkit.destinations import check_free
     from dettoolkit.loading import read_manifest
+    from dettoolkit.tasks import spec_of
 
     check_free(options.out)
     quiet()
@@ -104,7 +105,7 @@ def _make(options: argparse.Namespace) -> None:
         images = options.images
         if recipe is not None:
             model = _export(options, recipe, Path(folder) / "model.onnx")
-            images = images or Path(recipe.data.root) / recipe.data.val.images
+            images = images or spec_of(recipe).sample_folder(recipe)
         manifest = read_manifest(model)
         check_model(model, manifest)
         if images is None and options.samples:

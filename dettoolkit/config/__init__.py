@@ -2,11 +2,18 @@
 
 from dettoolkit.config.errors import RecipeError
 from dettoolkit.config.files import ResolvedRecipe, find_recipe, load_recipe, recipe_to_dict, shipped_folder
-from dettoolkit.config.recipe import ClassificationRecipe, DetectionRecipe, Recipe, SegmentationRecipe
+from dettoolkit.config.recipe import (
+    ClassificationRecipe,
+    DetectionRecipe,
+    JointRecipe,
+    Recipe,
+    SegmentationRecipe,
+)
 
 __all__ = [
     "ClassificationRecipe",
     "DetectionRecipe",
+    "JointRecipe",
     "Recipe",
     "RecipeError",
     "ResolvedRecipe",

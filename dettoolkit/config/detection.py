@@ -147,16 +147,21 @@ class Postprocess(Section):
     candidates_per_class: PositiveInt = Field(100, le=100_000, description="Best boxes per class before NMS.")
 
 
-class SSDLiteModel(Model):
-    """An SSDLite detector."""
+class SSDLiteParts(Section):
+    """What SSDLite adds to a backbone, and how it is trained."""
 
-    type: Literal["ssdlite"]
-    input_hw: SizeHW = Field((320, 320), description="Height and width that images are resized to.")
     head: SSDLiteHead = Field(default_factory=SSDLiteHead)  # type: ignore[arg-type]
     anchors: Anchors = Field(default_factory=Anchors)  # type: ignore[arg-type]
     matcher: Matcher = MaxIoUMatcher()  # type: ignore[call-arg]
     loss: AnyLoss
     postprocess: Postprocess = Field(default_factory=Postprocess)  # type: ignore[arg-type]
+
+
+class SSDLiteModel(SSDLiteParts, Model):
+    """An SSDLite detector."""
+
+    type: Literal["ssdlite"]
+    input_hw: SizeHW = Field((320, 320), description="Height and width that images are resized to.")
 
 
 class CocoSplit(Split):
@@ -221,11 +226,9 @@ def _strong(value: Any) -> Any:
     return {"type": "strong"} if value == "strong" else value
 
 
-class DetectionData(Data):
-    """Images and boxes, in COCO's format."""
+class BoxedData(Section):
+    """Which images and boxes there are, and how they are augmented."""
 
-    type: Literal["coco", "scenes"]
-    """coco: your own files. scenes: street scenes, generated at data.root if they do not exist."""
     train: CocoSplit = CocoSplit(images="train2017", annotations="annotations/instances_train2017.json")
     val: CocoSplit = CocoSplit(images="val2017", annotations="annotations/instances_val2017.json")
     label_map: Literal["contiguous", "ids"] = "contiguous"
@@ -238,6 +241,13 @@ class DetectionData(Data):
     """ssdlite: IoU crop, flip. ssd: color, zoom-out, IoU crop, flip. none: resize only. strong: mosaics and
     windows around objects, for small data sets and small objects; its settings: {type: strong, ...}."""
     drop_empty: bool = Field(False, description="Drop images without boxes from training.")
+
+
+class DetectionData(BoxedData, Data):
+    """Images and boxes, in COCO's format."""
+
+    type: Literal["coco", "scenes", "cityscapes"]
+    """coco: your own files. scenes: street scenes, generated at data.root if they do not exist."""
 
 
 class DetectionEvaluation(Evaluation):

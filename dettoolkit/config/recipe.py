@@ -19,6 +19,7 @@ from dettoolkit.config.distillation import (
     Distill,
     SegmentationDistill,
 )
+from dettoolkit.config.joint import JointData, JointEvaluation, JointModel
 from dettoolkit.config.sections import Data, Evaluation, Model, Optim, Section, Trainer
 from dettoolkit.config.segmentation import LRASPPModel, RASPPModel, SegmentationData, SegmentationEvaluation
 
@@ -66,6 +67,16 @@ class ClassificationRecipe(Recipe):
     model: ClassifierModel
     data: ClassificationData
     distill: ClassificationDistill | None = None
+
+
+class JointRecipe(Recipe):
+    """A network that detects and segments, and its data."""
+
+    files: ClassVar[str] = "separate"
+    model: JointModel
+    data: JointData
+    evaluation: JointEvaluation = Field(default_factory=JointEvaluation)  # type: ignore[arg-type]
+    distill: None = None
 
 
 def recipe_kinds() -> tuple[type[Recipe], ...]:

@@ -168,8 +168,6 @@ class Data(Section):
     as RGB, and up to 1 GB while decoding."""
     batch_size: int = Field(32, ge=2, le=16_384, description="Images per device and step, two or more.")
     workers: int = Field(4, ge=0, le=64, description="Loader processes per device.")
-    train: Split
-    val: Split
 
 
 class Evaluation(Section):

@@ -91,10 +91,9 @@ class Auxiliary(Section):
     weight: Weight = Field(0.4, description="Weight of its loss; 0.4 is PSPNet's (arXiv 1612.01105).")
 
 
-class SegmentationModel(Model):
-    """What every segmentation model has."""
+class SegmentationParts(Section):
+    """How a segmentation head's logits are resized and trained."""
 
-    type: Literal["lraspp", "raspp"]
     align_corners: bool = False
     """Align corners when features are resized. true: like TensorFlow, intended for sizes of 8n + 1 pixels."""
     loss: CrossEntropy = Field(default_factory=CrossEntropy)  # type: ignore[arg-type]
@@ -102,11 +101,22 @@ class SegmentationModel(Model):
     """An auxiliary head; the network, its files and its speed stay the same. null: none."""
 
 
-class LRASPPModel(SegmentationModel):
+class SegmentationModel(SegmentationParts, Model):
+    """What every segmentation model has."""
+
+    type: Literal["lraspp", "raspp"]
+
+
+class LRASPPParts(SegmentationParts):
+    """What Lite R-ASPP adds to a backbone, and how it is trained."""
+
+    head: LRASPPHead = Field(default_factory=LRASPPHead)  # type: ignore[arg-type]
+
+
+class LRASPPModel(LRASPPParts, SegmentationModel):
     """Lite R-ASPP."""
 
     type: Literal["lraspp"]
-    head: LRASPPHead = Field(default_factory=LRASPPHead)  # type: ignore[arg-type]
 
 
 class RASPPModel(SegmentationModel):
@@ -151,6 +161,9 @@ class SegmentationAugment(Section):
     scale: Annotated[tuple[Scale, Scale], Field(strict=False), AfterValidator(rising)] = (0.5, 2.0)
     """Minimum and maximum scale factor."""
     scale_step: ZeroOrMore = Field(0.25, description="Step between scale factors; 0: continuous.")
+    scale_of: Literal["image", "eval_hw"] = "image"
+    """The size that scale factors multiply: each image's own, or data.eval_hw, to which images are resized in
+    validation."""
     max_class_fraction: PositiveFraction = 0.75
     """A crop in which one class covers a larger fraction is drawn again, up to ten times."""
     flip: bool = Field(True, description="Flip half of the images horizontally.")
@@ -161,12 +174,10 @@ class SegmentationAugment(Section):
     copy_paste: CopyPaste | None = Field(None, description="null: nothing is pasted.")
 
 
-class SegmentationData(Data):
-    """Images and label maps."""
+class LabeledData(Section):
+    """Which images and label maps there are, and how they are augmented."""
 
-    type: Literal["cityscapes", "folders", "scenes"]
-    """cityscapes: the folder as downloaded. folders: any two folders of images and index PNGs, with
-    data.classes. scenes: street scenes, generated at data.root if they do not exist."""
+    type: str
     train: SegmentationSplit = SegmentationSplit(images="leftImg8bit/train", labels="gtFine/train")
     val: SegmentationSplit = SegmentationSplit(images="leftImg8bit/val", labels="gtFine/val")
     extra: list[SegmentationSplit] = Field(default_factory=list, max_length=100)
@@ -176,11 +187,6 @@ class SegmentationData(Data):
     ignore: Annotated[list[LabelId], Field(max_length=65536)] | None = None
     """Ignored values in the label files: neither trained nor scored. With Cityscapes' classes they are added
     to its ignored labels; with your own classes null means 255."""
-    crop_hw: SizeHW = Field((769, 769), description="Height and width of training crops.")
-    eval_hw: SizeHW | None = None
-    """Size that images are resized to for validation; null: their own size."""
-    eval_batch_size: PositiveInt = Field(1, le=16_384)
-    """Images per device in validation; more than one requires images of the same size."""
     augment: SegmentationAugment | None = Field(default_factory=SegmentationAugment)  # type: ignore[arg-type]
     """null: center crops."""
 
@@ -205,6 +211,25 @@ class SegmentationData(Data):
                 "type folders needs classes, a list such as [{name: road, ids: [1]}, {name: car, "
                 "ids: [2, 3]}], in the order of the outputs; put values without a class into ignore"
             )
+        return self
+
+
+class SegmentationData(LabeledData, Data):
+    """Images and label maps."""
+
+    type: Literal["cityscapes", "folders", "scenes"]
+    """cityscapes: the folder as downloaded. folders: any two folders of images and index PNGs, with
+    data.classes. scenes: street scenes, generated at data.root if they do not exist."""
+    crop_hw: SizeHW = Field((769, 769), description="Height and width of training crops.")
+    eval_hw: SizeHW | None = None
+    """Size that images are resized to for validation; null: their own size."""
+    eval_batch_size: PositiveInt = Field(1, le=16_384)
+    """Images per device in validation; more than one requires images of the same size."""
+
+    @model_validator(mode="after")
+    def _scale_of_something(self) -> Self:
+        if self.augment is not None and self.augment.scale_of == "eval_hw" and self.eval_hw is None:
+            raise ValueError("augment.scale_of=eval_hw needs eval_hw: set it, or augment.scale_of=image")
         return self
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
+from torch import nn
+
 from dettoolkit.backbones.blocks import pad_same
 from dettoolkit.backbones.initialize import initialize
 from dettoolkit.backbones.mobilenet import MobileNet, build_backbone
@@ -45,9 +47,8 @@ def build_network(
     With `exact`, weights of another number of classes are an error; else their class layers start fresh.
     """
     model: Any = recipe.model
-    detector, backbone = detector_of(model), build_backbone(model.backbone)
-    levels = detector.levels(backbone.strides)
-    head = detector.head(channels=backbone.channels, levels=levels, num_classes=num_classes)
+    backbone = build_backbone(model.backbone)
+    head = build_head(recipe, backbone, num_classes=num_classes)
     network = Network(backbone=backbone, heads={"detection": head})
     # As TensorFlow's override_base_feature_extractor_hyperparams: the backbone too.
     initialize(backbone, init=model.head.init, std=model.head.init_std)
@@ -56,5 +57,12 @@ def build_network(
         pad_same(network)
     if pretrained:
         hint = "data.label_map=ids gives the 91 class slots of TensorFlow and torchvision" if exact else None
-        load_pretrained(network, model, torchvision_model=detector.torchvision_model, exact=hint)
+        load_pretrained(network, model, torchvision_model=torchvision_model(recipe), exact=hint)
     return network
+
+
+def build_head(recipe: DetectionRecipe, backbone: MobileNet, *, num_classes: int) -> nn.Module:
+    """Build a recipe's head on a backbone's features; `initialize` still has to draw its weights."""
+    detector = detector_of(recipe.model)
+    levels = detector.levels(backbone.strides)
+    return detector.head(channels=backbone.channels, levels=levels, num_classes=num_classes)

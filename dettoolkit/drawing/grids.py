@@ -135,6 +135,17 @@ def joined(panels: Sequence[Picture]) -> Picture:
     return np.concatenate(parts, axis=axis)
 
 
+def stacked(figures: Sequence[Picture]) -> Picture:
+    """Put figures of any widths below each other, on paper: uint8 (H, W, 3)."""
+    width = max(figure.shape[1] for figure in figures)
+    sheet = Image.new("RGB", (width, sum(figure.shape[0] for figure in figures)), PAPER)
+    top = 0
+    for figure in figures:
+        sheet.paste(Image.fromarray(figure), (0, top))
+        top += figure.shape[0]
+    return np.asarray(sheet)
+
+
 def _place_legend(
     legend: Sequence[tuple[str, int]], width: int
 ) -> tuple[list[tuple[str, int, float, float]], int]:

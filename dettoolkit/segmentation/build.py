@@ -43,32 +43,38 @@ def build_network(
 
     With `exact`, weights of another number of classes are refused; without, their class layers start fresh.
     """
-    model, section, head = recipe.model, recipe.model.backbone, recipe.model.head
-    norm, init = _layers(model)
-    backbone = build_backbone(section)
-    shared: dict[str, Any] = {"filters": head.filters, "num_classes": num_classes, "norm": norm, "init": init}
-    built: LRASPPHead | RASPPHead
-    if isinstance(model, LRASPPModel):
-        built = LRASPPHead(
-            in_channels={name: backbone.channels[name] for name in (LOW_FEATURES[model.head.low], "c5")},
-            in_stride=backbone.strides["c5"],
-            pool=model.head.pool,
-            gate=model.head.gate,
-            gate_bias=model.head.gate_bias,
-            align_corners=model.align_corners,
-            **shared,
-        )
-    else:
-        built = RASPPHead(in_channels=backbone.channels["c5"], **shared)
+    model, backbone = recipe.model, build_backbone(recipe.model.backbone)
+    head = build_head(recipe, backbone, num_classes=num_classes)
+    _, init = _layers(model)
     init(backbone)
-    built.initialize()
-    network = Network(backbone=backbone, heads={"segmentation": built})
-    if section.padding == "same":
+    head.initialize()
+    network = Network(backbone=backbone, heads={"segmentation": head})
+    if model.backbone.padding == "same":
         pad_same(network)
     if pretrained:
         hint = "data.classes lists them in the order of the weights" if exact else None
         load_pretrained(network, model, torchvision_model=torchvision_model(recipe), exact=hint)
     return network
+
+
+def build_head(
+    recipe: SegmentationRecipe, backbone: MobileNet, *, num_classes: int
+) -> LRASPPHead | RASPPHead:
+    """Build a recipe's head on a backbone's features; `initialize` still has to draw its weights."""
+    model, head = recipe.model, recipe.model.head
+    norm, init = _layers(model)
+    shared: dict[str, Any] = {"filters": head.filters, "num_classes": num_classes, "norm": norm, "init": init}
+    if not isinstance(model, LRASPPModel):
+        return RASPPHead(in_channels=backbone.channels["c5"], **shared)
+    return LRASPPHead(
+        in_channels={name: backbone.channels[name] for name in (LOW_FEATURES[model.head.low], "c5")},
+        in_stride=backbone.strides["c5"],
+        pool=model.head.pool,
+        gate=model.head.gate,
+        gate_bias=model.head.gate_bias,
+        align_corners=model.align_corners,
+        **shared,
+    )
 
 
 def _layers(

@@ -60,8 +60,14 @@ def augmentation(
     augment = data.augment
     if augment is None:
         return CenterCrop(crop_hw=data.crop_hw, mean_fill=data.mean), None
-    settings = augment.model_dump(exclude={"scale", "rare_crops", "copy_paste"})
-    build = partial(SegmentationTransform, crop_hw=data.crop_hw, mean_fill=data.mean, **settings)
+    settings = augment.model_dump(exclude={"scale", "scale_of", "rare_crops", "copy_paste"})
+    build = partial(
+        SegmentationTransform,
+        crop_hw=data.crop_hw,
+        base_hw=data.eval_hw if augment.scale_of == "eval_hw" else None,
+        mean_fill=data.mean,
+        **settings,
+    )
     rare = rarity(pixels, names, None).classes
     receiver = build(scale=augment.scale, rare_crops=augment.rare_crops, class_weights=rare)
     section = augment.copy_paste

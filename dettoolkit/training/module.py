@@ -93,7 +93,7 @@ class TrainingModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch, or stop the run if it is not finite."""
-        images = len(batch["images"])
+        images, trainer = len(batch["images"]), self.recipe.trainer
         self.numbers = {"lr": self.trainer.optimizers[0].param_groups[0]["lr"]}
         if self._too_few(images):
             zero = torch.stack([parameter.sum() for parameter in self.parameters()]).sum() * 0
@@ -104,6 +104,9 @@ class TrainingModule(LightningModule):
         loss = torch.stack([part.float() for part in parts.values()]).sum()
         self._stop_if_not_finite(loss, parts, batch)
         self._untrained = False
+        # A compiled graph may not be walked twice.
+        if (self.global_step + 1) % trainer.log_every_steps == 0 and not trainer.compile:
+            self.numbers |= self.task.step_numbers(parts)
         self.numbers |= {"loss": loss.detach()} | {f"loss/{name}": parts[name].detach() for name in more}
         self.log_dict(self.numbers, prog_bar=True, logger=False, batch_size=images)
         self.numbers |= {f"loss/{name}": part.detach() for name, part in parts.items()}

@@ -22,10 +22,11 @@ SHOWN = 8  # differences that a message lists
 
 
 class LoadReport(NamedTuple):
-    """What a load left out, by name: in the file only, and of another shape."""
+    """What a load left out, by name: in the file only, and of another shape; heads that the file lacks."""
 
     surplus: list[str]
     replaced: list[str]
+    absent: tuple[str, ...] = ()
 
 
 def load_weights(
@@ -87,34 +88,51 @@ def load_backbone(backbone: MobileNet, source: str, *, network: str) -> LoadRepo
     """
     headless = Network(backbone=backbone, heads={})
     state = translate_network(read_weights(source, torchvision_model=network), headless)
-    tail = ("last.", *(f"blocks.{row}." for row in range(backbone.c4_row - 1, len(backbone.blocks))))
     return load_weights(
         backbone,
         {key.removeprefix("backbone."): value for key, value in state.items()},
         source=source,
-        replaceable=[key for key in backbone.state_dict() if key.startswith(tail)],
+        replaceable=_tail_tensors(backbone),
         remedy="check model.backbone.type and width against the network of that file",
     )
+
+
+def _tail_tensors(backbone: MobileNet) -> list[str]:
+    """Return the names of the tensors from C4 on, whose sizes depend on the tail."""
+    tail = ("last.", *(f"blocks.{row}." for row in range(backbone.c4_row - 1, len(backbone.blocks))))
+    return [key for key in backbone.state_dict() if key.startswith(tail)]
 
 
 def load_network(network: Network, source: str, *, torchvision_model: str) -> LoadReport:
     """Start a whole network from a checkpoint or state dict of ours, or from torchvision's file.
 
     Class layers for another number of classes start fresh, with a message; for other features they are
-    refused as any tensor is. Of `torchvision:NAME`, `torchvision_model` is torchvision's name of the network.
+    refused as any tensor is. A network of several heads starts from the file of a network with some of them:
+    the other heads, and a tail of another size, start fresh, with a message. Of `torchvision:NAME`,
+    `torchvision_model` is torchvision's name of the network.
     """
     state = translate_network(read_weights(source, torchvision_model=torchvision_model), network)
     own = network.state_dict()
-    return load_weights(
+    replaceable = [
+        key for key in _class_tensors(network) if state.get(key, own[key]).shape[1:] == own[key].shape[1:]
+    ]
+    absent = tuple(
+        name for name in network.heads if not any(key.startswith(f"heads.{name}.") for key in state)
+    )
+    if 0 < len(absent) < len(network.heads):
+        fresh = tuple(f"heads.{name}." for name in absent)
+        logger.warning("%s has no head for %s: it starts with random weights", source, ", ".join(absent))
+        state = {key: value for key, value in own.items() if key.startswith(fresh)} | state
+        replaceable += [f"backbone.{key}" for key in _tail_tensors(cast(MobileNet, network.backbone))]
+    report = load_weights(
         network,
         state,
         source=source,
-        replaceable=[
-            key for key in _class_tensors(network) if state.get(key, own[key]).shape[1:] == own[key].shape[1:]
-        ],
+        replaceable=replaceable,
         remedy="check the recipe's model against the network of that file: its type, backbone (type, width, "
         "tail), head and anchors; weights of a backbone alone go to model.backbone.weights",
     )
+    return report._replace(absent=absent)
 
 
 def _class_tensors(network: Network) -> Iterator[str]:
@@ -142,10 +160,18 @@ def load_pretrained(network: Network, model: Model, *, torchvision_model: str, e
         load_backbone(cast(MobileNet, network.backbone), model.backbone.weights, network=model.backbone.type)
     if model.weights is None:
         return
-    replaced = load_network(network, model.weights, torchvision_model=torchvision_model).replaced
-    if replaced and exact is not None:
+    report = load_network(network, model.weights, torchvision_model=torchvision_model)
+    if exact is None:
+        return
+    if report.absent:
+        raise ValueError(
+            f"{model.weights} has no head for {', '.join(report.absent)}: evaluate it with the recipe of its "
+            "own task, or train with it first"
+        )
+    if report.replaced:
         classes = ", ".join(str(head.num_classes) for head in network.heads.values())
         raise ValueError(
             f"{model.weights} predicts a different number of classes than the {classes} of the data "
-            f"set ({len(replaced)} tensors differ in size): evaluate it on data with its own classes; {exact}"
+            f"set ({len(report.replaced)} tensors differ in size): evaluate it on data with its own classes; "
+            f"{exact}"
         )

@@ -1,0 +1,188 @@
+"""Joint recipe to a run: the runs of both tasks, on one network, with data sets put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dettoolkit.complexity import count_madds, count_parameters
+from dettoolkit.config import JointRecipe
+from dettoolkit.datasets.data_report import DataReport
+from dettoolkit.datasets.joint import BothLabels, Either, Paired, collate
+from dettoolkit.datasets.scenes.folder import write_scenes
+from dettoolkit.detection import run as detection
+from dettoolkit.drawing.boxes import Picture
+from dettoolkit.drawing.grids import stacked
+from dettoolkit.joint.build import build_network
+from dettoolkit.joint.result import JointResult
+from dettoolkit.joint.single_tasks import (
+    DETECTION,
+    SEGMENTATION,
+    detection_recipe,
+    join_classes,
+    same_images,
+    segmentation_recipe,
+    split_classes,
+)
+from dettoolkit.joint.task import JointPredictions, JointTask, split
+from dettoolkit.network import Network
+from dettoolkit.run import Batch, Classes, ImageFile, Run, Split
+from dettoolkit.segmentation import run as segmentation
+
+
+@dataclass(kw_only=True)
+class JointRun(Run):
+    """A joint model's run; see Run. `boxes` and `maps` are those of its tasks, with their own data."""
+
+    recipe: JointRecipe
+    task: JointTask
+    boxes: detection.DetectionRun
+    maps: segmentation.SegmentationRun
+
+    @property
+    def monitor(self) -> str | None:
+        """Return the score's name that says which checkpoint is best; None when nothing can be scored."""
+        return self.task.monitor if self.boxes.monitor or self.maps.monitor else None
+
+    def image_files(self) -> list[ImageFile]:
+        """Return the image files of the validation set, in its order."""
+        boxed = self.boxes.image_files()
+        return boxed if same_images(self.recipe) else boxed + self.maps.image_files()
+
+    def prediction_of(self, result: JointResult, row: int) -> JointPredictions | None:
+        """Return what `task.score` takes, of the result on image `row` of the validation set."""
+        images = len(self.boxes.val)
+        if same_images(self.recipe):
+            boxes = self.boxes.prediction_of(result.detection, row)
+            maps = self.maps.prediction_of(result.segmentation, self.val.map_row(row))
+            return None if maps is None else JointPredictions(boxes, maps)
+        if row < images:
+            return JointPredictions(self.boxes.prediction_of(result.detection, row), None)
+        maps = self.maps.prediction_of(result.segmentation, row - images)
+        return None if maps is None else JointPredictions(None, maps)
+
+    def read_annotations(self, splits: Sequence[Split]) -> None:
+        """Read the label files of some splits, so that what is wrong shows at once."""
+        self.maps.read_annotations(splits)
+        for name in splits:
+            self.problems[name].record(self.maps.problems[name].problems("nothing but void"))
+
+    def network_lines(self) -> list[str]:
+        """Describe the network in lines, beside one network for each task."""
+        model, (height, width) = self.recipe.model, self.recipe.model.input_hw
+        counts = [
+            (count_parameters(each, norm_affine=True) / 1e6, count_madds(each, (height, width)) / 1e9)
+            for each in (self.task.network, self.boxes.task.network, self.maps.task.network)
+        ]
+        (parameters, madds), *alone = counts
+        sums = [sum(each) for each in zip(*alone, strict=True)]
+        return [
+            f"{model.type} on {model.backbone.type}, {len(self.boxes.classes.names)} classes of boxes, "
+            f"{len(self.maps.classes.names)} of pixels, {len(self.boxes.task.anchors_xyxy)} default boxes at "
+            f"{height}x{width}",
+            f"{parameters:.2f}M parameters, {madds:.2f}B multiply-adds; a network for each task: "
+            f"{alone[0][0]:.2f}M + {alone[1][0]:.2f}M = {sums[0]:.2f}M, "
+            f"{alone[0][1]:.2f}B + {alone[1][1]:.2f}B = {sums[1]:.2f}B",
+        ]
+
+    def describe_targets(self, batch: Batch) -> str:
+        """Describe a batch's boxes and label maps."""
+        return f"{self.boxes.describe_targets(batch)}, {self.maps.describe_targets(batch)}"
+
+    def batch_figure(self, batch: Batch) -> Picture:
+        """Draw the images that have boxes, and those that have label maps."""
+        images, figures = batch["images"], []
+        for run, rows in ((self.boxes, batch["box_rows"]), (self.maps, batch["map_rows"])):
+            if len(rows):
+                figures.append(run.batch_figure({**batch, "images": images[rows]}))
+        return stacked(figures)
+
+    def keep_predictions(self, folder: Callable[[], Path]) -> None:
+        """From now on write every label map of a validation to a folder; boxes are written anyway."""
+        self.maps.keep_predictions(folder)
+
+    def write_predictions(self, predictions: Sequence[JointPredictions], out: Path) -> None:
+        """Write what each task writes to a folder of its name."""
+        boxes, maps = split(predictions)
+        for name, run, own in ((DETECTION, self.boxes, boxes), (SEGMENTATION, self.maps, maps)):
+            if own:
+                (out / name).mkdir(parents=True, exist_ok=True)
+                run.write_predictions(own, out / name)
+
+
+def training_images(recipe: JointRecipe) -> list[ImageFile]:
+    """Return the training images that a recipe names."""
+    _prepare(recipe)
+    mapped = segmentation.training_images(segmentation_recipe(recipe))
+    return mapped if same_images(recipe) else detection.training_images(detection_recipe(recipe)) + mapped
+
+
+def training_run(name: str, recipe: JointRecipe, *, pretrained: bool) -> JointRun:
+    """Load the data and build the network of a training."""
+    _prepare(recipe, generate=True)
+    boxes = detection.training_run(name, detection_recipe(recipe), pretrained=False)
+    maps = segmentation.training_run(name, segmentation_recipe(recipe), pretrained=False)
+    return _assemble(name, recipe, boxes, maps, pretrained=pretrained, train=True)
+
+
+def evaluation_run(name: str, recipe: JointRecipe, *, own: Classes | None, what: str) -> JointRun:
+    """Load the validation data and build the network that is scored; see TaskSpec.evaluation_run."""
+    _prepare(recipe)
+    boxed, mapped = (None, None) if own is None else split_classes(own)
+    boxes = detection.evaluation_run(name, detection_recipe(recipe), own=boxed, what=what)
+    maps = segmentation.evaluation_run(name, segmentation_recipe(recipe), own=mapped, what=what)
+    return _assemble(name, recipe, boxes, maps, pretrained=own is None, train=False)
+
+
+def _prepare(recipe: JointRecipe, *, generate: bool = False) -> None:
+    data = recipe.data
+    if data.type == "scenes":
+        write_scenes(Path(data.root), **data.scenes.model_dump(), generate=generate)
+
+
+def _assemble(
+    name: str,
+    recipe: JointRecipe,
+    boxes: detection.DetectionRun,
+    maps: segmentation.SegmentationRun,
+    *,
+    pretrained: bool,
+    train: bool,
+) -> JointRun:
+    classes = join_classes(boxes.classes, maps.classes)
+    network = build_network(recipe, num_classes=len(classes.names), pretrained=pretrained, exact=not train)
+    for run, task in ((boxes, DETECTION), (maps, SEGMENTATION)):
+        run.task.network = Network(backbone=network.backbone, heads={task: network.heads[task]})
+    same = same_images(recipe)
+    val = (BothLabels if same else Either)(boxes.val, maps.val)
+    return JointRun(
+        name=name,
+        recipe=recipe,
+        classes=classes,
+        task=JointTask(
+            network=network,
+            boxes=boxes.task,
+            maps=maps.task,
+            loss_weights=recipe.model.loss_weights,
+            evaluation=recipe.evaluation,
+            mean=recipe.data.mean,
+            std=recipe.data.std,
+            auxiliary=maps.task.auxiliary,
+        ),
+        boxes=boxes,
+        maps=maps,
+        train=(BothLabels if same else Paired)(boxes.train, maps.train) if train else val,
+        val=val,
+        scored_on=maps.scored_on if same else Path(f"{boxes.scored_on} and {maps.scored_on}"),
+        problems={"train": _problems("train", boxes, maps), "val": _problems("val", boxes, maps)},
+        collate=collate,
+    )
+
+
+def _problems(split_: Split, *runs: Run) -> DataReport:
+    """Return what was found wrong with the data of both tasks."""
+    report = DataReport(Path(" and ".join(str(run.problems[split_].path) for run in runs)))
+    for run in runs:
+        report.extend(run.problems[split_])
+    return report
