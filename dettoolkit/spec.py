@@ -103,6 +103,11 @@ class TaskSpec(ABC):
     """Of a job's Parquet table: column to (key in an entry of that list, Arrow's type)."""
     resizable: ClassVar[bool] = True  # whether a file may have another input size than its recipe
 
+    @property
+    def parts(self) -> tuple[TaskSpec, ...]:
+        """Return the tasks whose results its own has: itself, unless it composes others."""
+        return (self,)
+
     # Training and evaluation
 
     @abstractmethod
@@ -225,6 +230,19 @@ class TaskSpec(ABC):
         return None
 
     # Results in files
+
+    def selectable(self, class_names: Sequence[str]) -> Sequence[str]:
+        """Return the classes whose objects can be kept alone, of a model's."""
+        return class_names
+
+    def categories(
+        self,
+        part: TaskSpec,  # noqa: ARG002
+        class_names: Sequence[str],
+        class_ids: Sequence[int],
+    ) -> dict[int, str]:
+        """Return COCO's categories, id to name, of one of the `parts`' results, of a model's classes."""
+        return dict(zip(class_ids, class_names, strict=True))
 
     def csv_row(self, entry: Mapping[str, Any]) -> tuple[Any, ...]:
         """Return the cells of an entry of a record's list, as `csv_columns` names them."""

@@ -123,9 +123,10 @@ def _facts(manifest: Manifest, size: int) -> list[tuple[str, str]]:
         height, width = manifest.input_hw
         facts.insert(2, ("Network's input", f"{width} × {height}"))
     measured = manifest.export.parity.get("errors", {}) if manifest.export else {}
-    error = measured.get(next(iter(spec_for(manifest).errors), ""))  # the fraction that differs
-    if isinstance(error, float):
-        facts.append(("Agreement with PyTorch", f"{1 - error:.2%}"))
+    # The fraction that differs, of each part.
+    errors = [measured.get(next(iter(part.errors), "")) for part in spec_for(manifest).parts]
+    if all(isinstance(error, float) for error in errors):
+        facts.append(("Agreement with PyTorch", f"{1 - max(errors):.2%}"))
     return facts
 
 

@@ -69,6 +69,19 @@ def draw_boxes(
     are not finite are not drawn. Labels, scores and crowds (dashed and hatched) are (n,). Large boxes are
     drawn first, so small ones stay visible; a label that finds no free place is left out.
     """
+    return label_boxes(image, boxes_xyxy, labels, class_names=class_names, scores=scores, crowds=crowds)[0]
+
+
+def label_boxes(
+    image: Picture,
+    boxes_xyxy: NDArray[Any],
+    labels: NDArray[Any],
+    *,
+    class_names: Sequence[str],
+    scores: NDArray[Any] | None = None,
+    crowds: NDArray[Any] | None = None,
+) -> tuple[Picture, list[Rect]]:
+    """Draw as `draw_boxes`, and return the rectangles of the labels' plates too."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(
             f"draw_boxes: image is {image.dtype} {image.shape}, expected uint8 (H, W, 3) RGB; "
@@ -100,7 +113,7 @@ def draw_boxes(
         text, font = texts[index]
         place = (left + plate_padding(font), (top + bottom) / 2)
         pen.text(place, text, font=font, fill=contrasting(colors[index]), anchor="lm")
-    return np.asarray(result)
+    return np.asarray(result), list(plates.values())
 
 
 def _cut(

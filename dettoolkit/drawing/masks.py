@@ -50,11 +50,29 @@ def draw_segments(
             "(H, W, 3) RGB and (H, W): resize one to the other first"
         )
     colors = [None] * len(class_names) if colors is None else colors
-    palette = palette_of(colors)
-    covered = cv2.addWeighted(image, 1 - COVER, palette[labels], COVER, 0)
+    covered = cover_segments(image, labels, colors)
+    return write_names(covered, labels, class_names=class_names, colors=colors)
+
+
+def cover_segments(image: Picture, labels: NDArray[Any], colors: Sequence[Color | None]) -> Picture:
+    """Cover an image with its classes' colors and line their borders, as `draw_segments`."""
+    covered = cv2.addWeighted(image, 1 - COVER, palette_of(colors)[labels], COVER, 0)
     covered[_borders(labels, max(1, round(max(labels.shape) / 700)))] = 255
-    canvas = Image.fromarray(np.where((labels < len(colors))[..., None], covered, image))
-    _write_names(ImageDraw.Draw(canvas, "RGBA"), labels, class_names, palette[: len(colors)])
+    return np.where((labels < len(colors))[..., None], covered, image)
+
+
+def write_names(
+    image: Picture,
+    labels: NDArray[Any],
+    *,
+    class_names: Sequence[str],
+    colors: Sequence[Color | None],
+    taken: Sequence[boxes.Rect] = (),
+) -> Picture:
+    """Write each class's name on one of its large regions, as `draw_segments`, away from what is `taken`."""
+    canvas = Image.fromarray(image)
+    palette = palette_of(colors)[: len(colors)]
+    _write_names(ImageDraw.Draw(canvas, "RGBA"), labels, class_names, palette, list(taken))
     return np.asarray(canvas)
 
 
@@ -69,13 +87,19 @@ def _borders(labels: NDArray[Any], stroke: int) -> NDArray[np.bool_]:
 
 
 def _write_names(
-    pen: ImageDraw.ImageDraw, labels: NDArray[Any], class_names: Sequence[str], palette: Picture
+    pen: ImageDraw.ImageDraw,
+    labels: NDArray[Any],
+    class_names: Sequence[str],
+    palette: Picture,
+    plates: list[boxes.Rect],
 ) -> None:
-    """Write the classes' names, those with most pixels first; one that finds no free place is left out."""
+    """Write the classes' names, those with most pixels first; one that finds no free place is left out.
+
+    No name goes where one of the plates is, to which its own is added.
+    """
     height, width = labels.shape
     size = max(10, round(max(height, width) / 50))
     step = max(1, -(-max(height, width) // SEARCHED))
-    plates: list[boxes.Rect] = []
     for label, regions in _regions(np.ascontiguousarray(labels[::step, ::step]), len(palette)):
         text, font = fit_font(class_name(label, class_names), size, f"class {label}")
         padding, (wide, high) = boxes.plate_padding(font), boxes.plate_size(text, font)

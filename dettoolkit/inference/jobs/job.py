@@ -6,6 +6,7 @@
   summary.json       when all are done; summary-2-of-8.json of a shard
   figures/ masks/ crops/
   results.csv coco.json coco_images.json results.parquet
+  coco_classes.json coco_classes_images.json  of a task that finds classes beside objects
 """
 
 from __future__ import annotations
@@ -81,9 +82,12 @@ class Job:
         for kind in self.save:
             if kind not in self.kinds:
                 raise ValueError(f"cannot save '{kind}' for {self.task}: choose from {', '.join(self.kinds)}")
+        objects = self.spec.selectable(self.class_names)
         for name in self.classes or ():
             if name not in self.class_names:
                 raise ValueError(f"no class '{name}': the model has {', '.join(self.class_names)}")
+            if name not in objects:
+                raise ValueError(f"no objects are of class '{name}': choose from {', '.join(objects)}")
         if self.classes is not None and self.threshold is None:
             raise ValueError(f"{self.task} does not support --classes: omit it")
         if "parquet" in self.save:

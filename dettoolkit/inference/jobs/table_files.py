@@ -21,13 +21,20 @@ FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 
 
 def write_csv(path: Path, records: Iterable[Record], spec: TaskSpec) -> None:
-    """Write a row for each entry of the records' lists, such as an object; texts are no formulas."""
-    with whole(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("name", *spec.csv_columns))
+    """Write a row for each entry of the records' lists, such as an object; texts are no formulas.
+
+    Lists of several kinds share the columns that have one name; those of the other kinds are blank.
+    """
+    columns = dict.fromkeys(("name", *(column for part in spec.parts for column in part.csv_columns)))
+    with whole(path) as part_file, part_file.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(columns))
+        writer.writeheader()
         for record in records:
-            for each in record.get(spec.record_key, ()):
-                writer.writerow(map(_cell, (record["name"], *spec.csv_row(each))))
+            for part in spec.parts:
+                for each in record.get(part.record_key, ()):
+                    cells = zip(part.csv_columns, part.csv_row(each), strict=True)
+                    row = {"name": record["name"], **dict(cells)}
+                    writer.writerow({column: _cell(value) for column, value in row.items()})
 
 
 def _cell(value: object) -> object:
@@ -36,7 +43,7 @@ def _cell(value: object) -> object:
 
 
 def write_coco(path: Path, records: Iterable[Record], spec: TaskSpec, categories: Mapping[int, str]) -> int:
-    """Write COCO's results json, and beside it `<name>_images.json` with the images' ids and sizes.
+    """Write COCO's results json of a task's list, and beside it `<name>_images.json` with ids and sizes.
 
     Images have the ids of their annotation file, where one was given; else they are numbered from 1 in the
     order of the records. The second file has the lists images, categories and annotations (empty): COCO's
@@ -96,9 +103,16 @@ def import_arrow() -> Any:
 def _schema(arrow: Any, spec: TaskSpec) -> Any:
     one = {"name": arrow.string(), "height": arrow.int32(), "width": arrow.int32(), "error": arrow.string()}
     found = {
-        column: arrow.list_(_arrow_type(arrow, kind)) for column, (_, kind) in spec.arrow_columns.items()
+        _column(column, part, spec): arrow.list_(_arrow_type(arrow, kind))
+        for part in spec.parts
+        for column, (_, kind) in part.arrow_columns.items()
     }
     return arrow.schema([*one.items(), *found.items()])
+
+
+def _column(name: str, part: TaskSpec, spec: TaskSpec) -> str:
+    """Name a column of a list; where there are several, it begins with the list's key."""
+    return name if len(spec.parts) == 1 else f"{part.record_key}_{name}"
 
 
 def _arrow_type(arrow: Any, kind: str) -> Any:
@@ -109,9 +123,10 @@ def _arrow_type(arrow: Any, kind: str) -> Any:
 
 def _row(record: Record, spec: TaskSpec) -> dict[str, Any]:
     row = {key: record.get(key) for key in ("name", "height", "width", "error")}
-    found: list[Record] = record.get(spec.record_key, [])
     return row | {
-        column: [each.get(key) for each in found] for column, (key, _) in spec.arrow_columns.items()
+        _column(column, part, spec): [each.get(key) for each in record.get(part.record_key, [])]
+        for part in spec.parts
+        for column, (key, _) in part.arrow_columns.items()
     }
 
 

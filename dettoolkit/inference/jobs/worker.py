@@ -224,15 +224,21 @@ def write_tables(folder: Path, job: Job, kinds: Sequence[str]) -> list[str]:
     for kind in kinds:
         if kind not in TABLES:
             continue
-        path, records = folder / TABLES[kind], merge_records(journals)
+        path = folder / TABLES[kind]
         if kind == "csv":
-            tables.write_csv(path, records, job.spec)
+            tables.write_csv(path, merge_records(journals), job.spec)
         elif kind == "parquet":
-            tables.write_parquet(path, records, job.spec)
-        else:
-            categories = dict(zip(job.class_ids, job.class_names, strict=True))
-            if left_out := tables.write_coco(path, records, job.spec, categories):
-                sentences.append(
-                    f"{left_out} images are not in {path.name}: {job.annotations} does not list them"
-                )
+            tables.write_parquet(path, merge_records(journals), job.spec)
+        elif left_out := _write_coco(path, journals, job):
+            sentences.append(f"{left_out} images are not in {path.name}: {job.annotations} does not list them")
     return sentences
+
+
+def _write_coco(path: Path, journals: Sequence[Path], job: Job) -> int:
+    """Write COCO's results, each kind in a file of its own: its tools read one; return as `write_coco`."""
+    left_out = 0
+    for part in job.spec.parts:
+        own = path if part is job.spec.parts[0] else path.with_stem(f"{path.stem}_{part.record_key}")
+        categories = job.spec.categories(part, job.class_names, job.class_ids)
+        left_out = tables.write_coco(own, merge_records(journals), part, categories)
+    return left_out
