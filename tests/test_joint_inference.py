@@ -128,9 +128,7 @@ def write(model, path, **wishes):
 def test_an_onnx_file_answers_as_both_single_models(model, tmp_path, inside):
     pytest.importorskip("onnxruntime")
     preprocessing, postprocessing = inside
-    file = write(
-        model, tmp_path / "model.onnx", preprocessing=preprocessing, postprocessing=postprocessing
-    )
+    file = write(model, tmp_path / "model.onnx", preprocessing=preprocessing, postprocessing=postprocessing)
     outputs = file.manifest.export.outputs
     assert outputs[-1] == ("label_map" if postprocessing else "segmentation_logits")
     # What resizing does to images is not what is compared here.

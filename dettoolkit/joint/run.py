@@ -27,7 +27,7 @@ from dettoolkit.joint.single_tasks import (
     segmentation_recipe,
     split_classes,
 )
-from dettoolkit.joint.task import JointPredictions, JointTask, split
+from dettoolkit.joint.task import JointPredictions, JointTask, boxed, mapped, split
 from dettoolkit.network import Network
 from dettoolkit.run import Batch, Classes, ImageFile, Run, Split
 from dettoolkit.segmentation import run as segmentation
@@ -99,11 +99,8 @@ class JointRun(Run):
 
     def batch_figure(self, batch: Batch) -> Picture:
         """Draw the images that have boxes, and those that have label maps."""
-        images, figures = batch["images"], []
-        for run, rows in ((self.boxes, batch["box_rows"]), (self.maps, batch["map_rows"])):
-            if len(rows):
-                figures.append(run.batch_figure({**batch, "images": images[rows]}))
-        return stacked(figures)
+        parts = ((self.boxes, boxed(batch)), (self.maps, mapped(batch)))
+        return stacked([run.batch_figure(part) for run, part in parts if len(part["images"])])
 
     def keep_predictions(self, folder: Callable[[], Path]) -> None:
         """From now on write every label map of a validation to a folder; boxes are written anyway."""
