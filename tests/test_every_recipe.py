@@ -6,9 +6,12 @@ import pytest
 import torch
 
 from dettoolkit.classification import run as classification
-from dettoolkit.config import ClassificationRecipe, DetectionRecipe, load_recipe, shipped_folder
+from dettoolkit.config import ClassificationRecipe, DetectionRecipe, JointRecipe, load_recipe, shipped_folder
+from dettoolkit.datasets.cityscapes_labels import CLASSES
 from dettoolkit.datasets.label_classes import LabelClasses
 from dettoolkit.detection import run as detection
+from dettoolkit.joint import run as joint
+from dettoolkit.joint.single_tasks import detection_recipe, segmentation_recipe
 from dettoolkit.paper.counts import TABLES, published_rows
 from dettoolkit.paper.zoo import measured_scores
 from dettoolkit.segmentation import run as segmentation
@@ -28,6 +31,11 @@ for row in published_rows(list(TABLES)):
 def task_of(recipe):
     """Build a recipe's task for three classes, from random weights."""
     spec = spec_of(recipe)
+    if isinstance(recipe, JointRecipe):
+        boxes, maps = task_of(detection_recipe(recipe)), task_of(segmentation_recipe(recipe))
+        mapped = len(recipe.data.segmentation.classes or CLASSES)
+        network = spec.build_network(recipe, num_classes=len(NAMES) + mapped)
+        return joint.build_task(recipe, network, boxes=boxes, maps=maps)
     network = spec.build_network(recipe, num_classes=len(NAMES))
     if isinstance(recipe, DetectionRecipe):
         return detection.build_task(recipe, network, category_ids=[1, 2, 3], ground_truth=None)
@@ -40,7 +48,7 @@ def task_of(recipe):
 def batch_of(recipe):
     """Make two images, as small as the network allows, with their labels."""
     random = torch.Generator().manual_seed(0)
-    size = recipe.model.input_hw if isinstance(recipe, DetectionRecipe) else (65, 97)
+    size = recipe.model.input_hw if isinstance(recipe, DetectionRecipe | JointRecipe) else (65, 97)
     boxes = torch.tensor(
         [[[40.0, 30.0, 150.0, 120.0], [0.0, 8.0, 60.0, 90.0]], [[8.0, 8.0, 120.0, 88.0], [0.0] * 4]]
     )
@@ -50,6 +58,8 @@ def batch_of(recipe):
         "box_labels": torch.tensor([[0, 2], [1, -1]]),
         "label_map": torch.randint(0, 3, (2, *size), generator=random, dtype=torch.uint8),
         "class_labels": torch.tensor([0, 2]),
+        "box_rows": torch.arange(2),
+        "map_rows": torch.arange(2),
     }
 
 

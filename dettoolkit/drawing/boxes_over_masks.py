@@ -22,7 +22,7 @@ def draw_boxes_over_segments(
     colors: Sequence[Color | None] | None,
     boxes_xyxy: NDArray[Any],
     labels: NDArray[Any],
-    scores: NDArray[Any],
+    scores: NDArray[Any] | None,
     class_names: Sequence[str],
 ) -> Picture:
     """Cover an image with the classes' colors, draw boxes over them, and write the names of both.
