@@ -5,8 +5,8 @@ from random_weights import randomize
 
 from dettoolkit.config import recipe_to_dict
 from dettoolkit.detection.result import DetectionResult
-from dettoolkit.joint.single_tasks import join_classes
 from dettoolkit.joint.result import JointResult
+from dettoolkit.joint.single_tasks import join_classes
 from dettoolkit.joint.spec import JointSection
 from dettoolkit.manifest import Manifest
 from dettoolkit.network import Network

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from dettoolkit.detection.result import DetectionResult
-from dettoolkit.joint.single_tasks import part
 from dettoolkit.joint.result import JointResult
+from dettoolkit.joint.single_tasks import part
 from dettoolkit.joint.spec import BOXES, MAPS
 from dettoolkit.manifest import Manifest
 from dettoolkit.results import Image, Result

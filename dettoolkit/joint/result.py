@@ -23,8 +23,8 @@ from dettoolkit.segmentation.result import SegmentationResult
 class JointResult(Result):
     """The objects and the class of each pixel of an image.
 
-    Its own class names and ids are those of both parts, the objects' first, each name with its part before it.
-    The parts have the names of the data.
+    Its own class names and ids are those of both parts, the objects' first, each name with its part before
+    it. The parts have the names of the data.
 
     Attributes:
         detection: the objects.

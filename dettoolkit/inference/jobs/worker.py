@@ -230,7 +230,9 @@ def write_tables(folder: Path, job: Job, kinds: Sequence[str]) -> list[str]:
         elif kind == "parquet":
             tables.write_parquet(path, merge_records(journals), job.spec)
         elif left_out := _write_coco(path, journals, job):
-            sentences.append(f"{left_out} images are not in {path.name}: {job.annotations} does not list them")
+            sentences.append(
+                f"{left_out} images are not in {path.name}: {job.annotations} does not list them"
+            )
     return sentences
 
 
