@@ -61,7 +61,7 @@ class SegmentationDataset(ImageDataset):
         """Read and transform one sample; a LabelError is never skipped: the recipe does not fit the data."""
         index, problems = key.index, []
         path, label_path = self.files.image_paths[index], self.files.label_paths[index]
-        labels, instances = self._read_maps(index)
+        labels, instances = self.load_maps(index)
         image = self._read_image(index, labels)
         original_hw = _hw(image)
         if original_hw != _hw(labels):
@@ -82,7 +82,7 @@ class SegmentationDataset(ImageDataset):
 
     def read(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Read an image (H, W, 3) and its labels (H, W)."""
-        labels, _ = self._read_maps(index)
+        labels, _ = self.load_maps(index)
         return self._read_image(index, labels), labels
 
     def _read_image(self, index: int, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -116,12 +116,13 @@ class SegmentationDataset(ImageDataset):
     def read_maps(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.int32] | None] | None:
         """Read labels and, where wanted, instances (H, W), as for samples; None for files to be skipped."""
         try:
-            return self._read_maps(index)
+            return self.load_maps(index)
         except BadImageError as error:
             self.refuse(error)
             return None
 
-    def _read_maps(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.int32] | None]:
+    def load_maps(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.int32] | None]:
+        """Read labels and, where wanted, instances (H, W); a BadImageError names a file that is bad."""
         path, instance_path = self.files.label_paths[index], self.files.instance_paths[index]
         limit = self.max_megapixels
         with naming(path):
@@ -160,15 +161,24 @@ def collate(samples: Sequence[Any]) -> dict[str, Any]:
             "resized, or data.eval_batch_size=1"
         )
     good, batch = collate_images(samples)
-    label_maps = [each["label_map"] for each in good]
-    batch["label_map"] = _stack(label_maps, fill=VOID) if good else batch["images"][:, 0]
-    true_hw = [each.shape for each in label_maps]
-    batch["label_map_hw"] = torch.tensor(true_hw, dtype=torch.int64).reshape(-1, 2)
-    if good and "instances" in good[0]:
-        instances = _stack([each["instances"] for each in good], fill=0)
+    if not good:
+        nothing = torch.zeros(0, 2, dtype=torch.int64)
+        return batch | {"label_map": batch["images"][:, 0], "label_map_hw": nothing}
+    return batch | stack_maps(good)
+
+
+def stack_maps(samples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+    """Return label_map, label_map_hw and instances of a batch of N samples, as `collate` has them."""
+    label_maps = [each["label_map"] for each in samples]
+    maps = {
+        "label_map": _stack(label_maps, fill=VOID),
+        "label_map_hw": torch.tensor([each.shape for each in label_maps], dtype=torch.int64),
+    }
+    if "instances" in samples[0]:
+        instances = _stack([each["instances"] for each in samples], fill=0)
         instances[instances[:, 0, 0] == -1] = -1  # beyond the map too
-        batch["instances"] = instances
-    return batch
+        maps["instances"] = instances
+    return maps
 
 
 def _stack(maps: Sequence[Tensor], *, fill: int) -> Tensor:

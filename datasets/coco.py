@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Unpack
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from dettoolkit.datasets.coco_annotations import CocoAnnotations
 from dettoolkit.datasets.data_report import Problem, Reason, clean_boxes, naming
@@ -17,18 +18,19 @@ from dettoolkit.datasets.samples import ImageDataset, Partners, Reading, collate
 
 
 class BoxedImage(NamedTuple):
-    """An image and its m objects."""
+    """An image and its m objects; and the class of each pixel, where a data set has both."""
 
     image: NDArray[np.uint8]  # (H, W, 3) RGB
     boxes_xyxy: NDArray[np.floating[Any]]  # (m, 4) in its pixels
     labels: NDArray[np.int64]  # (m,)
+    label_map: NDArray[np.uint8] | None = None  # (H, W), VOID is ignored
 
 
 class CocoDetection(ImageDataset):
     """Images and boxes of a CocoAnnotations; item i is the i-th image that is kept.
 
-    The transform, a `DetectionTransform` or `StrongTransform`, maps image (H, W, 3), boxes (m, 4) in its
-    pixels, labels (m,) and a seed to the first three at input_hw. A sample has boxes_xyxy float32 (m, 4),
+    The transform, a `DetectionTransform` or `StrongTransform`, maps a BoxedImage and a seed to one at
+    input_hw. A sample has boxes_xyxy float32 (m, 4),
     pixels at input size, and box_labels int64 (m,), 0-based.
     """
 
@@ -66,16 +68,17 @@ class CocoDetection(ImageDataset):
         if (height, width) not in (hw, (0, 0)):  # 0: neither the json nor the file's header gave one at load
             text = f"{path} is {hw[0]} x {hw[1]}, but the JSON says {height} x {width} (height x width)"
             problems.append(Problem("size differs", image_id, None, text))
-        image, boxes, labels = self.transform(*sample, seed, *self.partners(key, seed))
-        return {
-            "image": to_tensor(image),
-            "boxes_xyxy": torch.from_numpy(boxes),
-            "box_labels": torch.from_numpy(labels),
+        sample = self.transform(sample, seed, *self.partners(key, seed))
+        made = {
+            "image": to_tensor(sample.image),
+            "boxes_xyxy": torch.from_numpy(sample.boxes_xyxy),
+            "box_labels": torch.from_numpy(sample.labels),
             "image_id": image_id,
             "file": str(path),
             "original_hw": hw,
             "problems": problems,
         }
+        return made if sample.label_map is None else made | {"label_map": torch.from_numpy(sample.label_map)}
 
     def read(self, index: int) -> BoxedImage:
         """Read an image and its objects; boxes are cleaned for the size that the image really has."""
@@ -100,10 +103,15 @@ def collate(samples: Sequence[Any]) -> dict[str, Any]:
     boxes_xyxy float32 (N, M, 4) has zeros beyond an image's boxes, box_labels int64 (N, M) -1; M may be 0.
     """
     good, batch = collate_images(samples)
-    count = max((len(each["box_labels"]) for each in good), default=0)
-    boxes = torch.zeros(len(good), count, 4)
-    labels = torch.full((len(good), count), -1, dtype=torch.int64)
-    for row, each in enumerate(good):
+    return batch | stack_boxes(good)
+
+
+def stack_boxes(samples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+    """Return boxes_xyxy and box_labels of a batch of N samples, as `collate` has them."""
+    count = max((len(each["box_labels"]) for each in samples), default=0)
+    boxes = torch.zeros(len(samples), count, 4)
+    labels = torch.full((len(samples), count), -1, dtype=torch.int64)
+    for row, each in enumerate(samples):
         boxes[row, : len(each["box_labels"])] = each["boxes_xyxy"]
         labels[row, : len(each["box_labels"])] = each["box_labels"]
-    return {**batch, "boxes_xyxy": boxes, "box_labels": labels}
+    return {"boxes_xyxy": boxes, "box_labels": labels}

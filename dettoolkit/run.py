@@ -164,6 +164,11 @@ class Run:
         """Return the images per process in validation."""
         return self.recipe.data.batch_size
 
+    @property
+    def images_per_sample(self) -> int:
+        """Return how many images a sample of the training set has."""
+        return 1
+
     def image_files(self) -> list[ImageFile]:
         """Return the image files of the validation set, in its order."""
         raise NotImplementedError

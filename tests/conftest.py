@@ -94,6 +94,29 @@ trainer:
   extra: {enable_progress_bar: false}
 evaluation: {figures: 4}
 """
+TINY_JOINT_RECIPE = """\
+model:
+  type: joint
+  input_hw: [64, 64]
+  backbone: {type: mobilenet_v3_small, width: 0.35, tail: reduced, norm_momentum: 0.1}
+  detection: {head: {extra_channels: [32, 32], class_bias: -4.6}, loss: {type: focal}}
+  segmentation: {head: {filters: 32}}
+data:
+  type: cityscapes
+  root: nowhere
+  detection: {augment: none}
+  batch_size: 4
+  workers: 0
+optim: {lr: 0.05, schedule: {warmup_steps: 1}}
+trainer:
+  max_epochs: 2
+  accelerator: cpu
+  devices: 1
+  log_every_steps: 1
+  loggers: {tensorboard: false}
+  extra: {enable_progress_bar: false}
+evaluation: {figures: 2}
+"""
 LEARN = (  # scores that tell, from random weights within seconds; on any CPU: see learning_margins.py
     "data.batch_size=8",
     "optim={type: adamw, lr: 0.04, schedule: {type: poly, power: 0.9, warmup_steps: 5, warmup_factor: 0.2}}",
@@ -357,3 +380,16 @@ def tiny_classification(once: Once) -> TinyClassification:
 def tiny_classification_run(tiny_classification: TinyClassification, once: Once) -> Path:
     """Return the folder of a finished run of 20 epochs of 3 steps: it has learnt; not to be changed."""
     return once("tiny_classification_run", lambda out: tiny_classification.train(out, *LEARN_CLASSES)[0])
+
+
+@pytest.fixture(scope="session")
+def tiny_joint(once: Once) -> TinySegmentation:
+    """Return a tiny joint recipe with a data set whose images have boxes and label maps."""
+    data = once("tiny_joint", _written(TinySegmentation, TINY_JOINT_RECIPE))
+    return TinySegmentation(data.parent / "tiny.yaml", data)
+
+
+@pytest.fixture(scope="session")
+def tiny_joint_run(tiny_joint: TinySegmentation, once: Once) -> Path:
+    """Return the folder of a finished run of 60 epochs with a step each: it has learnt; not to be changed."""
+    return once("tiny_joint_run", lambda out: tiny_joint.train(out, *LEARN)[0])

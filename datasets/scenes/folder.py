@@ -76,6 +76,21 @@ def write_scenes(
     logger.info("generated %d training and %d validation scenes in %s", train_images, val_images, root)
 
 
+def as_in_cityscapes(image: Path) -> Path:
+    """Return where the same image is in the Cityscapes data set, of one in the COCO data set."""
+    split: Split = "train" if image.parent.name.startswith("train") else "val"
+    index = (int(image.stem) - 1) % (_MAX_IMAGES + 1)
+    city, stem = _place(split, index)
+    return image.parents[1] / "leftImg8bit" / split / city / f"{stem}_leftImg8bit.jpg"
+
+
+def _place(split: Split, index: int) -> tuple[str, str]:
+    """Return the city of a scene, and how its files' names begin there."""
+    frame, number = divmod(index, len(CITIES[split]))
+    city = CITIES[split][number]
+    return city, f"{city}_{frame:06d}_000019"  # Cityscapes labels every 20th frame
+
+
 def _is_finished(root: Path, wanted: dict[str, Any]) -> bool:
     """Return whether `root` holds the wanted scenes; False: it may be written. Refuse anything else."""
     # In this order: another process may give the folder its name between the two looks.
@@ -171,9 +186,7 @@ def _write_all(folder: Path, wanted: dict[str, Any]) -> None:
 
 def _write_scene(folder: Path, scene: Scene, split: Split, index: int, name: str) -> None:
     """Write one scene's image and label maps for Cityscapes, and the image again as `name` for COCO."""
-    frame, number = divmod(index, len(CITIES[split]))
-    city = CITIES[split][number]
-    stem = f"{city}_{frame:06d}_000019"  # Cityscapes labels every 20th frame
+    city, stem = _place(split, index)
     bgr = cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR)
     for kind, ending, image, settings in (
         ("gtFine", "gtFine_labelIds.png", scene.label_ids, _PNG),

@@ -247,7 +247,15 @@ class DetectionData(BoxedData, Data):
     """Images and boxes, in COCO's format."""
 
     type: Literal["coco", "scenes", "cityscapes"]
-    """coco: your own files. scenes: street scenes, generated at data.root if they do not exist."""
+    """coco: your own files. scenes: street scenes, generated at data.root if they do not exist. cityscapes:
+    boxes of the instance files of Cityscapes, whose folder train.annotations and val.annotations name, such
+    as gtFine/train."""
+
+    @model_validator(mode="after")
+    def _ids_of_a_file(self) -> Self:
+        if self.type == "cityscapes" and self.label_map == "ids":
+            raise ValueError("label_map ids is for COCO's ids: set label_map=contiguous for type cityscapes")
+        return self
 
 
 class DetectionEvaluation(Evaluation):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -225,11 +225,17 @@ def augmentation(
     return StrongTransform(input_hw=input_hw, **settings), partners
 
 
-def build_dataset(recipe: DetectionRecipe, annotations: CocoAnnotations, *, split: Split) -> CocoDetection:
-    """Build a split's data set; only training augments and may drop images without boxes."""
+def build_dataset(
+    recipe: DetectionRecipe,
+    annotations: CocoAnnotations,
+    *,
+    split: Split,
+    kind: Callable[..., CocoDetection] = CocoDetection,
+) -> CocoDetection:
+    """Build a split's data set, of a kind; only training augments and may drop images without boxes."""
     data = recipe.data
     transform, partners = augmentation(data.augment if split == "train" else "none", recipe.model.input_hw)
-    return CocoDetection(
+    return kind(
         annotations=annotations,
         transform=transform,
         partners=partners,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from dettoolkit.config.detection import DetectionData
+from dettoolkit.datasets.cityscapes_boxes import load_boxes
 from dettoolkit.datasets.coco_annotations import CocoAnnotations
 from dettoolkit.datasets.data_root import check_root
 from dettoolkit.datasets.scenes.folder import write_scenes
@@ -25,7 +27,8 @@ def prepare_data(data: DetectionData, splits: Sequence[Split], *, generate: bool
     else:
         sections = [getattr(data, split) for split in splits]
         expected = [path for each in sections for path in (each.images, each.annotations)]
-        check_root(Path(data.root), expected=expected, layout="coco")
+        layout: Literal["coco", "cityscapes"] = "cityscapes" if data.type == "cityscapes" else "coco"
+        check_root(Path(data.root), expected=expected, layout=layout)
 
 
 def load_splits(data: DetectionData) -> tuple[CocoAnnotations, CocoAnnotations]:
@@ -41,6 +44,10 @@ def load_annotations(data: DetectionData, split: Split, *, classes: Sequence[str
     """Read a split's annotations and report what is wrong with them; `classes` are no root categories."""
     section = data.train if split == "train" else data.val
     root = Path(data.root)
+    if data.type == "cityscapes":
+        return load_boxes(
+            root, images=section.images, labels=section.annotations, max_megapixels=data.max_megapixels
+        )
     annotations = CocoAnnotations.load(
         root / section.annotations,
         images=root / section.images,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.config import JointRecipe
 from dettoolkit.datasets.data_report import DataReport
-from dettoolkit.datasets.joint import BothLabels, Either, Paired, collate
-from dettoolkit.datasets.scenes.folder import write_scenes
+from dettoolkit.datasets.scenes.folder import as_in_cityscapes, write_scenes
+from dettoolkit.datasets.two_tasks import BothLabels, Either, Paired, collate
 from dettoolkit.detection import run as detection
 from dettoolkit.drawing.boxes import Picture
 from dettoolkit.drawing.grids import stacked
@@ -25,7 +27,7 @@ from dettoolkit.joint.single_tasks import (
     segmentation_recipe,
     split_classes,
 )
-from dettoolkit.joint.task import JointPredictions, JointTask, split
+from dettoolkit.joint.task import JointPredictions, JointTask, boxed, mapped, split
 from dettoolkit.network import Network
 from dettoolkit.run import Batch, Classes, ImageFile, Run, Split
 from dettoolkit.segmentation import run as segmentation
@@ -44,6 +46,11 @@ class JointRun(Run):
     def monitor(self) -> str | None:
         """Return the score's name that says which checkpoint is best; None when nothing can be scored."""
         return self.task.monitor if self.boxes.monitor or self.maps.monitor else None
+
+    @property
+    def images_per_sample(self) -> int:
+        """Return how many images a sample of the training set has."""
+        return 1 if same_images(self.recipe) else 2
 
     def image_files(self) -> list[ImageFile]:
         """Return the image files of the validation set, in its order."""
@@ -92,11 +99,8 @@ class JointRun(Run):
 
     def batch_figure(self, batch: Batch) -> Picture:
         """Draw the images that have boxes, and those that have label maps."""
-        images, figures = batch["images"], []
-        for run, rows in ((self.boxes, batch["box_rows"]), (self.maps, batch["map_rows"])):
-            if len(rows):
-                figures.append(run.batch_figure({**batch, "images": images[rows]}))
-        return stacked(figures)
+        parts = ((self.boxes, boxed(batch)), (self.maps, mapped(batch)))
+        return stacked([run.batch_figure(part) for run, part in parts if len(part["images"])])
 
     def keep_predictions(self, folder: Callable[[], Path]) -> None:
         """From now on write every label map of a validation to a folder; boxes are written anyway."""
@@ -154,8 +158,7 @@ def _assemble(
     network = build_network(recipe, num_classes=len(classes.names), pretrained=pretrained, exact=not train)
     for run, task in ((boxes, DETECTION), (maps, SEGMENTATION)):
         run.task.network = Network(backbone=network.backbone, heads={task: network.heads[task]})
-    same = same_images(recipe)
-    val = (BothLabels if same else Either)(boxes.val, maps.val)
+    val = _together(recipe, boxes, maps, "val")
     return JointRun(
         name=name,
         recipe=recipe,
@@ -172,12 +175,24 @@ def _assemble(
         ),
         boxes=boxes,
         maps=maps,
-        train=(BothLabels if same else Paired)(boxes.train, maps.train) if train else val,
+        train=_together(recipe, boxes, maps, "train") if train else val,
         val=val,
-        scored_on=maps.scored_on if same else Path(f"{boxes.scored_on} and {maps.scored_on}"),
+        scored_on=maps.scored_on if same_images(recipe) else Path(f"{boxes.scored_on} and {maps.scored_on}"),
         problems={"train": _problems("train", boxes, maps), "val": _problems("val", boxes, maps)},
         collate=collate,
     )
+
+
+def _together(
+    recipe: JointRecipe, boxes: detection.DetectionRun, maps: segmentation.SegmentationRun, split_: Split
+) -> Any:
+    """Put the data sets of a split together."""
+    boxed, mapped = getattr(boxes, split_), getattr(maps, split_)
+    if not same_images(recipe):
+        return (Paired if split_ == "train" else Either)(boxed, mapped)
+    same = as_in_cityscapes if recipe.data.type == "scenes" else Path
+    kind = partial(BothLabels, maps=mapped, same=same)
+    return detection.build_dataset(boxes.recipe, boxed.annotations, split=split_, kind=kind)
 
 
 def _problems(split_: Split, *runs: Run) -> DataReport:

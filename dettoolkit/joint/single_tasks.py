@@ -30,8 +30,10 @@ def detection_recipe(recipe: JointRecipe) -> DetectionRecipe:
     """Return the recipe of the detector alone, without pretrained weights."""
     model, data = recipe.model, recipe.data
     own = _values(data.detection)
-    if same_images(recipe):
+    if data.type == "cityscapes":
         own |= {**CITYSCAPES_BOXES, "type": "cityscapes"}
+    elif data.type == "scenes":
+        own["type"] = "scenes"
     return DetectionRecipe(
         model=SSDLiteModel(
             type="ssdlite",

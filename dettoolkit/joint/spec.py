@@ -81,6 +81,7 @@ class JointSpec(TaskSpec):
     decoder = late(".decode")
     compare = late(".compare")
     onnx_answers = late(".onnx")
+    report = late(".report_page", "JointReport")
 
     @property
     def parts(self) -> tuple[TaskSpec, ...]:

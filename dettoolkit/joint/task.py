@@ -109,14 +109,11 @@ class JointTask(Task):
         outputs = forward(self.images(batch))
         boxes = maps = None
         if len(rows := batch["box_rows"]):
-            of_images = {key: _rows(batch[key], rows) for key in ("images", "image_ids", "original_hw")}
-            own = {**batch, **of_images}
             found = tuple(_rows(each, rows) for each in outputs[:RAW_BOXES])
-            boxes = self.boxes.predict(lambda _: found, own)  # type: ignore[arg-type, return-value]
+            boxes = self.boxes.predict(lambda _: found, boxed(batch))  # type: ignore[arg-type, return-value]
         if len(rows := batch["map_rows"]):
-            own = {**batch, "images": _rows(batch["images"], rows), "image_ids": batch["label_map_ids"]}
             logits = _rows(outputs[RAW_BOXES], rows)
-            maps = self.maps.predict(lambda _: logits, own)
+            maps = self.maps.predict(lambda _: logits, mapped(batch))
         return JointPredictions(boxes, maps)
 
     def score(self, predictions: Sequence[JointPredictions]) -> JointScores:
@@ -143,6 +140,19 @@ def split(
     """Return the predictions of each task."""
     boxes = [each.boxes for each in predictions if each.boxes is not None]
     return boxes, [each.maps for each in predictions if each.maps is not None]
+
+
+def boxed(batch: Batch) -> Batch:
+    """Return the detector's part of a batch: the images that have boxes."""
+    rows, of_images = batch["box_rows"], ("images", "image_ids", "original_hw")
+    return {**batch, **{key: _rows(batch[key], rows) for key in of_images}}
+
+
+def mapped(batch: Batch) -> Batch:
+    """Return the segmenter's part of a batch: the images that have label maps."""
+    rows = batch["map_rows"]
+    of_images = {key: _rows(batch[key], rows) for key in ("images", "original_hw")}
+    return {**batch, **of_images, "image_ids": batch["label_map_ids"]}
 
 
 def _rows(tensor: Tensor, rows: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ def prepare(name: str, recipe: Recipe, *, pretrained: bool = True) -> Run:
     check_memory(
         run.task.network,
         run.train.transform.input_hw,
-        batch_size=recipe.data.batch_size,
+        batch_size=recipe.data.batch_size * run.images_per_sample,
         value_bytes=4 if section.precision == "32-true" else 2,
         trainer=trainer,
     )
