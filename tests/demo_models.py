@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from joint_models import joint_section
 
 from dettoolkit.detection.spec import DetectionSection, Level
 from dettoolkit.manifest import ExportFacts, Manifest, Section
@@ -35,6 +36,8 @@ def section_of(task: str):
     if task == "classification":
         ids = tuple(range(len(CLASSIFIER_CLASSES)))
         return Section(class_names=CLASSIFIER_CLASSES, class_ids=ids)
+    if task == "joint":
+        return joint_section(section_of("detection"), section_of("segmentation"))
     return DetectionSection(
         class_names=DETECTOR_CLASSES,
         class_ids=(0, 1),
@@ -69,19 +72,37 @@ def manifest_of(task: str, **export) -> Manifest:
 
 def write_segmenter(path: Path, **export) -> Path:
     """Write a model that labels each pixel by its strongest channel, the first of equals."""
-    from onnx import TensorProto, helper
-
-    nodes = [
-        helper.make_node("Cast", ["images"], ["numbers"], to=TensorProto.FLOAT),
-        helper.make_node("ArgMax", ["numbers"], ["strongest"], axis=3, keepdims=0),
-        helper.make_node("Cast", ["strongest"], ["labels"], to=TensorProto.UINT8),
-    ]
-    outputs = [helper.make_tensor_value_info("labels", TensorProto.UINT8, [1, "H", "W"])]
+    nodes, outputs = _labeling("labels")
     return _write(path, nodes, outputs, [], manifest_of("segmentation", **export))
 
 
 def write_detector(path: Path, **export) -> Path:
     """Write a model that finds BOXES in whatever it is shown."""
+    return _write(path, *_finding(), manifest_of("detection", **export))
+
+
+def write_joint(path: Path, **export) -> Path:
+    """Write a model that does as the detector and as the segmenter."""
+    nodes, outputs, weights = _finding()
+    more_nodes, map_output = _labeling("label_map")
+    manifest = manifest_of("joint", **export)
+    return _write(path, nodes + more_nodes, outputs + map_output, weights, manifest)
+
+
+def _labeling(name: str):
+    """Return the segmenter's nodes and its output, of this name."""
+    from onnx import TensorProto, helper
+
+    nodes = [
+        helper.make_node("Cast", ["images"], ["numbers"], to=TensorProto.FLOAT),
+        helper.make_node("ArgMax", ["numbers"], ["strongest"], axis=3, keepdims=0),
+        helper.make_node("Cast", ["strongest"], [name], to=TensorProto.UINT8),
+    ]
+    return nodes, [helper.make_tensor_value_info(name, TensorProto.UINT8, [1, "H", "W"])]
+
+
+def _finding():
+    """Return the detector's nodes, outputs and constants."""
     from onnx import TensorProto, helper, numpy_helper
 
     constants = {
@@ -104,8 +125,7 @@ def write_detector(path: Path, **export) -> Path:
         helper.make_tensor_value_info("labels", TensorProto.INT64, [1, 4]),
         helper.make_tensor_value_info("counts", TensorProto.INT64, [1]),
     ]
-    weights = [numpy_helper.from_array(value, name) for name, value in constants.items()]
-    return _write(path, nodes, outputs, weights, manifest_of("detection", **export))
+    return nodes, outputs, [numpy_helper.from_array(value, name) for name, value in constants.items()]
 
 
 def write_classifier(path: Path, **export) -> Path:

@@ -22,9 +22,11 @@ import pytest
 from demo_models import (
     CLASSIFIER_CLASSES,
     COLORS,
+    DETECTOR_CLASSES,
     SEGMENTER_CLASSES,
     write_classifier,
     write_detector,
+    write_joint,
     write_segmenter,
 )
 from PIL import Image
@@ -105,6 +107,20 @@ def test_a_detector_brings_its_scores_and_the_colors_of_all_our_pictures(tmp_pat
     demo = json.loads((tmp_path / "demo" / "demo.json").read_text())
     assert (demo["lowest_score"], demo["shown_score"], demo["samples"]) == (0.05, 0.4, [])
     assert [tuple(each["color"]) for each in demo["classes"]] == [class_color(0), class_color(1)]
+
+
+def test_a_joint_model_brings_both_and_the_agreement_of_the_worse(tmp_path, model, runtime):
+    parity = {"errors": {"detections": 0.02, "shown_detections": 0.9, "pixels": 0.001, "worst_class": 0.9}}
+    build(write_joint(tmp_path / "joint.onnx", parity=parity), tmp_path / "demo", runtime)
+    demo = json.loads((tmp_path / "demo" / "demo.json").read_text())
+    assert (demo["script"], demo["boxed_classes"]) == ("joint.js", 2)
+    assert (demo["lowest_score"], demo["shown_score"]) == (0.05, 0.4)
+    names = [f"detection/{name}" for name in DETECTOR_CLASSES]
+    names += [f"segmentation/{name}" for name in SEGMENTER_CLASSES]
+    assert [each["name"] for each in demo["classes"]] == names
+    colors = [class_color(0), class_color(1), *COLORS]
+    assert [tuple(each["color"]) for each in demo["classes"]] == colors
+    assert ["Agreement with PyTorch", "98.00%"] in demo["facts"]
 
 
 def test_a_classifier_has_its_own_script(tmp_path, model, runtime):

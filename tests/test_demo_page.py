@@ -5,6 +5,7 @@ import re
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,7 +13,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from demo_models import BOXES, CLASSIFIER_CLASSES, COLORS, write_classifier, write_detector, write_segmenter
+from demo_models import (
+    BOXES,
+    CLASSIFIER_CLASSES,
+    COLORS,
+    SEGMENTER_CLASSES,
+    write_classifier,
+    write_detector,
+    write_joint,
+    write_segmenter,
+)
+from joint_models import joint_model
 from PIL import Image
 from random_weights import write_detector_of_cats
 from tiny_exports import exporting, opened, with_section
@@ -119,6 +130,14 @@ def classifier(tmp_path_factory, runtime) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("classifier")
     samples = [patches(folder / f"{seed}.jpg", seed) for seed in (1, 2, 3)]
     yield (site := Site(folder / "demo", write_classifier(folder / "model.onnx"), samples, runtime))
+    site.server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def joint(tmp_path_factory, runtime) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("joint")
+    samples = [patches(folder / "1.jpg", 1, size=80)]
+    yield (site := Site(folder / "demo", write_joint(folder / "model.onnx"), samples, runtime))
     site.server.shutdown()
 
 
@@ -349,6 +368,92 @@ def test_a_trained_classifier_answers_as_in_python(visit, tiny_classification_ru
     site.server.shutdown()
 
 
+def shown_classes(picture: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """Return each pixel the label of the class that it is covered with, at the page's opacity of 0.6."""
+    covered = [0.4 * image + 0.6 * np.asarray(color) for color in COLORS]
+    return np.abs(picture[None] - np.stack(covered)).sum(3).argmin(0)
+
+
+def test_a_joint_models_boxes_are_over_its_classes(visit, joint, tmp_path):
+    page = visit(joint.address)
+    image = joint.sample(1)
+    wanted = image.argmax(2)
+    both = saved(page, tmp_path)
+    objects = [("traffic light", "90 %"), ("cup", "60 %")]
+    names = [SEGMENTER_CLASSES[label] for label in np.argsort(-np.bincount(wanted.ravel(), minlength=3))]
+    assert rows(page)[:2] == objects
+    assert [name for name, _ in rows(page)[2:]] == names
+    headings = page.locator(".row-heading")
+    assert headings.all_inner_texts() == ["Objects, by score", "Classes, by area"]
+    summary = page.inner_text("#summary").replace("\xa0", " ")
+    assert summary == "2 objects: 1 × traffic light, 1 × cup; 3 classes of 3"
+
+    page.get_by_label("Objects", exact=True).uncheck()
+    classes = saved(page, tmp_path)
+    assert (shown_classes(classes, image) == wanted).mean() >= 0.99
+    assert [name for name, _ in rows(page)] == names
+    height, width = image.shape[:2]
+    left, top, right, bottom = BOXES[0] * [width, height, width, height]
+    assert np.abs(both[int(bottom), int((left + right) / 2)] - np.array(class_color(1))).sum() < 60
+    page.get_by_label("Classes", exact=True).uncheck()
+    assert np.abs(saved(page, tmp_path).astype(int) - image).max() <= 3  # the picture itself
+    assert (rows(page), page.inner_text("#summary")) == ([], "Objects and classes are hidden.")
+    page.get_by_label("Objects", exact=True).check()
+    alone = saved(page, tmp_path)
+    assert rows(page) == objects
+    inside = (slice(int(top) + 40, int(bottom) - 40), slice(int(left) + 40, int(right) - 40))
+    assert np.abs(alone[inside].astype(int) - image[inside]).max() <= 3
+    slide(page, 0.2)
+    assert [value for _, value in rows(page)] == ["90 %", "60 %", "30 %"]
+
+
+def test_pointing_at_a_joint_models_answers_says_both(visit, joint):
+    page = visit(joint.address)
+    box = page.locator("#canvas").bounding_box()
+    image = joint.sample(1)
+    height, width = image.shape[:2]
+
+    def point(x: float, y: float) -> str:
+        page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
+        return SEGMENTER_CLASSES[int(image[int(y * height), int(x * width)].argmax())]
+
+    name = point(0.69, 0.55)
+    assert page.inner_text("#tip-text") == f"traffic light, 90 % · {name}"
+    assert page.locator(".row.marked .row-name").all_inner_texts() == ["traffic light"]
+    name = point(0.44, 0.06)
+    assert page.inner_text("#tip-text") == name
+    assert page.locator(".row.marked .row-name").all_inner_texts() == [name]
+    row = page.locator(".row", has_text=name)
+    row.click()
+    assert row.get_attribute("aria-pressed") == "true"
+
+
+def test_a_real_joint_model_answers_as_in_python(visit, tiny, tiny_segmentation, tmp_path, runtime):
+    from dettoolkit.formats.onnx.convert import convert  # wants onnx
+
+    network, manifest = joint_model(tiny, tiny_segmentation, tmp_path)
+    model = tmp_path / "model.onnx"
+    section = manifest.section
+    boxes = replace(section.detection, score_threshold=0.3, threshold=0.4)
+    manifest = manifest.with_section(replace(section, detection=boxes))
+    manifest = exporting(manifest, batch=1, preprocessing=True, postprocessing=True)
+    convert(network, manifest, model, spec_for(manifest))
+    site = Site(tmp_path / "demo", model, [tiny.data / "val" / "1.png"], runtime)
+    found = load(model)(site.sample(1))
+    page = visit(site.address)
+    objects = len(found.detection)
+    assert objects
+    assert [name for name, _ in rows(page)[:objects]] == list(found.detection.names)
+    values = [int(value.removesuffix(" %")) for _, value in rows(page)[:objects]]
+    assert np.allclose(values, 100 * found.detection.scores, atol=0.6)
+    fractions = found.segmentation.fractions
+    shown = {name: value.removesuffix(" %").replace("<1", "0") for name, value in rows(page)[objects:]}
+    assert shown.keys() == fractions.keys()
+    for name, value in shown.items():
+        assert abs(int(value) - 100 * fractions[name]) <= 1.5
+    site.server.shutdown()
+
+
 def test_the_browser_itself_refuses_other_servers(visit, segmenter):
     page = visit(segmenter.address, faulty=True)
     told = page.evaluate(
@@ -404,7 +509,7 @@ def test_all_works_by_keyboard(visit, segmenter):
     assert page.locator(".row").first.get_attribute("aria-pressed") == "false"
 
 
-@pytest.mark.parametrize("kind", ["segmenter", "detector", "classifier"])
+@pytest.mark.parametrize("kind", ["segmenter", "detector", "classifier", "joint"])
 def test_a_phone_shows_all_of_it(visit, kind, request):
     page = visit(request.getfixturevalue(kind).address, viewport=PHONE, has_touch=True, is_mobile=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
@@ -414,7 +519,8 @@ def test_a_phone_shows_all_of_it(visit, kind, request):
         assert box["x"] >= 0, name
         assert box["x"] + box["width"] <= PHONE["width"], name
     page.locator("#canvas").tap()
-    assert page.is_visible("#tip") or kind != "segmenter"
+    assert page.is_visible("#tip") or kind not in ("segmenter", "joint")
+    assert page.is_visible("#switches") == (kind == "joint")
 
 
 def test_pictures_of_all_kinds_are_taken_or_refused_with_a_reason(visit, segmenter, tmp_path):

@@ -1,15 +1,21 @@
 """One forward with both heads: its results are those of the two single models with the same weights."""
 
+import csv
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from joint_models import FLAT, joint_model, joint_section
+from joint_models import FLAT, OBJECTS, PIXELS, joint_model, joint_section
+from PIL import Image
+from pycocotools import mask as coder
 from tiny_exports import assert_same_result, exporting, picture
 
+from dettoolkit.cli import main
 from dettoolkit.export.comparison import compare
 from dettoolkit.formats.pytorch import PytorchEngine
+from dettoolkit.inference.jobs.journal import read_records
 from dettoolkit.inference.predictor import Predictor
 from dettoolkit.joint.single_tasks import part
 from dettoolkit.loading import load
@@ -100,8 +106,8 @@ def test_a_head_with_other_classes_is_refused(model, name):
         changed["colors"] = own.colors[:-1]
     parts = {each: getattr(section, each) for each in PARTS} | {name: replace(own, **changed)}
     predictor = Predictor(manifest.with_section(joint_section(**parts)), Counting(network), source="x")
-    count = len(own.class_names)
-    with pytest.raises(ValueError, match=rf"predicts {count} classes, but its manifest names {count - 1}"):
+    total = len(FLAT.names)
+    with pytest.raises(ValueError, match=rf"predicts {total} classes, but its manifest names {total - 1}"):
         predictor.predict_batch(IMAGES[:1])
 
 
@@ -168,3 +174,108 @@ def test_the_gate_sees_a_mistake_in_either_head(model, tmp_path, final):
         failed = {key for key, kind in errors.items() if not found.errors[key] <= kind.max["exact"]}
         assert failed
         assert failed <= broken
+
+
+# ---- jobs
+
+
+@pytest.fixture(scope="module")
+def file(model, tmp_path_factory):
+    """Return an ONNX file that gives raw outputs, and a folder with images."""
+    pytest.importorskip("onnxruntime")
+    folder = tmp_path_factory.mktemp("job")
+    write(model, folder / "model.onnx")
+    (folder / "images").mkdir()
+    for number, image in enumerate(IMAGES):
+        Image.fromarray(image).save(folder / "images" / f"{number}.png")
+    return folder / "model.onnx"
+
+
+def test_a_job_writes_both_kinds(file, tmp_path, capsys):
+    pytest.importorskip("pyarrow")
+    out, images = tmp_path / "out", file.parent / "images"
+    kinds = "figures,masks,crops,coco,csv,parquet"
+    arguments = ["predict", str(file), str(images), "--out", str(out), "--save", kinds, "--threshold", "0.3"]
+    assert main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert "detection/" in shown
+    assert "segmentation/" in shown
+    wanted = load(file)(str(images / "*.png"), threshold=0.3)
+    for record, result in zip(read_records(out / "results.jsonl"), wanted, strict=True):
+        assert record["objects"] == pytest.approx(result.detection.to_dict()["objects"])
+        assert [each["pixels"] for each in record["classes"]] == [
+            each["pixels"] for each in result.segmentation.to_dict()["classes"]
+        ]
+        assert len(list((out / "crops").rglob(f"{record['name']}_*.jpg"))) == len(record["objects"])
+        with Image.open(out / "masks" / record["name"]) as mask:
+            ids = np.asarray(PIXELS.ids)[result.segmentation.labels]
+            np.testing.assert_array_equal(np.asarray(mask), ids)
+        assert (out / "figures" / record["name"]).is_file()
+    with (out / "results.csv").open(newline="") as table:
+        rows = list(csv.DictReader(table))
+    objects = [row for row in rows if row["score"]]
+    assert len(objects) == sum(len(result.detection) for result in wanted)
+    assert all(row["left"] and not row["pixels"] for row in objects)
+    assert all(row["pixels"] and not row["left"] for row in rows if not row["score"])
+    check_coco(out, wanted)
+    check_parquet(out / "results.parquet", wanted)
+
+
+def check_coco(out, wanted):
+    """Compare COCO's files, one for each kind: ids of the two may be equal."""
+    for name, classes, part_ in (("coco", OBJECTS, "detection"), ("coco_classes", PIXELS, "segmentation")):
+        table = json.loads((out / f"{name}_images.json").read_text())
+        assert {each["id"]: each["name"] for each in table["categories"]} == dict(
+            zip(classes.ids, classes.names, strict=True)
+        )
+        results = json.loads((out / f"{name}.json").read_text())
+        expected = [
+            entry
+            for number, result in enumerate(wanted, start=1)
+            for entry in getattr(result, part_).to_coco(number)
+        ]
+        assert [each["category_id"] for each in results] == [each["category_id"] for each in expected]
+        if part_ == "segmentation":
+            assert results == expected
+        else:
+            boxes = [each["bbox"] for each in results]
+            np.testing.assert_allclose(boxes, [each["bbox"] for each in expected], rtol=1e-6)
+
+
+def check_parquet(path, wanted):
+    from pyarrow import parquet
+
+    for row, result in zip(parquet.read_table(path).to_pylist(), wanted, strict=True):
+        assert row["objects_class_names"] == list(result.detection.names)
+        np.testing.assert_allclose(row["objects_boxes_xyxy"], result.detection.boxes_xyxy, rtol=1e-6)
+        assert row["classes_class_names"] == list(result.segmentation.fractions)
+        size = {"size": [row["height"], row["width"]]}
+        masks = [coder.decode({**size, "counts": each}) for each in row["classes_rle"]]
+        assert [int(mask.sum()) for mask in masks] == row["classes_pixels"]
+
+
+def test_a_job_keeps_the_objects_of_chosen_classes(file, tmp_path, capsys):
+    images = file.parent / "images"
+    arguments = ["predict", str(file), str(images), "--save", "json", "--threshold", "0", "--classes"]
+    assert main([*arguments, "segmentation/road", "--out", str(tmp_path / "refused")]) == 2
+    assert "no objects are of class 'segmentation/road': choose from detection/car, detection/person" in (
+        capsys.readouterr().err
+    )
+    assert main([*arguments, "detection/person", "--out", str(tmp_path / "out")]) == 0
+    records = list(read_records(tmp_path / "out" / "results.jsonl"))
+    assert {each["name"] for record in records for each in record["objects"]} == {"person"}
+    assert all(sum(each["fraction"] for each in record["classes"]) == pytest.approx(1) for record in records)
+
+
+def test_ray_data_gets_both_kinds(file):
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'dettoolkit[ray]'")
+    from dettoolkit.ray import BatchPredictor
+
+    path = str(file.parent / "images" / "0.png")
+    table = BatchPredictor(str(file), threshold=0.3)({"path": np.array([path, "nowhere.png"], object)})
+    row, missing = table.to_pylist()
+    result = load(file)(path, threshold=0.3)
+    assert row["objects_scores"] == pytest.approx(result.detection.scores.tolist())
+    assert row["classes_class_ids"] == [each["class_id"] for each in result.to_dict()["classes"]]
+    assert (missing["objects_scores"], missing["classes_rle"]) == ([], [])
+    assert missing["error"].endswith("file does not exist")

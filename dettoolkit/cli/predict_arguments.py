@@ -20,7 +20,7 @@ EXAMPLES = """examples:
 SOURCES_HELP = """images, videos, folders (with subfolders), quoted patterns, lists (.txt, one path per
 line), webcam, webcam:1, rtsp://..., s3://bucket/folder"""
 SAVE_HELP = """comma-separated: figures, masks, crops, json, csv, coco, parquet; results.jsonl is always
-written (default: figures, and masks for a segmenter; with --resume or --shard: json)"""
+written (default: figures, and masks of label maps; with --resume or --shard: json)"""
 ANNOTATIONS_HELP = "COCO JSON: results get its image ids, by file name (for scoring, with --threshold 0)"
 MEGAPIXELS_HELP = "largest image to read; larger ones count as unreadable (default: 100)"
 TRUST_HELP = "open a .pt2 file, which can run arbitrary code: use it only for files from people you trust"

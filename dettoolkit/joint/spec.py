@@ -67,6 +67,8 @@ class JointSpec(TaskSpec):
     raw_outputs = (*BOXES.raw_outputs, "segmentation_logits")
     final_outputs = (*BOXES.final_outputs, "label_map")
     errors: ClassVar[Mapping[str, ErrorKind]] = {**BOXES.errors, **MAPS.errors}
+    saves = tuple(dict.fromkeys((*BOXES.saves, *MAPS.saves)))
+    default_saves = MAPS.default_saves
     resizable = False
 
     build_network = late(".build")
@@ -80,6 +82,11 @@ class JointSpec(TaskSpec):
     compare = late(".compare")
     onnx_answers = late(".onnx")
     report = late(".report_page", "JointReport")
+
+    @property
+    def parts(self) -> tuple[TaskSpec, ...]:
+        """Return the tasks whose results its own has."""
+        return BOXES, MAPS
 
     def input_hw(self, recipe: JointRecipe) -> SizeHW:
         """Return the size to which images are resized."""
@@ -98,6 +105,23 @@ class JointSpec(TaskSpec):
         # One part's surplus must not make up for what the other lacks.
         surplus = any(own > names for own, names in zip(found, named, strict=True))
         return sum(named) + 1 if surplus else sum(found)
+
+    def selectable(self, class_names: Sequence[str]) -> Sequence[str]:
+        """Return the classes of boxes, whose objects can be kept alone."""
+        return class_names[: count_boxed(class_names)]
+
+    def categories(
+        self, part: TaskSpec, class_names: Sequence[str], class_ids: Sequence[int]
+    ) -> dict[int, str]:
+        """Return COCO's categories, id to name, of one task's results."""
+        own = f"{part.name}/"
+        rows = zip(class_ids, class_names, strict=True)
+        return {id_: name.removeprefix(own) for id_, name in rows if name.startswith(own)}
+
+    def check_export(self, manifest: Manifest) -> None:
+        """Refuse what a task refuses."""
+        for spec in (BOXES, MAPS):
+            spec.check_export(part(manifest, spec.name))
 
     def export_section(
         self, section: JointSection, *, score_threshold: float | None, final: bool

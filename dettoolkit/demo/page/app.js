@@ -4,13 +4,15 @@
 //   read(outputs)  returns {fields, transfer} of the runtime's outputs: a result's fields, in the worker
 //   Layer          shows results on the page; made of demo.json's content, it has
 //     slider       {label, min, max, value}, whose changes go to slide(value); or null
+//     switches     [{key, label}] of parts that toggle(key, on) shows and hides; or nothing
 //     pointable    whether at({x, y}, picture) returns {key, color, text} or null of a place, in the picture's
 //                  pixels, and choose(key) highlights a row's part of the result; null highlights none
 //     show(result), or null; paint(context, picture, width, height, ratio) over the picture
-//     describe(live)  returns {rows: [{key, label, fraction}], summary, spoken, absent: [name]}
+//     describe(live)  returns {rows: [{key, label, fraction} or {key, heading}], summary, spoken, absent: [name]}
+//     classes      [{name, color}], by a row's label
 
 import { Camera, CameraError } from "./camera.js";
-import { $, complain, hideProblem, hideTip, say, setBackend, showProgress, showTip } from "./messages.js";
+import { $, complain, hideProblem, hideTip, say, setBackend, showCamera, showProgress, showTip } from "./messages.js";
 import { pictureFromBlob, PictureError } from "./picture.js";
 import { Readout } from "./readout.js";
 import { hasWebGpu, Runner } from "./runner.js";
@@ -35,9 +37,9 @@ class App {
     Object.assign(this, { demo, layer });
     this.view = new View($("stage"), $("canvas"), layer, (...seen) => this.showProbe(...seen));
     const choose = layer.pointable ? (key) => this.view.choose(key) : null;
-    this.readout = new Readout($("readout"), demo.classes, choose);
+    this.readout = new Readout($("readout"), layer.classes, choose);
     this.camera = new Camera(() => this.stopCamera("The camera was unplugged or taken away."));
-    fillPage(demo, layer, (sample) => this.openSample(sample));
+    fillPage(demo, layer, (sample) => this.openSample(sample), () => this.redraw());
     this.listen();
   }
 
@@ -185,7 +187,7 @@ class App {
     this.live = true;
     this.name = "Camera";
     markSample(null);
-    this.showCameraState();
+    showCamera(this.live);
     say("Camera on.");
     await this.listCameras();
     this.loop(turn);
@@ -195,7 +197,7 @@ class App {
     const was = this.live;
     this.live = false;
     this.camera.stop();
-    this.showCameraState();
+    showCamera(this.live);
     if (!was) return;
     this.turn++;
     say(why);
@@ -234,12 +236,6 @@ class App {
     if (this.camera.deviceId) $("camera-list").value = this.camera.deviceId;
   }
 
-  showCameraState() {
-    $("camera").setAttribute("aria-pressed", String(this.live));
-    $("camera-text").textContent = this.live ? "Stop camera" : "Use camera";
-    if (!this.live) $("camera-choice").hidden = true;
-  }
-
   // ---- what is said about it
 
   refresh() {
@@ -264,6 +260,10 @@ class App {
     const value = $("slider").valueAsNumber;
     $("slider-value").textContent = percent(value);
     this.layer.slide(value);
+    this.redraw();
+  }
+
+  redraw() {
     this.view.draw();
     if (this.result) this.refresh();
   }

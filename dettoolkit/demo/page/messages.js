@@ -38,6 +38,13 @@ export function showProgress(loaded, total) {
     loaded < total ? `Loading the model, ${mega(loaded)} of ${mega(total)} MB` : "Preparing the model";
 }
 
+/** Show whether the camera is on. */
+export function showCamera(live) {
+  $("camera").setAttribute("aria-pressed", String(live));
+  $("camera-text").textContent = live ? "Stop camera" : "Use camera";
+  if (!live) $("camera-choice").hidden = true;
+}
+
 /** Show what is under the pointer or the cross, at (x, y) in fractions of the stage. */
 export function showTip(color, text, x, y) {
   const tip = $("tip");

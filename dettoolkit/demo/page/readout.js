@@ -16,7 +16,7 @@ export class Readout {
     Object.assign(this, { list, classes, onChoose });
   }
 
-  /** Show rows: [{key, label, fraction: 0..1}]. A row that stays keeps focus. */
+  /** Show rows, [{key, label, fraction: 0..1}], and headings, {key, heading}. A row that stays keeps focus. */
   show(rows) {
     const wanted = new Set(rows.map(({ key }) => key));
     for (const [key, row] of this.#rows) {
@@ -27,8 +27,8 @@ export class Readout {
       else this.onChoose?.(this.#pinned); // it may have been the one pointed to, and says no goodbye
     }
     rows.forEach((row, position) => {
-      const known = this.#rows.get(row.key) ?? this.#make(row.key);
-      this.#fill(known, row);
+      const known = this.#rows.get(row.key) ?? (row.heading ? this.#head(row) : this.#make(row.key));
+      if (!row.heading) this.#fill(known, row);
       const there = this.list.children[position];
       if (there !== known.item) this.list.insertBefore(known.item, there ?? null);
     });
@@ -36,7 +36,15 @@ export class Readout {
 
   /** Mark the row of what is under the pointer; null marks none. */
   mark(key) {
-    for (const [own, { button }] of this.#rows) button.classList.toggle("marked", own === key);
+    for (const [own, { button }] of this.#rows) button?.classList.toggle("marked", own === key);
+  }
+
+  #head({ key, heading }) {
+    const item = document.createElement("li");
+    item.className = "row-heading";
+    item.textContent = heading;
+    this.#rows.set(key, { item });
+    return { item };
   }
 
   #make(key) {
@@ -78,7 +86,7 @@ export class Readout {
 
   #pin(key) {
     this.#pinned = key;
-    for (const [own, { button }] of this.#rows) button.setAttribute("aria-pressed", String(own === key));
+    for (const [own, { button }] of this.#rows) button?.setAttribute("aria-pressed", String(own === key));
     this.onChoose(key);
   }
 }

@@ -2,8 +2,12 @@
 
 import { $ } from "./messages.js";
 
-/** Write all that follows from demo.json and the task's layer. `onSample` is called with a sample picked. */
-export function fillPage(demo, { slider, pointable }, onSample) {
+/**
+ * Write all that follows from demo.json and the task's layer. `onSample` is called with a sample picked,
+ * `onSwitch` after a part of the layer was shown or hidden.
+ */
+export function fillPage(demo, layer, onSample, onSwitch) {
+  const { slider, switches = [], pointable } = layer;
   document.title = $("title").textContent = demo.title;
   $("slider-control").hidden = !slider;
   if (slider) {
@@ -11,6 +15,8 @@ export function fillPage(demo, { slider, pointable }, onSample) {
     $("slider-label").textContent = label;
     Object.assign($("slider"), { min, max, step: 0.01, value });
   }
+  $("switches").hidden = switches.length === 0;
+  $("switches").replaceChildren(...switches.map((each) => switchOf(each, layer, onSwitch)));
   if (!pointable) {
     $("canvas").removeAttribute("tabindex");
     $("canvas").removeAttribute("aria-describedby");
@@ -26,6 +32,18 @@ export function fillPage(demo, { slider, pointable }, onSample) {
   );
   $("samples-section").hidden = demo.samples.length === 0;
   $("samples").replaceChildren(...demo.samples.map((sample) => sampleButton(sample, onSample)));
+}
+
+function switchOf({ key, label }, layer, onSwitch) {
+  const [element, input] = ["label", "input"].map((tag) => document.createElement(tag));
+  Object.assign(input, { type: "checkbox", checked: true });
+  input.addEventListener("change", () => {
+    layer.toggle(key, input.checked);
+    onSwitch();
+  });
+  element.className = "switch";
+  element.append(input, label);
+  return element;
 }
 
 function sampleButton(sample, onSample) {
