@@ -24,13 +24,13 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from dettoolkit.config import load_recipe
 from dettoolkit.datasets.augment import ZOOM_FILL, DetectionTransform
+from dettoolkit.datasets.coco import BoxedImage
 from dettoolkit.datasets.samplers import SampleKey
 from dettoolkit.detection.run import build_dataset
 from dettoolkit.detection.splits import load_annotations
@@ -44,10 +44,9 @@ PRESETS = (
     "strong",
     "{type: strong, mosaic: {probability: 1}}",
 )
-Sample = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]
 
 
-def samples() -> list[Sample]:
+def samples() -> list[BoxedImage]:
     """Draw smooth color figures with boxes of 20 to 320 pixels, log-uniform."""
     rng = np.random.default_rng(0)
     made = []
@@ -57,7 +56,7 @@ def samples() -> list[Sample]:
         size_wh = np.exp(rng.uniform(np.log(20), np.log(320), (BOXES, 2)))
         corner = rng.random((BOXES, 2)) * (np.array(HW[::-1]) - size_wh)
         boxes = np.concatenate([corner, corner + size_wh], axis=1).astype(np.float32)
-        made.append((image, boxes, rng.integers(0, 80, BOXES)))
+        made.append(BoxedImage(image, boxes, rng.integers(0, 80, BOXES)))
     return made
 
 
@@ -70,9 +69,9 @@ def torchvision_preset(augment: str) -> Callable[[Any], Any]:
     return preset
 
 
-def torchvision_sample(sample: Sample, *, pil: bool) -> dict[str, Any]:
+def torchvision_sample(sample: BoxedImage, *, pil: bool) -> dict[str, Any]:
     """Turn a sample into what torchvision's transforms take."""
-    image, boxes, labels = sample
+    image, boxes, labels, _ = sample
     return {
         "image": Image.fromarray(image) if pil else tv_tensors.Image(image.transpose(2, 0, 1).copy()),
         "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=HW),
@@ -123,7 +122,7 @@ def main() -> None:
         ours = DetectionTransform(augment=augment, input_hw=INPUT_HW)
         peer = torchvision_preset(augment)
         calls: dict[str, Callable[[int], object]] = {
-            "ours": lambda n, ours=ours: ours(*pool[n % PICTURES], n),  # type: ignore[misc]
+            "ours": lambda n, ours=ours: ours(pool[n % PICTURES], n),  # type: ignore[misc]
             "torchvision, tensors": lambda n, peer=peer: peer(tensors[n % PICTURES]),  # type: ignore[misc]
             "torchvision, PIL": lambda n, peer=peer: peer(figures[n % PICTURES]),  # type: ignore[misc]
         }

@@ -1,5 +1,8 @@
 """Augmentation of detection samples: the SSDLite and SSD presets. Letters: t = trials, m = boxes.
 
+A sample's label map, if it has one, moves with its image: the same window, resized to the nearest pixel, and
+VOID where there is no image.
+
 Boxes travel through albumentations as fractions of the image, one row (x1, y1, x2, y2, index) per box, not
 by its bbox processor: that would round to float32, refuse boxes that touch the border by an ulp, and cost
 more than the crop itself.
@@ -20,11 +23,13 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else the import asks t
 
 import albumentations as A
 
+from dettoolkit.datasets.cityscapes_labels import VOID
 from dettoolkit.datasets.coco import BoxedImage
 from dettoolkit.datasets.data_report import Reason, clean_boxes
-from dettoolkit.datasets.images import check_image, resize_image
+from dettoolkit.datasets.images import check_image, resize_image, resize_labels
 
 Image = NDArray[np.uint8]
+LabelMap = NDArray[np.uint8]
 Floats = NDArray[np.floating[Any]]
 
 # SSD's batch samplers (weiliu89/caffe: examples/ssd/ssd_coco.py) as torchvision has them (v2.RandomIoUCrop):
@@ -114,10 +119,14 @@ def _fractions(pixels: Floats, index: Floats, hw: tuple[int, int]) -> Floats:
     return np.column_stack([pixels / (width, height, width, height), index])
 
 
+TARGETS = tuple(A.core.type_definitions.Targets[name] for name in ("IMAGE", "MASK", "BBOXES"))
+"""What a crop of a sample moves, in albumentations' words; a mask is a label map."""
+
+
 class SSDIoUCrop(A.DualTransform):  # type: ignore[misc]
     """Crop as SSD does (`sample_crop`); boxes whose center is outside go, the others are clipped."""
 
-    _targets = (A.core.type_definitions.Targets.IMAGE, A.core.type_definitions.Targets.BBOXES)
+    _targets = TARGETS
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
         """Draw the crop for this sample's boxes."""
@@ -125,11 +134,15 @@ class SSDIoUCrop(A.DualTransform):  # type: ignore[misc]
         return {"crop": sample_crop(boxes, params["shape"][:2], self.random_generator)}
 
     def apply(self, img: Image, crop: NDArray[np.int64] | None, **_: Any) -> Image:
-        """Cut the window out of the image."""
+        """Cut the window out of the image, or its label map."""
         if crop is None:
             return img
         left, top, right, bottom = crop.tolist()
         return img[top:bottom, left:right]
+
+    def apply_to_mask(self, mask: LabelMap, crop: NDArray[np.int64] | None, **_: Any) -> LabelMap:
+        """Cut the window out of the label map (H, W)."""
+        return self.apply(mask, crop)
 
     def apply_to_bboxes(
         self, bboxes: Floats, crop: NDArray[np.int64] | None, shape: tuple[int, ...], **_: Any
@@ -145,7 +158,7 @@ class SSDIoUCrop(A.DualTransform):  # type: ignore[misc]
 class ZoomOut(A.DualTransform):  # type: ignore[misc]
     """Place the image at random on a canvas of up to four times its sides, filled with the mean color."""
 
-    _targets = (A.core.type_definitions.Targets.IMAGE, A.core.type_definitions.Targets.BBOXES)
+    _targets = TARGETS
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
         """Draw the canvas and the image's place: padding (left, top, right, bottom) in pixels."""
@@ -160,6 +173,11 @@ class ZoomOut(A.DualTransform):  # type: ignore[misc]
         left, top, right, bottom = padding
         sides = top, bottom, left, right
         return np.asarray(cv2.copyMakeBorder(img, *sides, cv2.BORDER_CONSTANT, value=ZOOM_FILL))
+
+    def apply_to_mask(self, mask: LabelMap, padding: tuple[int, int, int, int], **_: Any) -> LabelMap:
+        """Pad the label map (H, W) with VOID."""
+        left, top, right, bottom = padding
+        return np.pad(mask, ((top, bottom), (left, right)), constant_values=VOID)
 
     def apply_to_bboxes(
         self, bboxes: Floats, padding: tuple[int, int, int, int], shape: tuple[int, ...], **_: Any
@@ -196,13 +214,19 @@ def transformed(compose: A.Compose, seed: int, **sample: Any) -> dict[str, Any]:
     return result
 
 
-def check_sample(image: Image, boxes_xyxy: Floats, labels: NDArray[np.int64]) -> None:
-    """Raise ValueError unless image (H, W, 3), boxes (m, 4) and labels (m,) have these shapes."""
+def check_sample(sample: BoxedImage) -> None:
+    """Raise ValueError unless image (H, W, 3), boxes (m, 4), labels (m,) and label map (H, W) fit."""
+    image, boxes_xyxy, labels, label_map = sample
     check_image(image)
     if boxes_xyxy.ndim != 2 or boxes_xyxy.shape[1] != 4 or labels.shape != boxes_xyxy.shape[:1]:
         raise ValueError(
             f"boxes_xyxy must be (m, 4) and labels (m,), got {boxes_xyxy.shape} and {labels.shape}: "
             "an image without objects has shapes (0, 4) and (0,)"
+        )
+    if label_map is not None and (label_map.dtype != np.uint8 or label_map.shape != image.shape[:2]):
+        raise ValueError(
+            f"label_map must be uint8 {image.shape[:2]} as the image, got {label_map.dtype} "
+            f"{label_map.shape}: read it with label_classes.read_labels"
         )
 
 
@@ -213,12 +237,14 @@ def augmented(compose: A.Compose, sample: BoxedImage, seed: int, *, input_hw: tu
     """
     index = np.arange(len(sample.labels), dtype=np.float64)
     rows = _fractions(sample.boxes_xyxy.astype(np.float64), index, sample.image.shape[:2])
-    changed = transformed(compose, seed, image=sample.image, bboxes=rows)
+    mask = {} if sample.label_map is None else {"mask": sample.label_map}
+    changed = transformed(compose, seed, image=sample.image, bboxes=rows, **mask)
     rows = changed["bboxes"]
     boxes, reasons = clean_boxes(_pixels(rows, input_hw).astype(np.float32), input_hw)
     usable = reasons <= Reason.CLIPPED
     labels = sample.labels[rows[usable, 4].astype(np.int64)].astype(np.int64)
-    return BoxedImage(resize_image(changed["image"], input_hw), boxes[usable], labels)
+    label_map = resize_labels(changed["mask"], input_hw) if mask else None
+    return BoxedImage(resize_image(changed["image"], input_hw), boxes[usable], labels, label_map)
 
 
 class DetectionTransform:
@@ -238,11 +264,10 @@ class DetectionTransform:
         }
         self._compose = A.Compose(presets[augment], is_check_shapes=False)
 
-    def __call__(self, image: Image, boxes_xyxy: Floats, labels: NDArray[np.int64], seed: int) -> BoxedImage:
-        """Transform image (H, W, 3) RGB, which is not changed, boxes (m, 4) in its pixels, and labels (m,).
+    def __call__(self, sample: BoxedImage, seed: int) -> BoxedImage:
+        """Transform a sample, which is not changed, to `input_hw`.
 
-        The image comes out at `input_hw`, without boxes that the crop lost or the cleaning rule refuses.
+        It comes out without boxes that the crop lost or the cleaning rule refuses.
         """
-        check_sample(image, boxes_xyxy, labels)
-        sample = BoxedImage(image, boxes_xyxy, labels)
+        check_sample(sample)
         return augmented(self._compose, sample, seed, input_hw=self.input_hw)

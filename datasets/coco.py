@@ -17,18 +17,19 @@ from dettoolkit.datasets.samples import ImageDataset, Partners, Reading, collate
 
 
 class BoxedImage(NamedTuple):
-    """An image and its m objects."""
+    """An image and its m objects; and the class of each pixel, where a data set has both."""
 
     image: NDArray[np.uint8]  # (H, W, 3) RGB
     boxes_xyxy: NDArray[np.floating[Any]]  # (m, 4) in its pixels
     labels: NDArray[np.int64]  # (m,)
+    label_map: NDArray[np.uint8] | None = None  # (H, W), VOID is ignored
 
 
 class CocoDetection(ImageDataset):
     """Images and boxes of a CocoAnnotations; item i is the i-th image that is kept.
 
-    The transform, a `DetectionTransform` or `StrongTransform`, maps image (H, W, 3), boxes (m, 4) in its
-    pixels, labels (m,) and a seed to the first three at input_hw. A sample has boxes_xyxy float32 (m, 4),
+    The transform, a `DetectionTransform` or `StrongTransform`, maps a BoxedImage and a seed to one at
+    input_hw. A sample has boxes_xyxy float32 (m, 4),
     pixels at input size, and box_labels int64 (m,), 0-based.
     """
 
@@ -66,11 +67,11 @@ class CocoDetection(ImageDataset):
         if (height, width) not in (hw, (0, 0)):  # 0: neither the json nor the file's header gave one at load
             text = f"{path} is {hw[0]} x {hw[1]}, but the JSON says {height} x {width} (height x width)"
             problems.append(Problem("size differs", image_id, None, text))
-        image, boxes, labels = self.transform(*sample, seed, *self.partners(key, seed))
+        sample = self.transform(sample, seed, *self.partners(key, seed))
         return {
-            "image": to_tensor(image),
-            "boxes_xyxy": torch.from_numpy(boxes),
-            "box_labels": torch.from_numpy(labels),
+            "image": to_tensor(sample.image),
+            "boxes_xyxy": torch.from_numpy(sample.boxes_xyxy),
+            "box_labels": torch.from_numpy(sample.labels),
             "image_id": image_id,
             "file": str(path),
             "original_hw": hw,

@@ -82,6 +82,26 @@ def resize_image(image: NDArray[np.uint8], input_hw: tuple[int, int]) -> NDArray
     return np.asarray(cv2.resize(np.ascontiguousarray(image), input_hw[::-1]))  # bilinear is its default
 
 
+def resize_labels(labels: NDArray[np.uint8], input_hw: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resize a label map (H, W) to `input_hw`: the pixels nearest to where `resize_image` samples.
+
+    So labels stay on their picture; OpenCV's INTER_NEAREST is shifted by up to half a pixel.
+    """
+    rows, columns = (
+        nearest_pixels(0, scaled, side=side, scaled=scaled)
+        for side, scaled in zip(labels.shape, input_hw, strict=True)
+    )
+    return np.asarray(labels[rows].take(columns, axis=1))
+
+
+def nearest_pixels(start: int, stop: int, *, side: int, scaled: int) -> NDArray[np.intp]:
+    """Return which of `side` pixels is nearest to each from `start` to `stop` of `scaled` ones.
+
+    Centers are half a pixel from a pixel's edge, as for `resize_image`.
+    """
+    return ((np.arange(start, stop) + 0.5) * side / scaled).astype(np.intp)
+
+
 def check_image(image: NDArray[np.uint8]) -> None:
     """Raise ValueError unless an image is uint8 (H, W, 3)."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:

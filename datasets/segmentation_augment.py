@@ -21,7 +21,7 @@ import albumentations as A
 
 from dettoolkit.datasets.augment import photometric_distortion, transformed
 from dettoolkit.datasets.cityscapes_labels import VOID
-from dettoolkit.datasets.images import check_image, resize_image
+from dettoolkit.datasets.images import check_image, nearest_pixels, resize_image
 from dettoolkit.datasets.rare_classes import draw_pixel
 
 Image = NDArray[np.uint8]
@@ -50,13 +50,9 @@ def window_at(starts: Sequence[int], crop_hw: tuple[int, int], hw: tuple[int, in
 
 
 def scaled_labels(labels: Labels, scaled_hw: tuple[int, int], window: Window) -> Labels:
-    """Scale labels (H, W) to (S, T) and give the window of it: the nearest pixel, half-pixel centers.
-
-    The pixel whose center is nearest to where `resize_image` samples, so that labels stay on their picture
-    (OpenCV's INTER_NEAREST is shifted by up to half a pixel).
-    """
+    """Return the window of `resize_labels(labels, scaled_hw)`, without scaling all the rest."""
     rows, columns = (
-        ((np.arange(*span) + 0.5) * side / scaled).astype(np.intp)
+        nearest_pixels(*span, side=side, scaled=scaled)
         for span, side, scaled in zip(window, labels.shape, scaled_hw, strict=True)
     )
     return np.asarray(labels[rows].take(columns, axis=1))

@@ -18,13 +18,15 @@ from dettoolkit.datasets.augment import (
     ZOOM_FILL,
     Floats,
     Image,
+    LabelMap,
     augmented,
     check_sample,
     clip_to_crop,
     photometric_distortion,
 )
+from dettoolkit.datasets.cityscapes_labels import VOID
 from dettoolkit.datasets.coco import BoxedImage
-from dettoolkit.datasets.images import resize_image
+from dettoolkit.datasets.images import resize_image, resize_labels
 
 Range = tuple[float, float]
 
@@ -44,6 +46,11 @@ class Rectangle(NamedTuple):
     def hw(self) -> tuple[int, int]:
         """Return height and width."""
         return self.bottom - self.top, self.right - self.left
+
+    @property
+    def pixels(self) -> tuple[slice, slice]:
+        """Return its rows and columns."""
+        return slice(self.top, self.bottom), slice(self.left, self.right)
 
 
 def window_around(
@@ -70,15 +77,29 @@ def window_around(
     return Rectangle(left, top, right, bottom)
 
 
+class Canvas(NamedTuple):
+    """What samples are put on; nothing of them lies where it is still of the mean color, and VOID."""
+
+    image: Image  # (h, w, 3)
+    label_map: LabelMap | None  # (h, w)
+
+    @classmethod
+    def empty(cls, hw: tuple[int, int], *, with_labels: bool) -> Canvas:
+        """Build one that nothing is on."""
+        label_map = np.full(hw, VOID, np.uint8) if with_labels else None
+        return cls(np.full((*hw, 3), ZOOM_FILL, np.uint8), label_map)
+
+
 def place(
-    canvas: Image, sample: BoxedImage, window: Rectangle, part: Rectangle
+    canvas: Canvas, sample: BoxedImage, window: Rectangle, part: Rectangle
 ) -> tuple[Floats, NDArray[np.int64]]:
-    """Write a window of a sample into a part of the canvas (h, w, 3); return boxes there, and their labels.
+    """Write a window of a sample into a part of the canvas; return boxes there, and their labels.
 
     Boxes (m, 4) whose center is outside the window go, the others are clipped to it, as in SSD's crop.
     """
-    image = sample.image[window.top : window.bottom, window.left : window.right]
-    canvas[part.top : part.bottom, part.left : part.right] = resize_image(image, part.hw)
+    canvas.image[part.pixels] = resize_image(sample.image[window.pixels], part.hw)
+    if canvas.label_map is not None and sample.label_map is not None:
+        canvas.label_map[part.pixels] = resize_labels(sample.label_map[window.pixels], part.hw)
     keep, inside = clip_to_crop(sample.boxes_xyxy.astype(np.float64), np.array(window))
     (height, width), (window_height, window_width) = part.hw, window.hw
     scale = np.array([width / window_width, height / window_height] * 2)
@@ -119,31 +140,23 @@ class StrongTransform:
         flips = [A.HorizontalFlip(p=0.5)] if flip else []
         self._compose = A.Compose([*colors, *flips], is_check_shapes=False)
 
-    def __call__(
-        self,
-        image: Image,
-        boxes_xyxy: Floats,
-        labels: NDArray[np.int64],
-        seed: int,
-        *others: BoxedImage,
-    ) -> BoxedImage:
-        """Transform image (H, W, 3) RGB, boxes (m, 4) in its pixels and labels (m,); none are changed.
+    def __call__(self, sample: BoxedImage, seed: int, *others: BoxedImage) -> BoxedImage:
+        """Transform a sample to `input_hw`; with three `others`, all four are put together. None is changed.
 
-        With three `others`, all four are put together. The image comes out at `input_hw`, without boxes that
-        were lost or that the cleaning rule refuses.
+        It comes out without boxes that were lost or that the cleaning rule refuses, and with a label map if
+        it came with one.
         """
-        check_sample(image, boxes_xyxy, labels)
+        check_sample(sample)
         rng = np.random.default_rng(seed)
-        samples = [BoxedImage(image, boxes_xyxy, labels), *others]
-        places = self._mosaic_places(samples, rng) if others else [self._place(samples[0], rng)]
-        canvas = np.full((*self.input_hw, 3), ZOOM_FILL, np.uint8)
+        samples = [sample, *others]
+        places = self._mosaic_places(samples, rng) if others else [self._place(sample, rng)]
+        canvas = Canvas.empty(self.input_hw, with_labels=sample.label_map is not None)
         placed = [
-            place(canvas, sample, window, part)
-            for sample, (window, part) in zip(samples, places, strict=True)
+            place(canvas, each, window, part) for each, (window, part) in zip(samples, places, strict=True)
         ]
         boxes, kept = (np.concatenate(each) for each in zip(*placed, strict=True))
-        sample = BoxedImage(canvas, boxes, kept)
-        return augmented(self._compose, sample, int(rng.integers(2**63)), input_hw=self.input_hw)
+        whole = BoxedImage(canvas.image, boxes, kept, canvas.label_map)
+        return augmented(self._compose, whole, int(rng.integers(2**63)), input_hw=self.input_hw)
 
     def _place(self, sample: BoxedImage, rng: np.random.Generator) -> tuple[Rectangle, Rectangle]:
         """Draw what part of one image is shown, and where."""

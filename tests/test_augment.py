@@ -16,6 +16,7 @@ from torchvision.transforms import v2
 
 from dettoolkit.datasets import augment
 from dettoolkit.datasets.augment import DetectionTransform, sample_crop
+from dettoolkit.datasets.coco import BoxedImage
 from dettoolkit.datasets.images import resize_image
 
 Preset = Literal["none", "ssdlite", "ssd"]
@@ -126,7 +127,7 @@ def test_pixels_stay_with_their_boxes(augment_name: Preset, seed: int) -> None:
     for (x1, y1, x2, y2), color in zip(boxes.astype(int), colors, strict=True):
         image[y1:y2, x1:x2] = color
     transform = DetectionTransform(augment=augment_name, input_hw=(150, 200))
-    out, out_boxes, labels = transform(image, boxes, np.arange(4), seed)
+    out, out_boxes, labels, _ = transform(BoxedImage(image, boxes, np.arange(4)), seed)
     assert len(out_boxes)
     for (x1, y1, x2, y2), label in zip(out_boxes, labels, strict=True):
         # the blend of the bilinear resize reaches at most one output pixel beyond an edge
@@ -147,7 +148,7 @@ def test_ssd_keeps_pixels_with_their_boxes_and_fills_with_the_mean() -> None:
     transform = DetectionTransform(augment="ssd", input_hw=(240, 320))
     filled = 0
     for seed in range(60):
-        out, boxes, _ = transform(image, box, np.array([7]), seed)
+        out, boxes, _, _ = transform(BoxedImage(image, box, np.array([7])), seed)
         (x1, y1, x2, y2) = boxes[0].round().astype(int)
         inner = out[y1 + 4 : y2 - 4, x1 + 4 : x2 - 4].reshape(-1, 3).astype(int)
         assert (inner.argmax(-1) == 2).all()  # still the blue one, whatever the distortion
@@ -161,7 +162,7 @@ def test_flips_half_of_the_samples_independently_of_the_rest() -> None:
     steps = transform._compose.transforms  # brightness, contrast and the rest, zoom-out, crop, flip
     events = []
     for seed in range(400):
-        transform(image, box, label, seed)
+        transform(BoxedImage(image, box, label), seed)
         events.append([bool(steps[place].params) for place in (0, 2, 4)])
     table = np.array(events, float).T
     assert table.mean(1) == pytest.approx([0.5] * 3, abs=0.08)
@@ -170,14 +171,14 @@ def test_flips_half_of_the_samples_independently_of_the_rest() -> None:
 
 @pytest.mark.parametrize("augment_name", PRESETS)
 def test_seed_decides_everything(augment_name: Preset) -> None:
-    image, boxes, labels = noise(90, 120), random_boxes(5, (90, 120)), np.arange(5)
+    sample = BoxedImage(noise(90, 120), random_boxes(5, (90, 120)), np.arange(5))
     transform = DetectionTransform(augment=augment_name, input_hw=INPUT_HW)
-    outputs = [transform(image, boxes, labels, seed) for seed in range(8)]
+    outputs = [transform(sample, seed) for seed in range(8)]
     random.seed(99)
     np.random.seed(99)  # noqa: NPY002  global state must not matter
-    again = [transform(image, boxes, labels, seed) for seed in reversed(range(8))][::-1]
+    again = [transform(sample, seed) for seed in reversed(range(8))][::-1]
     for first, second in zip(outputs, again, strict=True):
-        for a, b in zip(first, second, strict=True):
+        for a, b in zip(first[:3], second[:3], strict=True):
             np.testing.assert_array_equal(a, b)
     different = {out[0].tobytes() for out in outputs}
     assert len(different) == 1 if augment_name == "none" else len(different) > 4
@@ -196,7 +197,8 @@ def test_shapes_types_and_bounds(augment_name: Preset, size: tuple[int, int]) ->
         labels = np.arange(len(boxes))
         before = image.copy(), boxes.copy(), labels.copy()
         for seed in range(6):
-            out, out_boxes, out_labels = transform(image, boxes, labels, seed)
+            out, out_boxes, out_labels, label_map = transform(BoxedImage(image, boxes, labels), seed)
+            assert label_map is None
             assert out.shape == (*INPUT_HW, 3)
             assert out.dtype == np.uint8
             assert out.flags.c_contiguous
@@ -219,8 +221,8 @@ def test_views_and_gray_pictures(augment_name: Preset) -> None:
     gray = np.repeat(noise(45, 60)[..., :1], 3, axis=2)
     for seed in range(5):
         for image in (view, gray):
-            ours = transform(image, boxes, labels, seed)
-            copied = transform(np.ascontiguousarray(image), boxes, labels, seed)
+            ours = transform(BoxedImage(image, boxes, labels), seed)
+            copied = transform(BoxedImage(np.ascontiguousarray(image), boxes, labels), seed)
             np.testing.assert_array_equal(ours[0], copied[0])
         if augment_name != "ssd":  # its canvas has a color
             assert (np.ptp(ours[0], axis=2) == 0).all()
@@ -233,16 +235,15 @@ def test_cleaning_rule_is_applied_again() -> None:
         np.float32,
     )
     transform = DetectionTransform(augment="none", input_hw=(100, 100))
-    _, out, kept = transform(image, boxes, labels, 0)
+    _, out, kept, _ = transform(BoxedImage(image, boxes, labels), 0)
     assert kept.tolist() == [0, 4]
     assert out.tolist() == [[0, 0, 60, 60], [0, 0, 100, 100]]
 
 
 def test_none_scales_boxes_by_hand() -> None:
     transform = DetectionTransform(augment="none", input_hw=(320, 320))
-    _, boxes, labels = transform(
-        noise(480, 640), np.array([[64, 48, 320, 240]], np.float32), np.array([3], np.int32), 0
-    )
+    box = np.array([[64, 48, 320, 240]], np.float32)
+    _, boxes, labels, _ = transform(BoxedImage(noise(480, 640), box, np.array([3], np.int32)), 0)
     assert boxes.tolist() == [[32, 32, 160, 160]]
     assert labels.tolist() == [3]
     assert labels.dtype == np.int64
@@ -256,7 +257,7 @@ def test_resize_equals_torch_bilinear_without_antialias(size: tuple[int, int]) -
     wanted = torch.nn.functional.interpolate(planes, size=INPUT_HW, mode="bilinear", align_corners=False)
     assert np.abs(out - wanted[0].permute(1, 2, 0).numpy()).max() <= 1
     transformed = DetectionTransform(augment="none", input_hw=INPUT_HW)(
-        image, np.zeros((0, 4)), np.zeros(0, np.int64), 0
+        BoxedImage(image, np.zeros((0, 4)), np.zeros(0, np.int64)), 0
     )[0]
     np.testing.assert_array_equal(transformed, out)
 
@@ -265,7 +266,7 @@ def test_resize_equals_torch_bilinear_without_antialias(size: tuple[int, int]) -
 
 
 def test_pickle_round_trip_into_a_fresh_process() -> None:
-    image, boxes, labels = noise(90, 120), random_boxes(5, (90, 120)), np.arange(5)
+    sample = BoxedImage(noise(90, 120), random_boxes(5, (90, 120)), np.arange(5))
     transform = DetectionTransform(augment="ssd", input_hw=INPUT_HW)
     script = (
         "import pickle, sys; t, *sample = pickle.load(sys.stdin.buffer); "
@@ -273,11 +274,11 @@ def test_pickle_round_trip_into_a_fresh_process() -> None:
     )
     child = subprocess.run(  # what a spawned worker does: import, unpickle, apply
         [sys.executable, "-P", "-c", script],
-        input=pickle.dumps((transform, image, boxes, labels, 11)),
+        input=pickle.dumps((transform, sample, 11)),
         capture_output=True,
         check=True,
     )
-    for theirs, ours in zip(pickle.loads(child.stdout), transform(image, boxes, labels, 11), strict=True):
+    for theirs, ours in zip(pickle.loads(child.stdout)[:3], transform(sample, 11)[:3], strict=True):
         np.testing.assert_array_equal(theirs, ours)
 
 
@@ -285,10 +286,10 @@ def test_wrong_input_is_refused() -> None:
     transform = DetectionTransform(augment="none", input_hw=INPUT_HW)
     boxes, labels = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
     with pytest.raises(ValueError, match=r"image must be uint8 \(H, W, 3\), got uint8 \(5, 6\)"):
-        transform(noise(5, 6)[..., 0], boxes, labels, 0)
+        transform(BoxedImage(noise(5, 6)[..., 0], boxes, labels), 0)
     with pytest.raises(ValueError, match="got float32"):
-        transform(noise(5, 6).astype(np.float32), boxes, labels, 0)
+        transform(BoxedImage(noise(5, 6).astype(np.float32), boxes, labels), 0)
     with pytest.raises(ValueError, match=r"without objects has shapes \(0, 4\) and \(0,\)"):
-        transform(noise(5, 6), np.zeros(0), labels, 0)
+        transform(BoxedImage(noise(5, 6), np.zeros(0), labels), 0)
     with pytest.raises(ValueError, match=r"got \(2, 4\) and \(3,\)"):
-        transform(noise(5, 6), np.zeros((2, 4)), np.zeros(3, np.int64), 0)
+        transform(BoxedImage(noise(5, 6), np.zeros((2, 4)), np.zeros(3, np.int64)), 0)

@@ -16,11 +16,10 @@ import numpy as np
 import pytest
 import torch
 from coco_results import detections_of
-from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from dettoolkit.datasets.coco import CocoDetection, collate
+from dettoolkit.datasets.coco import BoxedImage, CocoDetection, collate
 from dettoolkit.datasets.coco_annotations import CocoAnnotations
 from dettoolkit.datasets.data_report import BadImageError, BadImages, Reason, clean_boxes
 from dettoolkit.datasets.data_root import check_root
@@ -38,14 +37,13 @@ class Jitter:
 
     input_hw = (20, 30)
 
-    def __call__(
-        self, image: NDArray[np.uint8], boxes_xyxy: NDArray[np.float32], labels: NDArray[np.int64], seed: int
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]:
+    def __call__(self, sample: BoxedImage, seed: int) -> BoxedImage:
+        image, boxes_xyxy, labels, _ = sample
         height, width = image.shape[:2]
         small = cv2.resize(image, self.input_hw[::-1])
         noise = np.random.default_rng(seed).integers(0, 50, small.shape, np.uint8)
         scale = np.array([30 / width, 20 / height] * 2, np.float32)
-        return small // 2 + noise, boxes_xyxy * scale, labels
+        return BoxedImage(small // 2 + noise, boxes_xyxy * scale, labels)
 
 
 def document(**changes: Any) -> dict[str, Any]:

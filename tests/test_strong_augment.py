@@ -18,7 +18,14 @@ from dettoolkit.datasets.coco import BoxedImage, CocoDetection, collate
 from dettoolkit.datasets.data_report import BadImageError
 from dettoolkit.datasets.samplers import EpochSampler, SampleKey, worker_init
 from dettoolkit.datasets.samples import Partners, SkippedImage
-from dettoolkit.datasets.strong_augment import Rectangle, StrongTransform, place, quarters, window_around
+from dettoolkit.datasets.strong_augment import (
+    Canvas,
+    Rectangle,
+    StrongTransform,
+    place,
+    quarters,
+    window_around,
+)
 from dettoolkit.detection.run import augmentation, build_dataset
 from dettoolkit.detection.splits import load_annotations
 from dettoolkit.training.prepare import prepare
@@ -95,15 +102,15 @@ def test_window_holds_one_box_whole(
 
 def test_place_scales_moves_clips_and_drops_boxes() -> None:
     image = sample((60, 30, 80, 50), (40, 20, 70, 30), (140, 60, 180, 80), (30, 20, 60, 70))
-    canvas = np.zeros((100, 120, 3), np.uint8)
+    canvas = Canvas(np.zeros((100, 120, 3), np.uint8), None)
     boxes, labels = place(canvas, image, Rectangle(50, 20, 150, 70), Rectangle(10, 5, 60, 30))
     # half the size: x = 10 + (x - 50) / 2, y = 5 + (y - 20) / 2
     assert boxes.tolist() == [[15, 10, 25, 20], [10, 5, 20, 10]]
     assert labels.tolist() == [0, 1]  # the center of 2 is 160, 70, that of 3 is 45, 45: both outside
-    assert (canvas[12:18, 17:23] == COLORS[0]).all()
+    assert (canvas.image[12:18, 17:23] == COLORS[0]).all()
     outside = np.ones((100, 120), bool)
     outside[5:30, 10:60] = False
-    assert (canvas[outside] == 0).all()
+    assert (canvas.image[outside] == 0).all()
 
 
 def test_quarters_are_a_partition_that_meets_in_the_middle_half() -> None:
@@ -133,7 +140,7 @@ def test_boxes_are_the_bounds_of_their_objects_pixels(settings: dict[str, Any]) 
     for seed in range(24):
         count = 4 if settings is ALWAYS else 1
         first, *others = (images[seed % 4 :] + images)[:count]
-        out, boxes, labels = transform(*first, seed, *others)
+        out, boxes, labels, _ = transform(first, seed, *others)
         assert out.shape == (240, 320, 3)
         assert len(boxes) >= count
         for box, label in zip(boxes, labels, strict=True):
@@ -153,7 +160,7 @@ def test_objects_have_the_zoom_that_is_asked_for() -> None:
     }.items():
         transform = strong((240, 320), **settings, max_aspect=1.2, color=False)
         others = [image] * 3 if name == "mosaic" else []
-        boxes = np.concatenate([transform(*image, seed, *others)[1] for seed in range(60)])
+        boxes = np.concatenate([transform(image, seed, *others)[1] for seed in range(60)])
         sizes[name] = (boxes[:, 2:] - boxes[:, :2]) / 16
     for name, (low, high) in {"in": (2, 3), "out": (0.5, 0.75), "mosaic": (1.5, 2)}.items():
         zoom = np.sqrt(sizes[name].prod(1))
@@ -168,7 +175,7 @@ def test_what_is_smaller_lies_on_the_mean_color() -> None:
     transform = strong(
         (64, 64), **SMALLER | {"zoom_out": {"probability": 1, "zoom": (0.5, 0.5)}}, color=False
     )
-    out, boxes, _ = transform(*white, 0)
+    out, boxes, _, _ = transform(white, 0)
     bright, fill = (out == 255).all(-1), (out == ZOOM_FILL).all(-1)
     assert bright.sum() == 32 * 32
     assert (bright ^ fill).all()
@@ -190,19 +197,20 @@ def test_shapes_types_and_bounds(settings: dict[str, Any], size: tuple[int, int]
     before = pickle.dumps(sets)
     for seed, first in enumerate(sets * 4):
         others = sets if settings is ALWAYS else []
-        out, boxes, labels = transform(*first, seed, *others)
+        out, boxes, labels, label_map = transform(first, seed, *others)
+        assert label_map is None
         assert (out.shape, out.dtype, out.flags.c_contiguous) == ((*INPUT_HW, 3), np.uint8, True)
         assert (boxes.dtype, labels.dtype) == (np.float32, np.int64)
         assert boxes.shape == (len(labels), 4)
         assert (boxes >= 0).all()
         assert (boxes <= np.tile(INPUT_HW[::-1], 2)).all()
         assert (boxes[:, 2:] > boxes[:, :2]).all()
-        again = pickle.loads(pickle.dumps(transform))(*first, seed, *others)
-        for one, other in zip((out, boxes, labels), again, strict=True):
+        again = pickle.loads(pickle.dumps(transform))(first, seed, *others)
+        for one, other in zip((out, boxes, labels), again[:3], strict=True):
             np.testing.assert_array_equal(one, other)
     assert pickle.dumps(sets) == before
     with pytest.raises(ValueError, match=r"without objects has shapes \(0, 4\) and \(0,\)"):
-        transform(image, np.zeros(0), np.zeros(0, np.int64), 0)
+        transform(BoxedImage(image, np.zeros(0), np.zeros(0, np.int64)), 0)
 
 
 # Which images are mixed, and when

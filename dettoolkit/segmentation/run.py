@@ -20,11 +20,11 @@ from dettoolkit.config.segmentation import SegmentationData, SegmentationSplit
 from dettoolkit.datasets.cityscapes import SegmentationDataset, collate
 from dettoolkit.datasets.cityscapes_labels import VOID
 from dettoolkit.datasets.data_root import check_root
+from dettoolkit.datasets.images import resize_labels
 from dettoolkit.datasets.label_classes import LabelClasses
 from dettoolkit.datasets.labels import match_names
 from dettoolkit.datasets.samplers import SampleKey
 from dettoolkit.datasets.scenes.folder import write_scenes
-from dettoolkit.datasets.segmentation_augment import scaled_labels, window_at
 from dettoolkit.datasets.segmentation_files import Layout, SegmentationFiles
 from dettoolkit.drawing.boxes import Picture
 from dettoolkit.drawing.grids import save_pages
@@ -79,7 +79,7 @@ class SegmentationRun(Run):
             return None
         labels, instances = maps
         hw = labels.shape[0], labels.shape[1]  # the image's too, but for a few data sets
-        predicted = scaled_labels(result.labels, hw, window_at((0, 0), hw, hw))
+        predicted = resize_labels(result.labels, hw)
         return self.task.count(
             row,
             torch.from_numpy(predicted),
