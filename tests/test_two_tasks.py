@@ -174,7 +174,7 @@ def test_label_maps_are_moved_with_their_boxes(tiny_joint: Any, augment: str) ->
             sample = run.train[SampleKey(row, epoch)]
             assert sample["label_map"].shape == sample["image"].shape[1:] == (64, 64)
             for box, label in zip(sample["boxes_xyxy"], sample["box_labels"], strict=True):
-                left, top, right, bottom = (int(round(side)) for side in box.tolist())
+                left, top, right, bottom = (round(side) for side in box.tolist())
                 wanted = run.maps.classes.names.index(names[int(label)])
                 region = sample["label_map"][top:bottom, left:right]
                 if region.numel() > 40:
