@@ -83,9 +83,9 @@ def resize_image(image: NDArray[np.uint8], input_hw: tuple[int, int]) -> NDArray
 
 
 def resize_labels(labels: NDArray[np.uint8], input_hw: tuple[int, int]) -> NDArray[np.uint8]:
-    """Resize a label map (H, W) to `input_hw` (h, w): the pixel nearest to where `resize_image` samples.
+    """Resize a label map (H, W) to `input_hw`: the pixels nearest to where `resize_image` samples.
 
-    Labels stay on their picture so; OpenCV's INTER_NEAREST is shifted by up to half a pixel.
+    So labels stay on their picture; OpenCV's INTER_NEAREST is shifted by up to half a pixel.
     """
     rows, columns = (
         nearest_pixels(0, scaled, side=side, scaled=scaled)
@@ -95,7 +95,10 @@ def resize_labels(labels: NDArray[np.uint8], input_hw: tuple[int, int]) -> NDArr
 
 
 def nearest_pixels(start: int, stop: int, *, side: int, scaled: int) -> NDArray[np.intp]:
-    """Return the nearest of `side` pixels to each of `start` to `stop` of `scaled`: half-pixel centers."""
+    """Return which of `side` pixels is nearest to each from `start` to `stop` of `scaled` ones.
+
+    Centers are half a pixel from a pixel's edge, as for `resize_image`.
+    """
     return ((np.arange(start, stop) + 0.5) * side / scaled).astype(np.intp)
 
 

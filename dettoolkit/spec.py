@@ -4,6 +4,8 @@ Commands ask the spec and name no task. Importing this, or a task's `spec` modul
 torch nor data sets are loaded before a method needs them.
 """
 
+# ruff: noqa: ARG002  defaults take what overriding methods need
+
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
@@ -134,7 +136,7 @@ class TaskSpec(ABC):
         model.weights and the data set's classes. `what` is the weights' name, for messages.
         """
 
-    def distiller(self, settings: Any, *, own: Any, theirs: Any, order: Sequence[int]) -> Compare:  # noqa: ARG002
+    def distiller(self, settings: Any, *, own: Any, theirs: Any, order: Sequence[int]) -> Compare:
         """Return how a network's outputs are compared with a teacher's: a function to parts of a loss.
 
         Args:
@@ -155,14 +157,7 @@ class TaskSpec(ABC):
     def training_images(self, recipe: Any) -> list[ImageFile]:
         """Return the training images that a recipe names; an int8 file is calibrated with some of them."""
 
-    def examine(
-        self,
-        recipe: Any,
-        *,
-        deep: bool,  # noqa: ARG002
-        progress: Progress,  # noqa: ARG002
-        run: Run | None = None,  # noqa: ARG002
-    ) -> Examination:
+    def examine(self, recipe: Any, *, deep: bool, progress: Progress, run: Run | None = None) -> Examination:
         """Return what the doctor looks at, and the task's own checks, which read all labels if `deep`.
 
         Nothing is changed, and no network is built. The annotations of a training, its `run`, are taken as
@@ -175,7 +170,7 @@ class TaskSpec(ABC):
         ]
         return Examination(images={"train": images}, trained_on=len(images))
 
-    def suspects(self, run: Any, *, split: Split, batches: Iterable[Batch]) -> list[Finding]:  # noqa: ARG002
+    def suspects(self, run: Any, *, split: Split, batches: Iterable[Batch]) -> list[Finding]:
         """Return the annotations of a run's validation set that its network doubts, ranked by cleanlab.
 
         `split` is what these data are in the recipe; `batches` are all of the set, on the network's device.
@@ -188,14 +183,14 @@ class TaskSpec(ABC):
         """Return torchvision's name of the network whose weights `model.weights` may name."""
         return str(recipe.model.backbone.type)
 
-    def published_classes(self, recipe: Any, categories: Sequence[str]) -> Classes:  # noqa: ARG002
+    def published_classes(self, recipe: Any, categories: Sequence[str]) -> Classes:
         """Return the classes of torchvision's weights, whose outputs it calls `categories`."""
         from dettoolkit.run import Classes
 
         names = [name.replace("__background__", "background") for name in categories]
         return Classes(names, list(range(len(names))))
 
-    def describe(self, recipe: Any, network: Network, *, classes: Classes) -> Section:  # noqa: ARG002
+    def describe(self, recipe: Any, network: Network, *, classes: Classes) -> Section:
         """Return the section of a checkpoint's manifest: how its raw outputs become results."""
         return self.section(class_names=tuple(classes.names), class_ids=tuple(classes.ids))
 
@@ -207,7 +202,7 @@ class TaskSpec(ABC):
         """Return the folder of the validation images, some of which a page shows."""
         return Path(recipe.data.root, recipe.data.val.images)
 
-    def fitting(self, recipe: Any) -> dict[str, Any]:  # noqa: ARG002
+    def fitting(self, recipe: Any) -> dict[str, Any]:
         """Return how images are fitted to that size: a manifest's fit, crop_fraction and antialias."""
         return {}
 
@@ -236,10 +231,7 @@ class TaskSpec(ABC):
         return class_names
 
     def categories(
-        self,
-        part: TaskSpec,  # noqa: ARG002
-        class_names: Sequence[str],
-        class_ids: Sequence[int],
+        self, part: TaskSpec, class_names: Sequence[str], class_ids: Sequence[int]
     ) -> dict[int, str]:
         """Return COCO's categories, id to name, of one of the `parts`' results, of a model's classes."""
         return dict(zip(class_ids, class_names, strict=True))
@@ -260,7 +252,7 @@ class TaskSpec(ABC):
     ) -> Comparison:
         """Compare the results of a reference and of a file on the same images."""
 
-    def export_section(self, section: Any, *, score_threshold: float | None, final: bool) -> Section:  # noqa: ARG002
+    def export_section(self, section: Any, *, score_threshold: float | None, final: bool) -> Section:
         """Return an exported file's section, of a checkpoint's; `final` where the file gives final answers.
 
         The score threshold is the one that was asked for; None takes the default.
@@ -273,7 +265,7 @@ class TaskSpec(ABC):
     def check_export(self, manifest: Manifest) -> None:  # noqa: B027
         """Refuse ways of answering that a file of one input size cannot have, and say what to change."""
 
-    def final_module(self, manifest: Manifest) -> nn.Module | None:  # noqa: ARG002
+    def final_module(self, manifest: Manifest) -> nn.Module | None:
         """Return the module that turns raw outputs and (H, W) into final ones; None where PyTorch has none.
 
         It is called as module(outputs, (H, W)), traced by torch.export.
@@ -290,7 +282,7 @@ class TaskSpec(ABC):
         Returned are value, shape without the batch, and ONNX type of each of `final_outputs`.
         """
 
-    def page(self, section: Any) -> dict[str, Any]:  # noqa: ARG002
+    def page(self, section: Any) -> dict[str, Any]:
         """Return what the browser page must know beside the classes: see demo/page/."""
         return {}
 

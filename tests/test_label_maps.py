@@ -48,7 +48,7 @@ def made(kind: str, transform: Any, seed: int, *samples: BoxedImage) -> BoxedIma
 
 
 def coordinates(number: int, side: int, hw: tuple[int, int] = HW) -> BoxedImage:
-    """Return an image of (column, row, 60 * number), its columns (side 1) or rows (0) for a label map."""
+    """Return an image of (column, row, 60 * number), with columns (side 1) or rows (0) for a label map."""
     rows, columns = np.indices(hw)
     image = np.stack([columns, rows, np.full(hw, 60 * number)], axis=2).astype(np.uint8)
     boxes = BOXES * np.tile([hw[1] / HW[1], hw[0] / HW[0]], 2)

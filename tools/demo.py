@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Run the main job on embedded data: generate scenes, train and evaluate both tasks, name the figures."""
+"""Run the main job on embedded data: generate scenes, train and evaluate both tasks, draw, make a page."""
 
 from __future__ import annotations
 
@@ -7,42 +7,41 @@ import sys
 import time
 from pathlib import Path
 
-from dettoolkit.cli import evaluate, train
+from dettoolkit.cli import evaluate, export_demo, train
 
 ROOT = Path(__file__).resolve().parents[1]
-RECIPES = ("ssdlite_scenes", "lraspp_scenes")
+RECIPE = ROOT / "configs" / "joint_scenes.yaml"
 OUT = ROOT / "runs"
 
 
-def run_task(recipe: str) -> tuple[int, Path]:
-    """Train and evaluate as a user would, by the same two commands; give the status and the run."""
-    path = ROOT / "configs" / f"{recipe}.yaml"
-    data = f"data.root={ROOT / 'data' / 'scenes'}"
-    print(f"$ tools/train.py configs/{path.name}", flush=True)
-    status = train([str(path), data, f"trainer.out={OUT}"])
-    if status != 0:
-        return status, OUT
-    run = max((OUT / recipe).iterdir(), key=lambda folder: folder.stat().st_mtime)
-    print(f"\n$ tools/evaluate.py {run.relative_to(ROOT)}", flush=True)
-    return evaluate([str(run), data]), run
-
-
 def main() -> int:
-    """Run detection, then segmentation."""
+    """Train one network for boxes and label maps, score it, and make its page, by the user's own commands."""
     started = time.perf_counter()
-    shown = []
-    for recipe in RECIPES:
-        status, run = run_task(recipe)
-        if status != 0:
-            return status
-        shown.append(run.relative_to(ROOT))
-        print(flush=True)
-    detection, segmentation = shown
+    data = f"data.root={ROOT / 'data' / 'scenes'}"
+    print(f"$ tools/train.py {RECIPE.relative_to(ROOT)}", flush=True)
+    status = train([str(RECIPE), data, f"trainer.out={OUT}"])
+    if status != 0:
+        return status
+    run = max((OUT / RECIPE.stem).iterdir(), key=lambda folder: folder.stat().st_mtime)
+    shown = run.relative_to(ROOT)
+    print(f"\n$ tools/evaluate.py {shown}", flush=True)
+    status = evaluate([str(run), data])
+    if status != 0:
+        return status
+    minutes = (time.perf_counter() - started) / 60
+    print(f"\n$ tools/export_demo.py {shown} --out {shown}/page", flush=True)
+    page = (
+        f"  {shown}/page: the same in the browser, of your camera too, after\n"
+        f"    tools/export_demo.py --serve {shown}/page\n"
+        "    at http://127.0.0.1:8000\n"
+    )
+    if export_demo([str(run), data, "--out", str(run / "page"), "--samples", "8"]) != 0:
+        page = "  no page was made, for the reason above; the command before it makes one later\n"
     print(
-        f"Done in {(time.perf_counter() - started) / 60:.1f} minutes. Look at\n"
-        f"  {detection}/figures/predictions_1.jpg     boxes predicted in held-out scenes\n"
-        f"  {segmentation}/figures/predictions_1.jpg      class of every pixel in held-out scenes\n"
-        "and next to them training_batch.jpg (the network's input) and worst_1.jpg (the lowest scores).\n"
+        f"\nTrained and scored in {minutes:.1f} minutes. Look at\n"
+        f"  {shown}/figures/predictions_1.jpg: boxes over the class of every pixel, in held-out scenes\n"
+        f"  {shown}/report.html: scores, curves, confusions, the worst images\n"
+        f"{page}"
         "To train on your own data:\n"
         "  tools/train.py configs/ssdlite_mnv3_large.yaml configs/overlays/finetune.yaml data.root=my_data\n"
         "  tools/train.py configs/lraspp_mnv3_large.yaml configs/overlays/finetune_segmentation.yaml \\\n"

@@ -124,8 +124,9 @@ def _facts(manifest: Manifest, size: int) -> list[tuple[str, str]]:
         facts.insert(2, ("Network's input", f"{width} × {height}"))
     measured = manifest.export.parity.get("errors", {}) if manifest.export else {}
     # The fraction that differs, of each part.
-    errors = [measured.get(next(iter(part.errors), "")) for part in spec_for(manifest).parts]
-    if all(isinstance(error, float) for error in errors):
+    found = [measured.get(next(iter(part.errors), "")) for part in spec_for(manifest).parts]
+    errors = [error for error in found if isinstance(error, float)]
+    if errors and len(errors) == len(found):
         facts.append(("Agreement with PyTorch", f"{1 - max(errors):.2%}"))
     return facts
 

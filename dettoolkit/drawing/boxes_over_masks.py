@@ -22,7 +22,7 @@ def draw_boxes_over_segments(
     colors: Sequence[Color | None] | None,
     boxes_xyxy: NDArray[Any],
     labels: NDArray[Any],
-    scores: NDArray[Any],
+    scores: NDArray[Any] | None,
     class_names: Sequence[str],
 ) -> Picture:
     """Cover an image with the classes' colors, draw boxes over them, and write the names of both.
@@ -31,7 +31,7 @@ def draw_boxes_over_segments(
     Boxes have the few places around them for a name, and choose first. `colors` are the segments'; those that
     are None follow those of the boxes' classes, so that no two are the same.
     """
-    chosen = [None] * len(segment_names) if colors is None else list(colors)
+    chosen: list[Color | None] = [None] * len(segment_names) if colors is None else list(colors)
     chosen = [own or class_color(len(class_names) + label) for label, own in enumerate(chosen)]
     covered = cover_segments(image, segments, chosen)
     drawn, plates = label_boxes(covered, boxes_xyxy, labels, class_names=class_names, scores=scores)

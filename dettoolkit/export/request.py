@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from dettoolkit.formats import DEFAULT, NAMES, facts, requires
 from dettoolkit.hub import on_hub
-from dettoolkit.manifest import ExportFacts, Manifest, SizeHW, portable
+from dettoolkit.manifest import ExportFacts, Manifest, Section, SizeHW, portable
 from dettoolkit.named_models import is_named
 from dettoolkit.tasks import spec_for
 
@@ -128,15 +128,23 @@ def notes_on(described: Manifest, manifest: Manifest) -> tuple[str, ...]:
             f"the file resizes every image to {height} x {width} (height x width), while the checkpoint "
             "keeps image sizes; PyTorch was compared at this size"
         )
-    before, after = described.section, manifest.section
-    for name in (each.name for each in fields(after)):
-        if (ours := getattr(before, name)) != (theirs := getattr(after, name)):
-            notes.append(f"{name} is {theirs}, in the checkpoint {ours}; both were compared with the former")
+    for name, ours, theirs in _changes(described.section, manifest.section):
+        notes.append(f"{name} is {theirs}, in the checkpoint {ours}; both were compared with the former")
     if facts(manifest).precision == "int8":
         notes.append(
             "x86 processors without VNNI may saturate 8-bit sums: for such a processor, export on it"
         )
     return tuple(notes)
+
+
+def _changes(before: Section, after: Section) -> Iterator[tuple[str, Any, Any]]:
+    """Yield name and both values of what differs between two sections, in the sections inside them too."""
+    for name in (each.name for each in fields(after)):
+        ours, theirs = getattr(before, name), getattr(after, name)
+        if isinstance(ours, Section):
+            yield from _changes(ours, theirs)
+        elif ours != theirs:
+            yield name, ours, theirs
 
 
 def with_facts(manifest: Manifest, **changes: Any) -> Manifest:

@@ -8,14 +8,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.config import JointRecipe
 from dettoolkit.datasets.data_report import DataReport
 from dettoolkit.datasets.scenes.folder import as_in_cityscapes, write_scenes
 from dettoolkit.datasets.two_tasks import BothLabels, Either, Paired, collate
 from dettoolkit.detection import run as detection
+from dettoolkit.detection.task import DetectionTask
 from dettoolkit.drawing.boxes import Picture
-from dettoolkit.drawing.grids import stacked
+from dettoolkit.drawing.grids import save_pages, stacked
+from dettoolkit.drawing.joint_grids import joint_figure
+from dettoolkit.evaluation.arrays import DetectionArrays
+from dettoolkit.evaluation.segmentation_counts import SegmentationCounts
 from dettoolkit.joint.build import build_network
 from dettoolkit.joint.result import JointResult
 from dettoolkit.joint.single_tasks import (
@@ -29,8 +35,11 @@ from dettoolkit.joint.single_tasks import (
 )
 from dettoolkit.joint.task import JointPredictions, JointTask, boxed, mapped, split
 from dettoolkit.network import Network
-from dettoolkit.run import Batch, Classes, ImageFile, Run, Split
+from dettoolkit.run import Batch, Classes, ImageFile, Run, Split, spread
 from dettoolkit.segmentation import run as segmentation
+from dettoolkit.segmentation.task import SegmentationTask
+
+PER_FIGURE = 4  # images, so that the figure still fits a screen
 
 
 @dataclass(kw_only=True)
@@ -113,6 +122,26 @@ class JointRun(Run):
             if own:
                 (out / name).mkdir(parents=True, exist_ok=True)
                 run.write_predictions(own, out / name)
+        count = self.recipe.evaluation.figures
+        if same_images(self.recipe) and boxes and maps and count:
+            draw = partial(self._figure, DetectionArrays.concatenate(boxes), maps)
+            rows = spread(np.arange(len(self.val)), count).tolist()
+            save_pages(out / "figures", "predictions", rows, per_page=PER_FIGURE, draw=draw)
+
+    def _figure(
+        self, boxes: DetectionArrays, maps: Sequence[SegmentationCounts], rows: Sequence[int]
+    ) -> Picture | None:
+        """Draw both tasks' ground truth and predictions on images of the validation set."""
+        counts = SegmentationCounts.concatenate(maps, len(self.maps.classes.names))
+        scores = dict(zip(counts.image_ids.tolist(), counts.image_scores.tolist(), strict=True))
+        items = []
+        for row in rows:
+            image_id, map_row = int(self.boxes.val.annotations.image_ids[row]), self.val.map_row(row)
+            item = self.boxes.comparison(boxes, image_id, threshold=self.recipe.evaluation.threshold)
+            if item is not None and map_row in scores:
+                items.append((item, self.maps.item(map_row, score=scores[map_row])))
+        names, colors = self.maps.classes.names, self.maps.task.classes.colors
+        return joint_figure(items, self.boxes.classes.names, names, colors) if items else None
 
 
 def training_images(recipe: JointRecipe) -> list[ImageFile]:
@@ -156,23 +185,12 @@ def _assemble(
 ) -> JointRun:
     classes = join_classes(boxes.classes, maps.classes)
     network = build_network(recipe, num_classes=len(classes.names), pretrained=pretrained, exact=not train)
-    for run, task in ((boxes, DETECTION), (maps, SEGMENTATION)):
-        run.task.network = Network(backbone=network.backbone, heads={task: network.heads[task]})
     val = _together(recipe, boxes, maps, "val")
     return JointRun(
         name=name,
         recipe=recipe,
         classes=classes,
-        task=JointTask(
-            network=network,
-            boxes=boxes.task,
-            maps=maps.task,
-            loss_weights=recipe.model.loss_weights,
-            evaluation=recipe.evaluation,
-            mean=recipe.data.mean,
-            std=recipe.data.std,
-            auxiliary=maps.task.auxiliary,
-        ),
+        task=build_task(recipe, network, boxes=boxes.task, maps=maps.task),
         boxes=boxes,
         maps=maps,
         train=_together(recipe, boxes, maps, "train") if train else val,
@@ -180,6 +198,24 @@ def _assemble(
         scored_on=maps.scored_on if same_images(recipe) else Path(f"{boxes.scored_on} and {maps.scored_on}"),
         problems={"train": _problems("train", boxes, maps), "val": _problems("val", boxes, maps)},
         collate=collate,
+    )
+
+
+def build_task(
+    recipe: JointRecipe, network: Network, *, boxes: DetectionTask, maps: SegmentationTask
+) -> JointTask:
+    """Compose the tasks of both heads, which become tasks of this network."""
+    for task, name in ((boxes, DETECTION), (maps, SEGMENTATION)):
+        task.network = Network(backbone=network.backbone, heads={name: network.heads[name]})
+    return JointTask(
+        network=network,
+        boxes=boxes,
+        maps=maps,
+        loss_weights=recipe.model.loss_weights,
+        evaluation=recipe.evaluation,
+        mean=recipe.data.mean,
+        std=recipe.data.std,
+        auxiliary=maps.auxiliary,
     )
 
 

@@ -15,6 +15,8 @@ from dettoolkit.config import load_recipe, shipped_folder
 from dettoolkit.paper.counts import ROUNDS, TABLES, TURNS, Latency, machine, measure, published_rows
 
 SCORES = "scores.csv"
+PLUS = "_plus"
+"""Ends the name of a recipe that only trains another one's network otherwise; a test compares the two."""
 
 TITLE = """# Model zoo
 
@@ -33,9 +35,10 @@ MACHINE = """## Latency
 
 **ms** is the time of the network for one image, as training builds it, in PyTorch on one thread: the median
 of {repeats} measurements, with the 10th to 90th percentile in parentheses. The networks alternate, with
-{turns} measurements each per round, so that rows can be compared. Image decoding and post-processing are
-excluded. `dettoolkit predict` uses an optimized version of the network, and exported files are faster still
-([performance.md](performance.md)).
+{turns} measurements each per round, so that rows can be compared. A recipe whose name ends in `_plus` has the
+network of the recipe without it (`tests/test_same_graph.py`); both rows show the same measurements. Image
+decoding and post-processing are excluded. `dettoolkit predict` uses an optimized version of the network, and
+exported files are faster still ([performance.md](performance.md)).
 
 Measured on {machine}."""
 
@@ -55,13 +58,14 @@ def model_zoo(logs: Path, *, tell: Callable[[str], None] | None) -> Iterator[str
     for name, recipe in recipes.items():
         classes, image_hw = specs[name].zoo_size(recipe)
         networks[name] = specs[name].build_network(recipe, num_classes=classes).eval(), image_hw
-    latencies = measure(networks, tell=tell) if tell is not None else {}
+    distinct = {name: network for name, network in networks.items() if not name.endswith(PLUS)}
+    latencies = measure(distinct, tell=tell) if tell is not None else {}
     yield TITLE
     for spec in tasks.TASKS:
         yield f"\n## {spec.title}\n\n| {' | '.join(HEADER)} |\n|{'---|' * len(HEADER)}"
         for name in (name for name in recipes if specs[name] is spec):
             scores = map("; ".join, (published.get(name, ["none"]), measured.get(name, ["not measured"])))
-            sizes = _sizes(*networks[name], latencies.get(name))
+            sizes = _sizes(*networks[name], latencies.get(name.removesuffix(PLUS)))
             yield f"| {' | '.join([f'[{name}](../configs/{name}.yaml)', *scores, *sizes])} |"
     if latencies:
         yield "\n" + MACHINE.format(repeats=ROUNDS * TURNS, turns=TURNS, machine=machine())
