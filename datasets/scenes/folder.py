@@ -169,18 +169,28 @@ def _write_all(folder: Path, wanted: dict[str, Any]) -> None:
     marker.unlink()
 
 
-def _write_scene(folder: Path, scene: Scene, split: Split, index: int, name: str) -> None:
-    """Write one scene's image and label maps for Cityscapes, and the image again as `name` for COCO."""
+def cityscapes_key(name: str) -> str:
+    """Return how Cityscapes' folders call the image that COCO's calls `name`: city/stem, without endings."""
+    split, number = divmod(int(Path(name).stem), _MAX_IMAGES + 1)
+    return _cityscapes_key(SPLITS[split], number - 1)
+
+
+def _cityscapes_key(split: Split, index: int) -> str:
     frame, number = divmod(index, len(CITIES[split]))
     city = CITIES[split][number]
-    stem = f"{city}_{frame:06d}_000019"  # Cityscapes labels every 20th frame
+    return f"{city}/{city}_{frame:06d}_000019"  # Cityscapes labels every 20th frame
+
+
+def _write_scene(folder: Path, scene: Scene, split: Split, index: int, name: str) -> None:
+    """Write one scene's image and label maps for Cityscapes, and the image again as `name` for COCO."""
+    key = _cityscapes_key(split, index)
     bgr = cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR)
     for kind, ending, image, settings in (
         ("gtFine", "gtFine_labelIds.png", scene.label_ids, _PNG),
         ("gtFine", "gtFine_instanceIds.png", scene.instance_ids, _PNG),
         ("leftImg8bit", "leftImg8bit.jpg", bgr, _JPEG),
     ):
-        path = folder / kind / split / city / f"{stem}_{ending}"
+        path = folder / kind / split / f"{key}_{ending}"
         path.parent.mkdir(parents=True, exist_ok=True)
         done, encoded = cv2.imencode(path.suffix, image, settings)
         if not done:

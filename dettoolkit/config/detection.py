@@ -160,9 +160,9 @@ class SSDLiteModel(Model):
 
 
 class CocoSplit(Split):
-    """One split of a COCO-format data set; paths are relative to data.root."""
+    """One split; paths are relative to data.root."""
 
-    annotations: Text = Field(description="The COCO JSON file.")
+    annotations: Text = Field(description="The COCO JSON file; of Cityscapes, the folder of the label files.")
 
 
 ZoomFactor = Annotated[float, Field(ge=0.1, le=10)]
@@ -222,10 +222,13 @@ def _strong(value: Any) -> Any:
 
 
 class DetectionData(Data):
-    """Images and boxes, in COCO's format."""
+    """Images and boxes, in COCO's format, or of Cityscapes' objects."""
 
-    type: Literal["coco", "scenes"]
-    """coco: your own files. scenes: street scenes, generated at data.root if they do not exist."""
+    type: Literal["coco", "cityscapes", "scenes"]
+    """coco: your own files. cityscapes: boxes around the objects in the instance files of Cityscapes' layout,
+    in its 8 classes of vehicles and people; its splits are {images: leftImg8bit/train, annotations:
+    gtFine/train} and the same with val. scenes: street scenes, generated at data.root if they do not exist.
+    """
     train: CocoSplit = CocoSplit(images="train2017", annotations="annotations/instances_train2017.json")
     val: CocoSplit = CocoSplit(images="val2017", annotations="annotations/instances_val2017.json")
     label_map: Literal["contiguous", "ids"] = "contiguous"

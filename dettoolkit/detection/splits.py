@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dettoolkit.config.detection import DetectionData
+from dettoolkit.datasets.cityscapes_boxes import load_boxes
 from dettoolkit.datasets.coco_annotations import CocoAnnotations
-from dettoolkit.datasets.data_root import check_root
+from dettoolkit.datasets.data_root import Layout, check_root
 from dettoolkit.datasets.scenes.folder import write_scenes
 from dettoolkit.doctor.findings import Split
 
 logger = logging.getLogger(__name__)
+
+LAYOUTS: dict[str, Layout] = {"coco": "coco", "cityscapes": "instances"}
 
 
 def prepare_data(data: DetectionData, splits: Sequence[Split], *, generate: bool = False) -> None:
@@ -25,7 +28,7 @@ def prepare_data(data: DetectionData, splits: Sequence[Split], *, generate: bool
     else:
         sections = [getattr(data, split) for split in splits]
         expected = [path for each in sections for path in (each.images, each.annotations)]
-        check_root(Path(data.root), expected=expected, layout="coco")
+        check_root(Path(data.root), expected=expected, layout=LAYOUTS[data.type])
 
 
 def load_splits(data: DetectionData) -> tuple[CocoAnnotations, CocoAnnotations]:
@@ -41,12 +44,21 @@ def load_annotations(data: DetectionData, split: Split, *, classes: Sequence[str
     """Read a split's annotations and report what is wrong with them; `classes` are no root categories."""
     section = data.train if split == "train" else data.val
     root = Path(data.root)
-    annotations = CocoAnnotations.load(
-        root / section.annotations,
-        images=root / section.images,
-        label_map=data.label_map,
-        keep_roots=None if data.keep_root_category else classes,
-    )
+    if data.type == "cityscapes":
+        annotations = load_boxes(
+            root,
+            images=section.images,
+            labels=section.annotations,
+            label_map=data.label_map,
+            max_megapixels=data.max_megapixels,
+        )
+    else:
+        annotations = CocoAnnotations.load(
+            root / section.annotations,
+            images=root / section.images,
+            label_map=data.label_map,
+            keep_roots=None if data.keep_root_category else classes,
+        )
     if annotations.problems.counts:
         logger.warning("%s", annotations.problems.summary())
     return annotations
