@@ -29,9 +29,9 @@ class BoxedImage(NamedTuple):
 class CocoDetection(ImageDataset):
     """Images and boxes of a CocoAnnotations; item i is the i-th image that is kept.
 
-    The transform, a `DetectionTransform` or `StrongTransform`, maps a BoxedImage and a seed to one at
-    input_hw. A sample has boxes_xyxy float32 (m, 4),
-    pixels at input size, and box_labels int64 (m,), 0-based.
+    The transform, a `DetectionTransform` or `StrongTransform`, maps a BoxedImage and a seed to a BoxedImage
+    of input_hw. A sample has boxes_xyxy float32 (m, 4), pixels at input size, and box_labels int64 (m,),
+    0-based.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class CocoDetection(ImageDataset):
         problems = []
         height, width = annotations.image_hw[row].tolist()
         if (height, width) not in (hw, (0, 0)):  # 0: neither the json nor the file's header gave one at load
-            text = f"{path} is {hw[0]} x {hw[1]}, but the JSON says {height} x {width} (height x width)"
+            text = f"{path} is {hw[0]} x {hw[1]}, but its annotations say {height} x {width} (height x width)"
             problems.append(Problem("size differs", image_id, None, text))
         sample = self.transform(sample, seed, *self.partners(key, seed))
         made = {

@@ -26,7 +26,10 @@ _BBOX = "bbox [{:.10g}, {:.10g}, {:.10g}, {:.10g}]"
 
 @dataclass(frozen=True, eq=False)
 class CocoAnnotations:
-    """One COCO json. Arrays per annotation are sorted by image, in the file's order within an image."""
+    """One COCO json, or what stands for one.
+
+    Arrays per annotation are sorted by image, in the file's order within an image.
+    """
 
     path: Path
     images: Path  # the folder of the image files
@@ -68,18 +71,36 @@ class CocoAnnotations:
                 f"{images}, the image folder of {annotations}, does not exist: "
                 "correct data.root or data.*.images"
             )
-        columns = read_columns(annotations)
-        report = DataReport(annotations, boxes=int(columns.has_bbox.sum()))
+        return cls.of_columns(
+            read_columns(annotations),
+            path=annotations,
+            images=images,
+            label_map=label_map,
+            keep_roots=keep_roots,
+        )
+
+    @classmethod
+    def of_columns(
+        cls,
+        columns: Columns,
+        *,
+        path: Path,
+        images: Path,
+        label_map: LabelMap,
+        keep_roots: Collection[str] | None,
+    ) -> CocoAnnotations:
+        """Make annotations of what `path`, a COCO json or where else boxes come from, says; see `load`."""
+        report = DataReport(path, boxes=int(columns.has_bbox.sum()))
         columns = _drop_duplicate_images(columns, report)
         columns, roots = _drop_roots(columns, keep_roots, report)
-        classes = map_classes(columns.categories, label_map, annotations)
+        classes = map_classes(columns.categories, label_map, path)
         rows, labels, known = _resolve(columns, classes, report)
         order = np.flatnonzero(known)
         order = order[np.argsort(rows[order], kind="stable")]
         rows, labels, iscrowd = rows[order], labels[order], columns.iscrowd[order]
         image_hw = _fill_sizes(columns, images, report)
         return cls(
-            path=annotations,
+            path=path,
             images=images,
             class_names=classes.names,
             category_ids=classes.category_ids,

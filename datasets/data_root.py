@@ -6,7 +6,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
+Layout = Literal["coco", "cityscapes", "instances", "folders", "classes"]
+
 _OWN = "data.train.images=... data.train.{}=..., and the same for data.val"
+_CITYSCAPES = (
+    "Cityscapes is 5,000 finely labeled photos of streets (1024 x 2048), free for research: register at "
+    "www.cityscapes-dataset.com, then pip install cityscapesscripts and csDownload "
+    "leftImg8bit_trainvaltest.zip gtFine_trainvaltest.zip (11 GB and 241 MB); unpack both in data.root\n"
+)
 _WHERE = {
     "coco": (
         "no COCO data set at data.root={root}. Expected",
@@ -17,12 +24,17 @@ _WHERE = {
     ),
     "cityscapes": (
         "no Cityscapes at data.root={root}. Expected",
-        "Cityscapes is 5,000 finely labeled photos of streets (1024 x 2048), free for research: register at "
-        "www.cityscapes-dataset.com, then pip install cityscapesscripts and csDownload "
-        "leftImg8bit_trainvaltest.zip gtFine_trainvaltest.zip (11 GB and 241 MB); unpack both in data.root\n"
+        f"{_CITYSCAPES}"
         "To try generated scenes instead: tools/train.py RECIPE configs/overlays/scenes_segmentation.yaml\n"
         f"For your own folders: data.type=folders, {_OWN.format('labels')}, and data.classes with the ids "
         "of each class",
+    ),
+    "instances": (
+        "no Cityscapes at data.root={root}. Expected",
+        f"{_CITYSCAPES}"
+        "Its folders are data.train.images=leftImg8bit/train data.train.annotations=gtFine/train, and the "
+        "same with val\n"
+        "To try generated scenes instead: tools/train.py RECIPE configs/overlays/scenes.yaml",
     ),
     "classes": (
         "no class folders at data.root={root}. Expected, each with one folder per class",
@@ -34,13 +46,11 @@ _WHERE = {
 }
 
 
-def check_root(
-    root: Path, *, expected: Iterable[str], layout: Literal["coco", "cityscapes", "folders", "classes"]
-) -> None:
+def check_root(root: Path, *, expected: Iterable[str], layout: Layout) -> None:
     """Raise FileNotFoundError, saying how to get data, unless everything expected is at data.root.
 
-    Expected are folders of the splits, with COCO their json files too, relative to root. Layout "folders" is
-    a data set of the user's own, of images and label maps.
+    Expected are folders of the splits, with COCO their json files too, relative to root. Layout "instances"
+    is Cityscapes for detection, "folders" a data set of the user's own, of images and label maps.
     """
     expected = list(dict.fromkeys(expected))
     is_there = Path.exists if layout == "coco" else Path.is_dir

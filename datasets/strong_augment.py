@@ -78,14 +78,14 @@ def window_around(
 
 
 class Canvas(NamedTuple):
-    """What samples are put on; nothing of them lies where it is still of the mean color, and VOID."""
+    """What samples are put on: of the mean color, and VOID, wherever there is none."""
 
     image: Image  # (h, w, 3)
     label_map: LabelMap | None  # (h, w)
 
     @classmethod
     def empty(cls, hw: tuple[int, int], *, with_labels: bool) -> Canvas:
-        """Build one that nothing is on."""
+        """Build a canvas without samples."""
         label_map = np.full(hw, VOID, np.uint8) if with_labels else None
         return cls(np.full((*hw, 3), ZOOM_FILL, np.uint8), label_map)
 

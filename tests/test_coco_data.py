@@ -582,7 +582,8 @@ class TestSamples:
             annotations.problems.record(batch["problems"])
         summary = annotations.problems.summary()
         assert "size differs: 2 (the size of the file is used; boxes are not rescaled)" in summary
-        assert f"image id 7: {annotations.image_path(0)} is 20 x 60, but the JSON says 40 x 60" in summary
+        path = annotations.image_path(0)
+        assert f"image id 7: {path} is 20 x 60, but its annotations say 40 x 60" in summary
         assert batch["boxes_xyxy"][1, 0].tolist() == [0, 0, 30, 20]  # clipped to the 20 rows there are
 
     def test_json_smaller_than_the_file_loses_no_box(self, load, tmp_path):

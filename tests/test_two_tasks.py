@@ -7,12 +7,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
 
-from dettoolkit.datasets.cityscapes_boxes import OBJECTS, extents, load_boxes
 from dettoolkit.datasets.samplers import EpochSampler, ResumableLoader, SampleKey
 from dettoolkit.datasets.two_tasks import Either, Paired, collate
 from dettoolkit.tasks import spec_of
@@ -201,66 +199,3 @@ def test_an_image_without_label_map_is_named(tiny_joint: Any, tmp_path: Path) ->
             max_megapixels=1.0,
             seed=0,
         )
-
-
-# Boxes of instance files
-
-
-def test_extents_by_hand() -> None:
-    instances = np.array(
-        [
-            [26, 26, 7, 26001],
-            [26000, 26000, 7, 26001],
-            [26000, 7, 24000, 7],
-            [29000, 7, 33, 7],  # a caravan is no class; a bicycle without an instance is a crowd
-        ],
-        np.int32,
-    )
-    found = extents(instances)
-    assert found.values.tolist() == [26, 33, 24000, 26000, 26001]
-    assert found.boxes_xywh.tolist() == [[0, 0, 2, 1], [2, 3, 1, 1], [2, 2, 1, 1], [0, 1, 2, 2], [3, 0, 1, 2]]
-    assert found.areas.tolist() == [2, 1, 1, 3, 2]
-    nothing = extents(np.full((3, 5), 7, np.int32))
-    assert nothing.boxes_xywh.shape == (0, 4)
-
-
-def test_boxes_and_areas_are_those_of_pycocotools(tiny_joint: Any) -> None:
-    from pycocotools import mask as coder
-
-    found = load_boxes(tiny_joint.data, images="leftImg8bit/train", labels="gtFine/train", max_megapixels=1)
-    assert (len(found), found.class_names) == (8, [label.name for label in OBJECTS])
-    assert not found.iscrowd.any()
-    for row in range(len(found)):
-        path = str(found.image_path(row)).replace("leftImg8bit/", "gtFine/")
-        instances = cv2.imread(path.replace("_leftImg8bit", "_gtFine_instanceIds"), cv2.IMREAD_UNCHANGED)
-        mine = range(*found.offsets[row : row + 2])
-        values = [int(value) for value in np.unique(instances) if value >= 1000]
-        assert len(mine) == len(values)
-        for number, value in zip(mine, values, strict=True):
-            coded = coder.encode(np.asfortranarray(instances == value, np.uint8))
-            assert coder.toBbox(coded).tolist() == found.boxes_xywh[number].tolist()
-            assert int(coder.area(coded)) == found.areas[number]
-            assert found.category_ids[found.labels[number]] == value // 1000
-
-
-def test_label_files_without_instances_are_refused(tiny_segmentation: Any, tmp_path: Path) -> None:
-    root = tiny_segmentation.write(tmp_path / "data")
-    for path in sorted((root / "gtFine" / "train").rglob("*_instanceIds.png"))[2:]:
-        path.unlink()
-    with pytest.raises(
-        FileNotFoundError, match=r"6 of 8 label files have no \*_instanceIds.png .* data.type=coco"
-    ):
-        load_boxes(root, images="leftImg8bit/train", labels="gtFine/train", max_megapixels=1)
-
-
-def test_a_detector_trains_on_instance_files(tiny: Any, tiny_segmentation: Any, tmp_path: Path) -> None:
-    folders = "{images: leftImg8bit/%s, annotations: gtFine/%s}"
-    _, score = tiny.train(
-        tmp_path,
-        "data.type=cityscapes",
-        f"data.root={tiny_segmentation.data}",
-        f"data.train={folders % ('train', 'train')}",
-        f"data.val={folders % ('val', 'val')}",
-        "evaluation.figures=0",
-    )
-    assert {entry.name for entry in score.per_class} == {label.name for label in OBJECTS}

@@ -165,9 +165,9 @@ class SSDLiteModel(SSDLiteParts, Model):
 
 
 class CocoSplit(Split):
-    """One split of a COCO-format data set; paths are relative to data.root."""
+    """One split; paths are relative to data.root."""
 
-    annotations: Text = Field(description="The COCO JSON file.")
+    annotations: Text = Field(description="The COCO JSON file; of Cityscapes, the folder of the label files.")
 
 
 ZoomFactor = Annotated[float, Field(ge=0.1, le=10)]
@@ -246,16 +246,11 @@ class BoxedData(Section):
 class DetectionData(BoxedData, Data):
     """Images and boxes, in COCO's format."""
 
-    type: Literal["coco", "scenes", "cityscapes"]
-    """coco: your own files. scenes: street scenes, generated at data.root if they do not exist. cityscapes:
-    boxes of the instance files of Cityscapes, whose folder train.annotations and val.annotations name, such
-    as gtFine/train."""
-
-    @model_validator(mode="after")
-    def _ids_of_a_file(self) -> Self:
-        if self.type == "cityscapes" and self.label_map == "ids":
-            raise ValueError("label_map ids is for COCO's ids: set label_map=contiguous for type cityscapes")
-        return self
+    type: Literal["coco", "cityscapes", "scenes"]
+    """coco: your own files. cityscapes: boxes around the objects in the instance files of Cityscapes' layout,
+    in its 8 classes of vehicles and people; its splits are {images: leftImg8bit/train, annotations:
+    gtFine/train} and the same with val. scenes: street scenes, generated at data.root if they do not exist.
+    """
 
 
 class DetectionEvaluation(Evaluation):

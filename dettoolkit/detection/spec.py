@@ -159,10 +159,12 @@ class DetectionSpec(TaskSpec):
 
     def zoo_size(self, recipe: DetectionRecipe) -> tuple[int, SizeHW]:
         """Return the number of classes of the data that a recipe names, and the input's size."""
+        from dettoolkit.datasets.cityscapes_boxes import BOXED
         from dettoolkit.datasets.scenes.stage import CATEGORIES
 
-        classes = COCO_IDS if recipe.data.label_map == "ids" else COCO_CLASSES
-        return len(CATEGORIES) if recipe.data.type == "scenes" else classes, recipe.model.input_hw
+        coco = COCO_IDS if recipe.data.label_map == "ids" else COCO_CLASSES
+        classes = {"coco": coco, "cityscapes": len(BOXED), "scenes": len(CATEGORIES)}
+        return classes[recipe.data.type], recipe.model.input_hw
 
     def paper_classes(self, classes: int) -> int:
         """Return the classes without the background, which the paper counts."""

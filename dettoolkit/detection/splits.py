@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from dettoolkit.config.detection import DetectionData
 from dettoolkit.datasets.cityscapes_boxes import load_boxes
 from dettoolkit.datasets.coco_annotations import CocoAnnotations
-from dettoolkit.datasets.data_root import check_root
+from dettoolkit.datasets.data_root import Layout, check_root
 from dettoolkit.datasets.scenes.folder import write_scenes
 from dettoolkit.doctor.findings import Split
 
 logger = logging.getLogger(__name__)
+
+LAYOUTS: dict[str, Layout] = {"coco": "coco", "cityscapes": "instances"}
 
 
 def prepare_data(data: DetectionData, splits: Sequence[Split], *, generate: bool = False) -> None:
@@ -27,8 +28,7 @@ def prepare_data(data: DetectionData, splits: Sequence[Split], *, generate: bool
     else:
         sections = [getattr(data, split) for split in splits]
         expected = [path for each in sections for path in (each.images, each.annotations)]
-        layout: Literal["coco", "cityscapes"] = "cityscapes" if data.type == "cityscapes" else "coco"
-        check_root(Path(data.root), expected=expected, layout=layout)
+        check_root(Path(data.root), expected=expected, layout=LAYOUTS[data.type])
 
 
 def load_splits(data: DetectionData) -> tuple[CocoAnnotations, CocoAnnotations]:
@@ -45,15 +45,20 @@ def load_annotations(data: DetectionData, split: Split, *, classes: Sequence[str
     section = data.train if split == "train" else data.val
     root = Path(data.root)
     if data.type == "cityscapes":
-        return load_boxes(
-            root, images=section.images, labels=section.annotations, max_megapixels=data.max_megapixels
+        annotations = load_boxes(
+            root,
+            images=section.images,
+            labels=section.annotations,
+            label_map=data.label_map,
+            max_megapixels=data.max_megapixels,
         )
-    annotations = CocoAnnotations.load(
-        root / section.annotations,
-        images=root / section.images,
-        label_map=data.label_map,
-        keep_roots=None if data.keep_root_category else classes,
-    )
+    else:
+        annotations = CocoAnnotations.load(
+            root / section.annotations,
+            images=root / section.images,
+            label_map=data.label_map,
+            keep_roots=None if data.keep_root_category else classes,
+        )
     if annotations.problems.counts:
         logger.warning("%s", annotations.problems.summary())
     return annotations
