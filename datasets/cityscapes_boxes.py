@@ -18,13 +18,16 @@ from numpy.typing import NDArray
 from dettoolkit.datasets.cityscapes_labels import CLASSES
 from dettoolkit.datasets.coco_annotations import CocoAnnotations
 from dettoolkit.datasets.data_report import DataReport, naming
-from dettoolkit.datasets.label_classes import read_instances
+from dettoolkit.datasets.label_classes import VALUES, read_instances
 from dettoolkit.datasets.regular_files import PackedStrings
 from dettoolkit.datasets.segmentation_files import SegmentationFiles
 
 READERS = 4  # threads that read instance files; decoding leaves Python's lock
 OBJECTS = tuple(label for label in CLASSES if label.has_instances)
 """The eight classes, in the order of their train ids."""
+_OF_OBJECTS = np.zeros(VALUES, np.bool_)  # whether a value of an instance file is of one of them
+for _label in OBJECTS:
+    _OF_OBJECTS[[_label.id, *range(1000 * _label.id, 1000 * (_label.id + 1))]] = True
 
 
 class Extents(NamedTuple):
@@ -43,16 +46,28 @@ def extents(instances: NDArray[np.int32]) -> Extents:
         >>> extents(np.array([[7, 26000, 26000], [7, 7, 26000]], np.int32)).boxes_xywh.tolist()
         [[1.0, 0.0, 2.0, 2.0]]
     """
-    ids = np.array([label.id for label in OBJECTS])
-    rows, columns = np.nonzero(np.isin(np.where(instances < 1000, instances, instances // 1000), ids))
-    values, which, areas = np.unique(instances[rows, columns], return_inverse=True, return_counts=True)
-    first, last = np.full((len(values), 2), np.iinfo(np.int64).max), np.full((len(values), 2), -1)
-    places = np.stack([columns, rows], axis=1)
-    np.minimum.at(first, which, places)
-    np.maximum.at(last, which, places)
-    boxes = np.hstack([first, last + 1 - first]).astype(np.float64)
+    rows, columns = np.nonzero(_OF_OBJECTS[instances])
+    counts = np.bincount(instances[rows, columns], minlength=VALUES)
+    values = np.flatnonzero(counts)
+    place = np.zeros(VALUES, np.int64)  # of each value among those
+    place[values] = np.arange(len(values))
+    which = place[instances[rows, columns]]
+    (left, right), (top, bottom) = (
+        _span(which, at, (len(values), side))
+        for at, side in zip((columns, rows), instances.shape[::-1], strict=True)
+    )
+    boxes = np.column_stack([left, top, right - left, bottom - top]).astype(np.float64)
     hw = instances.shape[0], instances.shape[1]
-    return Extents(hw, values.astype(np.int64), boxes, areas.astype(np.float64))
+    return Extents(hw, values, boxes, counts[values].astype(np.float64))
+
+
+def _span(
+    which: NDArray[np.int64], at: NDArray[np.int64], shape: tuple[int, int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the first row or column of each of m objects, and the one after its last; shape is (m, side)."""
+    met = np.zeros(shape, np.bool_)
+    met[which, at] = True
+    return met.argmax(axis=1), shape[1] - met[:, ::-1].argmax(axis=1)
 
 
 def load_boxes(root: Path, *, images: str, labels: str, max_megapixels: float) -> CocoAnnotations:

@@ -165,6 +165,15 @@ class Run:
         return self.recipe.data.batch_size
 
     @property
+    def data_at(self) -> str:
+        """Return where the data are, for people."""
+        return self.recipe.data.root
+
+    def trained_on(self) -> str:
+        """Count the training images, for people."""
+        return f"{len(self.train)} training images"
+
+    @property
     def images_per_sample(self) -> int:
         """Return how many images a sample of the training set has."""
         return 1

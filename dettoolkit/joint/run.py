@@ -57,6 +57,19 @@ class JointRun(Run):
         return self.task.monitor if self.boxes.monitor or self.maps.monitor else None
 
     @property
+    def data_at(self) -> str:
+        """Return where the data are, for people."""
+        roots = dict.fromkeys((self.boxes.recipe.data.root, self.maps.recipe.data.root))
+        return " and ".join(roots)
+
+    def trained_on(self) -> str:
+        """Count the training images, for people."""
+        if same_images(self.recipe):
+            return super().trained_on()
+        boxed, mapped = len(self.boxes.train), len(self.maps.train)
+        return f"{boxed} training images with boxes and {mapped} with label maps"
+
+    @property
     def images_per_sample(self) -> int:
         """Return how many images a sample of the training set has."""
         return 1 if same_images(self.recipe) else 2

@@ -67,8 +67,7 @@ def summary(run: Run) -> str:
         f"recipe    {run.name}",
         f"network   {first}",
         *(f"          {line}" for line in rest),
-        f"data      {len(run.train)} training images, {len(run.val)} validation images, "
-        f"{run.recipe.data.root}",
+        f"data      {run.trained_on()}, {len(run.val)} validation images, {run.data_at}",
     ]
     if (teacher := run.task.teacher) is not None:
         lines.append(f"teacher   {teacher.manifest.name}, {teacher.description['teacher']}")
