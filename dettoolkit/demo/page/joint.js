@@ -16,8 +16,8 @@ export function read(outputs) {
 export class Layer {
   pointable = true;
   switches = [
-    { key: "map", label: "Classes" },
     { key: "boxes", label: "Objects" },
+    { key: "map", label: "Classes" },
   ];
   #parts = {}; // the layers, from below
   #hidden = new Set(); // keys of parts
