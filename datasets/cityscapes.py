@@ -59,22 +59,16 @@ class SegmentationDataset(ImageDataset):
 
     def read_sample(self, key: SampleKey, seed: int) -> dict[str, Any]:
         """Read and transform one sample; a LabelError is never skipped: the recipe does not fit the data."""
-        index, problems = key.index, []
-        path, label_path = self.files.image_paths[index], self.files.label_paths[index]
+        index = key.index
         labels, instances = self.load_maps(index)
         image = self._read_image(index, labels)
-        original_hw = _hw(image)
-        if original_hw != _hw(labels):
-            text = _sizes(path, original_hw, label_path, _hw(labels))
-            problems.append(Problem("label of another size", index, None, text))
-        if (labels == VOID).all():
-            problems.append(Problem("nothing but void", index, None, str(label_path)))
+        original_hw, problems = _hw(image), self.problems_of(index, labels, _hw(image))
         image, labels = self.transform(image, labels, seed, *self.partners(key, seed))
         sample = {
             "image": to_tensor(image),
             "label_map": torch.from_numpy(np.ascontiguousarray(labels)),
             "image_id": index,
-            "file": str(path),
+            "file": str(self.files.image_paths[index]),
             "original_hw": original_hw,
             "problems": problems,
         }
@@ -89,9 +83,26 @@ class SegmentationDataset(ImageDataset):
         path = self.files.image_paths[index]
         with naming(path):
             image = read_image(path, expected_hw=_hw(labels), max_megapixels=self.max_megapixels)
-        if self.transform.moves_labels and _hw(image) != _hw(labels):
-            raise BadImageError(_sizes(path, _hw(image), self.files.label_paths[index], _hw(labels)))
+        self.check_size(index, labels, _hw(image))
         return image
+
+    def check_size(self, index: int, labels: NDArray[np.uint8], image_hw: tuple[int, int]) -> None:
+        """Raise BadImageError if labels (H, W) that are moved with their image have another size."""
+        if self.transform.moves_labels and image_hw != _hw(labels):
+            raise BadImageError(self._other_size(index, labels, image_hw))
+
+    def problems_of(self, index: int, labels: NDArray[np.uint8], image_hw: tuple[int, int]) -> list[Problem]:
+        """Return what is odd about labels (H, W), as in their file, for an image of some size."""
+        problems = []
+        if image_hw != _hw(labels):
+            text = self._other_size(index, labels, image_hw)
+            problems.append(Problem("label of another size", index, None, text))
+        if (labels == VOID).all():
+            problems.append(Problem("nothing but void", index, None, str(self.files.label_paths[index])))
+        return problems
+
+    def _other_size(self, index: int, labels: NDArray[np.uint8], image_hw: tuple[int, int]) -> str:
+        return _sizes(self.files.image_paths[index], image_hw, self.files.label_paths[index], _hw(labels))
 
     def read_labels(self) -> set[tuple[int, int]]:
         """Read every label file once as for samples, record problems in `files.problems`, and give the sizes.

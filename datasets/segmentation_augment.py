@@ -199,8 +199,7 @@ class SegmentationTransform:
         `scale[0]` and `scale_step` more each, any between where that is 0. The fraction `rare_crops` of crops
         has a pixel of a class that is drawn by `class_weights` (K,). A crop in which one class has more than
         `max_class_fraction` of the labeled pixels is drawn again, up to TRIES crops; the last is taken as it
-        is. `mean_fill` is the RGB
-        in [0, 1] of what is beyond the image: data.mean, about 0 for the network.
+        is. `mean_fill` is the RGB in [0, 1] of what is beyond the image: data.mean, about 0 for the network.
         """
         self.input_hw = crop_hw
         crop = ScaleCrop(

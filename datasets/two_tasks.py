@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from dettoolkit.datasets.cityscapes import SegmentationDataset, stack_maps
-from dettoolkit.datasets.cityscapes_labels import VOID
 from dettoolkit.datasets.coco import BoxedImage, CocoDetection, stack_boxes
-from dettoolkit.datasets.data_report import BadImageError, Problem
 from dettoolkit.datasets.samplers import SampleKey
 from dettoolkit.datasets.samples import SkippedImage, collate_images, sample_key
 
@@ -32,13 +30,19 @@ class BothLabels(CocoDetection):
         super().__init__(**boxes)
         self.maps = maps
         places = {path: row for row, path in enumerate(maps.files.image_paths)}
-        paths = [same(self.annotations.image_path(int(row))) for row in self._rows]
+        paths = [same(self.annotations.image_path(row)) for row in range(len(self.annotations))]
         if lonely := [path for path in paths if path not in places]:
             raise ValueError(
                 f"{len(lonely)} of {len(paths)} images with boxes have no label map, such as {lonely[0]}: "
                 f"add its label file to {maps.files.path}, or remove the image"
             )
-        self._map_rows = [places[path] for path in paths]
+        if lonely := sorted(places.keys() - set(paths)):
+            raise ValueError(
+                f"{len(lonely)} of {len(places)} images with a label map are not among those with boxes of "
+                f"{self.annotations.path}, such as {lonely[0]}: add them there, even without a box, or "
+                "remove them (data.segmentation.extra needs data.type=separate)"
+            )
+        self._map_rows = [places[paths[row]] for row in self._rows]
 
     def map_row(self, index: int) -> int:
         """Return the index of an image in the data set of label maps."""
@@ -49,13 +53,9 @@ class BothLabels(CocoDetection):
         sample = super().read(index)
         if not self.maps.transform.moves_labels:
             return sample
-        labels, _ = self.maps.load_maps(self.map_row(index))
-        if labels.shape != sample.image.shape[:2]:
-            path, own = self.maps.files.image_paths[self.map_row(index)], sample.image.shape
-            raise BadImageError(
-                f"{path} is {own[0]} x {own[1]}, but its label map is {labels.shape[0]} x {labels.shape[1]} "
-                "(height x width)"
-            )
+        row, (height, width) = self.map_row(index), sample.image.shape[:2]
+        labels, _ = self.maps.load_maps(row)
+        self.maps.check_size(row, labels, (height, width))
         return sample._replace(label_map=labels)
 
     def read_sample(self, key: SampleKey, seed: int) -> dict[str, Any]:
@@ -66,9 +66,7 @@ class BothLabels(CocoDetection):
             sample["label_map"] = torch.from_numpy(labels)
             if instances is not None:
                 sample["instances"] = torch.from_numpy(instances)
-            if (labels == VOID).all():
-                path = str(self.maps.files.label_paths[row])
-                sample["problems"].append(Problem("nothing but void", row, None, path))
+            sample["problems"] += self.maps.problems_of(row, labels, sample["original_hw"])
         return sample | {"label_map_id": row}
 
 
@@ -92,13 +90,18 @@ class Paired(_TwoSets):
     nothing of it: not when training is resumed, nor with several processes.
     """
 
+    def __init__(self, boxes: CocoDetection, maps: SegmentationDataset) -> None:
+        """Choose the larger set; of two equal ones, that with boxes."""
+        super().__init__(boxes, maps)
+        self._larger = boxes if len(boxes) >= len(maps) else maps
+
     def __len__(self) -> int:
-        return max(len(self.boxes), len(self.maps))
+        return len(self._larger)
 
     @property
     def epochs(self) -> int | None:
         """Return the epochs of the run; None where there is none."""
-        return self.boxes.epochs if len(self.boxes) == len(self) else self.maps.epochs
+        return self._larger.epochs
 
     @epochs.setter
     def epochs(self, epochs: int) -> None:
@@ -111,7 +114,7 @@ class Paired(_TwoSets):
         return self._sample(self.boxes, key), self._sample(self.maps, key)
 
     def _sample(self, data: CocoDetection | SegmentationDataset, key: SampleKey) -> Any:
-        if len(data) == len(self):
+        if data is self._larger:
             return data[key]
         turn, place = divmod(key.epoch * len(self) + key.index, len(data))
         return data[SampleKey(int(_shuffled(len(data), data.seed, turn)[place]), turn)]

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
+from dettoolkit.datasets.data_report import BadImageError
 from dettoolkit.datasets.samplers import EpochSampler, ResumableLoader, SampleKey
-from dettoolkit.datasets.two_tasks import Either, Paired, collate
+from dettoolkit.datasets.samples import SkippedImage
+from dettoolkit.datasets.scenes.folder import as_in_cityscapes, write_scenes
+from dettoolkit.datasets.two_tasks import BothLabels, Either, Paired, collate
 from dettoolkit.tasks import spec_of
 
 
@@ -69,8 +74,38 @@ def test_each_sample_of_the_smaller_set_is_used_equally_often(boxes: int, maps: 
     assert max(used.values()) - min(used.values()) <= 1
     for turn in list(turns)[:-1]:  # the last one may be unfinished
         assert sorted(turns[turn]) == list(range(min(boxes, maps)))
-    if boxes != maps and min(boxes, maps) > 3:
+    if min(boxes, maps) > 3:
         assert turns[0] != turns[1]
+
+
+def test_equal_sets_are_paired_anew_each_epoch() -> None:
+    paired = Paired(Numbered(9), Numbered(9))  # type: ignore[arg-type]
+    partners = [[paired[SampleKey(index, epoch)][1].index for index in range(9)] for epoch in range(4)]
+    assert len({tuple(each) for each in partners}) == 4
+
+
+def loader_of_keys(paired: Paired, rank: int, world_size: int) -> ResumableLoader:
+    sampler = EpochSampler(size=len(paired), seed=3, rank=rank, world_size=world_size, batch_size=2)
+    return ResumableLoader(paired, sampler=sampler, batch_size=2, collate_fn=list)
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize(("boxes", "maps"), [(11, 4), (3, 8), (6, 6), (7, 1)])
+def test_every_process_goes_on_where_it_was(boxes: int, maps: int, world_size: int) -> None:
+    for rank in range(world_size):
+        paired = Paired(Numbered(boxes), Numbered(maps))  # type: ignore[arg-type]
+        unbroken = loader_of_keys(paired, rank, world_size)
+        unbroken.sampler.set_epoch(2)
+        whole = list(unbroken)
+        for done in range(len(whole)):
+            begun = loader_of_keys(paired, rank, world_size)
+            begun.sampler.set_epoch(2)
+            batches = iter(begun)
+            for _ in range(done):
+                next(batches)
+            resumed = loader_of_keys(pickle.loads(pickle.dumps(paired)), rank, world_size)
+            resumed.load_state_dict(begun.state_dict())
+            assert list(resumed) == whole[done:]
 
 
 def test_epochs_of_the_smaller_set_are_its_turns() -> None:
@@ -181,21 +216,118 @@ def test_label_maps_are_moved_with_their_boxes(tiny_joint: Any, augment: str) ->
     assert np.median(inside) > 0.8  # objects cover each other, and void covers the left edge
 
 
-def test_an_image_without_label_map_is_named(tiny_joint: Any, tmp_path: Path) -> None:
-    from dettoolkit.datasets.two_tasks import BothLabels
+# The same images
 
-    run = spec_of(tiny_joint.load(Path("runs")).recipe).training_run(
-        "tiny", tiny_joint.load(Path("runs")).recipe, pretrained=False
-    )
+
+def run_of(tiny_joint: Any, root: Path, *overrides: str) -> Any:
+    recipe = tiny_joint.load(Path("runs"), f"data.root={root}", *overrides).recipe
+    return spec_of(recipe).training_run("tiny", recipe, pretrained=False)
+
+
+def test_validation_leaves_label_maps_and_instances_as_in_their_files(tiny_joint: Any) -> None:
+    run = run_of(tiny_joint, tiny_joint.data)
+    batch = collate([run.val[row] for row in range(5)])
+    alone = run.maps.collate([run.maps.val[row] for row in range(5)])
+    assert batch["box_rows"].tolist() == batch["map_rows"].tolist() == [0, 1, 2, 3, 4]
+    assert batch["images"].shape == (5, 3, 64, 64)
+    assert batch["label_map"].shape == (5, 48, 64)
+    for name in ("label_map", "label_map_hw", "instances"):
+        assert torch.equal(batch[name], alone[name])
+    assert batch["label_map_ids"].tolist() == alone["image_ids"].tolist()
+    assert batch["image_ids"].tolist() == run.boxes.val.annotations.image_ids.tolist()
+    assert [Path(file).name for file in batch["files"]] == [Path(file).name for file in alone["files"]]
+
+
+def test_scenes_have_the_label_map_of_their_own_image(tmp_path: Path) -> None:
+    write_scenes(tmp_path / "scenes", train_images=9, val_images=5, image_hw=(48, 64), seed=0)
+    for split, count in (("train", 9), ("val", 5)):
+        images = sorted((tmp_path / "scenes" / f"{split}2017").iterdir())
+        same = [as_in_cityscapes(image) for image in images]
+        assert len(set(same)) == count
+        for image, other in zip(images, same, strict=True):
+            assert image.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_an_image_is_skipped_with_its_label_map(tiny_joint: Any, tmp_path: Path, split: str) -> None:
+    root = tiny_joint.write(tmp_path / "data")
+    label_path = sorted((root / "gtFine" / split).rglob("*_labelIds.png"))[1]
+    label_path.write_bytes(label_path.read_bytes()[:-20])
+    with pytest.raises(BadImageError, match=rf"{label_path.name}: file is truncated.*on_bad_image=skip"):
+        getattr(run_of(tiny_joint, root), split)[1]
+    data = getattr(run_of(tiny_joint, root, "data.on_bad_image=skip"), split)
+    assert isinstance(data[1], SkippedImage)
+    batch = collate([data[row] for row in range(3)])
+    assert batch["box_rows"].tolist() == batch["map_rows"].tolist() == [0, 1]
+    assert batch["label_map_ids"].tolist() == [0, 2]
+    assert label_path.name in batch["bad_images"][0]
+
+
+def test_a_mosaic_of_a_bad_label_map_is_its_image_alone(tiny_joint: Any, tmp_path: Path) -> None:
+    root = tiny_joint.write(tmp_path / "data")
+    for label_path in sorted((root / "gtFine" / "train").rglob("*_labelIds.png"))[1:]:
+        label_path.write_bytes(b"damaged")
+    skip = "data={on_bad_image: skip, max_bad_images: 9}"
+    augment = "data.detection.augment={{type: strong, mosaic: {{probability: {}}}}}"
+    mixed, alone = (run_of(tiny_joint, root, skip, augment.format(chance)).train for chance in (1, 0))
+    for epoch in range(3):
+        one, other = mixed[SampleKey(0, epoch)], alone[SampleKey(0, epoch)]
+        assert all(torch.equal(one[name], other[name]) for name in ("image", "label_map", "boxes_xyxy"))
+
+
+def test_an_image_of_another_size_than_its_label_map(tiny_joint: Any, tmp_path: Path) -> None:
+    """In training it is bad, in validation it is reported: as with label maps alone."""
+    root = tiny_joint.write(tmp_path / "data")
+    run = run_of(tiny_joint, root)
+    run.maps.val.with_instances = False  # these files still fit their images
+    for split in ("train", "val"):
+        path = sorted((root / "gtFine" / split).rglob("*_labelIds.png"))[0]
+        cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_UNCHANGED)[:40, :60])
+    with pytest.raises(BadImageError, match=r"is 48 x 64, but .*labelIds\.png is 40 x 60 \(height x width\)"):
+        run.train[0]
+    sample = run.val[0]
+    assert [problem.kind for problem in sample["problems"]] == ["label of another size"]
+    assert sample["label_map"].shape == (40, 60)
+    assert sample["image"].shape == (3, 64, 64)
+
+
+def test_images_without_a_partner_are_named(tiny_joint: Any, tmp_path: Path) -> None:
+    run = run_of(tiny_joint, tiny_joint.data)
+    settings: dict[str, Any] = {
+        "annotations": run.boxes.train.annotations,
+        "transform": run.boxes.train.transform,
+        "drop_empty": False,
+        "on_bad_image": "error",
+        "max_bad_images": 1,
+        "max_megapixels": 1.0,
+        "seed": 0,
+    }
     with pytest.raises(ValueError, match="8 of 8 images with boxes have no label map, such as elsewhere"):
-        BothLabels(
-            maps=run.maps.train,
-            same=lambda path: Path("elsewhere") / path.name,
-            annotations=run.boxes.train.annotations,
-            transform=run.boxes.train.transform,
-            drop_empty=False,
-            on_bad_image="error",
-            max_bad_images=1,
-            max_megapixels=1.0,
-            seed=0,
-        )
+        BothLabels(maps=run.maps.train, same=lambda path: Path("elsewhere") / path.name, **settings)
+    root = tiny_joint.write(tmp_path / "data")
+    shutil.copytree(root / "leftImg8bit" / "val", root / "leftImg8bit" / "more")
+    shutil.copytree(root / "gtFine" / "val", root / "gtFine" / "more")
+    extra = "data.segmentation.extra=[{images: leftImg8bit/more, labels: gtFine/more}]"
+    with pytest.raises(
+        ValueError,
+        match=r"5 of 13 images with a label map are not among those with boxes of .*gtFine/train, such as "
+        r".*more/lindau/lindau_000001_000019_leftImg8bit\.png: .*needs data\.type=separate",
+    ):
+        run_of(tiny_joint, root, extra)
+
+
+def test_images_without_boxes_may_be_dropped(tiny_joint: Any, tmp_path: Path) -> None:
+    root = tiny_joint.write(tmp_path / "data")
+    for path in sorted((root / "gtFine" / "train").rglob("*_instanceIds.png"))[:3]:
+        cv2.imwrite(str(path), np.full((48, 64), 7, np.uint16))
+    run = run_of(tiny_joint, root, "data.detection.drop_empty=true")
+    assert len(run.train) == 5
+    assert [run.train.map_row(index) for index in range(5)] == [3, 4, 5, 6, 7]
+
+
+def test_workers_make_the_same_batches(tiny_joint: Any) -> None:
+    data = run_of(tiny_joint, tiny_joint.data, "data.detection.augment=strong").train
+    for one, other in zip(loader(data, 0), loader(data, 2), strict=True):
+        assert one["files"] == other["files"]
+        for name in ("images", "label_map", "boxes_xyxy", "box_labels", "label_map_ids"):
+            assert torch.equal(one[name], other[name])
