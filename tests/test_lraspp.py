@@ -155,7 +155,7 @@ def test_real_weights_decide_as_torchvisions_on_real_images(shared_data, shared_
     reference.load_state_dict(torch.load(path, weights_only=True))
     segmenter = torchvisions_variant(2)
     report = load(segmenter, path)
-    assert report == ([], [])
+    assert report == ([], [], ())
     found = set()
     for name, image in photos(shared_data):
         with torch.no_grad():
