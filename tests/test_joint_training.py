@@ -224,6 +224,7 @@ def test_batches_without_truth_leave_finite_gradients(
         run.task.network.zero_grad()
         images, targets = run.task.training_inputs({**batch, **changes})
         parts = run.task.losses(run.task.network(images), targets)
+        assert all(norm.isfinite() for norm in run.task.step_numbers(parts).values())
         torch.stack(list(parts.values())).sum().backward()
         for name, parameter in run.task.network.named_parameters():
             assert parameter.grad is None or parameter.grad.isfinite().all(), name
@@ -249,6 +250,14 @@ def test_a_detectors_or_segmenters_weights_start_their_head(
         assert f"has no head for {fresh}" in caplog.text
         with pytest.raises(ValueError, match=f"has no head for {fresh}: evaluate it with"):
             spec_of(recipe).evaluation_run("tiny", recipe, own=None, what="it")
+
+
+def test_boxes_are_of_the_splits_that_the_label_maps_have(tiny_joint: Any) -> None:
+    """Validation images serve for training, too."""
+    other = "data.segmentation.train={images: leftImg8bit/val, labels: gtFine/val}"
+    recipe = tiny_joint.load(Path("runs"), other).recipe
+    run = spec_of(recipe).training_run("tiny", recipe, pretrained=False)
+    assert len(run.train) == len(run.boxes.train) == len(run.maps.train) == 5
 
 
 def test_a_class_list_of_another_task_is_refused(tiny_joint: Any) -> None:

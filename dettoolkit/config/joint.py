@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from dettoolkit.config.detection import BoxedData, CocoSplit, DetectionEvaluation, SSDLiteParts
+from dettoolkit.config.detection import BoxedData, DetectionEvaluation, SSDLiteParts
 from dettoolkit.config.sections import Data, Fraction, Model, PositiveFraction, Section, SizeHW, Text, Weight
 from dettoolkit.config.segmentation import LabeledData, LRASPPParts
 
@@ -83,10 +83,3 @@ class JointEvaluation(DetectionEvaluation):
     )
     miou_reference: PositiveFraction = 1.0
     """mIoU that counts as 1, such as a segmenter's alone."""
-
-
-CITYSCAPES_BOXES = {
-    "train": CocoSplit(images="leftImg8bit/train", annotations="gtFine/train"),
-    "val": CocoSplit(images="leftImg8bit/val", annotations="gtFine/val"),
-}
-"""Where images and instance files are where boxes are made of these."""

@@ -7,8 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dettoolkit.config import DetectionRecipe, JointRecipe, SegmentationRecipe
-from dettoolkit.config.detection import DetectionData, DetectionEvaluation, SSDLiteModel
-from dettoolkit.config.joint import CITYSCAPES_BOXES
+from dettoolkit.config.detection import CocoSplit, DetectionData, DetectionEvaluation, SSDLiteModel
 from dettoolkit.config.sections import Data, Section
 from dettoolkit.config.segmentation import LRASPPModel, SegmentationData, SegmentationEvaluation
 from dettoolkit.manifest import Manifest
@@ -31,7 +30,9 @@ def detection_recipe(recipe: JointRecipe) -> DetectionRecipe:
     model, data = recipe.model, recipe.data
     own = _values(data.detection)
     if data.type == "cityscapes":
-        own |= {**CITYSCAPES_BOXES, "type": "cityscapes"}
+        splits = {"train": data.segmentation.train, "val": data.segmentation.val}
+        own["type"] = "cityscapes"  # instance files are beside the label files
+        own |= {name: CocoSplit(images=each.images, annotations=each.labels) for name, each in splits.items()}
     elif data.type == "scenes":
         own["type"] = "scenes"
     return DetectionRecipe(
