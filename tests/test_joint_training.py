@@ -275,3 +275,7 @@ def test_two_roots_are_for_two_data_sets(tiny_joint: Any) -> None:
         RecipeError, match=r"detection\.root is for two data sets, but type cityscapes has one"
     ):
         tiny_joint.load(Path("runs"), "data.detection.root=elsewhere")
+    with pytest.raises(
+        RecipeError, match=r"detection\.val is for two data sets, .* omit it, or set type=sep"
+    ):
+        tiny_joint.load(Path("runs"), "data.detection.val={images: a, annotations: b}")

@@ -69,6 +69,12 @@ class JointData(Data):
                     f"{name}.root is for two data sets, but type {self.type} has one: set data.root, or "
                     "type=separate"
                 )
+        for key in ("type", "train", "val"):
+            if getattr(self.detection, key) != JointBoxes.model_fields[key].default:
+                raise ValueError(
+                    f"detection.{key} is for two data sets, but with type {self.type} boxes are of the "
+                    "images that have label maps: omit it, or set type=separate"
+                )
         return self
 
 
