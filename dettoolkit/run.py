@@ -87,6 +87,10 @@ class Task(ABC):
         """Return normalized images and the batch that `losses` takes; training may mix images of a batch."""
         return self.images(batch), batch
 
+    def passes(self, images: Tensor, batch: Batch) -> list[tuple[Tensor, Batch]]:
+        """Return the images of each forward pass of a training step, with the batch that `losses` takes."""
+        return [(images, batch)]
+
     @abstractmethod
     def losses(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
         """Return the parts of the loss, which add up to it."""

@@ -14,6 +14,7 @@ from learning_margins import at_least
 from training_runs import Killed, checkpoint, column, differences, explode, kill, on_two_processes, the_run
 
 from dettoolkit.config import load_recipe
+from dettoolkit.joint.task import JointTask
 from dettoolkit.tasks import spec_of
 from dettoolkit.training import commands
 from dettoolkit.training.run_folder import stored_recipe
@@ -129,7 +130,42 @@ def test_losses_are_those_of_the_two_tasks(tiny: Any, tiny_segmentation: Any, ti
         assert parts[f"segmentation/{name}"].item() == pytest.approx(3 * value.item(), rel=1e-4)
 
 
-LONG = ("trainer.max_epochs=3", QUICK)
+def test_two_passes_normalize_each_set_by_itself(tiny: Any, tiny_segmentation: Any, tiny_joint: Any) -> None:
+    """The network is in training: its outputs depend on all images of the pass."""
+    recipe = tiny_joint.load(Path("runs"), *separate(tiny, tiny_segmentation), "data.passes=two").recipe
+    run = spec_of(recipe).training_run("tiny", recipe, pretrained=False)
+    batch = run.collate([run.train[row] for row in range(3)])
+    images, targets = run.task.training_inputs(batch)
+    parts: dict[str, float] = {}
+    for own, own_targets in run.task.passes(images, targets):
+        assert len(own) == 3
+        for name, part in run.task.losses(run.task.network(own), own_targets).items():
+            parts[name] = parts.get(name, 0) + part.item()
+    alone = run.boxes.task.losses(run.boxes.task.network(images[:3]), batch)
+    for name, value in alone.items():
+        assert parts[f"detection/{name}"] == pytest.approx(value.item(), rel=1e-4)
+    alone = run.maps.task.losses(run.maps.task.network(images[3:]), batch)
+    for name, value in alone.items():
+        assert parts[f"segmentation/{name}"] == pytest.approx(value.item(), rel=1e-4)
+    together = run.task.losses(run.task.network(images), targets)
+    for name, value in parts.items():
+        assert together[name].item() != pytest.approx(value, rel=1e-4)
+
+
+def test_two_passes_train_even_if_one_has_a_single_image(
+    tiny: Any, tiny_segmentation: Any, tiny_joint: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(JointTask, "passes", lambda _, images, batch: [(images[:1], batch), (images, batch)])
+    run = tiny_joint.train(tmp_path, *separate(tiny, tiny_segmentation), QUICK)[0]
+    assert set(column(run, "loss/skipped").values()) == {0}
+
+
+def test_passes_are_for_two_data_sets(tiny_joint: Any) -> None:
+    with pytest.raises(ValueError, match="passes is for two data sets, but type cityscapes has one"):
+        tiny_joint.load(Path("runs"), "data.passes=two")
+
+
+LONG = ("trainer.max_epochs=3", "trainer.norm_batches=1", QUICK)
 
 
 @pytest.mark.parametrize("kind", ["same", "separate"])
@@ -141,7 +177,7 @@ def test_resumed_run_equals_one_that_was_never_interrupted(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    data = () if kind == "same" else separate(tiny, tiny_segmentation)
+    data = () if kind == "same" else (*separate(tiny, tiny_segmentation), "data.passes=two")
     whole = tiny_joint.train(tmp_path / "whole", *LONG, *data)[0]
     saving = (*LONG, *data, "trainer.checkpoint_every_steps=1")
     kill(monkeypatch, 3, "training_step")

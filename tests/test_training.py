@@ -34,7 +34,9 @@ from training_runs import (
 from dettoolkit.cli import train as cli_train
 from dettoolkit.config import load_recipe
 from dettoolkit.datasets.data_report import BadImageError, Problem
+from dettoolkit.datasets.samplers import SampleKey
 from dettoolkit.evaluation.coco_ap import NUMBERS
+from dettoolkit.tasks import spec_of
 from dettoolkit.training import commands
 from dettoolkit.training.callbacks import EMA, RecordBadImages
 from dettoolkit.training.checkpoints import Checkpoint
@@ -43,6 +45,8 @@ from dettoolkit.training.module import NonFiniteLoss, TrainingModule
 from dettoolkit.training.prepare import prepare
 from dettoolkit.training.run_folder import Interrupted
 from dettoolkit.training.trainer import build_trainer
+from dettoolkit.weights.load import load_trained
+from dettoolkit.weights.read import read_checkpoint
 
 QUICK = "evaluation.figures=0"
 pytestmark = pytest.mark.usefixtures("alone")
@@ -459,6 +463,27 @@ def test_average_is_the_one_computed_by_hand(warmup: int) -> None:
     assert module.weight.item() == pytest.approx(history[5], rel=1e-5)  # left there for what follows
     assert float(module.mean) == pytest.approx(10 * history[5], rel=1e-5)
     assert int(module.count) == 6
+
+
+def test_statistics_are_computed_anew_for_the_validated_weights(tiny: Any, tmp_path: Path) -> None:
+    """Those of the first batch normalization are means of its own inputs, batch by batch."""
+    overrides = ("trainer.norm_batches=2", "trainer.ema={decay: 0.9, warmup_steps: 0}", QUICK)
+    run = tiny.train(tmp_path, *overrides)[0]
+    recipe = tiny.load(tmp_path, *overrides).recipe
+    data = spec_of(recipe).training_run("tiny", recipe, pretrained=False)
+    _, state = read_checkpoint(run / "checkpoints" / "last.ckpt")
+    load_trained(data.task.network, state, source="last.ckpt")
+    epoch, size = recipe.trainer.max_epochs - 1, recipe.data.batch_size
+    order = np.random.default_rng((0, epoch)).permutation(len(data.train))[: 2 * size].tolist()
+    conv, norm, _ = data.task.network.backbone.stem
+    means = []
+    for start in range(0, len(order), size):
+        batch = data.collate([data.train[SampleKey(row, epoch)] for row in order[start : start + size]])
+        with torch.inference_mode():
+            means.append(conv(data.task.images(batch)).mean((0, 2, 3)))
+    assert len(means) == 2
+    torch.testing.assert_close(norm.running_mean, torch.stack(means).mean(0), rtol=1e-4, atol=1e-5)
+    assert norm.momentum == recipe.model.backbone.norm_momentum
 
 
 # What goes wrong in a batch

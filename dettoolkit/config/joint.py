@@ -53,6 +53,9 @@ class JointData(Data):
     downloaded, with the boxes of its instance files. Both have boxes and label maps of the same images.
     separate: a data set with boxes and another one with label maps; an epoch is one pass through the larger
     one."""
+    passes: Literal["one", "two"] = "one"
+    """Forward passes of a training step on two data sets: one, in which batch normalization sees the images
+    of both, or one for each."""
     detection: JointBoxes = Field(default_factory=JointBoxes)  # type: ignore[arg-type]
     """The data set with boxes; of the same images, only its augmentation and classes, which are used for
     both."""
@@ -69,6 +72,8 @@ class JointData(Data):
                     f"{name}.root is for two data sets, but type {self.type} has one: set data.root, or "
                     "type=separate"
                 )
+        if self.passes != JointData.model_fields["passes"].default:
+            raise ValueError(f"passes is for two data sets, but type {self.type} has one: omit it")
         for key in ("type", "train", "val"):
             if getattr(self.detection, key) != JointBoxes.model_fields[key].default:
                 raise ValueError(

@@ -283,6 +283,9 @@ class Trainer(Section):
     log_every_steps: Count = Field(50, description="Steps between lines of metrics.csv.")
     early_stopping: EarlyStopping | None = Field(None, description="null: no early stopping.")
     ema: EMA | None = Field(None, description="null: no EMA.")
+    norm_batches: CountOrZero = 0
+    """Training batches over which batch normalization's statistics are computed anew before each validation;
+    0 keeps the moving averages of training."""
     loggers: Loggers = Field(default_factory=Loggers)  # type: ignore[arg-type]
     out: Text = Field("runs", description="Folder of the runs; each gets <out>/<recipe>/<time>.")
     extra: TrainerExtra = Field(default_factory=TrainerExtra)  # type: ignore[arg-type]

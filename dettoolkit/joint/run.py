@@ -226,6 +226,7 @@ def build_task(
         maps=maps,
         loss_weights=recipe.model.loss_weights,
         evaluation=recipe.evaluation,
+        two_passes=recipe.data.passes == "two",
         mean=recipe.data.mean,
         std=recipe.data.std,
         auxiliary=maps.auxiliary,

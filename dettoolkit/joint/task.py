@@ -73,8 +73,22 @@ class JointTask(Task):
     maps: SegmentationTask
     loss_weights: LossWeights
     evaluation: JointEvaluation
+    two_passes: bool  # of a training step: one for each task, or one of all images
     monitor = MONITOR
     raw_outputs = JointSpec.raw_outputs
+
+    def passes(self, images: Tensor, batch: Batch) -> list[tuple[Tensor, Batch]]:
+        """Return all images at once, or those with boxes and those with label maps; see Task."""
+        if not self.two_passes:
+            return [(images, batch)]
+        boxed, mapped = (_rows(images, batch[rows]) for rows in ("box_rows", "map_rows"))
+        rows = torch.arange(len(images), device=images.device)
+        no_boxes = {"box_rows": rows[:0], **{key: batch[key][:0] for key in ("boxes_xyxy", "box_labels")}}
+        no_maps = {"map_rows": rows[:0], "label_map": batch["label_map"][:0]}
+        return [
+            (boxed, batch | no_maps | {"box_rows": rows[: len(boxed)]}),
+            (mapped, batch | no_boxes | {"map_rows": rows[: len(mapped)]}),
+        ]
 
     def losses(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the weighted parts of both losses, each of the images that have its truth."""

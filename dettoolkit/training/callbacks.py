@@ -14,7 +14,9 @@ import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar, WeightAveraging
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
+from torch.optim.swa_utils import update_bn
 
 from dettoolkit.run import Run
 from dettoolkit.teacher import Stopwatch, Teacher
@@ -39,6 +41,32 @@ class EMA(WeightAveraging):
         step = self._latest_update_step + 1
         ramp = 1 - math.exp(-step / self.warmup_steps) if self.warmup_steps else 1.0
         torch._foreach_lerp_(list(averaged), list(current), 1 - self.decay * ramp)
+
+
+class NormAnew(Callback):
+    """Compute batch normalization's statistics anew before a validation of a training.
+
+    They become the means over `batches` batches in training, for the weights that are validated and saved
+    ("precise" statistics: arXiv 2105.07576, section 3). Batches depend on seed and epoch only, so that all
+    processes compute the same, and a resumed run as one that nothing interrupted. Comes after EMA.
+    """
+
+    def __init__(self, batches: int) -> None:
+        self.batches = batches
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Replace the statistics of the weights that are to be validated."""
+        if trainer.state.fn != TrainerFn.FITTING:  # they are those of a checkpoint
+            return
+        loader = trainer.datamodule.some_batches(self.batches)  # type: ignore[attr-defined]
+        task, device = pl_module.task, pl_module.device
+        passes = (
+            images
+            for batch in loader
+            if len(batch["images"]) > 1
+            for images, _ in task.passes(task.images(batch), batch)  # type: ignore[union-attr, operator]
+        )
+        update_bn(passes, pl_module.network, device=device)  # type: ignore[arg-type]
 
 
 class LogSpeed(Callback):

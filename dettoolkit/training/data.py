@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
-from dettoolkit.datasets.samplers import EpochSampler, ExactSampler, ResumableLoader, worker_init
+from dettoolkit.datasets.samplers import EpochSampler, ExactSampler, ResumableLoader, SampleKey, worker_init
 from dettoolkit.run import Run
 
 
@@ -52,6 +53,15 @@ class DataModule(LightningDataModule):
             persistent_workers=data.workers > 0,
             **self.loading,
         )
+
+    def some_batches(self, count: int) -> DataLoader[Any]:
+        """Return up to `count` training batches of this epoch, the same on every process."""
+        trainer: Trainer = self.trainer  # type: ignore[assignment]
+        epoch, recipe = trainer.current_epoch, self.run.recipe
+        shuffled = np.random.default_rng((recipe.trainer.seed, epoch)).permutation(len(self.run.train))
+        size = recipe.data.batch_size
+        keys = [SampleKey(int(index), epoch) for index in shuffled[: count * size]]
+        return DataLoader(self.run.train, sampler=keys, batch_size=size, **self.loading)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Every image exactly once over all processes, none of them without any: the others would wait."""

@@ -96,7 +96,7 @@ class TrainingModule(LightningModule):
         images, trainer = len(batch["images"]), self.recipe.trainer
         self.numbers = {"lr": self.trainer.optimizers[0].param_groups[0]["lr"]}
         if self._too_few(images):
-            zero = torch.stack([parameter.sum() for parameter in self.parameters()]).sum() * 0
+            zero = self._nothing_learned()
             self._stop_if_not_finite(zero, {}, batch)  # so that every process takes part in the decision
             return zero
         inputs, targets = self.task.training_inputs(batch)
@@ -114,11 +114,24 @@ class TrainingModule(LightningModule):
 
     def _losses(self, images: Tensor, targets: Batch) -> tuple[dict[str, Tensor], list[str]]:
         """Return the parts of the loss, and the names of those that something beside the network adds."""
-        if not self.task.has_more_losses:
-            return self.task.losses(self._run(images), targets), []
-        outputs, features = self._with_features(images.contiguous(memory_format=self.memory_format))
-        more = self.task.more_losses(images, outputs, features, targets)
-        return self.task.losses(outputs, targets) | more, list(more)
+        total, more = dict[str, Tensor](), dict[str, Tensor]()
+        for own_images, own_targets in self.task.passes(images, targets):
+            if len(own_images) < 2:  # too few for batch normalization
+                total["skipped"] = self._nothing_learned()
+                continue
+            if self.task.has_more_losses:
+                own_images = own_images.contiguous(memory_format=self.memory_format)
+                outputs, features = self._with_features(own_images)
+                more = self.task.more_losses(own_images, outputs, features, own_targets)
+            else:
+                outputs = self._run(own_images)
+            for name, part in (self.task.losses(outputs, own_targets) | more).items():
+                total[name] = total[name] + part if name in total else part
+        return total, list(more)
+
+    def _nothing_learned(self) -> Tensor:
+        """Return a loss of 0 that gives every parameter a gradient of 0: other processes wait for one."""
+        return torch.stack([parameter.sum() for parameter in self.parameters()]).sum() * 0
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Stop, by a BadImageError, before an epoch that trained on nothing is validated and saved."""

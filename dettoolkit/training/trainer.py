@@ -20,7 +20,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch.distributed.constants import default_pg_timeout
 
 from dettoolkit.config import sections
-from dettoolkit.training.callbacks import EMA, EndRun, LogSpeed, LogSteps, ProgressBar, SeedSteps
+from dettoolkit.training.callbacks import EMA, EndRun, LogSpeed, LogSteps, NormAnew, ProgressBar, SeedSteps
 from dettoolkit.training.checkpoints import Checkpoint, WholeCheckpoints
 from dettoolkit.training.logs import MetricsFile
 from dettoolkit.training.memory import keep_freed_memory
@@ -111,6 +111,8 @@ def build_callbacks(section: sections.Trainer, run_dir: Path, *, monitor: str | 
         callbacks.append(ProgressBar(speed))
     if section.ema is not None:
         callbacks.append(EMA(decay=section.ema.decay, warmup_steps=section.ema.warmup_steps))
+    if section.norm_batches:
+        callbacks.append(NormAnew(section.norm_batches))
     if (stopping := section.early_stopping) is not None:
         if monitor is None:
             raise ValueError(
