@@ -24,7 +24,7 @@ QUIET_WARNINGS = (
     ".*contains too few points.*",
     ".*sync_dist=True.*",
 )
-QUIET_LOGGERS = "lightning.pytorch lightning.fabric lightning faster_coco_eval onnx_ir onnxscript torch.onnx"
+QUIET_LOGGERS = "lightning.pytorch lightning.fabric lightning onnx_ir onnxscript torch.onnx"
 
 
 def quiet() -> None:

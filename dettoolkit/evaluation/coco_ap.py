@@ -1,7 +1,7 @@
 """COCO's 12 numbers for boxes, equal to pycocotools' to the last digit and many times faster.
 
-The matching runs in faster-coco-eval's C++; this module feeds it from arrays and reads the averages from its
-precision and recall tables as pycocotools' `COCOeval.summarize` does.
+The matching runs in hotcoco's Rust; this module feeds it from arrays and reads the averages from its tables
+of precision and recall as pycocotools' `COCOeval.summarize` does.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import hotcoco
 import numpy as np
-from faster_coco_eval import COCO, COCOeval_faster
 
 from dettoolkit.evaluation.arrays import (
     DetectionArrays,
@@ -148,57 +148,44 @@ def evaluate_coco(
     numbers = dict.fromkeys(NUMBERS, math.nan)
     per_class = [ClassResult(name, math.nan, math.nan, math.nan, 0) for name in truth.names]
     if objects.any():
-        boxes = np.asarray(detections.boxes_xywh, np.float64)[known]
-        records = _records(
+        columns = (
             images[known],
+            np.asarray(detections.boxes_xywh)[known],
+            np.asarray(detections.scores)[known],
             np.searchsorted(truth.category_ids, detections.category_ids[known]),
-            boxes,
-            boxes[:, 2] * boxes[:, 3],
-            "score",
-            np.asarray(detections.scores, np.float64)[known],
         )
-        scored = _run(truth, records, max_detections)
+        scored = _run(truth, np.column_stack(columns).astype(np.float64), max_detections)
         numbers = {name: _mean(_select(scored, number)) for name, number in NUMBERS.items()}
         per_class = _per_class(scored, truth.names, objects)
     note = _note(truth, detections, known=int(known.sum()))
     return CocoScores(numbers, per_class, max_detections, note)
 
 
-def _records(
-    images: IntArray, categories: IntArray, boxes: FloatArray, areas: FloatArray, name: str, values: Any
-) -> list[dict[str, Any]]:
-    """Write annotations for faster-coco-eval; its loadRes would be slower and copy them."""
-    rows = zip(*(each.tolist() for each in (images, categories, boxes, areas, values)), strict=True)
-    return [
-        {"id": number, "image_id": image, "category_id": category, "bbox": box, "area": area, name: value}
-        for number, (image, category, box, area, value) in enumerate(rows, start=1)
-    ]
-
-
-def _run(
-    truth: GroundTruthArrays, records: list[dict[str, Any]], max_detections: int
-) -> dict[str, FloatArray]:
+def _run(truth: GroundTruthArrays, found: FloatArray, max_detections: int) -> dict[str, FloatArray]:
     """Match and accumulate: precision (T, R, K, 4 areas, 3 maxDets) and recall (T, K, 4, 3), -1 = undefined.
 
+    Detections are (n, 7): position of the image, x, y, width, height, score, position of the category.
     T: the IoU thresholds 0.50, 0.55 … 0.95; R: the recalls 0, 0.01 … 1.
     """
-    # Positions for ids: faster-coco-eval keeps ids as doubles, which do not hold every 64-bit id.
-    images = [{"id": position} for position in range(len(truth.image_ids))]
-    categories = [{"id": position} for position in range(len(truth.category_ids))]
-    arrays = (truth.images, truth.categories, truth.boxes_xywh, truth.areas)
-    objects = _records(*arrays, "iscrowd", truth.crowds.astype(int))
-    sets = [
-        COCO({"images": images, "categories": categories, "annotations": annotations})
-        for annotations in (objects, records)
-    ]
-    evaluation = COCOeval_faster(*sets, iouType="bbox", print_function=lambda *_: None)
-    evaluation.params.maxDets = [min(1, max_detections), min(10, max_detections), max_detections]
+    # Positions for ids: a row of detections holds them as doubles, which do not hold every 64-bit id.
+    objects = hotcoco.COCO.from_arrays(
+        [{"id": position} for position in range(len(truth.image_ids))],
+        [{"id": position, "name": name} for position, name in enumerate(truth.names)],
+        truth.images,
+        truth.categories,
+        truth.boxes_xywh,
+        area=truth.areas,
+        iscrowd=truth.crowds,
+    )
+    evaluation = hotcoco.COCOeval(objects, objects.load_res(found), "bbox")
+    evaluation.params.max_dets = [min(1, max_detections), min(10, max_detections), max_detections]
     evaluation.evaluate()
     evaluation.accumulate()
+    tables: dict[str, FloatArray] = evaluation.eval  # type: ignore[assignment]  # it has been run
     return {
-        "precision": np.asarray(evaluation.eval["precision"]),
-        "recall": np.asarray(evaluation.eval["recall"]),
-        "iou": np.asarray(evaluation.params.iouThrs),
+        "precision": tables["precision"],
+        "recall": tables["recall"],
+        "iou": np.asarray(evaluation.params.iou_thrs),
     }
 
 
