@@ -5,11 +5,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from ssd_boxes import ssd_levels
+from torch.nn.functional import pad
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.ssd import SSD
 from torchvision.ops import boxes as torchvision_boxes
 from torchvision.ops import nms
 
+from dettoolkit.detection import best_batched, best_of_image
 from dettoolkit.detection import nms as nms_module
 from dettoolkit.detection import postprocess as module
 from dettoolkit.detection.anchors import default_boxes
@@ -30,8 +32,32 @@ SETTINGS = {
 }
 
 
-def postprocess(logits, deltas, anchors, **settings):
+def batched(logits, deltas, anchors, **settings):
     return module.postprocess(logits, deltas, anchors, Decoding(**settings), input_hw=INPUT_HW)
+
+
+def one_by_one(logits, deltas, anchors, **settings):
+    """Let each image be a batch of its own, and put the detections together."""
+    parts = [
+        batched(*image, anchors, **settings) for image in zip(logits.split(1), deltas.split(1), strict=True)
+    ]
+    most = max((part.scores.shape[1] for part in parts), default=0)
+    padded = [
+        module.Detections(
+            boxes_xyxy=pad(part.boxes_xyxy, (0, 0, 0, most - part.scores.shape[1])),
+            scores=pad(part.scores, (0, most - part.scores.shape[1])),
+            labels=pad(part.labels, (0, most - part.labels.shape[1]), value=-1),
+            counts=part.counts,
+        )
+        for part in parts
+    ]
+    return module.Detections(*map(torch.cat, zip(*padded, strict=True)))
+
+
+@pytest.fixture(params=[batched, one_by_one])
+def postprocess(request):
+    """Return both ways: of a batch, and of a single image on a CPU."""
+    return request.param
 
 
 @pytest.fixture(autouse=True)
@@ -115,7 +141,7 @@ def assert_same(found, wanted):
         ({"noise": 0.1}, {"nms_iou": 0.1, "max_detections": 50}),  # nearly everything is dropped
     ],
 )
-def test_equals_torchvision(seed, made, changed):
+def test_equals_torchvision(postprocess, seed, made, changed):
     logits, deltas = predictions(seed, **made)
     settings = SETTINGS | changed
     assert_same(postprocess(logits, deltas, ANCHORS, **settings), torchvisions(logits, deltas, **settings))
@@ -131,7 +157,7 @@ def test_equals_torchvision(seed, made, changed):
         {"score_threshold": 0.9, "candidates_per_class": 5},
     ],
 )
-def test_sigmoid_equals_the_plain_way(seed, changed):
+def test_sigmoid_equals_the_plain_way(postprocess, seed, changed):
     logits, deltas = predictions(seed, lead=0.0, noise=0.3)
     settings = SETTINGS | {"activation": "sigmoid"} | changed
     found = postprocess(logits - 1, deltas, ANCHORS, **settings)
@@ -139,9 +165,10 @@ def test_sigmoid_equals_the_plain_way(seed, changed):
 
 
 @pytest.mark.parametrize(("depth", "rounds", "block"), [(1, 0, 64), (1, 1, 1), (100, 3, 1 << 21)])
-def test_speed_settings_do_not_change_the_detections(monkeypatch, depth, rounds, block):
-    monkeypatch.setattr(module, "FIRST_DEPTH", depth)
-    monkeypatch.setattr(module, "FIRST_CELLS", 1)
+def test_speed_settings_do_not_change_the_detections(postprocess, monkeypatch, depth, rounds, block):
+    monkeypatch.setattr(best_batched, "FIRST_DEPTH", depth)
+    monkeypatch.setattr(best_of_image, "FIRST_DEPTH", depth)
+    monkeypatch.setattr(best_batched, "FIRST_CELLS", 1)
     monkeypatch.setattr(nms_module, "FEW", 0)
     monkeypatch.setattr(nms_module, "ROUNDS", rounds)
     monkeypatch.setattr(nms_module, "PAIRS_PER_BLOCK", block)
@@ -155,16 +182,16 @@ def test_speed_settings_do_not_change_the_detections(monkeypatch, depth, rounds,
 
 def test_images_of_a_batch_do_not_touch_each_other():
     logits, deltas = predictions(0, images=4)
-    together = postprocess(logits, deltas, ANCHORS, **SETTINGS)
+    together = batched(logits, deltas, ANCHORS, **SETTINGS)
     for image in range(4):
-        alone = postprocess(logits[image : image + 1], deltas[image : image + 1], ANCHORS, **SETTINGS)
+        alone = batched(logits[image : image + 1], deltas[image : image + 1], ANCHORS, **SETTINGS)
         count = int(alone.counts)
         assert torch.equal(alone.scores[0], together.scores[image, :count])
         assert torch.equal(alone.boxes_xyxy[0], together.boxes_xyxy[image, :count])
 
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
-def test_nothing_above_the_threshold(activation):
+def test_nothing_above_the_threshold(postprocess, activation):
     logits, deltas = predictions(0)
     for threshold in (0.999999, 1.0):
         settings = SETTINGS | {"activation": activation, "score_threshold": threshold}
@@ -176,15 +203,15 @@ def test_nothing_above_the_threshold(activation):
 
 
 def test_no_images_and_no_default_boxes():
-    found = postprocess(torch.zeros(0, len(ANCHORS), 3), torch.zeros(0, len(ANCHORS), 4), ANCHORS, **SETTINGS)
+    found = batched(torch.zeros(0, len(ANCHORS), 3), torch.zeros(0, len(ANCHORS), 4), ANCHORS, **SETTINGS)
     assert found.boxes_xyxy.shape == (0, 0, 4)
     assert found.counts.shape == (0,)
-    found = postprocess(torch.zeros(2, 0, 3), torch.zeros(2, 0, 4), torch.zeros(0, 4), **SETTINGS)
+    found = batched(torch.zeros(2, 0, 3), torch.zeros(2, 0, 4), torch.zeros(0, 4), **SETTINGS)
     assert found.counts.tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
-def test_default_boxes_with_a_nan_are_left_out(activation):
+def test_default_boxes_with_a_nan_are_left_out(postprocess, activation):
     logits, deltas = predictions(0, images=2)
     settings = SETTINGS | {"activation": activation}
     clean = logits.clone()
@@ -201,7 +228,7 @@ def test_default_boxes_with_a_nan_are_left_out(activation):
 
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
-def test_extremes_give_finite_boxes_inside_the_input(activation):
+def test_extremes_give_finite_boxes_inside_the_input(postprocess, activation):
     logits, deltas = predictions(0)
     deltas *= 1e6
     deltas[0, ::3] = torch.inf
@@ -215,7 +242,7 @@ def test_extremes_give_finite_boxes_inside_the_input(activation):
     assert (found.boxes_xyxy <= torch.tensor([width, height, width, height])).all()
 
 
-def test_equal_scores_are_all_looked_at():
+def test_equal_scores_are_all_looked_at(postprocess):
     """An untrained detector says the same everywhere; NMS then keeps one box of each overlapping set."""
     found = postprocess(torch.zeros(1, len(ANCHORS), 4), torch.zeros(1, len(ANCHORS), 4), ANCHORS, **SETTINGS)
     assert found.counts.tolist() == [300]
@@ -223,7 +250,7 @@ def test_equal_scores_are_all_looked_at():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_computed_in_float32(dtype):
+def test_half_precision_is_computed_in_float32(postprocess, dtype):
     logits, deltas = (part.to(dtype) for part in predictions(0))
     found = postprocess(logits, deltas, ANCHORS, **SETTINGS)
     wanted = postprocess(logits.float(), deltas.float(), ANCHORS, **SETTINGS)
@@ -231,7 +258,7 @@ def test_half_precision_is_computed_in_float32(dtype):
     assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))
 
 
-def test_the_inputs_are_left_as_they_were():
+def test_the_inputs_are_left_as_they_were(postprocess):
     logits, deltas = predictions(0)
     for activation in ("softmax", "sigmoid"):
         before = logits.clone(), deltas.clone()
@@ -256,12 +283,12 @@ def test_shapes_that_do_not_belong_together_are_an_error():
         (logits, deltas, ANCHORS[1:]),
     ):
         with pytest.raises(ValueError, match=r"expects class_logits .* got .*compute the default boxes"):
-            postprocess(*bad, **SETTINGS)
+            batched(*bad, **SETTINGS)
     with pytest.raises(ValueError, match="K >= 1"):
-        postprocess(logits[..., :1], deltas, ANCHORS, **SETTINGS)
+        batched(logits[..., :1], deltas, ANCHORS, **SETTINGS)
 
 
-def test_without_a_background_every_slot_is_a_class():
+def test_without_a_background_every_slot_is_a_class(postprocess):
     logits, deltas = predictions(0)
     settings = SETTINGS | {"activation": "sigmoid"}
     with_background = postprocess(logits, deltas, ANCHORS, **settings)
@@ -274,7 +301,7 @@ def test_without_a_background_every_slot_is_a_class():
         Decoding(**SETTINGS | {"background": False})
 
 
-def test_distances_become_boxes_of_no_negative_size():
+def test_distances_become_boxes_of_no_negative_size(postprocess):
     logits, _ = predictions(0)
     distances = torch.randn(*logits.shape[:2], 4, generator=torch.Generator().manual_seed(1))
     found = postprocess(logits, distances, ANCHORS, **SETTINGS | {"coder": "distances"})
