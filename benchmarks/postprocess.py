@@ -15,7 +15,8 @@ above 0.001, 300 candidates per class, NMS at 0.55, 300 detections). Two kinds o
 
 Then one image at a time, as a program that calls a detector does: that of configs/ssdlite_mnv3_large (2034
 default boxes, sigmoid scores of COCO's 80 classes, 100 detections), with the threshold that `dettoolkit.load`
-takes and with that of an evaluation. No peer: torchvision has no sigmoid scores.
+takes and with that of an evaluation, by load's code and by the nodes that an exported ONNX file ends with. No
+peer: torchvision has no sigmoid scores.
 
 Both run in turns in this process, on four batches of each kind; printed are the medians and the
 fastest over all runs, and whether the detections are the same. Run it on an idle machine: where other
@@ -31,6 +32,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import onnx_ir as ir
 import torch
 from torch import Tensor
 from torchvision.models.detection._utils import BoxCoder
@@ -38,25 +40,35 @@ from torchvision.models.detection.ssd import SSD
 
 from dettoolkit.detection.anchors import cell_sizes, default_boxes
 from dettoolkit.detection.box_coding import encode, pairwise_iou
+from dettoolkit.detection.onnx import detections
 from dettoolkit.detection.postprocess import Detections, postprocess
-from dettoolkit.detection.spec import Decoding, Level
+from dettoolkit.detection.spec import Decoding, DetectionSection, Level
 from dettoolkit.formats import check_threads
+from dettoolkit.formats.onnx.convert import OPSET
+from dettoolkit.formats.onnx.nodes import Nodes
+from dettoolkit.formats.onnx.open import open_session
 
 IMAGES, CLASSES, INPUT_HW = 8, 90, (320, 320)
 OBJECTS = 8
 BATCHES = 4
 GRIDS_HW = [(20, 20), (10, 10), (5, 5), (3, 3), (2, 2), (1, 1)]
-SIZES = cell_sizes(
-    levels=len(GRIDS_HW),
-    min_scale=0.2,
-    max_scale=0.95,
-    aspect_ratios=[2.0, 3.0],
-    reduce_first_level=False,
-    first_scale=0.1,
-    clip=True,
-)
-LEVELS = [Level(grid_hw=grid, sizes=sizes) for grid, sizes in zip(GRIDS_HW, SIZES, strict=True)]
-ANCHORS = default_boxes(LEVELS, input_hw=INPUT_HW)
+
+
+def levels(*, reduce_first_level: bool) -> list[Level]:
+    """Return the default boxes of 320x320, with three instead of six in a cell of the first level or not."""
+    sizes = cell_sizes(
+        levels=len(GRIDS_HW),
+        min_scale=0.2,
+        max_scale=0.95,
+        aspect_ratios=[2.0, 3.0],
+        reduce_first_level=reduce_first_level,
+        first_scale=0.1,
+        clip=True,
+    )
+    return [Level(grid_hw=grid, sizes=own) for grid, own in zip(GRIDS_HW, sizes, strict=True)]
+
+
+ANCHORS = default_boxes(levels(reduce_first_level=False), input_hw=INPUT_HW)
 DECODING = Decoding(
     activation="softmax",
     background=True,
@@ -69,7 +81,7 @@ DECODING = Decoding(
 Predictions = tuple[Tensor, Tensor]
 
 
-def realistic(seed: int) -> Predictions:
+def realistic(seed: int, anchors: Tensor = ANCHORS) -> Predictions:
     """Make class logits (N, A, K + 1) and box deltas (N, A, 4) as the module's text describes them."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -80,16 +92,16 @@ def realistic(seed: int) -> Predictions:
     center = torch.rand(IMAGES, OBJECTS, 2, generator=generator) * 320
     objects = torch.cat((center - size / 2, center + size / 2), dim=-1).clamp(0, 320)
     labels = torch.randint(0, CLASSES, (IMAGES, OBJECTS), generator=generator)
-    overlap, nearest = pairwise_iou(objects, ANCHORS).max(dim=1)  # (N, A)
+    overlap, nearest = pairwise_iou(objects, anchors).max(dim=1)  # (N, A)
 
-    logits = normal(IMAGES, len(ANCHORS), CLASSES + 1) + 1.5 * normal(IMAGES, 1, CLASSES + 1)
-    logits[..., 0] = 12 + normal(IMAGES, len(ANCHORS)) - 8 * overlap
+    logits = normal(IMAGES, len(anchors), CLASSES + 1) + 1.5 * normal(IMAGES, 1, CLASSES + 1)
+    logits[..., 0] = 12 + normal(IMAGES, len(anchors)) - 8 * overlap
     label = labels.gather(1, nearest).unsqueeze(-1)  # (N, A, 1)
     logits.scatter_add_(2, 1 + label, 12 * overlap.unsqueeze(-1))
     logits.scatter_add_(2, 1 + (label + 1) % CLASSES, 6 * overlap.unsqueeze(-1))
 
-    deltas = normal(IMAGES, len(ANCHORS), 4)
-    aimed = encode(objects.gather(1, nearest.unsqueeze(-1).expand(-1, -1, 4)), ANCHORS)
+    deltas = normal(IMAGES, len(anchors), 4)
+    aimed = encode(objects.gather(1, nearest.unsqueeze(-1).expand(-1, -1, 4)), anchors)
     return logits, torch.where(overlap.unsqueeze(-1) > 0.2, aimed + 0.5 * deltas, deltas)
 
 
@@ -156,32 +168,60 @@ def compare(make: Callable[[int], Predictions], repeats: int) -> None:
         print(f"  {name:>7}: ours {mine:.1f} ms, torchvision {theirs:.1f} ms, ratio {theirs / mine:.1f}")
 
 
-def one_image(repeats: int) -> None:
-    """Time a single image of the paper's detector."""
-    logits, deltas = realistic(0)
-    rows = torch.arange(0, len(ANCHORS), len(ANCHORS) / 2034).long()  # as many as the paper's, anywhere
-    logits = (logits[..., 1:81] - logits[..., :1])[:, rows].contiguous()
-    deltas, anchors = deltas[:, rows].contiguous(), ANCHORS[rows]
+def one_image(repeats: int, threads: int) -> None:
+    """Time a single image of the paper's detector, by load's code and inside an ONNX file."""
+    own = levels(reduce_first_level=True)
+    anchors = default_boxes(own, input_hw=INPUT_HW)
+    logits, deltas = realistic(0, anchors)
+    logits = (logits[..., 1:81] - logits[..., :1]).contiguous()
+    images = [(logits[row : row + 1], deltas[row : row + 1]) for row in range(IMAGES)]
     for what, threshold in (("load's threshold", 0.3), ("evaluation's", 1e-8)):
-        decoding = Decoding(
+        facts = DetectionSection(
+            class_names=tuple(f"class {number}" for number in range(80)),
+            class_ids=tuple(range(80)),
             activation="sigmoid",
             background=False,
             coder="deltas",
             score_threshold=threshold,
+            threshold=threshold,
             nms_iou=0.6,
             candidates_per_class=100,
             max_detections=100,
+            levels=tuple(own),
         )
+        session = in_a_file(facts, len(anchors), threads)
 
-        def run(one: Predictions, decoding: Decoding = decoding) -> Detections:
-            return postprocess(*one, anchors, decoding, input_hw=INPUT_HW)
+        def by_load(one: Predictions, facts: DetectionSection = facts) -> Detections:
+            return postprocess(*one, anchors, facts, input_hw=INPUT_HW)
 
-        images = [(logits[row : row + 1], deltas[row : row + 1]) for row in range(IMAGES)]
-        spent = [milliseconds(run, one) for _ in range(repeats) for one in images]
-        print(
-            f"one image, 2034 boxes, 80 classes, scores > {threshold:g} ({what}): "
-            f"median {statistics.median(spent):.2f} ms, fastest {min(spent):.2f} ms"
-        )
+        def in_file(one: Predictions, session: Any = session) -> Any:
+            return session.run(
+                None, dict(zip(("logits", "deltas"), (each.numpy() for each in one), strict=True))
+            )
+
+        if [by_load(one).counts.item() for one in images] != [in_file(one)[3].item() for one in images]:
+            raise SystemExit("load and the file differ")
+        for name, run in (("load", by_load), ("ONNX file", in_file)):
+            spent = [milliseconds(run, one) for _ in range(repeats) for one in images]
+            print(
+                f"one image, {len(anchors)} boxes, 80 classes, scores > {threshold:g} ({what}), {name}: "
+                f"median {statistics.median(spent):.2f} ms, fastest {min(spent):.2f} ms"
+            )
+
+
+def in_a_file(facts: DetectionSection, boxes: int, threads: int) -> Any:
+    """Open the nodes that an exported detector ends with, in ONNX Runtime."""
+    shapes = {"logits": [1, boxes, 80], "deltas": [1, boxes, 4]}
+    raw = [ir.val(name, ir.DataType.FLOAT, shape) for name, shape in shapes.items()]
+    g = Nodes("postprocess")
+    outputs = detections(g, *raw, facts=facts, input_hw=INPUT_HW)
+    for output, kind in zip(outputs, [ir.DataType.FLOAT] * 2 + [ir.DataType.INT64] * 2, strict=True):
+        output.type = ir.TensorType(kind)
+    graph = ir.Graph(
+        raw, outputs, nodes=g.nodes, initializers=g.constants, opset_imports={"": OPSET}, name="postprocess"
+    )
+    proto = ir.to_proto(ir.Model(graph, ir_version=10))
+    return open_session(proto.SerializeToString(), threads=threads)
 
 
 def main() -> None:
@@ -193,7 +233,7 @@ def main() -> None:
     print(f"torch {torch.__version__}, {arguments.threads} threads, {IMAGES} images, {len(ANCHORS)} boxes")
     compare(realistic, arguments.repeats)
     compare(random, max(1, arguments.repeats // 3))
-    one_image(arguments.repeats)
+    one_image(arguments.repeats, arguments.threads)
 
 
 if __name__ == "__main__":
