@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
+from dettoolkit.cli.benchmarking import benchmark
 from dettoolkit.cli.converting import convert
 from dettoolkit.cli.demo import export_demo
 from dettoolkit.cli.examining import doctor
@@ -21,6 +22,7 @@ from dettoolkit.cli.reporting import report
 from dettoolkit.cli.training import evaluate, train
 
 __all__ = [
+    "benchmark",
     "convert",
     "doctor",
     "download_coco",
@@ -52,6 +54,7 @@ COMMANDS = {
     "predict": (predict, "detect objects, segment or classify images and videos"),
     "export": (export, "export a model to another runtime, verified against PyTorch"),
     "export-demo": (export_demo, "create a web page that runs a model in the browser"),
+    "benchmark": (benchmark, "measure how long models take for an image, step by step"),
     "publish": (publish, "write a model to a folder that travels, with a card; push it to the hub"),
     "models": (models, "list the models that are ready to be used by name"),
     "paper-tables": (
