@@ -31,11 +31,11 @@ from typing import Any
 
 import numpy as np
 import psutil
-from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from dettoolkit.datasets.coco import CocoDetection, collate
+from dettoolkit.datasets.coco import BoxedImage, CocoDetection, collate
 from dettoolkit.datasets.coco_annotations import CocoAnnotations
+from dettoolkit.datasets.images import Reduced
 
 WORKERS = 4
 MB = 2**20
@@ -92,20 +92,18 @@ class NoPicture:
 
     input_hw = (8, 8)
 
-    def __call__(
-        self, image: NDArray[np.uint8], boxes_xyxy: NDArray[np.float32], labels: NDArray[np.int64], seed: int
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]:
+    def __call__(self, sample: BoxedImage, seed: int) -> BoxedImage:
         """Change nothing."""
         del seed
-        return image, boxes_xyxy, labels
+        return sample
 
 
 class Ours(CocoDetection):
     """Our data set without reading images."""
 
-    def _read(self, row: int) -> NDArray[np.uint8]:
+    def _read(self, row: int) -> Reduced:
         del row
-        return np.zeros((480, 640, 3), np.uint8)[:8, :8]
+        return Reduced(np.zeros((480, 640, 3), np.uint8)[:8, :8], (480, 640), 1)
 
 
 class Peer(Dataset[int]):

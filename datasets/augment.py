@@ -10,6 +10,7 @@ more than the crop itself.
 
 from __future__ import annotations
 
+import math
 import os
 import random
 from collections.abc import Mapping
@@ -247,6 +248,12 @@ def augmented(compose: A.Compose, sample: BoxedImage, seed: int, *, input_hw: tu
     return BoxedImage(resize_image(changed["image"], input_hw), boxes[usable], labels, label_map)
 
 
+def least_of(input_hw: tuple[int, int], smallest: float) -> tuple[int, int]:
+    """Return the size of an image whose smallest window, a fraction of each side, is not below `input_hw`."""
+    height, width = (math.ceil(side / smallest) for side in input_hw)
+    return height, width
+
+
 class DetectionTransform:
     """Augment, resize and clean one sample; picklable, and a pure function of its arguments and the seed.
 
@@ -256,6 +263,8 @@ class DetectionTransform:
 
     def __init__(self, *, augment: Literal["ssdlite", "ssd", "none"], input_hw: tuple[int, int]) -> None:
         self.input_hw = input_hw
+        smallest = 1.0 if augment == "none" else CROP_SCALE[0]
+        self.least_hw = least_of(input_hw, smallest)
         crop_and_flip = [SSDIoUCrop(p=1), A.HorizontalFlip(p=0.5)]
         presets = {
             "none": [],

@@ -6,6 +6,7 @@ torch's generator, which is set for each image and put back afterwards.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -40,6 +41,13 @@ class TrainTransform:
     ) -> None:
         """Choose the window by its fraction of the image and its width / height; `changes` follow it."""
         self.input_hw = input_hw
+        (smallest, _), (narrow, wide) = area, aspect
+        height, width = input_hw
+        # Of a square; of any other image windows are larger than those of a square of its shorter side.
+        self.least_hw = (
+            math.ceil(height / math.sqrt(smallest / wide)),
+            math.ceil(width / math.sqrt(smallest * narrow)),
+        )
         window = v2.RandomResizedCrop(input_hw, scale=area, ratio=aspect, antialias=antialias)
         mirror = [v2.RandomHorizontalFlip()] if flip else []
         self._transform = v2.Compose([window, *mirror, *changes])
@@ -59,7 +67,7 @@ class EvalTransform:
 
     def __init__(self, *, input_hw: tuple[int, int], resize: int, antialias: bool) -> None:
         """Choose the size of the center, and of the shorter side before it is cropped."""
-        self.input_hw = input_hw
+        self.input_hw, self.least_hw = input_hw, (resize, resize)
         self.resize = resize
         self.antialias = antialias
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dettoolkit.datasets.coco_annotations import CocoAnnotations
 from dettoolkit.datasets.data_report import Problem, Reason, clean_boxes, naming
-from dettoolkit.datasets.images import read_image
+from dettoolkit.datasets.images import Reduced, read_image, read_reduced
 from dettoolkit.datasets.samplers import SampleKey
 from dettoolkit.datasets.samples import ImageDataset, Partners, Reading, collate_images, to_tensor
 
@@ -61,8 +61,7 @@ class CocoDetection(ImageDataset):
         """Read and transform one sample."""
         row, annotations = int(self._rows[key.index]), self.annotations
         path, image_id = annotations.image_path(row), int(annotations.image_ids[row])
-        sample = self.read(key.index)
-        hw = sample.image.shape[0], sample.image.shape[1]
+        sample, hw = self.read_sized(key.index)
         problems = []
         height, width = annotations.image_hw[row].tolist()
         if (height, width) not in (hw, (0, 0)):  # 0: neither the json nor the file's header gave one at load
@@ -82,19 +81,28 @@ class CocoDetection(ImageDataset):
 
     def read(self, index: int) -> BoxedImage:
         """Read an image and its objects; boxes are cleaned for the size that the image really has."""
+        return self.read_sized(index)[0]
+
+    def read_sized(self, index: int) -> tuple[BoxedImage, tuple[int, int]]:
+        """Read as `read`, and return the file's height and width too; the image may be a reduced one."""
         row, annotations = int(self._rows[index]), self.annotations
         with naming(f"{annotations.image_path(row)}: image id {annotations.image_ids[row]}"):
-            image = self._read(row)
+            image, hw, factor = self._read(row)
         mine = slice(*annotations.offsets[row : row + 2])
         boxes = annotations.boxes_xywh[mine]
         corners = np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
-        clean, reasons = clean_boxes(corners, image.shape[:2])
+        clean, reasons = clean_boxes(corners, hw)
         keep = (reasons <= Reason.CLIPPED) & ~annotations.iscrowd[mine]
-        return BoxedImage(image, clean[keep].astype(np.float32), annotations.labels[mine][keep])
+        boxes = (clean[keep] / factor).astype(np.float32)
+        return BoxedImage(image, boxes, annotations.labels[mine][keep]), hw
 
-    def _read(self, row: int) -> NDArray[np.uint8]:
+    def _read(self, row: int) -> Reduced:
         path, (height, width) = self.annotations.image_path(row), self.annotations.image_hw[row].tolist()
-        return read_image(path, expected_hw=(height, width), max_megapixels=self.max_megapixels)
+        limits: Any = {"expected_hw": (height, width), "max_megapixels": self.max_megapixels}
+        if self.least_hw is not None:
+            return read_reduced(path, least_hw=self.least_hw, **limits)
+        image = read_image(path, **limits)
+        return Reduced(image, (image.shape[0], image.shape[1]), 1)
 
 
 def collate(samples: Sequence[Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import io
 import os
 import re
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
@@ -18,6 +18,13 @@ from dettoolkit.datasets.regular_files import open_regular
 
 RAW = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 """8-bit RGB, pixels as stored: COCO's boxes are measured without EXIF rotation (as is PIL's default)."""
+
+REDUCED = {
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
+}
+"""Flags beside RAW that make a JPEG's sides 2, 4 or 8 times shorter; RAW says that it is no gray one."""
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 """In small letters, of the files that count as images where a folder is given."""
@@ -48,12 +55,54 @@ def read_image(
     image raises BadImageError, whose text is the reason only.
     """
     data = read_whole(path, max_megapixels=max_megapixels)
+    return _as_expected(data, expected_hw, max_megapixels=max_megapixels)
+
+
+def _as_expected(
+    data: bytes, expected_hw: tuple[int, int] | None, *, max_megapixels: float
+) -> NDArray[np.uint8]:
     image = decode(data, RAW, max_megapixels=max_megapixels)
     if expected_hw is not None and image.shape[:2] == expected_hw[::-1] != expected_hw:
         turned = decode(data, cv2.IMREAD_COLOR_RGB, max_megapixels=max_megapixels)
         if turned.shape[:2] == expected_hw:
             return turned
     return image
+
+
+class Reduced(NamedTuple):
+    """An image that was decoded smaller than it is."""
+
+    image: NDArray[np.uint8]  # (h, w, 3) RGB; a pixel is the mean of `factor` x `factor` of the file's
+    hw: tuple[int, int]  # of the file
+    factor: int  # 1, 2, 4 or 8; a side that it does not divide is rounded up
+
+
+def read_reduced(
+    path: Path,
+    *,
+    least_hw: tuple[int, int],
+    expected_hw: tuple[int, int] | None = None,
+    max_megapixels: float = MAX_MEGAPIXELS,
+) -> Reduced:
+    """Read an image as `read_image` does; a JPEG as small as can be, but no side below `least_hw`.
+
+    A JPEG's blocks of 8x8 pixels are stored as frequencies: leaving the high ones out is less work than to
+    decode all of them and to shrink the result, and leaves no aliasing.
+    """
+    data = read_whole(path, max_megapixels=max_megapixels)
+    if data.startswith(b"\xff\xd8"):
+        header = header_of(data, max_megapixels=max_megapixels)
+        hw = header.height, header.width
+        fits = [
+            factor
+            for factor in REDUCED
+            if all(side >= factor * least for side, least in zip(hw, least_hw, strict=True))
+        ]
+        if fits and (expected_hw is None or hw == expected_hw or hw != expected_hw[::-1]):
+            image = decode(data, RAW | REDUCED[fits[-1]], max_megapixels=max_megapixels)
+            return Reduced(image, hw, fits[-1])
+    image = _as_expected(data, expected_hw, max_megapixels=max_megapixels)
+    return Reduced(image, (image.shape[0], image.shape[1]), 1)
 
 
 def read_whole(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> bytes:

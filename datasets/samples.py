@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypedDict, Unpack
+from typing import Any, Literal, NamedTuple, NotRequired, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ class Reading(TypedDict):
     # takes the batches counts as well (BadImages).
     max_bad_images: int
     max_megapixels: float  # a larger image cannot be read
+    reduced: NotRequired[bool]  # whether JPEGs are decoded no larger than the transform's `least_hw` asks
     seed: int  # of the augmentation; with the epoch and the index it decides everything random
 
 
@@ -75,12 +76,16 @@ class ImageDataset(Dataset[Any]):
     ) -> None:
         """Take a picklable transform of image, labels and seed, with the size that comes out, `input_hw`.
 
+        Of one that is given reduced images, `least_hw` is the size below which an image would have windows
+        that are enlarged.
+
         With `partners`, what `read` gives of them follows the seed.
         """
         self.transform = transform
         self._partners = partners
         self.seed = reading["seed"]
         self.max_megapixels = reading["max_megapixels"]
+        self.least_hw: tuple[int, int] | None = transform.least_hw if reading.get("reduced") else None
         self._skips = reading["on_bad_image"] == "skip"
         self._bad = BadImages(reading["max_bad_images"])
 

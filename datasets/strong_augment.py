@@ -22,6 +22,7 @@ from dettoolkit.datasets.augment import (
     augmented,
     check_sample,
     clip_to_crop,
+    least_of,
     photometric_distortion,
 )
 from dettoolkit.datasets.cityscapes_labels import VOID
@@ -136,6 +137,8 @@ class StrongTransform:
         self.input_hw = input_hw
         self._mosaic, self._zoom_in, self._zoom_out = mosaic, zoom_in, zoom_out
         self._max_aspect = max_aspect
+        # A window for part of the canvas is as much smaller as that part is.
+        self.least_hw = least_of(input_hw, 1 / (max(mosaic.zoom[1], zoom_in.zoom[1]) * max_aspect**0.5))
         colors = photometric_distortion() if color else []
         flips = [A.HorizontalFlip(p=0.5)] if flip else []
         self._compose = A.Compose([*colors, *flips], is_check_shapes=False)

@@ -28,6 +28,7 @@ class BothLabels(CocoDetection):
     def __init__(self, *, maps: SegmentationDataset, same: Callable[[Path], Path], **boxes: Any) -> None:
         """Find the label maps; `same` returns the file of an image as the set of label maps names it."""
         super().__init__(**boxes)
+        self.least_hw = None  # label maps are of whole images
         self.maps = maps
         places = {path: row for row, path in enumerate(maps.files.image_paths)}
         paths = [same(self.annotations.image_path(row)) for row in range(len(self.annotations))]
@@ -48,15 +49,15 @@ class BothLabels(CocoDetection):
         """Return the index of an image in the data set of label maps."""
         return self._map_rows[index]
 
-    def read(self, index: int) -> BoxedImage:
+    def read_sized(self, index: int) -> tuple[BoxedImage, tuple[int, int]]:
         """Read an image, its objects and, if it is moved with them, its label map."""
-        sample = super().read(index)
+        sample, hw = super().read_sized(index)
         if not self.maps.transform.moves_labels:
-            return sample
-        row, (height, width) = self.map_row(index), sample.image.shape[:2]
+            return sample, hw
+        row = self.map_row(index)
         labels, _ = self.maps.load_maps(row)
-        self.maps.check_size(row, labels, (height, width))
-        return sample._replace(label_map=labels)
+        self.maps.check_size(row, labels, hw)
+        return sample._replace(label_map=labels), hw
 
     def read_sample(self, key: SampleKey, seed: int) -> dict[str, Any]:
         """Read and transform one sample: that of CocoDetection, and its label map."""

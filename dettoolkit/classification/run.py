@@ -227,6 +227,7 @@ def build_dataset(recipe: ClassificationRecipe, files: ImageFolderFiles, *, spli
         on_bad_image=data.on_bad_image,
         max_bad_images=data.max_bad_images,
         max_megapixels=data.max_megapixels,
+        reduced=data.reduced_decoding in (("training", "always") if split == "train" else ("always",)),
         seed=recipe.trainer.seed,
     )
 

@@ -149,6 +149,9 @@ class Split(Section):
     images: Text = Field(description="Folder of the images.")
 
 
+ReducedDecoding = Literal["never", "training", "always"]
+
+
 class Data(Section):
     """What the data of every task have."""
 

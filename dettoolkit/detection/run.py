@@ -243,6 +243,7 @@ def build_dataset(
         max_bad_images=data.max_bad_images,
         max_megapixels=data.max_megapixels,
         drop_empty=data.drop_empty and split == "train",
+        reduced=data.reduced_decoding in (("training", "always") if split == "train" else ("always",)),
         seed=recipe.trainer.seed,
     )
 
