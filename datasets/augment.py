@@ -254,24 +254,38 @@ def least_of(input_hw: tuple[int, int], smallest: float) -> tuple[int, int]:
     return height, width
 
 
+def cropped(sample: BoxedImage, crop_xyxy: NDArray[np.int64]) -> BoxedImage:
+    """Cut a window (4,) out of a sample; boxes whose center is outside go, the others are clipped."""
+    left, top, right, bottom = crop_xyxy.tolist()
+    keep, boxes = clip_to_crop(sample.boxes_xyxy.astype(np.float64), crop_xyxy)
+    label_map = None if sample.label_map is None else sample.label_map[top:bottom, left:right]
+    return BoxedImage(sample.image[top:bottom, left:right], boxes, sample.labels[keep], label_map)
+
+
+def resized(sample: BoxedImage, input_hw: tuple[int, int]) -> BoxedImage:
+    """Resize a sample to `input_hw`."""
+    (height, width), (own_height, own_width) = input_hw, sample.image.shape[:2]
+    scale = np.array([width / own_width, height / own_height] * 2)
+    label_map = None if sample.label_map is None else resize_labels(sample.label_map, input_hw)
+    image = resize_image(sample.image, input_hw)
+    return BoxedImage(image, sample.boxes_xyxy * scale, sample.labels, label_map)
+
+
 class DetectionTransform:
     """Augment, resize and clean one sample; picklable, and a pure function of its arguments and the seed.
 
     ssdlite: IoU crop and flip. ssd: color distortion, zoom-out, IoU crop and flip, in this order, as Caffe
-    and torchvision's detection reference have it. none: nothing. All end with `resize_image`.
+    and torchvision's detection reference have it. none: nothing.
     """
 
     def __init__(self, *, augment: Literal["ssdlite", "ssd", "none"], input_hw: tuple[int, int]) -> None:
         self.input_hw = input_hw
         smallest = 1.0 if augment == "none" else CROP_SCALE[0]
         self.least_hw = least_of(input_hw, smallest)
-        crop_and_flip = [SSDIoUCrop(p=1), A.HorizontalFlip(p=0.5)]
-        presets = {
-            "none": [],
-            "ssdlite": crop_and_flip,
-            "ssd": [*photometric_distortion(), ZoomOut(p=0.5), *crop_and_flip],
-        }
-        self._compose = A.Compose(presets[augment], is_check_shapes=False)
+        self._crops = augment == "ssdlite"
+        flip = [] if augment == "none" else [A.HorizontalFlip(p=0.5)]
+        before = [*photometric_distortion(), ZoomOut(p=0.5), SSDIoUCrop(p=1)] if augment == "ssd" else []
+        self._compose = A.Compose([*before, *flip], is_check_shapes=False)
 
     def __call__(self, sample: BoxedImage, seed: int) -> BoxedImage:
         """Transform a sample, which is not changed, to `input_hw`.
@@ -279,4 +293,9 @@ class DetectionTransform:
         It comes out without boxes that the crop lost or the cleaning rule refuses.
         """
         check_sample(sample)
-        return augmented(self._compose, sample, seed, input_hw=self.input_hw)
+        rng = np.random.default_rng(seed)
+        if self._crops:  # before anything is done to all pixels of a large image
+            height, width = sample.image.shape[:2]
+            crop = sample_crop(sample.boxes_xyxy.astype(np.float64), (height, width), rng)
+            sample = resized(sample if crop is None else cropped(sample, crop), self.input_hw)
+        return augmented(self._compose, sample, int(rng.integers(2**63)), input_hw=self.input_hw)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
 import numpy as np
@@ -15,6 +16,7 @@ from dettoolkit.datasets.data_report import Problem, Reason, clean_boxes, naming
 from dettoolkit.datasets.images import Reduced, read_image, read_reduced
 from dettoolkit.datasets.samplers import SampleKey
 from dettoolkit.datasets.samples import ImageDataset, Partners, Reading, collate_images, to_tensor
+from dettoolkit.datasets.shrunk_images import ShrunkImages
 
 
 class BoxedImage(NamedTuple):
@@ -41,9 +43,13 @@ class CocoDetection(ImageDataset):
         transform: Any,
         drop_empty: bool,
         partners: Partners | None = None,
+        cache: Path | None = None,
         **reading: Unpack[Reading],
     ) -> None:
-        """Choose the images; `drop_empty` leaves out those without a usable box."""
+        """Choose the images; `drop_empty` leaves out those without a usable box.
+
+        With a folder `cache`, large images are kept there, as small as the transform's `least_hw` allows.
+        """
         super().__init__(transform=transform, partners=partners, **reading)
         self.annotations = annotations
         self._rows = np.flatnonzero(~annotations.empty) if drop_empty else np.arange(len(annotations))
@@ -53,6 +59,9 @@ class CocoDetection(ImageDataset):
                 "data.drop_empty=true drops them all: set it to false, or check the file\n"
                 f"{annotations.problems.summary()}"
             )
+        self.cache = None if cache is None else ShrunkImages(cache, least_hw=transform.least_hw)
+        if self.cache is not None:
+            self.cache.check_space(annotations.image_hw[self._rows])
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -87,22 +96,24 @@ class CocoDetection(ImageDataset):
         """Read as `read`, and return the file's height and width too; the image may be a reduced one."""
         row, annotations = int(self._rows[index]), self.annotations
         with naming(f"{annotations.image_path(row)}: image id {annotations.image_ids[row]}"):
-            image, hw, factor = self._read(row)
+            image, hw, scale_xy = self._read(row)
         mine = slice(*annotations.offsets[row : row + 2])
         boxes = annotations.boxes_xywh[mine]
         corners = np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
         clean, reasons = clean_boxes(corners, hw)
         keep = (reasons <= Reason.CLIPPED) & ~annotations.iscrowd[mine]
-        boxes = (clean[keep] / factor).astype(np.float32)
+        boxes = (clean[keep] * (scale_xy * 2)).astype(np.float32)
         return BoxedImage(image, boxes, annotations.labels[mine][keep]), hw
 
     def _read(self, row: int) -> Reduced:
         path, (height, width) = self.annotations.image_path(row), self.annotations.image_hw[row].tolist()
         limits: Any = {"expected_hw": (height, width), "max_megapixels": self.max_megapixels}
+        if self.cache is not None:
+            return self.cache.read(path, **limits)
         if self.least_hw is not None:
             return read_reduced(path, least_hw=self.least_hw, **limits)
         image = read_image(path, **limits)
-        return Reduced(image, (image.shape[0], image.shape[1]), 1)
+        return Reduced(image, (image.shape[0], image.shape[1]))
 
 
 def collate(samples: Sequence[Any]) -> dict[str, Any]:

@@ -70,11 +70,11 @@ def _as_expected(
 
 
 class Reduced(NamedTuple):
-    """An image that was decoded smaller than it is."""
+    """An image that may be smaller than its file."""
 
-    image: NDArray[np.uint8]  # (h, w, 3) RGB; a pixel is the mean of `factor` x `factor` of the file's
+    image: NDArray[np.uint8]  # (h, w, 3) RGB
     hw: tuple[int, int]  # of the file
-    factor: int  # 1, 2, 4 or 8; a side that it does not divide is rounded up
+    scale_xy: tuple[float, float] = (1.0, 1.0)  # of a place in the image, relative to that in the file
 
 
 def read_reduced(
@@ -100,9 +100,10 @@ def read_reduced(
         ]
         if fits and (expected_hw is None or hw == expected_hw or hw != expected_hw[::-1]):
             image = decode(data, RAW | REDUCED[fits[-1]], max_megapixels=max_megapixels)
-            return Reduced(image, hw, fits[-1])
+            # Where the factor does not divide a side, the last pixel is of fewer, and no place is moved.
+            return Reduced(image, hw, (1 / fits[-1], 1 / fits[-1]))
     image = _as_expected(data, expected_hw, max_megapixels=max_megapixels)
-    return Reduced(image, (image.shape[0], image.shape[1]), 1)
+    return Reduced(image, (image.shape[0], image.shape[1]))
 
 
 def read_whole(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> bytes:

@@ -245,6 +245,9 @@ class BoxedData(Section):
     reduced_decoding: ReducedDecoding = "training"
     """Which large JPEGs are decoded smaller than they are, as long as no window of them becomes smaller than
     the input: faster, and without aliasing. never and training score images as `predict` reads them."""
+    cache: Text | None = None
+    """Folder, outside the data set, where large images to train on are kept, as small as the augmentation
+    allows, when they are read for the first time; such as ~/.cache/dettoolkit. null: none."""
 
 
 class DetectionData(BoxedData, Data):

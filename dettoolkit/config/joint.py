@@ -74,7 +74,7 @@ class JointData(Data):
                 )
         if self.passes != JointData.model_fields["passes"].default:
             raise ValueError(f"passes is for two data sets, but type {self.type} has one: omit it")
-        for key in ("type", "train", "val"):
+        for key in ("type", "train", "val", "cache"):
             if getattr(self.detection, key) != JointBoxes.model_fields[key].default:
                 raise ValueError(
                     f"detection.{key} is for two data sets, but with type {self.type} boxes are of the "

@@ -243,9 +243,22 @@ def build_dataset(
         max_bad_images=data.max_bad_images,
         max_megapixels=data.max_megapixels,
         drop_empty=data.drop_empty and split == "train",
+        cache=cache_of(data) if split == "train" else None,
         reduced=data.reduced_decoding in (("training", "always") if split == "train" else ("always",)),
         seed=recipe.trainer.seed,
     )
+
+
+def cache_of(data: DetectionData) -> Path | None:
+    """Return the folder for large images, which may not be inside the data set: that is never changed."""
+    if data.cache is None:
+        return None
+    folder, root = (Path(each).expanduser().resolve() for each in (data.cache, data.root))
+    if folder.is_relative_to(root):
+        raise ValueError(
+            f"data.cache={data.cache} is inside data.root, which is never changed: choose another folder"
+        )
+    return folder
 
 
 def ground_truth_of(annotations: CocoAnnotations) -> GroundTruthArrays:
