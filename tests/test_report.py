@@ -314,6 +314,11 @@ def test_advice_of_a_training():
     assert "still rising" in training_advice(rows(0.1, 0.2, 0.3), "AP")[0]
     assert "best after step 11" in training_advice(rows(0.1, 0.5, 0.4, 0.3, 0.3), "AP")[0]
     assert training_advice(rows(0.1, 0.3, 0.4, 0.39), "AP") == []
+    waits = [{"data_wait_fraction": fraction} for fraction in (0.9, 0.3, 0.5)]
+    (advice,) = training_advice(waits, "AP")
+    assert advice.startswith("Training waited for images 40% of its time: raise data.workers")
+    assert training_advice(waits[:1], "AP")
+    assert training_advice([{"data_wait_fraction": fraction} for fraction in (0.9, 0.1, 0.2)], "AP") == []
 
 
 # ---- several runs

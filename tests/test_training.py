@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 import socket
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,6 +34,7 @@ from training_runs import (
 
 from dettoolkit.cli import train as cli_train
 from dettoolkit.config import load_recipe
+from dettoolkit.datasets.coco import CocoDetection
 from dettoolkit.datasets.data_report import BadImageError, Problem
 from dettoolkit.datasets.samplers import SampleKey
 from dettoolkit.evaluation.coco_ap import NUMBERS
@@ -484,6 +486,24 @@ def test_statistics_are_computed_anew_for_the_validated_weights(tiny: Any, tmp_p
     assert len(means) == 2
     torch.testing.assert_close(norm.running_mean, torch.stack(means).mean(0), rtol=1e-4, atol=1e-5)
     assert norm.momentum == recipe.model.backbone.norm_momentum
+
+
+def test_slow_images_are_told_once(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A loader that sleeps: the fraction is logged in each epoch, and one sentence says what to do."""
+    read = CocoDetection.read_sample
+
+    def slowly(self: Any, key: Any, seed: int) -> Any:
+        time.sleep(0.2)
+        return read(self, key, seed)
+
+    monkeypatch.setattr(CocoDetection, "read_sample", slowly)
+    run = tiny.train(tmp_path, "trainer.max_epochs=2", QUICK)[0]
+    with (run / "metrics.csv").open() as file:
+        waits = [float(row["data_wait_fraction"] or 0) for row in csv.DictReader(file)]
+    assert sum(wait > 0.2 for wait in waits) == 2
+    assert caplog.text.count("of its time: raise data.workers") == 1
 
 
 # What goes wrong in a batch

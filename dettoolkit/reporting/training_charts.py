@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from dettoolkit.pages.parts import Chart, Series
+from dettoolkit.wording import SLOW_DATA, slow_data
 
 SCORES = 3  # that are drawn: the one by which the best checkpoint is chosen, and the first of the others
 Rows = Sequence[Mapping[str, float]]
@@ -51,8 +52,20 @@ def over_steps(title: str, series: Sequence[Series]) -> Chart:
 
 
 def training_advice(rows: Rows, monitor: str) -> list[str]:
-    """Return what the course of the score shows."""
-    series = series_of(rows, monitor)
+    """Return what the course of the training shows."""
+    return [*_score_advice(series_of(rows, monitor), monitor), *_data_advice(rows)]
+
+
+def _data_advice(rows: Rows) -> list[str]:
+    waits = [row["data_wait_fraction"] for row in rows if "data_wait_fraction" in row]
+    waits = waits[1:] or waits  # the first epoch starts the loader
+    if not waits or (fraction := sum(waits) / len(waits)) <= SLOW_DATA:
+        return []
+    text = slow_data(fraction)
+    return [f"{text[0].upper()}{text[1:]}."]
+
+
+def _score_advice(series: Series, monitor: str) -> list[str]:
     if len(series.y) < 3:
         return []
     best = max(range(len(series.y)), key=lambda row: series.y[row])

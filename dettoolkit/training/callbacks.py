@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 import time
@@ -20,6 +21,9 @@ from torch.optim.swa_utils import update_bn
 
 from dettoolkit.run import Run
 from dettoolkit.teacher import Stopwatch, Teacher
+from dettoolkit.wording import SLOW_DATA, slow_data
+
+logger = logging.getLogger(__name__)
 
 
 class EMA(WeightAveraging):
@@ -76,6 +80,7 @@ class LogSpeed(Callback):
         self._teacher = Stopwatch()  # of no teacher: it never runs
         self._images = 0
         self._waited = 0.0
+        self._told = False
         self._started = self._last_end = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -98,6 +103,10 @@ class LogSpeed(Callback):
         self._images += len(batch["images"]) * trainer.world_size
         self._last_end = time.perf_counter()
 
+    def waited_fraction(self) -> float:
+        """Return the fraction of the epoch's time so far that the steps waited for images."""
+        return self._waited / max(self._last_end - self._started, 1e-9)
+
     def images_per_second(self) -> float:
         """Return the speed of the epoch so far, over all processes; 0 before its first batch."""
         return self._images / max(self._last_end - self._started, 1e-9)
@@ -110,9 +119,12 @@ class LogSpeed(Callback):
         return 1000 * seconds / self._teacher.blocks, seconds / max(self._last_end - self._started, 1e-9)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the epoch's figures."""
+        """Log the epoch's figures; say once, on the first process, what to do if images come slowly."""
         pl_module.log("images_per_second", self.images_per_second())
-        pl_module.log("data_wait_fraction", self._waited / max(self._last_end - self._started, 1e-9))
+        pl_module.log("data_wait_fraction", self.waited_fraction())
+        if self.waited_fraction() > SLOW_DATA and not self._told and trainer.is_global_zero:
+            self._told = True
+            logger.warning("epoch %d: %s", trainer.current_epoch + 1, slow_data(self.waited_fraction()))
         if (teacher := self.teacher()) is not None:
             pl_module.log_dict(dict(zip(("teacher_ms", "teacher_fraction"), teacher, strict=True)))
 
@@ -152,6 +164,7 @@ class ProgressBar(TQDMProgressBar):
         shown = {key: f"{value:.3g}" if isinstance(value, float) else value for key, value in metrics.items()}
         if self.speed is not None and (images := self.speed.images_per_second()):
             shown["images/s"] = f"{images:.1f}"
+            shown["waits for images"] = f"{self.speed.waited_fraction():.0%}"
             if (teacher := self.speed.teacher()) is not None:
                 shown["teacher"] = f"{teacher[0]:.0f} ms ({teacher[1]:.0%})"
         return shown
