@@ -160,6 +160,19 @@ def test_two_passes_train_even_if_one_has_a_single_image(
     assert set(column(run, "loss/skipped").values()) == {0}
 
 
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_a_missing_set_is_told_by_its_own_keys(
+    task: str, tiny: Any, tiny_segmentation: Any, tiny_joint: Any
+) -> None:
+    recipe = tiny_joint.load(
+        Path("runs"), *separate(tiny, tiny_segmentation), f"data.{task}.root=nowhere"
+    ).recipe
+    with pytest.raises(FileNotFoundError, match=rf"at data\.{task}\.root=nowhere") as raised:
+        spec_of(recipe).training_run("tiny", recipe, pretrained=False)
+    assert f"data.{task}.train.images=..." in str(raised.value)
+    assert "data.root" not in str(raised.value)
+
+
 def test_passes_are_for_two_data_sets(tiny_joint: Any) -> None:
     with pytest.raises(ValueError, match="passes is for two data sets, but type cityscapes has one"):
         tiny_joint.load(Path("runs"), "data.passes=two")

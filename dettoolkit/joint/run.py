@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 
 from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.config import JointRecipe
+from dettoolkit.config.joint import JointBoxes, JointMaps
 from dettoolkit.datasets.data_report import DataReport
 from dettoolkit.datasets.scenes.folder import as_in_cityscapes, write_scenes
 from dettoolkit.datasets.two_tasks import BothLabels, Either, Paired, collate
@@ -39,6 +42,7 @@ from dettoolkit.run import Batch, Classes, ImageFile, Run, Split, spread
 from dettoolkit.segmentation import run as segmentation
 from dettoolkit.segmentation.task import SegmentationTask
 
+OWN_KEYS = re.compile(rf"\bdata\.(?=(?:{'|'.join({*JointBoxes.model_fields, *JointMaps.model_fields})})\b)")
 PER_FIGURE = 4  # images, so that the figure still fits a screen
 
 
@@ -160,15 +164,21 @@ class JointRun(Run):
 def training_images(recipe: JointRecipe) -> list[ImageFile]:
     """Return the training images that a recipe names."""
     _prepare(recipe)
-    mapped = segmentation.training_images(segmentation_recipe(recipe))
-    return mapped if same_images(recipe) else detection.training_images(detection_recipe(recipe)) + mapped
+    with _keys_of(SEGMENTATION, recipe):
+        mapped = segmentation.training_images(segmentation_recipe(recipe))
+    if same_images(recipe):
+        return mapped
+    with _keys_of(DETECTION, recipe):
+        return detection.training_images(detection_recipe(recipe)) + mapped
 
 
 def training_run(name: str, recipe: JointRecipe, *, pretrained: bool) -> JointRun:
     """Load the data and build the network of a training."""
     _prepare(recipe, generate=True)
-    boxes = detection.training_run(name, detection_recipe(recipe), pretrained=False)
-    maps = segmentation.training_run(name, segmentation_recipe(recipe), pretrained=False)
+    with _keys_of(DETECTION, recipe):
+        boxes = detection.training_run(name, detection_recipe(recipe), pretrained=False)
+    with _keys_of(SEGMENTATION, recipe):
+        maps = segmentation.training_run(name, segmentation_recipe(recipe), pretrained=False)
     return _assemble(name, recipe, boxes, maps, pretrained=pretrained, train=True)
 
 
@@ -176,9 +186,23 @@ def evaluation_run(name: str, recipe: JointRecipe, *, own: Classes | None, what:
     """Load the validation data and build the network that is scored; see TaskSpec.evaluation_run."""
     _prepare(recipe)
     boxed, mapped = (None, None) if own is None else split_classes(own)
-    boxes = detection.evaluation_run(name, detection_recipe(recipe), own=boxed, what=what)
-    maps = segmentation.evaluation_run(name, segmentation_recipe(recipe), own=mapped, what=what)
+    with _keys_of(DETECTION, recipe):
+        boxes = detection.evaluation_run(name, detection_recipe(recipe), own=boxed, what=what)
+    with _keys_of(SEGMENTATION, recipe):
+        maps = segmentation.evaluation_run(name, segmentation_recipe(recipe), own=mapped, what=what)
     return _assemble(name, recipe, boxes, maps, pretrained=own is None, train=False)
+
+
+@contextmanager
+def _keys_of(task: str, recipe: JointRecipe) -> Iterator[None]:
+    """Let messages about one of two data sets name its keys, not those of a recipe that has one."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        text = OWN_KEYS.sub(f"data.{task}.", str(error))
+        if same_images(recipe) or type(error) not in (ValueError, FileNotFoundError):
+            raise
+        raise type(error)(text) from None
 
 
 def _prepare(recipe: JointRecipe, *, generate: bool = False) -> None:
