@@ -12,6 +12,10 @@ Each model given is measured; the same weights are in torchvision's model and in
 - --paper: a run of configs/lraspp_mnv3_large with as many classes, the network of the paper's Table 7, beside
   torchvision's of --segmenter.
 
+Exported files have raw outputs of a detector, whose post-processing `load` does (at thresholds as low as
+torchvision's that is faster than inside the file), and label maps of a segmenter. OpenVINO is measured where
+it is installed, torchvision under `torch.compile` with --compiled.
+
 What time post-processing takes depends on the predictions, so the weights should be trained ones; the images
 may be those of the training. For example, within minutes:
 
@@ -28,11 +32,13 @@ much of torchvision's answer ours agree with. Run it on an idle machine.
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +55,7 @@ from torchvision.ops import box_iou
 from torchvision.transforms.v2.functional import normalize, to_dtype
 
 from dettoolkit.datasets.images import RAW, decode, resize_image
-from dettoolkit.formats import check_threads, open_engine
-from dettoolkit.formats.onnx.convert import convert
+from dettoolkit.formats import NAMES, check_threads, open_engine
 from dettoolkit.formats.pytorch import PytorchEngine
 from dettoolkit.inference.predictor import Predictor
 from dettoolkit.manifest import ExportFacts, Manifest
@@ -68,33 +73,36 @@ Variants = dict[str, Callable[[Any], Any]]
 
 @dataclass
 class Ours:
-    """One of our models: a checkpoint's manifest and network, and both ways to run them."""
+    """One of our models: a checkpoint's manifest and network, and the ways to run them."""
 
     manifest: Manifest
     network: Network
-    eager: Predictor
-    exported: Predictor
+    predictors: dict[str, Predictor]  # by the runtime
 
 
-def ours(run: Path, folder: Path, *, threads: int, **changes: Any) -> Ours:
-    """Open a run and export it to ONNX into `folder`, with what comes after the network inside."""
+RUNTIMES = {"ONNX": "onnx", "OpenVINO": "openvino"}
+
+
+def ours(run: Path, folder: Path, *, threads: int, final: bool, **changes: Any) -> Ours:
+    """Open a run and export it into `folder`; `final` says whether what comes after the network is inside."""
     manifest, network = open_model(run)
     manifest = replace(manifest, **changes)
     spec = spec_for(manifest)
     if hasattr(manifest.section, "max_detections"):  # torchvision's number; the recipe has COCO's
         manifest = manifest.with_section(replace(manifest.section, max_detections=300))
-    names = spec.final_outputs
-    facts = ExportFacts(format="onnx", outputs=names, batch=1, postprocessing=True)
-    exported = replace(manifest, export=facts)
-    file = folder / f"{manifest.name}.onnx"
-    convert(network, exported, file, spec)
+    names = spec.final_outputs if final else spec.raw_outputs
     engine = PytorchEngine(network, torch.device("cpu"))
-    return Ours(
-        manifest=manifest,
-        network=network,
-        eager=Predictor(manifest, engine, source=str(run)),
-        exported=Predictor(exported, open_engine(file, outputs=names, threads=threads), source=str(file)),
-    )
+    predictors = {"PyTorch": Predictor(manifest, engine, source=str(run))}
+    for runtime, name in RUNTIMES.items():
+        kind = NAMES[name]
+        if find_spec(kind.libraries[0]) is None:
+            continue
+        facts = ExportFacts(format=name, outputs=names, batch=1, postprocessing=final)
+        exported, file = replace(manifest, export=facts), folder / f"{manifest.name}{kind.ending}"
+        kind.module("convert").convert(network, exported, file, spec)
+        opened = open_engine(file, outputs=names, threads=threads)
+        predictors[runtime] = Predictor(exported, opened, source=str(file))
+    return Ours(manifest=manifest, network=network, predictors=predictors)
 
 
 def with_weights_of(network: Network, peer: nn.Module) -> None:
@@ -109,17 +117,20 @@ def with_weights_of(network: Network, peer: nn.Module) -> None:
         tensor.copy_(state[name])
 
 
-def detectors(run: Path, folder: Path, threads: int) -> Variants:
+def detectors(run: Path, folder: Path, threads: int, *, compiled: bool) -> Variants:
     """Make functions from a JPEG file's bytes to boxes (D, 4), scores and labels."""
-    mine = ours(run, folder, threads=threads)
+    mine = ours(run, folder, threads=threads, final=False)
     peer = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None).eval()
     with_weights_of(mine.network, peer)
 
-    @torch.inference_mode()
-    def torchvisions(data: bytes) -> tuple[Tensor, Tensor, Tensor]:
-        pixels = decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
-        (found,) = peer([to_dtype(pixels, torch.float32, scale=True)])
-        return found["boxes"], found["scores"], found["labels"] - 1
+    def of_peer(model: nn.Module) -> Callable[[bytes], tuple[Tensor, ...]]:
+        @torch.inference_mode()
+        def run(data: bytes) -> tuple[Tensor, ...]:
+            pixels = decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
+            (found,) = model([to_dtype(pixels, torch.float32, scale=True)])
+            return found["boxes"], found["scores"], found["labels"] - 1
+
+        return run
 
     def of(predictor: Predictor) -> Callable[[bytes], tuple[Tensor, ...]]:
         def run(data: bytes) -> tuple[Tensor, ...]:
@@ -128,22 +139,31 @@ def detectors(run: Path, folder: Path, threads: int) -> Variants:
 
         return run
 
-    return {"torchvision": torchvisions, "ours, PyTorch": of(mine.eager), "ours, ONNX": of(mine.exported)}
+    variants: Variants = {"torchvision": of_peer(peer)}
+    if compiled:  # of the whole model each size of image would be compiled anew
+        fast = copy.deepcopy(peer)
+        for part in (fast.backbone, fast.head):
+            part.compile()
+        variants["torchvision, compiled"] = of_peer(fast)
+    return variants | {f"ours, {name}": of(each) for name, each in mine.predictors.items()}
 
 
-def segmenters(run: Path, paper: Path | None, folder: Path, threads: int) -> Variants:
+def segmenters(run: Path, paper: Path | None, folder: Path, threads: int, *, compiled: bool) -> Variants:
     """Make functions from uint8 pixels (H, W, 3) to labels (H, W)."""
-    mine = ours(run, folder, threads=threads, input_hw=IMAGE_HW)
+    mine = ours(run, folder, threads=threads, final=True, input_hw=IMAGE_HW)
     classes = len(mine.manifest.class_names)
     peer = lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=classes).eval()
     with_weights_of(mine.network, peer)
 
-    @torch.inference_mode()
-    def torchvisions(pixels: np.ndarray) -> np.ndarray:
-        image = to_dtype(torch.from_numpy(pixels).permute(2, 0, 1), torch.float32, scale=True)
-        batch = normalize(image, list(mine.manifest.mean), list(mine.manifest.std)).unsqueeze(0)
-        labels: np.ndarray = peer(batch)["out"].argmax(dim=1)[0].numpy()
-        return labels
+    def of_peer(model: Callable[[Tensor], Any]) -> Callable[[np.ndarray], np.ndarray]:
+        @torch.inference_mode()
+        def run(pixels: np.ndarray) -> np.ndarray:
+            image = to_dtype(torch.from_numpy(pixels).permute(2, 0, 1), torch.float32, scale=True)
+            batch = normalize(image, list(mine.manifest.mean), list(mine.manifest.std)).unsqueeze(0)
+            labels: np.ndarray = model(batch)["out"].argmax(dim=1)[0].numpy()
+            return labels
+
+        return run
 
     def of(predictor: Predictor) -> Callable[[np.ndarray], np.ndarray]:
         def run(pixels: np.ndarray) -> np.ndarray:
@@ -153,19 +173,15 @@ def segmenters(run: Path, paper: Path | None, folder: Path, threads: int) -> Var
 
         return run
 
-    variants: Variants = {
-        "torchvision": torchvisions,
-        "ours, PyTorch": of(mine.eager),
-        "ours, ONNX": of(mine.exported),
-    }
+    variants: Variants = {"torchvision": of_peer(peer)}
+    if compiled:
+        variants["torchvision, compiled"] = of_peer(torch.compile(peer))
+    variants |= {f"ours, {name}": of(each) for name, each in mine.predictors.items()}
     if paper is not None:
-        theirs = ours(paper, folder, threads=threads, input_hw=IMAGE_HW)
+        theirs = ours(paper, folder, threads=threads, final=True, input_hw=IMAGE_HW)
         if len(theirs.manifest.class_names) != classes:
             raise SystemExit(f"{paper} has {len(theirs.manifest.class_names)} classes, {run} has {classes}")
-        variants |= {
-            "paper's network, PyTorch": of(theirs.eager),
-            "paper's network, ONNX": of(theirs.exported),
-        }
+        variants |= {f"paper's network, {name}": of(each) for name, each in theirs.predictors.items()}
     return variants
 
 
@@ -220,6 +236,7 @@ def main() -> None:
     parser.add_argument("--segmenter", type=Path, help="run of lraspp_mnv3_large_torchvision")
     parser.add_argument("--paper", type=Path, help="run of lraspp_mnv3_large with as many classes")
     parser.add_argument("--segmenter-images", type=Path, help="folder of JPEG files, if others than --images")
+    parser.add_argument("--compiled", action="store_true", help="torchvision under torch.compile, too")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=40, help=f"blocks of {BLOCK} images")
     options = parser.parse_args()
@@ -232,13 +249,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if options.detector is not None:
             files = some_files(options.images)
-            variants = detectors(options.detector, Path(folder), options.threads)
+            variants = detectors(options.detector, Path(folder), options.threads, compiled=options.compiled)
             title = f"JPEG bytes to boxes, SSDLite 320x320, {len(files)} files"
             compare(title, variants, [file.read_bytes() for file in files], options.repeats, boxes_agree)
         if options.segmenter is not None:
             files = some_files(options.segmenter_images or options.images)
             pixels = [resize_image(decode(file.read_bytes(), RAW), IMAGE_HW) for file in files]
-            variants = segmenters(options.segmenter, options.paper, Path(folder), options.threads)
+            variants = segmenters(
+                options.segmenter, options.paper, Path(folder), options.threads, compiled=options.compiled
+            )
             compare("Pixels of 512x1024 to labels, LR-ASPP", variants, pixels, options.repeats, labels_agree)
 
 

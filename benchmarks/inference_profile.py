@@ -32,6 +32,7 @@ from torchvision.transforms.v2.functional import to_dtype
 
 from dettoolkit.datasets.images import RAW, decode, resize_image
 from dettoolkit.formats import check_threads
+from dettoolkit.inference.predictor import Predictor
 from dettoolkit.preprocessing import normalize, normalize_on_cpu
 
 MOST = 6  # operators that are named
@@ -67,9 +68,8 @@ def peer_steps(peer: Any) -> list[Step]:
     ]
 
 
-def own_steps(model: Ours) -> list[Step]:
-    """Take our detector in PyTorch apart."""
-    predictor = model.eager
+def own_steps(predictor: Predictor) -> list[Step]:
+    """Take our detector apart, in one of the runtimes."""
 
     def boxes(outputs: tuple[Tensor, ...]) -> Any:
         blank = np.zeros((*(predictor.manifest.input_hw or (1, 1)), 3), np.uint8)
@@ -83,19 +83,9 @@ def own_steps(model: Ours) -> list[Step]:
     ]
 
 
-def exported_steps(model: Ours) -> list[Step]:
-    """Take our detector in ONNX apart; what follows the network is in the file."""
-    predictor = model.exported
-    return [
-        ("JPEG to pixels", lambda data: decode(data, RAW)),
-        ("resizing, normalizing", lambda pixels: predictor._inputs([pixels])),
-        ("network and boxes", predictor.engine),
-    ]
-
-
 def ways_to_normalize(model: Ours) -> dict[str, list[Step]]:
     """Return the whole way to ONNX Runtime's answer, by PyTorch's normalization and by NumPy's."""
-    manifest, engine = model.manifest, model.exported.engine
+    manifest, engine = model.manifest, model.predictors["ONNX"].engine
     if manifest.input_hw is None:
         raise SystemExit("the detector has no input size")
     size = manifest.input_hw
@@ -150,12 +140,12 @@ def onnx_operators(file: Path, threads: int, image: Tensor) -> None:
     sums: dict[str, float] = defaultdict(float)
     for name, values in taken.items():
         sums[name.split()[0]] += float(np.median(values))
-    _print_shares("ONNX Runtime's operators, network and boxes", sums)
+    _print_shares("ONNX Runtime's operators, network", sums)
 
 
 def torch_operators(model: Ours, image: Tensor) -> None:
     """Print what PyTorch's operators take."""
-    engine = model.eager.engine
+    engine = model.predictors["PyTorch"].engine
     for _ in range(5):
         engine(image)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
@@ -184,17 +174,16 @@ def main() -> None:
     cv2.setNumThreads(options.threads)
     inputs = [file.read_bytes() for file in some_files(options.images)]
     with tempfile.TemporaryDirectory() as folder:
-        model = ours(options.detector, Path(folder), threads=options.threads)
+        model = ours(options.detector, Path(folder), threads=options.threads, final=False)
         peer = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None).eval()
         with_weights_of(model.network, peer)
         ways = {
             "torchvision": peer_steps(peer),
-            "ours, PyTorch": own_steps(model),
-            "ours, ONNX": exported_steps(model),
+            **{f"ours, {name}": own_steps(each) for name, each in model.predictors.items()},
         }
         time_steps(ways, inputs, options.rounds)
         time_steps(ways_to_normalize(model), inputs, options.rounds)
-        image = model.eager._inputs([decode(inputs[0], RAW)])
+        image = model.predictors["PyTorch"]._inputs([decode(inputs[0], RAW)])
         onnx_operators(Path(folder) / f"{model.manifest.name}.onnx", options.threads, image)
         torch_operators(model, image)
 
