@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -19,7 +20,7 @@ def require_finite(tensors: Iterable[tuple[str, Tensor]], *, source: str, remedy
             continue
         # Where the sum is finite, so are all values, at a fortieth of the time of looking at each. A sum that
         # is not may be one of large values, which are looked at.
-        if tensor.sum(dtype=torch.promote_types(tensor.dtype, torch.float32)).isfinite():
+        if math.isfinite(_sum(tensor)):
             continue
         bad = int((~tensor.isfinite()).sum())
         if bad:
@@ -27,3 +28,10 @@ def require_finite(tensors: Iterable[tuple[str, Tensor]], *, source: str, remedy
                 f"{source}: {name} {tuple(tensor.shape)} has {bad} NaN or infinite values out of "
                 f"{tensor.numel()}; {remedy}"
             )
+
+
+def _sum(tensor: Tensor) -> float:
+    """Add up a tensor; on a CPU by NumPy, in one thread: see `detection.postprocess.softmax`."""
+    if tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64):
+        return float(tensor.detach().numpy().sum())
+    return float(tensor.sum(dtype=torch.promote_types(tensor.dtype, torch.float32)))

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from dettoolkit.detection.spec import Coder
 CENTER_SCALE = 10.0
 SIZE_SCALE = 5.0
 MAX_LOG_SIZE = math.log(1000.0 / 16)  # torchvision BoxCoder.bbox_xform_clip: no box grows beyond 62.5 times
+FEW = 1 << 14
 MIN_SIZE = 1e-3  # pixels; keeps the logarithm of a box without width or height finite
 
 
@@ -42,8 +44,18 @@ def decode(deltas: Tensor, anchors_xyxy: Tensor) -> Tensor:
     """
     anchor_center, anchor_wh = center_wh(anchors_xyxy)
     center = deltas[..., :2] / CENTER_SCALE * anchor_wh + anchor_center
-    half = 0.5 * (torch.exp((deltas[..., 2:] / SIZE_SCALE).clamp(max=MAX_LOG_SIZE)) * anchor_wh)
+    half = 0.5 * (_exp((deltas[..., 2:] / SIZE_SCALE).clamp(max=MAX_LOG_SIZE)) * anchor_wh)
     return torch.cat((center - half, center + half), dim=-1)
+
+
+def _exp(values: Tensor) -> Tensor:
+    """Compute the exponential; of few values by NumPy: PyTorch wakes up its threads from 2048 on.
+
+    They would take the cores from another runtime: see `postprocess.softmax`.
+    """
+    if values.numel() > FEW or values.requires_grad or values.dtype != torch.float32:
+        return torch.exp(values)
+    return torch.from_numpy(np.exp(values.numpy())) if values.device.type == "cpu" else torch.exp(values)
 
 
 def encode_distances(boxes_xyxy: Tensor, anchors_xyxy: Tensor) -> Tensor:
