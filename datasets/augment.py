@@ -280,8 +280,7 @@ class DetectionTransform:
 
     def __init__(self, *, augment: Literal["ssdlite", "ssd", "none"], input_hw: tuple[int, int]) -> None:
         self.input_hw = input_hw
-        smallest = 1.0 if augment == "none" else CROP_SCALE[0]
-        self.least_hw = least_of(input_hw, smallest)
+        self.least_hw = least_of(input_hw, 1.0 if augment == "none" else CROP_SCALE[0])
         self._crops = augment == "ssdlite"
         flip = [] if augment == "none" else [A.HorizontalFlip(p=0.5)]
         before = [*photometric_distortion(), ZoomOut(p=0.5), SSDIoUCrop(p=1)] if augment == "ssd" else []

@@ -13,7 +13,6 @@ from dettoolkit.config.sections import (
     InitStd,
     Model,
     PositiveFraction,
-    ReducedDecoding,
     Section,
     Side,
     SizeHW,
@@ -120,7 +119,7 @@ class ClassificationData(Data):
     eval_resize: Side = Field(256, description="Length of the shorter side before that crop.")
     antialias: bool = True
     """Use antialiasing when images are downscaled, like torchvision; TensorFlow does not."""
-    reduced_decoding: ReducedDecoding = "training"
+    reduced_decoding: Literal["never", "training", "always"] = "training"
     """Which large JPEGs are decoded smaller than they are, as long as no window of them becomes smaller than
     the input: faster, and without aliasing. never and training score images as `predict` reads them."""
     augment: Annotated[InceptionAugment | TorchvisionAugment, Field(discriminator="type")] | None = None

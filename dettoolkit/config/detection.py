@@ -13,7 +13,6 @@ from dettoolkit.config.sections import (
     InitStd,
     Model,
     PositiveFraction,
-    ReducedDecoding,
     Section,
     SizeHW,
     Split,
@@ -242,7 +241,7 @@ class BoxedData(Section):
     """ssdlite: IoU crop, flip. ssd: color, zoom-out, IoU crop, flip. none: resize only. strong: mosaics and
     windows around objects, for small data sets and small objects; its settings: {type: strong, ...}."""
     drop_empty: bool = Field(False, description="Drop images without boxes from training.")
-    reduced_decoding: ReducedDecoding = "training"
+    reduced_decoding: Literal["never", "training", "always"] = "training"
     """Which large JPEGs are decoded smaller than they are, as long as no window of them becomes smaller than
     the input: faster, and without aliasing. never and training score images as `predict` reads them."""
     cache: Text | None = None

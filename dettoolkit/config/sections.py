@@ -149,9 +149,6 @@ class Split(Section):
     images: Text = Field(description="Folder of the images.")
 
 
-ReducedDecoding = Literal["never", "training", "always"]
-
-
 class Data(Section):
     """What the data of every task have."""
 
