@@ -355,16 +355,17 @@ def test_killed_loader_is_told_with_the_way_on(
 ) -> None:
     from dettoolkit.datasets import coco
 
-    read = coco.read_image
+    read = coco.CocoDetection._read
 
-    def die(path: Path, **options: Any) -> Any:
+    def die(self: Any, row: int) -> Any:
         in_worker = torch.utils.data.get_worker_info() is not None
         saved = any(tmp_path.rglob("last.ckpt"))
-        if in_worker and saved and path.parent.name == ("train" if when == "training" else "val"):
+        folder = self.annotations.image_path(row).parent.name
+        if in_worker and saved and folder == ("train" if when == "training" else "val"):
             os.kill(os.getpid(), signal.SIGKILL)
-        return read(path, **options)
+        return read(self, row)
 
-    monkeypatch.setattr(coco, "read_image", die)
+    monkeypatch.setattr(coco.CocoDetection, "_read", die)
     arguments = [str(tiny.recipe), f"data.root={tiny.data}", f"trainer.out={tmp_path}", *RECIPE]
     assert cli_train([*arguments, "data.workers=1", "trainer.max_epochs=2"]) == 2
     error = capsys.readouterr().err

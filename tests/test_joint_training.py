@@ -148,8 +148,7 @@ def test_two_passes_normalize_each_set_by_itself(tiny: Any, tiny_segmentation: A
     for name, value in alone.items():
         assert parts[f"segmentation/{name}"] == pytest.approx(value.item(), rel=1e-4)
     together = run.task.losses(run.task.network(images), targets)
-    for name, value in parts.items():
-        assert together[name].item() != pytest.approx(value, rel=1e-4)
+    assert any(together[name].item() != pytest.approx(value, rel=1e-3) for name, value in parts.items())
 
 
 def test_two_passes_train_even_if_one_has_a_single_image(
