@@ -239,7 +239,7 @@ def test_a_rate_that_is_scaled_a_little(batch):
 def test_a_rate_that_is_scaled_far():
     (found_,) = rate_findings("data.batch_size=64", "trainer.accumulate=4")
     assert ids([found_]) == [("rate-scaled-far", "warning")]
-    assert "is meant for 16 images per step; this run has 256, so that it takes 0.016" in found_.text
+    assert "is meant for 16 images per step; this run has 256, so that it takes 0.032" in found_.text
     (found_,) = rate_findings("data.batch_size=32", files=("trainer.accelerator=cpu",))
     assert found_.id == "rate-scaled-far"  # of 512
 
@@ -250,7 +250,7 @@ def test_a_rate_that_is_scaled_far():
         (["data.batch_size=64"], [("rate-not-scaled", "warning")]),
         (["data.batch_size=4"], [("rate-not-scaled", "warning")]),
         (["data.batch_size=32"], []),
-        (["data.batch_size=64", "optim.lr=0.002"], []),
+        (["data.batch_size=64", "optim.lr=0.004"], []),
     ],
 )
 def test_a_rate_that_does_not_follow_the_batch(extras, expected):
