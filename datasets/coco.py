@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dettoolkit.datasets.coco_annotations import CocoAnnotations
 from dettoolkit.datasets.data_report import Problem, Reason, clean_boxes, naming
-from dettoolkit.datasets.images import Reduced, read_image, read_reduced
+from dettoolkit.datasets.images import Reduced, read_reduced
 from dettoolkit.datasets.samplers import SampleKey
 from dettoolkit.datasets.samples import ImageDataset, Partners, Reading, collate_images, to_tensor
 from dettoolkit.datasets.shrunk_images import ShrunkImages
@@ -110,10 +110,7 @@ class CocoDetection(ImageDataset):
         limits: Any = {"expected_hw": (height, width), "max_megapixels": self.max_megapixels}
         if self.cache is not None:
             return self.cache.read(path, **limits)
-        if self.least_hw is not None:
-            return read_reduced(path, least_hw=self.least_hw, **limits)
-        image = read_image(path, **limits)
-        return Reduced(image, (image.shape[0], image.shape[1]))
+        return read_reduced(path, least_hw=self.least_hw, **limits)
 
 
 def collate(samples: Sequence[Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from dettoolkit.datasets.data_report import DataReport, naming
-from dettoolkit.datasets.images import ENDINGS, read_image, read_reduced
+from dettoolkit.datasets.images import ENDINGS, read_reduced
 from dettoolkit.datasets.labels import match_names
 from dettoolkit.datasets.regular_files import PackedStrings, Walk, read_lines
 from dettoolkit.datasets.samplers import SampleKey
@@ -149,11 +149,7 @@ class ImageFolder(ImageDataset):
         index = key.index
         path = self.files.image_path(index)
         with naming(path):
-            if self.least_hw is None:
-                image = read_image(path, max_megapixels=self.max_megapixels)
-                hw = image.shape[0], image.shape[1]
-            else:
-                image, hw, _ = read_reduced(path, least_hw=self.least_hw, max_megapixels=self.max_megapixels)
+            image, hw, _ = read_reduced(path, least_hw=self.least_hw, max_megapixels=self.max_megapixels)
         return {
             "image": to_tensor(self.transform(image, seed)),
             "label": int(self.files.labels[index]),

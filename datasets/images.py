@@ -54,19 +54,7 @@ def read_image(
     size that the annotations were made for: then the annotator saw it turned. A file that is no readable
     image raises BadImageError, whose text is the reason only.
     """
-    data = read_whole(path, max_megapixels=max_megapixels)
-    return _as_expected(data, expected_hw, max_megapixels=max_megapixels)
-
-
-def _as_expected(
-    data: bytes, expected_hw: tuple[int, int] | None, *, max_megapixels: float
-) -> NDArray[np.uint8]:
-    image = decode(data, RAW, max_megapixels=max_megapixels)
-    if expected_hw is not None and image.shape[:2] == expected_hw[::-1] != expected_hw:
-        turned = decode(data, cv2.IMREAD_COLOR_RGB, max_megapixels=max_megapixels)
-        if turned.shape[:2] == expected_hw:
-            return turned
-    return image
+    return read_reduced(path, least_hw=None, expected_hw=expected_hw, max_megapixels=max_megapixels).image
 
 
 class Reduced(NamedTuple):
@@ -80,30 +68,39 @@ class Reduced(NamedTuple):
 def read_reduced(
     path: Path,
     *,
-    least_hw: tuple[int, int],
+    least_hw: tuple[int, int] | None,
     expected_hw: tuple[int, int] | None = None,
     max_megapixels: float = MAX_MEGAPIXELS,
 ) -> Reduced:
-    """Read an image as `read_image` does; a JPEG as small as can be, but no side below `least_hw`.
+    """Read an image as `read_image` does; with `least_hw`, a JPEG as small as can be with no side below it.
 
     A JPEG's blocks of 8x8 pixels are stored as frequencies: leaving the high ones out is less work than to
     decode all of them and to shrink the result, and leaves no aliasing.
     """
     data = read_whole(path, max_megapixels=max_megapixels)
-    if data.startswith(b"\xff\xd8"):
+    if least_hw is not None and data.startswith(b"\xff\xd8"):
         header = header_of(data, max_megapixels=max_megapixels)
         hw = header.height, header.width
-        fits = [
-            factor
-            for factor in REDUCED
-            if all(side >= factor * least for side, least in zip(hw, least_hw, strict=True))
-        ]
-        if fits and (expected_hw is None or hw == expected_hw or hw != expected_hw[::-1]):
+        fits = [each for each in REDUCED if hw[0] >= each * least_hw[0] and hw[1] >= each * least_hw[1]]
+        if fits and not is_turned(hw, expected_hw):
             image = decode(data, RAW | REDUCED[fits[-1]], max_megapixels=max_megapixels)
             # Where the factor does not divide a side, the last pixel is of fewer, and no place is moved.
             return Reduced(image, hw, (1 / fits[-1], 1 / fits[-1]))
-    image = _as_expected(data, expected_hw, max_megapixels=max_megapixels)
+    return decode_whole(data, expected_hw, max_megapixels=max_megapixels)
+
+
+def decode_whole(data: bytes, expected_hw: tuple[int, int] | None, *, max_megapixels: float) -> Reduced:
+    """Decode the bytes of an image as `read_image` reads it."""
+    image = decode(data, RAW, max_megapixels=max_megapixels)
+    if is_turned((image.shape[0], image.shape[1]), expected_hw):
+        turned = decode(data, cv2.IMREAD_COLOR_RGB, max_megapixels=max_megapixels)
+        image = turned if turned.shape[:2] == expected_hw else image
     return Reduced(image, (image.shape[0], image.shape[1]))
+
+
+def is_turned(hw: tuple[int, int], expected_hw: tuple[int, int] | None) -> bool:
+    """Return whether annotations may be of an image of `hw` as its EXIF orientation turns it."""
+    return expected_hw is not None and hw == expected_hw[::-1] != expected_hw
 
 
 def read_whole(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> bytes:

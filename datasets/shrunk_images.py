@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dettoolkit.datasets.images import RAW, Reduced, decode, header_of, read_image, read_whole
+from dettoolkit.datasets.images import RAW, Reduced, decode, decode_whole, header_of, is_turned, read_whole
 
 logger = logging.getLogger(__name__)
 
@@ -49,11 +49,9 @@ class ShrunkImages:
         data = read_whole(path, max_megapixels=max_megapixels)
         header = header_of(data, max_megapixels=max_megapixels)
         hw = header.height, header.width
-        turned = expected_hw is not None and hw == expected_hw[::-1] != expected_hw
         small_hw = self._small(hw)
-        if turned or hw[0] * hw[1] < WORTH * small_hw[0] * small_hw[1]:
-            image = read_image(path, expected_hw=expected_hw, max_megapixels=max_megapixels)
-            return Reduced(image, (image.shape[0], image.shape[1]))
+        if is_turned(hw, expected_hw) or hw[0] * hw[1] < WORTH * small_hw[0] * small_hw[1]:
+            return decode_whole(data, expected_hw, max_megapixels=max_megapixels)
         kept = self._place(data)
         scale_xy = small_hw[1] / hw[1], small_hw[0] / hw[0]
         if (found := _opened(kept, small_hw)) is not None:

@@ -69,6 +69,7 @@ def _benchmark(options: argparse.Namespace) -> int:
     from dettoolkit.inference.benchmark import measure, use_threads
     from dettoolkit.loading import load
     from dettoolkit.named_models import is_named
+    from dettoolkit.paper.counts import processor
 
     threads = check_threads(options.threads if options.threads is not None else os.cpu_count() or 1)
     use_threads(threads)
@@ -83,7 +84,7 @@ def _benchmark(options: argparse.Namespace) -> int:
             )
         times = measure(predictors, images, seconds=options.seconds, tell=_tell)
         where = "generated scenes of 640x480" if options.images is None else options.images
-        machine = {"processor": _processor(), "cores": os.cpu_count(), "threads": threads}
+        machine = {"processor": processor(), "cores": os.cpu_count(), "threads": threads}
         found = {
             **machine,
             "images": where,
@@ -143,20 +144,6 @@ def _tell(fraction: float) -> None:
 def _load_of_others() -> float | None:
     """Return how many programs wanted a core in the last minute; None where the system does not say."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-
-
-def _processor() -> str:
-    """Return the processor's name, as the system has it."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [
-            line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line
-        ]
-        if names:
-            return names[0]
-    import platform
-
-    return platform.processor() or platform.machine()
 
 
 def _runtime(predictor: Predictor) -> str:

@@ -188,12 +188,12 @@ def machine() -> str:
     """Return what a latency was measured on: processor, cores, system and versions."""
     capability = torch.backends.cpu.get_cpu_capability()
     return (
-        f"{_processor()} ({platform.machine()}, {capability}, {os.cpu_count()} cores of it) with "
+        f"{processor()} ({platform.machine()}, {capability}, {os.cpu_count()} cores of it) with "
         f"{platform.system()}, Python {platform.python_version()} and PyTorch {torch.__version__}"
     )
 
 
-def _processor() -> str:
+def processor() -> str:
     """Return the processor's name; Linux tells it in a file only."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

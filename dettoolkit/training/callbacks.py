@@ -67,8 +67,8 @@ class NormAnew(Callback):
         passes = (
             images
             for batch in loader
-            if len(batch["images"]) > 1
             for images, _ in task.passes(task.images(batch), batch)  # type: ignore[union-attr, operator]
+            if len(images) > 1  # too few for batch normalization
         )
         update_bn(passes, pl_module.network, device=device)  # type: ignore[arg-type]
 
@@ -122,7 +122,8 @@ class LogSpeed(Callback):
         """Log the epoch's figures; say once, on the first process, what to do if images come slowly."""
         pl_module.log("images_per_second", self.images_per_second())
         pl_module.log("data_wait_fraction", self.waited_fraction())
-        if self.waited_fraction() > SLOW_DATA and not self._told and trainer.is_global_zero:
+        starts = trainer.current_epoch == 0  # the loader, which takes a while
+        if self.waited_fraction() > SLOW_DATA and not (starts or self._told) and trainer.is_global_zero:
             self._told = True
             logger.warning("epoch %d: %s", trainer.current_epoch + 1, slow_data(self.waited_fraction()))
         if (teacher := self.teacher()) is not None:
