@@ -19,11 +19,7 @@ from dettoolkit.datasets.regular_files import open_regular
 RAW = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 """8-bit RGB, pixels as stored: COCO's boxes are measured without EXIF rotation (as is PIL's default)."""
 
-REDUCED = {
-    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
-    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
-    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
-}
+REDUCED: dict[int, int] = {n: getattr(cv2, f"IMREAD_REDUCED_GRAYSCALE_{n}") for n in (2, 4, 8)}
 """Flags beside RAW that make a JPEG's sides 2, 4 or 8 times shorter; RAW says that it is no gray one."""
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -127,6 +123,12 @@ def resize_image(image: NDArray[np.uint8], input_hw: tuple[int, int]) -> NDArray
     align_corners=False)` up to rounding; the result (h, w, 3) is contiguous.
     """
     return np.asarray(cv2.resize(np.ascontiguousarray(image), input_hw[::-1]))  # bilinear is its default
+
+
+def nearest_hw(hw: tuple[int, int], multiple: int | None) -> tuple[int, int]:
+    """Return a size (h, w) with each side changed to the nearest multiple, not 0; None: as it is."""
+    height, width = (max(round(side / (multiple or 1)), 1) * (multiple or 1) for side in hw)
+    return height, width
 
 
 def resize_labels(labels: NDArray[np.uint8], input_hw: tuple[int, int]) -> NDArray[np.uint8]:

@@ -21,7 +21,7 @@ import albumentations as A
 
 from dettoolkit.datasets.augment import photometric_distortion, transformed
 from dettoolkit.datasets.cityscapes_labels import VOID
-from dettoolkit.datasets.images import check_image, nearest_pixels, resize_image
+from dettoolkit.datasets.images import check_image, nearest_hw, nearest_pixels, resize_image
 from dettoolkit.datasets.rare_classes import draw_pixel
 
 Image = NDArray[np.uint8]
@@ -248,15 +248,15 @@ class EvalTransform:
 
     moves_labels = False
 
-    def __init__(self, *, eval_hw: tuple[int, int] | None) -> None:
-        """Choose the size of the image; None keeps its own."""
-        self.input_hw = eval_hw
+    def __init__(self, *, eval_hw: tuple[int, int] | None, eval_multiple: int | None = None) -> None:
+        """Choose the size of the image; None keeps its own, its sides as multiples of `eval_multiple`."""
+        self.input_hw, self._multiple = eval_hw, eval_multiple
 
     def __call__(self, image: Image, labels: Labels, seed: int) -> tuple[Image, Labels]:  # noqa: ARG002
         """Map image (H, W, 3) to (h, w, 3)."""
-        if self.input_hw in (None, image.shape[:2]):
-            return image, labels
-        return resize_image(image, self.input_hw), labels
+        own_hw = image.shape[0], image.shape[1]
+        wanted_hw = self.input_hw or nearest_hw(own_hw, self._multiple)
+        return (image if wanted_hw == own_hw else resize_image(image, wanted_hw)), labels
 
 
 def _color(mean: tuple[float, float, float]) -> tuple[int, int, int]:

@@ -89,6 +89,8 @@ class Manifest:
     resizes its shorter side to `short_side` (bilinear, half-pixel centers) and crops the center."""
     crop_fraction: Annotated[float, Meta(gt=0, le=1)] = 1.0  # shorter side of `input_hw`, over `short_side`
     antialias: bool = False  # of crop: whether pixels are averaged where the image shrinks
+    multiple: Annotated[int, Meta(ge=1, le=MAX_SIDE)] | None = None
+    """Of images that keep their own size: sides are resized to the nearest multiple; None leaves them."""
     recipe: dict[str, Any]  # resolved
     versions: dict[str, str]  # of the libraries that made the model
     tasks: dict[str, Any]  # a section for each task, by its name

@@ -11,19 +11,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from dettoolkit.datasets.images import MAX_ASPECT, crop_center, resize_image
+from dettoolkit.datasets.images import MAX_ASPECT, crop_center, nearest_hw, resize_image
 from dettoolkit.manifest import Manifest
 
 
 def fit_image(image: NDArray[np.uint8], manifest: Manifest) -> NDArray[np.uint8]:
     """Fit an image (H, W, 3) RGB to the size that a network takes, (h, w, 3), as its evaluation does."""
-    if manifest.input_hw is None:
-        return image
+    own_hw = image.shape[0], image.shape[1]
+    input_hw = manifest.input_hw or nearest_hw(own_hw, manifest.multiple)
     if manifest.fit == "stretch":
-        return image if image.shape[:2] == manifest.input_hw else resize_image(image, manifest.input_hw)
-    cropped = crop_center(
-        image, manifest.input_hw, short_side=manifest.short_side, antialias=manifest.antialias
-    )
+        return image if own_hw == input_hw else resize_image(image, input_hw)
+    cropped = crop_center(image, input_hw, short_side=manifest.short_side, antialias=manifest.antialias)
     return np.ascontiguousarray(cropped)
 
 

@@ -203,7 +203,7 @@ class TaskSpec(ABC):
         return Path(recipe.data.root, recipe.data.val.images)
 
     def fitting(self, recipe: Any) -> dict[str, Any]:
-        """Return how images are fitted to that size: a manifest's fit, crop_fraction and antialias."""
+        """Return how images are fitted to that size: a manifest's fit, crop_fraction, antialias, multiple."""
         return {}
 
     @abstractmethod

@@ -310,6 +310,19 @@ def test_evaluation_resizes_the_image_and_leaves_the_labels() -> None:
     assert EvalTransform(eval_hw=(40, 60))(image, labels, 0)[0] is image
 
 
+def test_evaluation_resizes_to_the_nearest_multiples() -> None:
+    image, labels = noise(40, 60), blocks(40, 60)
+    transform = EvalTransform(eval_hw=None, eval_multiple=16)
+    out, out_labels = transform(image, labels, 0)
+    np.testing.assert_array_equal(out, resize_image(image, (32, 64)))  # 2.5 and 3.75 cells
+    assert out_labels is labels
+    whole = noise(48, 64)
+    assert transform(whole, blocks(48, 64), 0)[0] is whole
+    assert transform(noise(3, 5), blocks(3, 5), 0)[0].shape == (16, 16, 3)  # one cell at least
+    fixed = EvalTransform(eval_hw=(20, 50), eval_multiple=16)
+    assert fixed(image, labels, 0)[0].shape == (20, 50, 3)  # a size that is set is exact
+
+
 def test_padding_and_windows() -> None:
     assert pad(np.zeros((2, 3), np.uint8), (3, 3), 9).tolist() == [[0] * 3, [0] * 3, [9] * 3]
     assert pad(np.zeros((2, 3), np.uint8), (1, 1), 9).shape == (2, 3)

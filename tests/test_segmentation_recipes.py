@@ -41,6 +41,12 @@ def refused(name, *overrides):
     return str(caught.value)
 
 
+def test_multiples_are_for_networks_without_aligned_corners():
+    message = refused("lraspp_mnv3_large", "data.eval_multiple=16")
+    assert "data.eval_multiple=16 is for model.align_corners=false" in message
+    assert recipe_of("lraspp_mnv3_large", "finetune_segmentation.yaml").data.eval_multiple == 16
+
+
 @pytest.mark.parametrize(("name", "overrides", "parameters", "madds"), TABLE_7)
 def test_recipes_have_the_size_of_tables_7_and_8(name, overrides, parameters, madds):
     with torch.device("meta"):

@@ -7,9 +7,9 @@ named as these fields.
 from __future__ import annotations
 
 from functools import cache
-from typing import Annotated, Any, ClassVar, Union
+from typing import Annotated, Any, ClassVar, Self, Union
 
-from pydantic import Field, create_model
+from pydantic import Field, create_model, model_validator
 
 from dettoolkit.config.classification import ClassificationData, ClassifierModel
 from dettoolkit.config.detection import DetectionData, DetectionEvaluation, SSDLiteModel
@@ -58,6 +58,15 @@ class SegmentationRecipe(Recipe):
     data: SegmentationData
     evaluation: SegmentationEvaluation = Field(default_factory=SegmentationEvaluation)  # type: ignore[arg-type]
     distill: SegmentationDistill | None = None
+
+    @model_validator(mode="after")
+    def _cells_fit(self) -> Self:
+        if self.data.eval_multiple is not None and self.model.align_corners:
+            raise ValueError(
+                f"data.eval_multiple={self.data.eval_multiple} is for model.align_corners=false: with true, "
+                "sizes of 8n + 1 fit; set data.eval_hw to one, and data.eval_multiple=null"
+            )
+        return self
 
 
 class ClassificationRecipe(Recipe):

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+from dettoolkit.datasets.images import nearest_hw
 from dettoolkit.formats import DEFAULT, NAMES, facts, requires
 from dettoolkit.hub import on_hub
 from dettoolkit.manifest import ExportFacts, Manifest, Section, SizeHW, portable
@@ -107,7 +108,7 @@ def manifest_for(described: Manifest, request: Request, *, first_hw: SizeHW) -> 
     return replace(
         described.with_section(section),
         recipe=portable(described.recipe),
-        input_hw=request.input_hw or input_hw or first_hw,
+        input_hw=request.input_hw or input_hw or nearest_hw(first_hw, described.multiple),
         export=ExportFacts(
             format=request.format,
             outputs=spec.final_outputs if request.postprocessing else spec.raw_outputs,

@@ -98,6 +98,10 @@ class SegmentationSpec(TaskSpec):
         """Return the size to which images are resized; None keeps their own."""
         return recipe.data.eval_hw
 
+    def fitting(self, recipe: SegmentationRecipe) -> dict[str, Any]:
+        """Return what the sides of images that keep their own size are multiples of."""
+        return {"multiple": recipe.data.eval_multiple}
+
     def teacher_hw(self, manifest: Manifest) -> None:
         """Return None: training crops images at their own size, whatever size is scored."""
 

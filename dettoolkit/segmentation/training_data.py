@@ -26,7 +26,7 @@ def build_dataset(
 ) -> SegmentationDataset:
     """Build a split's data set; only training augments and crops."""
     data = recipe.data
-    transform: Transform = EvalTransform(eval_hw=data.eval_hw)
+    transform: Transform = EvalTransform(eval_hw=data.eval_hw, eval_multiple=data.eval_multiple)
     partners = None
     if split == "train":
         transform, partners = augmentation(data, files.classes.names, pixels_of(files, data))
