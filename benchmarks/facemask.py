@@ -74,13 +74,13 @@ class PeerDataset(Dataset[tuple[Tensor, dict[str, Tensor]]]):
         return pixels, target
 
 
-def peer_model(weights: Path, num_classes: int) -> SSD:
-    """Assemble ssdlite320_mobilenet_v3_large as torchvision does for a pretrained backbone, from a file."""
+def peer_model(weights: Path | None, num_classes: int) -> SSD:
+    """Assemble ssdlite320_mobilenet_v3_large as torchvision does for a pretrained backbone, or none."""
     norm = partial(nn.BatchNorm2d, eps=0.001, momentum=0.03)
     network = mobilenet_v3_large(norm_layer=norm)
-    state = torch.load(weights, weights_only=True)
-    result = network.load_state_dict(state, strict=False)
-    assert all(key.startswith("classifier") for key in result.missing_keys), result
+    if weights is not None:
+        result = network.load_state_dict(torch.load(weights, weights_only=True), strict=False)
+        assert all(key.startswith("classifier") for key in result.missing_keys), result
     backbone = _mobilenet_extractor(network, 6, norm)
     anchors = DefaultBoxGenerator([[2, 3] for _ in range(6)], min_ratio=0.2, max_ratio=0.95)
     channels = detection_utils.retrieve_out_channels(backbone, (320, 320))

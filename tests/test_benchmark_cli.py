@@ -90,6 +90,7 @@ def test_a_summary_is_of_all_images() -> None:
     [
         (["--seconds", "0"], "--seconds 0: expected a number above 0"),
         (["--seconds", "nan"], "--seconds nan: expected a number above 0"),
+        (["--device", "gpu"], "--device gpu: expected cpu, cuda"),
         (["--limit", "0"], "--limit 0: expected 1 or more"),
         (["--threads", "0"], "threads=0: expected an integer from 1"),
         (["--images", "nowhere"], "nowhere does not exist"),

@@ -45,6 +45,19 @@ def run(
     return guarded(lambda: command(options), options.traceback)
 
 
+def check_device(name: str) -> None:
+    """Raise ValueError unless `--device` names a device that PyTorch has here."""
+    import torch
+
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"--device {name}: expected cpu, cuda, cuda:1 or mps") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise ValueError(f"--device {name}: PyTorch finds {count} GPUs here; omit it")
+
+
 def origins_of(source: Path, extras: Sequence[str]) -> Mapping[str, str]:
     """Return where the values of the recipe come from that `chosen_recipe` loads, by dotted key."""
     from dettoolkit import loading

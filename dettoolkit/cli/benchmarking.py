@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dettoolkit.cli.arguments import adder, command_parser, run
+from dettoolkit.cli.arguments import adder, check_device, command_parser, run
 from dettoolkit.cli.failures import quiet
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def _benchmark(options: argparse.Namespace) -> int:
     if out is not None and out.exists():
         raise ValueError(f"{out} exists and is not overwritten: choose another --json")
     quiet()
+    check_device(options.device)
     from dettoolkit.formats import check_threads
     from dettoolkit.inference.benchmark import measure, use_threads
     from dettoolkit.loading import load

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from dettoolkit.cli.arguments import run
+from dettoolkit.cli.arguments import check_device, run
 from dettoolkit.cli.failures import quiet_images
 from dettoolkit.cli.predict_arguments import arguments
 from dettoolkit.cli.progress import Tally
@@ -106,13 +106,7 @@ def _load(model: Path, weights: Path | None, options: argparse.Namespace) -> Pre
     from dettoolkit.loading import load
 
     if options.device is not None:
-        try:
-            device = torch.device(options.device)
-        except RuntimeError:
-            raise ValueError(f"--device {options.device}: expected cpu, cuda, cuda:1 or mps") from None
-        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-            count = torch.cuda.device_count()
-            raise ValueError(f"--device {options.device}: PyTorch finds {count} GPUs here; omit it")
+        check_device(options.device)
     check_threads(options.workers, "workers")
     if options.threads is not None:
         torch.set_num_threads(check_threads(options.threads))
