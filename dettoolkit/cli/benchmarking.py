@@ -56,16 +56,20 @@ def benchmark(argv: Sequence[str] | None = None) -> int:
     return run(parser, argv, _benchmark)
 
 
-def _benchmark(options: argparse.Namespace) -> int:
+def _check(options: argparse.Namespace) -> None:
     if not 0 < options.seconds <= 3600:
         raise ValueError(f"--seconds {options.seconds:g}: expected a number above 0, at most 3600")
     if options.limit < 1:
         raise ValueError(f"--limit {options.limit}: expected 1 or more")
+    check_device(options.device)
+
+
+def _benchmark(options: argparse.Namespace) -> int:
+    _check(options)
     out = None if options.json in (None, "-") else Path(options.json)
     if out is not None and out.exists():
         raise ValueError(f"{out} exists and is not overwritten: choose another --json")
     quiet()
-    check_device(options.device)
     from dettoolkit.formats import check_threads
     from dettoolkit.inference.benchmark import measure, use_threads
     from dettoolkit.loading import load
