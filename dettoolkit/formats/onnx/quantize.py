@@ -1,17 +1,15 @@
 """ONNX files in 8 bits, with the layers that cannot bear it in float32.
 
-Convolutions are done on whole numbers: weights signed with a scale for each channel, activations unsigned
-with a scale for each tensor, found on real images. One scale for a whole weight tensor would about double the
-loss: the channels of MobileNetV3's depthwise convolutions differ by orders of magnitude.
+The ranges of activations are found on real images. Weights have a scale for each channel: one for a whole
+weight tensor would about double the loss, because the channels of MobileNetV3's depthwise convolutions differ
+by orders of magnitude.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,22 +17,16 @@ from typing import Any
 import numpy as np
 import onnx.utils
 from numpy.typing import NDArray
-from onnxruntime.quantization import CalibrationMethod, QuantType
-from onnxruntime.quantization.calibrate import TensorsData
-from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from dettoolkit.formats import facts
 from dettoolkit.formats.onnx.calibrate import Feed, find_ranges
+from dettoolkit.formats.onnx.eight_bits import can_be_8_bit, constants_of, in_8_bits
 from dettoolkit.formats.onnx.open import open_session
 from dettoolkit.manifest import INPUT, Manifest
 from dettoolkit.preprocessing import network_input
 from dettoolkit.results import Image
 
 CALIBRATION_IMAGES = 64
-
-OPERATORS = ("Conv", "Relu", "Clip")
-"""What is done in 8 bits: convolutions, with the clipping of their output. ONNX Runtime has no 8-bit kernels
-for hard-swish and hard-sigmoid, and what lies between takes about as long in float32 and loses nothing."""
 
 AROUND = ("preprocess", "postprocess")
 """Names of nodes begin so where they do not belong to the network: they stay as they are."""
@@ -60,8 +52,9 @@ class Quantizer:
         inputs = (network_input(image, manifest).repeat_interleave(batch, dim=0) for image in images)
         self.feeds: list[Feed] = [{INPUT: each.numpy()} for each in inputs]
         graph = extracted.graph
+        constants = constants_of(extracted)
         nodes = [
-            node for node in graph.node if node.op_type in OPERATORS and not node.name.startswith(AROUND)
+            node for node in graph.node if can_be_8_bit(node, constants) and not node.name.startswith(AROUND)
         ]
         self.nodes = [node.name for node in nodes]
         self.layers = list(dict.fromkeys(layer_of(name) for name in self.nodes))
@@ -69,7 +62,7 @@ class Quantizer:
         self.weights = dict.fromkeys(self.layers, 0)
         for node in nodes:
             self.weights[layer_of(node.name)] += sum(sizes.get(name, 0) for name in node.input)
-        self.ranges = TensorsData(CalibrationMethod.MinMax, find_ranges(self.network, self.feeds, self.nodes))
+        self.ranges = find_ranges(self.network, self.feeds, self.nodes)
 
     def fewest(self, passes: Callable[[list[str]], bool]) -> list[str]:
         """Find how few layers have to stay in float32, those that err most first.
@@ -120,33 +113,7 @@ class Quantizer:
         return sorted(self.layers, key=lambda layer: -errors[layer])
 
     def _quantized(self, model: bytes, layers: set[str]) -> bytes:
-        quantizer = QDQQuantizer(
-            onnx.load_from_string(model),
-            per_channel=True,
-            reduce_range=False,
-            weight_qType=QuantType.QInt8,
-            activation_qType=QuantType.QUInt8,
-            tensors_range=self.ranges,
-            nodes_to_quantize=[name for name in self.nodes if layer_of(name) in layers],
-            nodes_to_exclude=[],
-            op_types_to_quantize=list(OPERATORS),
-            extra_options={},
-        )
-        with _silence():
-            quantizer.quantize_model()
-        written: bytes = quantizer.model.model.SerializeToString()
-        return written
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Keep ONNX Runtime from telling, by the root logger, of every channel that is always 0."""
-    before = logging.root.manager.disable
-    logging.disable(logging.INFO)
-    try:
-        yield
-    finally:
-        logging.disable(before)
+        return in_8_bits(model, [name for name in self.nodes if layer_of(name) in layers], self.ranges)
 
 
 def layer_of(node: str) -> str:
