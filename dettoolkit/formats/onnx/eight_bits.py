@@ -2,7 +2,7 @@
 
 Each operator is put between DequantizeLinear and QuantizeLinear, which the runtime fuses with it: weights
 are signed with a scale for each channel, activations unsigned with a scale for each tensor. With signed
-activations a file takes more than three times as long on x86. There are no 8-bit kernels for hard-swish and
+activations a file takes 3.6 times as long on x86. There are no 8-bit kernels for hard-swish and
 hard-sigmoid, and to compute them in float32 costs much of what 8-bit convolutions save. But rounding cuts off
 what is out of range, so that
 
