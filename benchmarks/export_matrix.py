@@ -6,8 +6,9 @@
 The first exports each run in each kind of file that the installed libraries allow, through the gate, with the
 score on the whole validation set, and appends a line for each to a log: formats whose libraries exclude one
 another are measured one after the other, each in an environment of its own. Files are temporary. The second
-prints the table. Time is that of one image in memory to its final answer, by PyTorch and by the file in turn;
---threads limits PyTorch, and OMP_NUM_THREADS the runtimes that look at it.
+prints the table. Time is that of one image in memory to its final answer, by PyTorch and by the file in turn,
+and for an int8 file by its float32 file too; --threads limits PyTorch, and OMP_NUM_THREADS the runtimes that
+look at it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import platform
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from dettoolkit.export.command import export
 from dettoolkit.export.report import GateError
 from dettoolkit.export.request import Request
 from dettoolkit.formats import NAMES, check_threads
+from dettoolkit.paper.counts import processor
 
 RUNTIMES = {
     "onnx": "onnxruntime",
@@ -36,6 +37,11 @@ RUNTIMES = {
     "executorch": "executorch",
     "litert": "ai-edge-litert",
     "pt2": "torch",
+}
+KINDS: dict[str, dict[str, Any]] = {
+    "network": {},
+    "whole": {"preprocessing": True, "postprocessing": True},
+    "int8": {"precision": "int8"},
 }
 MARKS = ("<!-- measured -->", "<!-- /measured -->")  # around the table in a page
 COLUMNS = (
@@ -46,7 +52,9 @@ COLUMNS = (
     "raw error",
     "boxes or pixels that differ",
     "score, file (PyTorch)",
+    "by size: small, medium, large",
     "ms, file (PyTorch)",
+    "time, int8 / float32",
     "MB",
     "runtime",
 )
@@ -57,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN")
     parser.add_argument("--formats", nargs="+", choices=sorted(RUNTIMES), default=["onnx"])
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="kinds of file")
     parser.add_argument("--out", type=Path, metavar="FILE", help="log to append to")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch (default: 1)")
     parser.add_argument(
@@ -78,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(check_threads(options.threads))
     for run in options.runs:
         for kind in options.formats:
-            for request in requests(kind):
+            for request in requests(kind, options.kinds):
                 measured = measure(run, request)
                 print(json.dumps(measured), flush=True)
                 with options.out.open("a", encoding="utf-8") as file:
@@ -86,13 +95,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def requests(kind: str) -> Iterator[Request]:
+def requests(kind: str, kinds: Sequence[str]) -> Iterator[Request]:
     """List the kinds of file of a format."""
-    plain = Request(format=kind, metric=True)
-    yield plain
-    yield replace(plain, preprocessing=True, postprocessing=True)
-    if NAMES[kind].int8:
-        yield replace(plain, precision="int8")
+    for name in kinds:
+        if name != "int8" or NAMES[kind].int8:
+            yield Request(format=kind, metric=True, **KINDS[name])
 
 
 def measure(run: Path, request: Request) -> dict[str, Any]:
@@ -119,6 +126,7 @@ def measure(run: Path, request: Request) -> dict[str, Any]:
         "torch": str(torch.__version__),
         "threads": torch.get_num_threads(),
         "machine": platform.machine(),
+        "processor": processor(),
         "float_layers": list(manifest.export.float_layers) if manifest.export is not None else [],
         "report": done.report.to_dict(),
         "errors": done.report.errors,
@@ -140,6 +148,7 @@ def cells(line: dict[str, Any]) -> list[str]:
     """Write a row."""
     report, errors = line["report"], line["errors" if "errors" in line else "figures"]
     scores, times = report.get("scores"), report.get("milliseconds")
+    sizes, float32 = report.get("size_scores", {}), report.get("float32")
     differing = next(errors[name] for name in ("detections", "pixels", "top1") if name in errors)
     precision = line["precision"]
     if line["float_layers"]:
@@ -153,10 +162,20 @@ def cells(line: dict[str, Any]) -> list[str]:
         f"{errors['raw']:.1e}" if "raw" in errors else "",
         f"{differing:.2%}",
         f"{report['monitor']} {scores['exported']:.4f} ({scores['pytorch']:.4f})" if scores else "",
+        ", ".join(number(each["exported"]) for each in sizes.values())
+        + f" ({', '.join(number(each['pytorch']) for each in sizes.values())})"
+        if sizes
+        else "",
         f"{times['exported']:.1f} ({times['pytorch']:.1f})" if times else "",
+        f"{times['exported'] / float32['milliseconds']:.2f}" if float32 else "",
         f"{report['bytes'] / 1e6:.1f}",
         line["runtime"],
     ]
+
+
+def number(value: float | None) -> str:
+    """Write a score, which is None where there is nothing to score."""
+    return "none" if value is None else f"{value:.3f}"
 
 
 if __name__ == "__main__":

@@ -97,6 +97,7 @@ class TaskSpec(ABC):
     raw_outputs: ClassVar[tuple[str, ...]]  # names of a network's outputs, in their order
     final_outputs: ClassVar[tuple[str, ...]]  # of a file with post-processing inside
     errors: ClassVar[Mapping[str, ErrorKind]]  # of an exported file's results, beside those of raw outputs
+    size_scores: ClassVar[tuple[str, ...]] = ()  # names of scores by the objects' size, small first
     saves: ClassVar[tuple[str, ...]] = ()  # what `predict --save` can write besides figures and tables
     default_saves: ClassVar[tuple[str, ...]] = ("figures",)  # what it writes unless told otherwise
     csv_columns: ClassVar[tuple[str, ...]]  # of a job's table, after the image's name

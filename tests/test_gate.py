@@ -32,7 +32,7 @@ def tolerances(described, own=()):
 GOOD = {"raw": 1e-6, "pixels": 0.0, "worst_class": 0.0}
 
 
-def report(errors=None, *, scores=None, doubts=(), own=None, described=None):
+def report(errors=None, *, scores=None, doubts=(), own=None, described=None, **more):
     described = manifest() if described is None else described
     return Report(
         manifest=described,
@@ -43,7 +43,30 @@ def report(errors=None, *, scores=None, doubts=(), own=None, described=None):
         scores=scores,
         milliseconds=(2.0, 1.0),
         sizes=(1000, 2000),
+        **more,
     )
+
+
+def test_scores_by_size_and_the_float32_file_are_told():
+    said = report(
+        scores=(0.5, 0.5),
+        size_scores={"APs": (0.25, 0.2), "APl": (math.nan, math.nan)},
+        float32=(4.0, 3000),
+        described=manifest(precision="int8"),
+    )
+    text, data = said.table(), said.to_dict()
+    assert "APs" in text
+    assert "float32 file 4.0 ms, ratio 0.25" in text
+    assert data["size_scores"] == {
+        "APs": {"pytorch": 0.25, "exported": 0.2},
+        "APl": {"pytorch": None, "exported": None},
+    }
+    assert data["float32"] == {"milliseconds": 4.0, "bytes": 3000}
+    assert json.loads(json.dumps(data, allow_nan=False)) == data
+    slow = report(scores=(0.5, 0.5), float32=(0.9, 3000), described=manifest(precision="int8"))
+    assert not said.remarks
+    assert "offered for its size only" in slow.table()
+    assert slow.to_dict()["notes"] == list(slow.remarks)
 
 
 def test_agreement_passes_and_is_told():

@@ -13,9 +13,10 @@ from dettoolkit.export import command  # noqa: E402
 from dettoolkit.export.comparison import own_images, read  # noqa: E402
 from dettoolkit.export.report import GateError  # noqa: E402
 from dettoolkit.export.request import Request, manifest_for  # noqa: E402
+from dettoolkit.formats.float_layers import fewest, layer_of  # noqa: E402
 from dettoolkit.formats.onnx import convert as converter  # noqa: E402
 from dettoolkit.formats.onnx.calibrate import best_range, find_ranges  # noqa: E402
-from dettoolkit.formats.onnx.quantize import Quantizer, layer_of  # noqa: E402
+from dettoolkit.formats.onnx.quantize import Quantizer  # noqa: E402
 from dettoolkit.tasks import spec_for  # noqa: E402
 from dettoolkit.training.trained import open_model  # noqa: E402
 
@@ -90,9 +91,10 @@ def quantizer(tiny_segmentation_run, tiny_segmentation, tmp_path_factory):
     described, network = open_model(tiny_segmentation_run)
     manifest = manifest_for(described, Request(precision="int8", batch=2), first_hw=(48, 64))
     path = tmp_path_factory.mktemp("float") / "model.onnx"
-    converter.convert(network, manifest, path, spec_for(manifest))
+    spec = spec_for(manifest)
+    converter.convert(network, manifest, path, spec)
     images = read(own_images(tiny_segmentation.data / "leftImg8bit" / "train"))
-    return Quantizer(path.read_bytes(), manifest, images, outputs=["logits"]), manifest, images
+    return Quantizer(network, manifest, path, images, spec), manifest, images
 
 
 def test_weights_have_a_scale_for_each_channel_and_float_layers_none(quantizer, tmp_path):
@@ -110,7 +112,7 @@ def test_weights_have_a_scale_for_each_channel_and_float_layers_none(quantizer, 
     assert all(scale.ndim == 1 and len(scale) > 1 for scale in scales)
     assert len({len(set(scale.tolist())) for scale in scales}) > 1
 
-    left = made.layers[:3]
+    left = list(made.weights)[:3]
     made.write(tmp_path / "some.onnx", left)
     some = onnx.load(tmp_path / "some.onnx")
     weights = {each.name: each.data_type for each in some.graph.initializer}
@@ -126,12 +128,12 @@ def test_weights_have_a_scale_for_each_channel_and_float_layers_none(quantizer, 
 def test_layers_are_left_in_float_by_how_much_they_err(quantizer, monkeypatch):
     made, _, _ = quantizer
     ranked = made.ranked()
-    assert sorted(ranked) == sorted(made.layers)
+    assert sorted(ranked) == sorted(made.weights)
     monkeypatch.setattr(made, "ranked", lambda: ranked)
-    assert made.fewest(lambda layers: True) == []
+    assert fewest(made, lambda layers: True) == []
     for few in range(4):
-        assert made.fewest(lambda layers, few=few: len(layers) >= few) == ranked[:few]
-    most = made.fewest(lambda layers: False)
+        assert fewest(made, lambda layers, few=few: len(layers) >= few) == ranked[:few]
+    most = fewest(made, lambda layers: False)
     assert 0 < sum(made.weights[layer] for layer in most) <= sum(made.weights.values()) / 2
 
 

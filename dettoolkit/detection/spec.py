@@ -96,6 +96,7 @@ class DetectionSpec(TaskSpec):
             required=False,
         ),
     }
+    size_scores = ("APs", "APm", "APl")
     saves = ("crops", "coco")
     csv_columns = ("class", "class_id", "score", "left", "top", "right", "bottom")
     record_key = "objects"

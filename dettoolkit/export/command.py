@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from dettoolkit.config import Recipe
@@ -19,6 +18,7 @@ from dettoolkit.export.report import GateError, Report, tolerances_of
 from dettoolkit.export.request import Request, check, manifest_for, notes_on, report_path, with_facts
 from dettoolkit.export.verify import Verification, validation_run
 from dettoolkit.formats import NAMES, Format
+from dettoolkit.formats.float_layers import CALIBRATION_IMAGES, fewest
 from dettoolkit.loading import recipe_of
 from dettoolkit.manifest import Manifest
 from dettoolkit.tasks import spec_of
@@ -91,9 +91,10 @@ def export(source: Path, out: Path, request: Request, *, recipe: Recipe | None =
         if request.precision == "int8":
             quantize = kind.module("quantize")
             if request.images is None:
-                images = read(evenly(spec.training_images(recipe), quantize.CALIBRATION_IMAGES))
-            quantizer = quantize.Quantizer(path.read_bytes(), manifest, images, outputs=spec.raw_outputs)
-            manifest, report = _quantized(quantizer, converter, path, manifest, verification)
+                images = read(evenly(spec.training_images(recipe), CALIBRATION_IMAGES))
+            verification.measure_beside(path, manifest, files=written_files(kind, path))
+            quantizer = quantize.Quantizer(network, manifest, path, images, spec)
+            manifest, report = _quantized(quantizer, kind, path, manifest, verification)
         else:
             report = verification.report(path, manifest, files=written_files(kind, path))
         if report.failures:
@@ -106,24 +107,28 @@ def export(source: Path, out: Path, request: Request, *, recipe: Recipe | None =
 
 
 def _quantized(
-    quantizer: Any, converter: ModuleType, path: Path, manifest: Manifest, verification: Verification
+    quantizer: Any, kind: Format, path: Path, manifest: Manifest, verification: Verification
 ) -> tuple[Manifest, Report]:
     """Replace a float32 file by an int8 one, with as few layers in float32 as pass."""
-    made: dict[tuple[str, ...], tuple[bytes, Manifest, Report]] = {}
+    made: dict[tuple[str, ...], tuple[dict[Path, bytes], Manifest, Report]] = {}
 
     def passes(layers: list[str]) -> bool:
         described = with_facts(manifest, float_layers=tuple(layers))
-        path.unlink()
+        for file in kind.files_of(path):
+            file.unlink()
         quantizer.write(path, layers)
-        converter.stamp(path, described)
-        report = verification.report(path, described, files=[path])
-        made[tuple(layers)] = path.read_bytes(), described, report
+        kind.module("convert").stamp(path, described)
+        files = written_files(kind, path)
+        report = verification.report(path, described, files=files)
+        made[tuple(layers)] = {file: file.read_bytes() for file in files}, described, report
         logger.info("%d layers in float32: %s", len(layers), report.summary())
         # Where the comparison proves nothing, more layers in float32 would not help.
         return not report.failures or bool(report.comparison.doubts)
 
-    content, described, report = made[tuple(quantizer.fewest(passes))]
-    path.write_bytes(content)
+    contents, described, report = made[tuple(fewest(quantizer, passes))]
+    for file, content in contents.items():
+        file.unlink()  # a runtime may have the last one open
+        file.write_bytes(content)
     return described, report
 
 

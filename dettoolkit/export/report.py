@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
@@ -73,7 +73,20 @@ class Report:
     scores: tuple[float, float] | None  # of PyTorch and of the file, on the validation set; None: not wanted
     milliseconds: tuple[float, float]  # of both, from an image in memory to its result: the median
     sizes: tuple[int, int]  # bytes of the file, and of the checkpoint's weights
+    size_scores: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # by name, as `scores`
+    float32: tuple[float, int] | None = None  # of an int8 file: milliseconds and bytes of it in float32
     notes: tuple[str, ...] = ()  # what a reader must know about the file
+
+    @property
+    def speed(self) -> float | None:
+        """Return an int8 file's time as a fraction of its float32 file's."""
+        return None if self.float32 is None else self.milliseconds[1] / self.float32[0]
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Return what a reader must know about the file: what was known before, and what was found."""
+        slow = "the int8 file is not faster than its float32 file here: it is offered for its size only"
+        return (*self.notes, slow) if self.speed is not None and self.speed >= 1 else self.notes
 
     @property
     def errors(self) -> dict[str, float]:
@@ -117,25 +130,27 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; None stands for what is not a finite number."""
-        pairs = {"scores": self.scores, "milliseconds": self.milliseconds}
-        return {
+        plain = {
             "images": self.images,
             "errors": {name: _finite(value) for name, value in self.comparison.errors.items()},
             "details": {name: _finite(value) for name, value in self.comparison.details.items()},
             "doubts": list(self.comparison.doubts),
             "tolerances": self.judged,
             "monitor": self.monitor,
-            **{
-                name: {"pytorch": _finite(pair[0]), "exported": _finite(pair[1])}
-                for name, pair in pairs.items()
-                if pair is not None
-            },
+            "milliseconds": _sides(self.milliseconds),
             "bytes": self.sizes[0],
             "weights_bytes": self.sizes[1],
             "float_layers": list(facts(self.manifest).float_layers),
-            "notes": list(self.notes),
+            "notes": list(self.remarks),
             "failures": self.failures,
         }
+        if self.scores is not None:
+            plain["scores"] = _sides(self.scores)
+        if self.size_scores:
+            plain["size_scores"] = {name: _sides(pair) for name, pair in self.size_scores.items()}
+        if self.float32 is not None:
+            plain["float32"] = {"milliseconds": self.float32[0], "bytes": self.float32[1]}
+        return plain
 
     def table(self) -> str:
         """Write it as aligned text, without a final newline."""
@@ -143,11 +158,15 @@ class Report:
         for name, value in self.errors.items():
             limit = f"at most {judged[name]:g}" if name in judged else "not judged"
             rows.append((_words(name), f"{value:.2e}" if abs(value) < 1e-3 else f"{value:.4f}", limit))
-        if self.scores is not None:
-            rows.append((self.monitor, f"{self.scores[1]:.4f}", f"PyTorch {self.scores[0]:.4f}"))
+        scores = {} if self.scores is None else {self.monitor: self.scores, **self.size_scores}
+        rows += [(name, f"{theirs:.4f}", f"PyTorch {ours:.4f}") for name, (ours, theirs) in scores.items()]
         (ours, theirs), (size, weights) = self.milliseconds, self.sizes
-        rows.append(("time per image", f"{theirs:.1f} ms", f"PyTorch {ours:.1f} ms"))
-        rows.append(("size", f"{size / 1e6:.2f} MB", f"weights {weights / 1e6:.2f} MB"))
+        times, sizes = f"PyTorch {ours:.1f} ms", f"weights {weights / 1e6:.2f} MB"
+        if self.float32 is not None:
+            times += f", float32 file {self.float32[0]:.1f} ms, ratio {self.speed:.2f}"
+            sizes += f", float32 file {self.float32[1] / 1e6:.2f} MB"
+        rows.append(("time per image", f"{theirs:.1f} ms", times))
+        rows.append(("size", f"{size / 1e6:.2f} MB", sizes))
         widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
         lines = [f"{name:<{widths[0]}}  {value:>{widths[1]}}  {rest}" for name, value, rest in rows]
         if details := self.comparison.details:
@@ -155,7 +174,11 @@ class Report:
             lines.append(", ".join(f"{_words(name)} {value}" for name, value in shown.items()))
         if layers := facts(self.manifest).float_layers:
             lines.append(f"layers left in float32: {', '.join(layers)}")
-        return "\n".join([f"compared with PyTorch on {self.images} images", *lines, *self.notes])
+        return "\n".join([f"compared with PyTorch on {self.images} images", *lines, *self.remarks])
+
+
+def _sides(pair: tuple[float, float]) -> dict[str, float | None]:
+    return {"pytorch": _finite(pair[0]), "exported": _finite(pair[1])}
 
 
 def _finite(value: Any) -> Any:

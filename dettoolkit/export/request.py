@@ -81,7 +81,7 @@ def check(out: Path, request: Request) -> None:
         if path.exists():
             raise FileExistsError(f"{path} already exists: remove it, or choose another file with --out")
     with requires(kind.name):
-        for library in kind.libraries:
+        for library in (*kind.libraries, *(kind.quantizers if request.precision == "int8" else ())):
             if find_spec(library) is None:
                 raise ModuleNotFoundError(name=library)
 

@@ -50,9 +50,14 @@ class Verification:
         # a mistake of it would be on both sides.
         self.fast = Predictor(described, PytorchEngine(network, cpu), source="PyTorch")
         self.reference = Predictor(described, PytorchEngine(network, cpu, fast=False), source="PyTorch")
-        self.monitor, self.reference_score = ("", 0.0) if run is None else score(self.reference, run)
+        self.monitor, self.reference_scores = ("", {}) if run is None else score(self.reference, run)
+        self.float32: tuple[Predictor, int] | None = None
         tensors = (*network.parameters(), *network.buffers())
         self.weights_bytes = sum(each.numel() * each.element_size() for each in tensors)
+
+    def measure_beside(self, path: Path, manifest: Manifest, *, files: Sequence[Path]) -> None:
+        """Let the times of all further files be measured in turn with that of this one, of float32."""
+        self.float32 = _open(path, manifest), sum(each.stat().st_size for each in files)
 
     def report(self, path: Path, manifest: Manifest, *, files: Sequence[Path]) -> Report:
         """Measure a file, of `files` that belong together.
@@ -62,22 +67,26 @@ class Verification:
         candidate = _open(path, manifest)
         try:
             comparison = compare(self.reference, candidate, self.images)
-            milliseconds = _milliseconds([self.fast, candidate], self.images[0])
-            score_of_file = None if self.run is None else score(candidate, self.run)[1]
+            beside = [] if self.float32 is None else [self.float32[0]]
+            milliseconds = _milliseconds([self.fast, candidate, *beside], self.images[0])
+            scores = {} if self.run is None else score(candidate, self.run)[1]
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise _broken(path, error) from error
         except Exception as error:
             if type(error).__module__.startswith("onnxruntime"):  # its errors have no base of their own
                 raise _broken(path, error) from error
             raise
+        pairs = {name: (self.reference_scores[name], value) for name, value in scores.items()}
         return Report(
             manifest=manifest,
             images=len(self.images),
             comparison=comparison,
             tolerances=self.tolerances,
             monitor=self.monitor,
-            scores=None if score_of_file is None else (self.reference_score, score_of_file),
-            milliseconds=milliseconds,
+            scores=pairs.pop(self.monitor, None),
+            size_scores=pairs,
+            milliseconds=(milliseconds[0], milliseconds[1]),
+            float32=None if self.float32 is None else (milliseconds[2], self.float32[1]),
             sizes=(sum(each.stat().st_size for each in files), self.weights_bytes),
             notes=self.notes,
         )
@@ -101,11 +110,11 @@ def validation_run(recipe: Recipe, manifest: Manifest, *, what: str) -> Run:
     return spec_for(manifest).evaluation_run(manifest.name, recipe, own=own, what=what)
 
 
-def score(predictor: Predictor, run: Run) -> tuple[str, float]:
-    """Return the score's name and a predictor's, as `dettoolkit evaluate` scores a checkpoint.
+def score(predictor: Predictor, run: Run) -> tuple[str, dict[str, float]]:
+    """Return the name of a task's score, and that and the scores by size of a predictor, by name.
 
-    It is NaN where the validation set has nothing to score. Images that cannot be read raise, or are skipped
-    where the recipe has data.on_bad_image=skip.
+    They are those of `dettoolkit evaluate` for a checkpoint, and NaN where the validation set has nothing to
+    score. Images that cannot be read raise, or are skipped where the recipe has data.on_bad_image=skip.
     """
     found = []
     for row, file in enumerate(run.image_files()):
@@ -118,8 +127,9 @@ def score(predictor: Predictor, run: Run) -> tuple[str, float]:
         (result,) = predictor.predict_batch([image], threshold=0.0)
         if (prediction := run.prediction_of(result, row)) is not None:
             found.append(prediction)
-    monitor = run.task.monitor
-    return monitor, float(run.task.score(found).numbers[monitor])
+    monitor, numbers = run.task.monitor, run.task.score(found).numbers
+    names = (monitor, *predictor.spec.size_scores)
+    return monitor, {name: float(numbers[name]) for name in names if name in numbers}
 
 
 def _open(path: Path, manifest: Manifest) -> Predictor:
@@ -141,8 +151,8 @@ def _broken(path: Path, error: Exception) -> GateError:
     return GateError(f"{path.name} does not run in its own runtime; nothing was written:\n{error}")
 
 
-def _milliseconds(models: Sequence[Predictor], image: Image) -> tuple[float, float]:
-    """Take the median time of each of two models from an image in memory to its result, in turn."""
+def _milliseconds(models: Sequence[Predictor], image: Image) -> list[float]:
+    """Take the median time of each of some models from an image in memory to its result, in turn."""
     for _ in range(WARM_UP):
         for model in models:
             model.predict_batch([image])
@@ -155,5 +165,4 @@ def _milliseconds(models: Sequence[Predictor], image: Image) -> tuple[float, flo
             spent.append(time.perf_counter() - started)
         if time.perf_counter() > end:
             break
-    first, second = (statistics.median(spent) * 1000 for spent in times)
-    return first, second
+    return [statistics.median(spent) * 1000 for spent in times]

@@ -8,6 +8,10 @@ A module for each format, or a folder with `open.py` and `convert.py`, that has
   `export` and `input_hw` say what the file is to take and give. ValueError where that cannot be in a file
   of the format, FileExistsError where `path` exists
 - `stamp(path, manifest)`: replaces the manifest of a file; all else stays
+- `Quantizer(network, manifest, path, images, spec)`, of formats with 8-bit files: made of a network, its
+  float32 file at `path`, which it reads, its manifest, and images, uint8 (H, W, 3) RGB, on which the ranges
+  of activations are found. It is a `float_layers.Quantizer`; its `write(path, float_layers)` writes the 8-bit
+  file without a manifest
 
 Libraries are imported when a file of their format is opened or written; only who uses them needs them.
 """
@@ -40,6 +44,7 @@ class Format:
     beside: tuple[str, ...] = ()  # endings of further files that belong to it
     flexible: bool = False  # any number of images; resizing and post-processing may be inside
     int8: bool = False  # whether there are 8-bit files
+    quantizers: tuple[str, ...] = ()  # libraries needed besides to write these
     runs_code: bool = False  # whether a file can run code when it is opened; see docs/security.md
     folder: bool = False  # whether it has a module for each part of the work, not one for all
 
@@ -69,6 +74,8 @@ FORMATS = {
             libraries=("openvino", "onnx", "onnxscript"),
             beside=(".bin",),
             flexible=True,
+            int8=True,
+            quantizers=("nncf",),
         ),
         Format(name="executorch", ending=".pte", libraries=("executorch",)),
         Format(name="litert", ending=".tflite", libraries=("litert_torch", "ai_edge_litert")),

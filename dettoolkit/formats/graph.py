@@ -105,12 +105,12 @@ def refuse_flexible(manifest: Manifest, path: Path, spec: TaskSpec, *, runtime: 
 
 
 def refuse(manifest: Manifest, path: Path, *, runtime: str) -> None:
-    """Refuse to write over files, as the format's own writer might, and 8 bits, both before the long work."""
+    """Refuse to write over files, as the format's own writer might, and 8 bits where a format has none."""
     export = facts(manifest)
     for file in NAMES[export.format].files_of(path):
         if file.exists():
             raise FileExistsError(f"{file} already exists: remove it, or write another file")
-    if export.precision != "float32":
+    if export.precision != "float32" and not NAMES[export.format].int8:
         raise ValueError(f"files for {runtime} support only float32, not {export.precision}")
 
 

@@ -67,6 +67,7 @@ class JointSpec(TaskSpec):
     raw_outputs = (*BOXES.raw_outputs, "segmentation_logits")
     final_outputs = (*BOXES.final_outputs, "label_map")
     errors: ClassVar[Mapping[str, ErrorKind]] = {**BOXES.errors, **MAPS.errors}
+    size_scores = BOXES.size_scores
     saves = tuple(dict.fromkeys((*BOXES.saves, *MAPS.saves)))
     default_saves = MAPS.default_saves
     resizable = False

@@ -1,174 +1,78 @@
 """ONNX files in 8 bits, with the layers that cannot bear it in float32.
 
-Convolutions are done on whole numbers: weights signed with a scale for each channel, activations unsigned
-with a scale for each tensor, found on real images. One scale for a whole weight tensor would about double the
-loss: the channels of MobileNetV3's depthwise convolutions differ by orders of magnitude.
+The ranges of activations are found on real images. Weights have a scale for each channel: one for a whole
+weight tensor would about double the loss, because the channels of MobileNetV3's depthwise convolutions differ
+by orders of magnitude.
 """
 
 from __future__ import annotations
 
-import logging
 import math
-import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from itertools import chain
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import onnx.utils
 from numpy.typing import NDArray
-from onnxruntime.quantization import CalibrationMethod, QuantType
-from onnxruntime.quantization.calibrate import TensorsData
-from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+from torch import nn
 
-from dettoolkit.formats import facts
+from dettoolkit.formats.float_layers import AROUND, calibration_inputs, distance, for_ranking, layer_of
 from dettoolkit.formats.onnx.calibrate import Feed, find_ranges
+from dettoolkit.formats.onnx.eight_bits import can_be_8_bit, constants_of, in_8_bits
 from dettoolkit.formats.onnx.open import open_session
 from dettoolkit.manifest import INPUT, Manifest
-from dettoolkit.preprocessing import network_input
 from dettoolkit.results import Image
 
-CALIBRATION_IMAGES = 64
-
-OPERATORS = ("Conv", "Relu", "Clip")
-"""What is done in 8 bits: convolutions, with the clipping of their output. ONNX Runtime has no 8-bit kernels
-for hard-swish and hard-sigmoid, and what lies between takes about as long in float32 and loses nothing."""
-
-AROUND = ("preprocess", "postprocess")
-"""Names of nodes begin so where they do not belong to the network: they stay as they are."""
-
-RANKING_IMAGES = 4
+if TYPE_CHECKING:
+    from dettoolkit.spec import TaskSpec
 
 
 class Quantizer:
-    """Write an ONNX model in 8 bits, again and again, with some of its layers in float32.
-
-    Made of the float32 file's bytes and manifest, the names of the network's raw outputs, and images, uint8
-    (H, W, 3) RGB, on which the ranges of activations are found.
-    """
+    """Write an ONNX file in 8 bits; see `formats`."""
 
     def __init__(
-        self, model: bytes, manifest: Manifest, images: Sequence[Image], *, outputs: Sequence[str]
+        self, network: nn.Module, manifest: Manifest, path: Path, images: Sequence[Image], spec: TaskSpec
     ) -> None:
-        self.model = model
+        del network
+        self.model = path.read_bytes()
         # Without what comes after the network's raw outputs.
-        extracted = onnx.utils.Extractor(onnx.load_from_string(model)).extract_model([INPUT], list(outputs))
+        extracted = onnx.utils.Extractor(onnx.load_from_string(self.model)).extract_model(
+            [INPUT], list(spec.raw_outputs)
+        )
         self.network: bytes = extracted.SerializeToString()
-        batch = facts(manifest).batch or 1
-        inputs = (network_input(image, manifest).repeat_interleave(batch, dim=0) for image in images)
-        self.feeds: list[Feed] = [{INPUT: each.numpy()} for each in inputs]
-        graph = extracted.graph
+        self.feeds: list[Feed] = [{INPUT: each} for each in calibration_inputs(images, manifest)]
+        constants = constants_of(extracted)
         nodes = [
-            node for node in graph.node if node.op_type in OPERATORS and not node.name.startswith(AROUND)
+            node
+            for node in extracted.graph.node
+            if can_be_8_bit(node, constants) and not node.name.startswith(AROUND)
         ]
         self.nodes = [node.name for node in nodes]
-        self.layers = list(dict.fromkeys(layer_of(name) for name in self.nodes))
-        sizes = {each.name: math.prod(each.dims) for each in graph.initializer}
-        self.weights = dict.fromkeys(self.layers, 0)
+        self.weights = dict.fromkeys((layer_of(name) for name in self.nodes), 0)
         for node in nodes:
-            self.weights[layer_of(node.name)] += sum(sizes.get(name, 0) for name in node.input)
-        self.ranges = TensorsData(CalibrationMethod.MinMax, find_ranges(self.network, self.feeds, self.nodes))
-
-    def fewest(self, passes: Callable[[list[str]], bool]) -> list[str]:
-        """Find how few layers have to stay in float32, those that err most first.
-
-        Their number is doubled until the file passes, and then halved in between. With more than half of the
-        weights in float32 a file is no 8-bit file: the search ends there. `passes` writes the file with some
-        layers in float32, and says whether it is good enough. Returned are the layers of the last file that
-        passed, or, where none did, of the last one tried.
-        """
-        if passes([]):
-            return []
-        ranked = self._half(self.ranked())
-        failed, count = 0, min(1, len(ranked))
-        while not passes(ranked[:count]):
-            if count == len(ranked):
-                return ranked
-            failed, count = count, min(2 * count, len(ranked))
-        while count - failed > 1:
-            middle = (failed + count) // 2
-            if passes(ranked[:middle]):
-                count = middle
-            else:
-                failed = middle
-        return ranked[:count]
-
-    def _half(self, ranked: Sequence[str]) -> list[str]:
-        """Return the first layers, as many as have half of the weights."""
-        chosen, left = [], sum(self.weights.values()) / 2
-        for layer in ranked:
-            left -= self.weights[layer]
-            if left < 0:
-                break
-            chosen.append(layer)
-        return chosen
+            sizes = [math.prod(constants[name].dims) for name in node.input if name in constants]
+            self.weights[layer_of(node.name)] += sum(sizes)
+        self.ranges = find_ranges(self.network, self.feeds, self.nodes)
 
     def write(self, path: Path, float_layers: Sequence[str]) -> None:
         """Write the 8-bit file, without a manifest."""
-        path.write_bytes(self._quantized(self.model, set(self.layers) - set(float_layers)))
+        path.write_bytes(self._quantized(self.model, self.weights.keys() - set(float_layers)))
 
     def ranked(self) -> list[str]:
         """Order the layers by how far the network's outputs move when the layer alone is in 8 bits."""
-        feeds = self.feeds[:: -(-len(self.feeds) // RANKING_IMAGES)]
+        feeds = for_ranking(self.feeds)
         exact = _run(self.network, feeds)
         errors = {
-            layer: _distance(exact, _run(self._quantized(self.network, {layer}), feeds))
-            for layer in self.layers
+            layer: distance(exact, _run(self._quantized(self.network, {layer}), feeds))
+            for layer in self.weights
         }
-        return sorted(self.layers, key=lambda layer: -errors[layer])
+        return sorted(self.weights, key=lambda layer: -errors[layer])
 
     def _quantized(self, model: bytes, layers: set[str]) -> bytes:
-        quantizer = QDQQuantizer(
-            onnx.load_from_string(model),
-            per_channel=True,
-            reduce_range=False,
-            weight_qType=QuantType.QInt8,
-            activation_qType=QuantType.QUInt8,
-            tensors_range=self.ranges,
-            nodes_to_quantize=[name for name in self.nodes if layer_of(name) in layers],
-            nodes_to_exclude=[],
-            op_types_to_quantize=list(OPERATORS),
-            extra_options={},
-        )
-        with _silence():
-            quantizer.quantize_model()
-        written: bytes = quantizer.model.model.SerializeToString()
-        return written
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Keep ONNX Runtime from telling, by the root logger, of every channel that is always 0."""
-    before = logging.root.manager.disable
-    logging.disable(logging.INFO)
-    try:
-        yield
-    finally:
-        logging.disable(before)
-
-
-def layer_of(node: str) -> str:
-    """Return the layer that a node belongs to: a block of the backbone, its stem, a predictor.
-
-    Its operators go together, since what is between two of them would have to be rounded anyway.
-    """
-    numbered = re.match(r"[\w.]*?(blocks|extras|predictors)\.\d+", node)
-    depth = 3 if node.startswith("heads.") else 2  # behind heads stands the head's name
-    return numbered.group() if numbered is not None else ".".join(re.split(r"[./]", node)[:depth])
+        return in_8_bits(model, [name for name in self.nodes if layer_of(name) in layers], self.ranges)
 
 
 def _run(model: bytes, feeds: Sequence[Feed]) -> list[list[NDArray[Any]]]:
     """Return the outputs of each input."""
     session = open_session(model)
     return [session.run(None, feed) for feed in feeds]
-
-
-def _distance(exact: Sequence[Sequence[NDArray[Any]]], other: Sequence[Sequence[NDArray[Any]]]) -> float:
-    """Average, over outputs and inputs, the error's root mean square as a fraction of the values' spread."""
-    pairs = zip(chain.from_iterable(exact), chain.from_iterable(other), strict=True)
-    tiny = np.finfo(np.float32).tiny
-    return float(
-        np.mean([np.sqrt(np.square(theirs - ours).mean()) / (ours.std() + tiny) for ours, theirs in pairs])
-    )
