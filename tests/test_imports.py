@@ -28,7 +28,7 @@ LAYERS = (
     ("loading",),
     ("export", "ray"),
     ("demo", "paper"),
-    ("publishing",),
+    ("latency", "publishing"),
     ("cli",),
     ("",),  # the package itself, which gives `load` to users
 )

@@ -14,6 +14,7 @@ from dettoolkit.cli.converting import convert
 from dettoolkit.cli.demo import export_demo
 from dettoolkit.cli.examining import doctor
 from dettoolkit.cli.exporting import export
+from dettoolkit.cli.measuring import latency
 from dettoolkit.cli.models import models
 from dettoolkit.cli.paper import paper_tables
 from dettoolkit.cli.predicting import predict
@@ -29,6 +30,7 @@ __all__ = [
     "evaluate",
     "export",
     "export_demo",
+    "latency",
     "main",
     "models",
     "paper_tables",
@@ -55,6 +57,7 @@ COMMANDS = {
     "export": (export, "export a model to another runtime, verified against PyTorch"),
     "export-demo": (export_demo, "create a web page that runs a model in the browser"),
     "benchmark": (benchmark, "measure how long models take for an image, step by step"),
+    "latency": (latency, "measure and predict how long a network takes in a runtime, block by block"),
     "publish": (publish, "write a model to a folder that travels, with a card; push it to the hub"),
     "models": (models, "list the models that are ready to be used by name"),
     "paper-tables": (
