@@ -29,6 +29,7 @@ LAYERS = (
     ("export", "ray"),
     ("demo", "paper"),
     ("latency", "publishing"),
+    ("adaptation",),
     ("cli",),
     ("",),  # the package itself, which gives `load` to users
 )

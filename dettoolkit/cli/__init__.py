@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
+from dettoolkit.cli.adapting import adapt
 from dettoolkit.cli.benchmarking import benchmark
 from dettoolkit.cli.converting import convert
 from dettoolkit.cli.demo import export_demo
@@ -23,6 +24,7 @@ from dettoolkit.cli.reporting import report
 from dettoolkit.cli.training import evaluate, train
 
 __all__ = [
+    "adapt",
     "benchmark",
     "convert",
     "doctor",
@@ -58,6 +60,7 @@ COMMANDS = {
     "export-demo": (export_demo, "create a web page that runs a model in the browser"),
     "benchmark": (benchmark, "measure how long models take for an image, step by step"),
     "latency": (latency, "measure and predict how long a network takes in a runtime, block by block"),
+    "adapt": (adapt, "make a trained network narrower until it meets a latency"),
     "publish": (publish, "write a model to a folder that travels, with a card; push it to the hub"),
     "models": (models, "list the models that are ready to be used by name"),
     "paper-tables": (
