@@ -17,7 +17,8 @@ class Network(nn.Module):
 
     The backbone maps images (N, 3, H, W), float, RGB, normalized, to features by name. Heads, by the name of
     their task, each have `features`, the names of those that `forward` takes; `num_classes`, without
-    background; and `initialize()`.
+    background; and `initialize()`. `feature_layers` says by name which of a head's layers have the channels
+    of a feature, for networks of other widths.
     """
 
     def __init__(self, *, backbone: nn.Module, heads: Mapping[str, Any]) -> None:

@@ -31,6 +31,7 @@ class ClassifierHead(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         self.init = init
+        self.feature_layers = {"c5": ("classifier" if hidden_channels is None else "hidden.0",)}
         self.dropout = nn.Dropout(dropout)
         if hidden_channels is None:
             self.hidden: nn.Module = nn.Identity()

@@ -56,6 +56,9 @@ class LRASPPHead(nn.Module):
     ) -> None:
         super().__init__()
         self.features = tuple(in_channels)
+        self.feature_layers = dict(
+            zip(self.features, (("low_classifier",), ("branch.0", "gate")), strict=True)
+        )
         self.num_classes = num_classes
         low_channels, channels = in_channels.values()
         self.branch = Conv2dNormActivation(channels, filters, 1, norm_layer=norm, activation_layer=nn.ReLU)

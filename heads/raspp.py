@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ class RASPPHead(nn.Module):
 
     features = ("c5",)
     class_layers = ("classifier.*",)
+    feature_layers: ClassVar[dict[str, tuple[str, ...]]] = {"c5": ("branch.0", "pooled.0")}
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +63,10 @@ class SSDLiteHead(nn.Module):
 
     features = ("c4", "c5")
     class_layers = ("class_predictors.*.1.*",)
+    feature_layers: ClassVar[dict[str, tuple[str, ...]]] = {
+        "c4": ("class_predictors.0.*", "box_predictors.0.*"),
+        "c5": ("class_predictors.1.*", "box_predictors.1.*", "extras.0.0.0"),
+    }
     torchvision_names = (
         ("backbone.extra.", "extras."),
         ("head.classification_head.module_list.", "class_predictors."),

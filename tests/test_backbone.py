@@ -12,7 +12,7 @@ from torchvision.models.mobilenetv3 import _mobilenet_v3_conf
 
 from dettoolkit.backbones.blocks import InvertedResidual
 from dettoolkit.backbones.mobilenet import MobileNet
-from dettoolkit.backbones.tables import TABLES, make_divisible
+from dettoolkit.backbones.tables import TABLES, make_divisible, named_table
 from dettoolkit.weights.load import load_weights
 from dettoolkit.weights.translate import translate_backbone
 
@@ -37,12 +37,8 @@ def build(
     norm_momentum=0.03,
 ):
     return MobileNet(
-        network=network,
-        width=width,
-        tail=tail,
+        table=named_table(network, width=width, tail=tail, last_conv="keep", rounding="torchvision"),
         output_stride=output_stride,
-        last_conv="keep",
-        rounding="torchvision",
         dilate_c4=dilate_c4,
         norm_eps=norm_eps,
         norm_momentum=norm_momentum,

@@ -7,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.detection import SSDLite320_MobileNet_V3_Large_Weights
 
 from dettoolkit.backbones.mobilenet import MobileNet
+from dettoolkit.backbones.tables import named_table
 from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.config import load_recipe
 from dettoolkit.tasks import spec_of
@@ -49,12 +50,8 @@ def test_the_torchvision_recipe_has_torchvisions_size():
 def test_segmentations_tail_has_the_size_of_table_7(network, printed):
     """Rows 8 and 11: the head (F = 128, 19 classes) is counted by hand, BN's scale and offset included."""
     backbone = MobileNet(
-        network=network,
-        width=1.0,
-        tail="reduced_c4",
+        table=named_table(network, width=1.0, tail="reduced_c4", last_conv="keep", rounding="torchvision"),
         output_stride=16,
-        last_conv="keep",
-        rounding="torchvision",
         dilate_c4=False,
         norm_eps=1e-3,
         norm_momentum=0.01,

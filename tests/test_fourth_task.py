@@ -28,8 +28,9 @@ from dettoolkit import cli, load, tasks
 from dettoolkit.backbones.initialize import initialize
 from dettoolkit.backbones.mobilenet import build_backbone
 from dettoolkit.config import load_recipe
+from dettoolkit.config.model import Model
 from dettoolkit.config.recipe import Recipe, any_recipe, recipe_kinds
-from dettoolkit.config.sections import Data, Model, Section, SizeHW, Split, Text
+from dettoolkit.config.sections import Data, Section, SizeHW, Split, Text
 from dettoolkit.datasets.data_report import DataReport
 from dettoolkit.datasets.images import read_image, resize_image
 from dettoolkit.datasets.samples import collate_images, sample_key

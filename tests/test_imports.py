@@ -28,7 +28,8 @@ LAYERS = (
     ("loading",),
     ("export", "ray"),
     ("demo", "paper"),
-    ("publishing",),
+    ("latency", "publishing"),
+    ("adaptation",),
     ("cli",),
     ("",),  # the package itself, which gives `load` to users
 )

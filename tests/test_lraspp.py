@@ -14,6 +14,7 @@ from torchvision.models.segmentation import lraspp_mobilenet_v3_large
 
 from dettoolkit.backbones.initialize import initialize
 from dettoolkit.backbones.mobilenet import MobileNet
+from dettoolkit.backbones.tables import named_table
 from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.heads.lraspp import LRASPPHead
 from dettoolkit.heads.raspp import RASPPHead
@@ -29,12 +30,8 @@ TORCHVISION = {"pool": "global", "gate": "sigmoid", "gate_bias": False, "align_c
 
 def backbone_of(network=SMALL, *, tail="reduced_c4", output_stride=16, dilate_c4=False, width=1.0):
     return MobileNet(
-        network=network,
-        width=width,
-        tail=tail,
+        table=named_table(network, width=width, tail=tail, last_conv="keep", rounding="torchvision"),
         output_stride=output_stride,
-        last_conv="keep",
-        rounding="torchvision",
         dilate_c4=dilate_c4,
         norm_eps=1e-3,
         norm_momentum=0.01,

@@ -6,7 +6,7 @@ from random_weights import randomize
 from torchvision import models
 
 from dettoolkit.backbones.mobilenet import MobileNet
-from dettoolkit.backbones.tables import TABLES, reduce_tail, scale_width
+from dettoolkit.backbones.tables import TABLES, named_table, reduce_tail, scale_width
 from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.weights.load import load_backbone
 
@@ -24,11 +24,7 @@ THEIRS = [
 
 def build(network, *, width=1.0, tail="full", last_conv="keep", rounding="torchvision", output_stride=32):
     return MobileNet(
-        network=network,
-        width=width,
-        tail=tail,
-        last_conv=last_conv,
-        rounding="torchvision",
+        table=named_table(network, width=width, tail=tail, last_conv=last_conv, rounding="torchvision"),
         output_stride=output_stride,
         dilate_c4=False,
         norm_eps=1e-5,

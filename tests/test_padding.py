@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from dettoolkit.backbones.blocks import SameConv2d, pad_same
 from dettoolkit.backbones.mobilenet import MobileNet
+from dettoolkit.backbones.tables import named_table
 
 
 def by_hand(x, conv):
@@ -49,11 +50,9 @@ def test_odd_sizes_are_padded_alike_and_even_ones_are_not():
 
 def test_only_convolutions_that_halve_change_and_their_names_stay():
     network = MobileNet(
-        network="mobilenet_v3_small",
-        width=1.0,
-        tail="full",
-        last_conv="keep",
-        rounding="torchvision",
+        table=named_table(
+            "mobilenet_v3_small", width=1.0, tail="full", last_conv="keep", rounding="torchvision"
+        ),
         output_stride=32,
         dilate_c4=False,
         norm_eps=1e-3,

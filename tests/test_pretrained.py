@@ -19,6 +19,7 @@ from torchvision.models import (
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
 from dettoolkit.backbones.mobilenet import MobileNet
+from dettoolkit.backbones.tables import named_table
 from dettoolkit.config import load_recipe
 from dettoolkit.tasks import spec_of
 from dettoolkit.weights.load import load_backbone, load_network, load_pretrained
@@ -33,12 +34,8 @@ C4_ROW = {"mobilenet_v3_large": 13, "mobilenet_v3_small": 9}
 
 def build(network, *, width=1.0, tail="full", output_stride=32, dilate_c4=False):
     return MobileNet(
-        network=network,
-        width=width,
-        tail=tail,
+        table=named_table(network, width=width, tail=tail, last_conv="keep", rounding="torchvision"),
         output_stride=output_stride,
-        last_conv="keep",
-        rounding="torchvision",
         dilate_c4=dilate_c4,
         norm_eps=1e-3,
         norm_momentum=0.03,

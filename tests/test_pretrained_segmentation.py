@@ -11,6 +11,7 @@ from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 from torchvision.models.segmentation import LRASPP_MobileNet_V3_Large_Weights, lraspp_mobilenet_v3_large
 
 from dettoolkit.backbones.mobilenet import MobileNet
+from dettoolkit.backbones.tables import named_table
 from dettoolkit.config import load_recipe
 from dettoolkit.tasks import spec_of
 from dettoolkit.weights.load import load_backbone, load_network
@@ -25,12 +26,8 @@ CLASS_CONVOLUTIONS = [
 
 def backbone_of(*, network=NETWORK, tail="full", width=1.0):
     return MobileNet(
-        network=network,
-        width=width,
-        tail=tail,
+        table=named_table(network, width=width, tail=tail, last_conv="keep", rounding="torchvision"),
         output_stride=16,
-        last_conv="keep",
-        rounding="torchvision",
         dilate_c4=True,
         norm_eps=1e-3,
         norm_momentum=0.01,

@@ -23,8 +23,9 @@ from dettoolkit import load, tasks
 from dettoolkit.backbones.initialize import initialize
 from dettoolkit.config import load_recipe
 from dettoolkit.config.detection import Postprocess, SSDLiteModel
+from dettoolkit.config.model import Model
 from dettoolkit.config.recipe import DetectionRecipe
-from dettoolkit.config.sections import InitStd, Model, Section, SizeHW, Text
+from dettoolkit.config.sections import InitStd, Section, SizeHW, Text
 from dettoolkit.datasets.images import read_image
 from dettoolkit.detection.anchors import default_boxes
 from dettoolkit.detection.box_coding import CODERS, pairwise_iou

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -43,7 +44,8 @@ class SqueezeExcite(nn.Module):
 class InvertedResidual(nn.Module):
     """Expand by 1x1, filter depthwise, squeeze and excite, project by a linear 1x1; add the input if it fits.
 
-    No expansion convolution where the expansion equals the input (row 1 of both tables). `stride` is the
+    No expansion convolution where the expansion equals the input (row 1 of both tables). A fused row expands
+    by the convolution that filters: of the row's kernel, without a depthwise one after it. `stride` is the
     row's own, or 1 where the output stride ends the halving; `squeezed` are the channels between squeeze and
     excitation, whose activation is `gate`.
     """
@@ -61,22 +63,19 @@ class InvertedResidual(nn.Module):
     ) -> None:
         super().__init__()
         activation = ACTIVATIONS[row.activation]
-        self.adds_input = row.linear and row.stride == 1 and in_channels == row.channels
-        self.expand = (
-            Conv2dNormActivation(in_channels, row.expansion, 1, norm_layer=norm, activation_layer=activation)
-            if row.expansion != in_channels
-            else nn.Identity()
+        self.adds_input = row.adds_input(in_channels)
+        convolution = partial(Conv2dNormActivation, norm_layer=norm, activation_layer=activation)
+        filtering = partial(
+            convolution, out_channels=row.expansion, kernel_size=row.kernel, stride=stride, dilation=dilation
         )
-        self.depthwise = Conv2dNormActivation(
-            row.expansion,
-            row.expansion,
-            row.kernel,
-            stride=stride,
-            dilation=dilation,
-            groups=row.expansion,
-            norm_layer=norm,
-            activation_layer=activation,
-        )
+        self.expand: nn.Module = nn.Identity()
+        self.depthwise: nn.Module = nn.Identity()
+        if row.fused:
+            self.expand = filtering(in_channels)
+        else:
+            if row.expansion != in_channels:
+                self.expand = convolution(in_channels, row.expansion, 1)
+            self.depthwise = filtering(row.expansion, groups=row.expansion)
         self.squeeze = (
             SqueezeExcite(row.expansion, squeezed=squeezed, gate=gate) if row.squeeze else nn.Identity()
         )
@@ -94,7 +93,10 @@ class InvertedResidual(nn.Module):
         return [name for name, part in self.named_children() if not isinstance(part, nn.Identity)]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Map (N, C_in, H, W) to the expansion (same size), the depthwise output and the block's output."""
+        """Map (N, C_in, H, W) to the expansion, the depthwise output and the block's output.
+
+        The expansion has the input's size; that of a fused row is the depthwise output too, and has its.
+        """
         expansion = self.expand(x)
         depthwise = self.depthwise(expansion)  # after BN and activation, before SE: where DeepLab taps
         output = self.project(self.squeeze(depthwise))

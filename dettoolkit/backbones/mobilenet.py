@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -11,16 +10,9 @@ from torch import Tensor, nn
 from torchvision.ops.misc import Conv2dNormActivation
 
 from dettoolkit.backbones.blocks import ACTIVATIONS, InvertedResidual
-from dettoolkit.backbones.tables import (
-    TABLES,
-    Rounding,
-    Table,
-    reduce_tail,
-    scale_width,
-    squeezed_channels,
-    strides_of,
-)
-from dettoolkit.config.sections import Backbone
+from dettoolkit.backbones.own_blocks import table_of
+from dettoolkit.backbones.tables import Table, squeezed_channels, strides_of
+from dettoolkit.config.model import Backbone
 
 
 class MobileNet(nn.Module):
@@ -34,32 +26,23 @@ class MobileNet(nn.Module):
       V3-Large, 9 of V3-Small (paper, section 6.3), 14 of V2 (TensorFlow's `layer_15/expansion_output`);
     - `c5`: the last 1x1 convolution, or the last row's output.
 
-    The arguments are the fields of `config.sections.Backbone`, where each is explained; `network` is its
-    type, `rounding` explained further in `tables.scale_width`. With output stride 16 the C4 block keeps the
-    size, and those after it are dilated by 2: TensorFlow dilates only what follows the stride it took away
-    (slim's `mobilenet_base`), torchvision the block itself too, as `dilate_c4` asks.
+    `table` has every channel count. With output stride 16 the C4 block keeps the size, and those after it are
+    dilated by 2: TensorFlow dilates only what follows the stride it took away (slim's `mobilenet_base`),
+    torchvision the block itself too, as `dilate_c4` asks. The other arguments are those of a recipe's
+    backbone.
     """
 
     def __init__(
         self,
         *,
-        network: str,
-        width: float,
-        tail: Literal["full", "reduced", "reduced_c4"],
-        last_conv: Literal["keep", "scale", "none"],
-        rounding: Rounding,
+        table: Table,
         output_stride: Literal[16, 32],
         dilate_c4: bool,
         norm_eps: float,
         norm_momentum: float,
     ) -> None:
         super().__init__()
-        table = TABLES[network]
-        if tail != "full":
-            table = reduce_tail(table, halve_c4_expansion=tail == "reduced_c4")
-        table = scale_width(table, width, rounding=rounding, scale_last=last_conv == "scale")
-        if last_conv == "none":
-            table = replace(table, last_channels=None)
+        self.table = table
         self.low_first_row, self.low_row, self.c4_row = table.taps
         norm = partial(nn.BatchNorm2d, eps=norm_eps, momentum=norm_momentum)
         convolution = partial(
@@ -127,5 +110,10 @@ def _blocks(
 
 def build_backbone(section: Backbone) -> MobileNet:
     """Build a recipe's backbone with random weights."""
-    settings = section.model_dump(exclude={"type", "padding", "weights"})
-    return MobileNet(network=section.type, **settings)
+    return MobileNet(
+        table=table_of(section),
+        output_stride=section.output_stride,
+        dilate_c4=section.dilate_c4,
+        norm_eps=section.norm_eps,
+        norm_momentum=section.norm_momentum,
+    )

@@ -22,7 +22,8 @@ class Bneck:
 
     `channels` and `expansion` are absolute numbers at width 1.0. Where the expansion is a multiple of the
     input's channels, `factor` is that multiple, and decides at other widths. `linear` False is MobileNetV1's
-    block: an activation after the last convolution, and nothing added.
+    block: an activation after the last convolution, and nothing added. `fused`: one plain convolution expands
+    and filters.
     """
 
     kernel: int
@@ -33,6 +34,11 @@ class Bneck:
     stride: int
     factor: int | None = None
     linear: bool = True
+    fused: bool = False
+
+    def adds_input(self, inputs: int) -> bool:
+        """Return whether a row on so many channels adds its input to its output."""
+        return self.linear and self.stride == 1 and inputs == self.channels
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,22 @@ class Table:
         """Return the 1-based rows that heads tap: the first and last at stride 8, the first at 32 (C4)."""
         low_first, beyond, c4 = [number for number, row in enumerate(self.rows, 1) if row.stride == 2][-3:]
         return low_first, beyond - 1, c4
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """Return the input channels of each row, and of what follows the last one."""
+        return (self.stem_channels, *(row.channels for row in self.rows))
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """Return which outputs are added up, and so have channels in common: a group for stem and each row.
+
+        The stem is 0, rows count from 1; a group has the number of the first of its outputs.
+        """
+        groups = [0]
+        for number, (row, inputs) in enumerate(zip(self.rows, self.inputs, strict=False), start=1):
+            groups.append(groups[-1] if row.adds_input(inputs) else number)
+        return tuple(groups)
 
 
 def _as_printed(*lines: tuple[int, int, int, str, str, int]) -> tuple[Bneck, ...]:
@@ -183,6 +205,22 @@ TABLES = {
     "mnasnet_a1": Table(32, A1_ROWS, 1280, "relu", last_width="fixed", gate="sigmoid", squeeze_of_input=True),
     "mnasnet_b1": Table(32, B1_ROWS, last_channels=1280, activation="relu", last_width="fixed"),
 }
+
+
+def named_table(
+    network: str,
+    *,
+    width: float,
+    tail: Literal["full", "reduced", "reduced_c4"],
+    last_conv: Literal["keep", "scale", "none"],
+    rounding: Rounding,
+) -> Table:
+    """Return a network's table at a width and with a tail; the arguments are those of a recipe's backbone."""
+    table = TABLES[network]
+    if tail != "full":
+        table = reduce_tail(table, halve_c4_expansion=tail == "reduced_c4")
+    table = scale_width(table, width, rounding=rounding, scale_last=last_conv == "scale")
+    return replace(table, last_channels=None) if last_conv == "none" else table
 
 
 def strides_of(output_stride: int) -> dict[str, int]:

@@ -60,7 +60,7 @@ class ClassificationRun(Run):
         hidden = hidden_channels(model)
         layer = "no hidden layer" if hidden is None else f"a hidden layer of {hidden}"
         return [
-            f"classifier on {model.backbone.type}, {len(self.classes.names)} classes, {layer}",
+            f"classifier on {model.backbone.title}, {len(self.classes.names)} classes, {layer}",
             f"{count_parameters(network, norm_affine=True) / 1e6:.2f}M parameters, "
             f"{count_madds(network, (height, width)) / 1e6:.1f}M multiply-adds at {height}x{width}",
         ]

@@ -9,11 +9,13 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
+from dettoolkit.cli.adapting import adapt
 from dettoolkit.cli.benchmarking import benchmark
 from dettoolkit.cli.converting import convert
 from dettoolkit.cli.demo import export_demo
 from dettoolkit.cli.examining import doctor
 from dettoolkit.cli.exporting import export
+from dettoolkit.cli.measuring import latency
 from dettoolkit.cli.models import models
 from dettoolkit.cli.paper import paper_tables
 from dettoolkit.cli.predicting import predict
@@ -22,6 +24,7 @@ from dettoolkit.cli.reporting import report
 from dettoolkit.cli.training import evaluate, train
 
 __all__ = [
+    "adapt",
     "benchmark",
     "convert",
     "doctor",
@@ -29,6 +32,7 @@ __all__ = [
     "evaluate",
     "export",
     "export_demo",
+    "latency",
     "main",
     "models",
     "paper_tables",
@@ -55,6 +59,8 @@ COMMANDS = {
     "export": (export, "export a model to another runtime, verified against PyTorch"),
     "export-demo": (export_demo, "create a web page that runs a model in the browser"),
     "benchmark": (benchmark, "measure how long models take for an image, step by step"),
+    "latency": (latency, "measure and predict how long a network takes in a runtime, block by block"),
+    "adapt": (adapt, "make a trained network narrower until it meets a latency"),
     "publish": (publish, "write a model to a folder that travels, with a card; push it to the hub"),
     "models": (models, "list the models that are ready to be used by name"),
     "paper-tables": (

@@ -6,12 +6,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
+from dettoolkit.config.model import Model
 from dettoolkit.config.sections import (
     Data,
     Fraction,
     FractionBelow1,
     InitStd,
-    Model,
     PositiveFraction,
     Section,
     Side,

@@ -6,12 +6,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, model_validator
 
+from dettoolkit.config.model import Model
 from dettoolkit.config.sections import (
     Data,
     Evaluation,
     Fraction,
     InitStd,
-    Model,
     PositiveFraction,
     Section,
     SizeHW,

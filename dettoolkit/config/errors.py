@@ -31,7 +31,9 @@ class Problem:
     text: str
 
     def __str__(self) -> str:
-        return ": ".join(part for part in (self.origin.text, self.path, self.text) if part)
+        row = re.search(r"\[(\d+)\]\.", self.path)  # of a list of mappings; people count from 1
+        text = f"{self.text} (row {int(row[1]) + 1})" if row else self.text
+        return ": ".join(part for part in (self.origin.text, self.path, text) if part)
 
 
 class RecipeError(ValueError):

@@ -7,7 +7,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from dettoolkit.config.detection import BoxedData, DetectionEvaluation, SSDLiteParts
-from dettoolkit.config.sections import Data, Fraction, Model, PositiveFraction, Section, SizeHW, Text, Weight
+from dettoolkit.config.model import Model
+from dettoolkit.config.sections import Data, Fraction, PositiveFraction, Section, SizeHW, Text, Weight
 from dettoolkit.config.segmentation import LabeledData, LRASPPParts
 
 

@@ -20,7 +20,8 @@ from dettoolkit.config.distillation import (
     SegmentationDistill,
 )
 from dettoolkit.config.joint import JointData, JointEvaluation, JointModel
-from dettoolkit.config.sections import Data, Evaluation, Model, Optim, Section, Trainer
+from dettoolkit.config.model import Model
+from dettoolkit.config.sections import Data, Evaluation, Optim, Section, Trainer
 from dettoolkit.config.segmentation import LRASPPModel, RASPPModel, SegmentationData, SegmentationEvaluation
 
 

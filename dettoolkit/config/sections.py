@@ -80,60 +80,6 @@ class Section(BaseModel):
     )
 
 
-V3 = Literal["mobilenet_v3_large", "mobilenet_v3_small"]
-Minimalistic = Literal["mobilenet_v3_large_minimalistic", "mobilenet_v3_small_minimalistic"]
-
-
-class Backbone(Section):
-    """The feature extractor."""
-
-    type: Literal[V3, Minimalistic, "mobilenet_v2", "mobilenet_v1", "mnasnet_a1", "mnasnet_b1"]
-    """Network, by its table; mnasnet_b1 is torchvision's mnasnet."""
-    width: float = Field(1.0, gt=0, le=4, description="Width multiplier of every channel count.")
-    tail: Literal["full", "reduced", "reduced_c4"] = "full"
-    """Channels of the last blocks. reduced: the outputs of the C4-C5 blocks and C5 are halved (the paper's
-    dagger, for detection). reduced_c4: the expansion of the C4 block too (RF2, for segmentation)."""
-    last_conv: Literal["keep", "scale", "none"] = "keep"
-    """What a width below 1 does to the last 1x1 convolution of MobileNetV2 and MnasNet. keep: nothing, as in
-    classification. scale: it is scaled by the width, as in TensorFlow's detectors. none: no such layer at
-    any width, as in DeepLab."""
-    rounding: Literal["torchvision", "tensorflow"] = "torchvision"
-    """How MobileNetV3's channels are rounded at widths other than 1. tensorflow gives the paper's sizes,
-    torchvision matches torchvision's weights."""
-    output_stride: Literal[16, 32] = Field(32, description="Stride of C5; 16 dilates the last blocks.")
-    dilate_c4: bool = False
-    """With output_stride 16, dilate the C4 block's depthwise convolution too, as torchvision does; TensorFlow
-    dilates only the blocks after it."""
-    padding: Literal["symmetric", "same"] = "symmetric"
-    """Padding of stride-2 convolutions, including those in heads. same: more on the right and bottom, like
-    TensorFlow, for weights trained there."""
-    norm_eps: Epsilon = Field(0.001, description="Epsilon of batch normalization.")
-    norm_momentum: Fraction = Field(0.01, description="Batch normalization's momentum, as in PyTorch.")
-    weights: Text | None = None
-    """Pretrained weights of the backbone: a file, or 'torchvision:IMAGENET1K_V1' or another name, downloaded
-    by torchvision. null: random initialization."""
-
-
-class Model(Section):
-    """What every model has."""
-
-    type: str
-    backbone: Backbone
-    weights: Text | None = None
-    """Weights of the whole model to start from: a checkpoint, a .pth file, or a torchvision name, such as
-    'torchvision:COCO_V1' for SSDLite, 'torchvision:COCO_WITH_VOC_LABELS_V1' for Lite R-ASPP and
-    'torchvision:DEFAULT' for a classifier. Class layers of a different size are replaced, with a message."""
-
-    @model_validator(mode="after")
-    def _one_source_of_weights(self) -> Self:
-        if self.weights is not None and self.backbone.weights is not None:
-            raise ValueError(
-                "weights and backbone.weights are both set, but the first includes the backbone; "
-                "set one of them to null"
-            )
-        return self
-
-
 class Scenes(Section):
     """The generated street scenes."""
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
+from dettoolkit.config.model import Model
 from dettoolkit.config.sections import (
     Data,
     Epsilon,
@@ -13,7 +14,6 @@ from dettoolkit.config.sections import (
     FeatureName,
     Fraction,
     InitStd,
-    Model,
     PositiveFraction,
     Section,
     SizeHW,

@@ -72,7 +72,7 @@ class DetectionRun(Run):
         model, network = self.recipe.model, self.task.network
         height, width = model.input_hw
         return [
-            f"{model.type} on {model.backbone.type}, {len(self.classes.names)} classes, "
+            f"{model.type} on {model.backbone.title}, {len(self.classes.names)} classes, "
             f"{len(self.task.anchors_xyxy)} default boxes at {height}x{width}",
             f"{count_parameters(network, norm_affine=False) / 1e6:.2f}M parameters without BN "
             f"({count_parameters(network, norm_affine=True) / 1e6:.2f}M with), "

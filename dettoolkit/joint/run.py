@@ -111,7 +111,7 @@ class JointRun(Run):
         (parameters, madds), *alone = counts
         sums = [sum(each) for each in zip(*alone, strict=True)]
         return [
-            f"{model.type} on {model.backbone.type}, {len(self.boxes.classes.names)} classes of boxes, "
+            f"{model.type} on {model.backbone.title}, {len(self.boxes.classes.names)} classes of boxes, "
             f"{len(self.maps.classes.names)} of pixels, {len(self.boxes.task.anchors_xyxy)} default boxes at "
             f"{height}x{width}",
             f"{parameters:.2f}M parameters, {madds:.2f}B multiply-adds; a network for each task: "

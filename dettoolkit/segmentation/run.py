@@ -108,7 +108,7 @@ class SegmentationRun(Run):
         model, network = self.recipe.model, self.task.network
         height, width = self.recipe.data.eval_hw or self.recipe.data.crop_hw
         return [
-            f"{model.type} on {model.backbone.type}, {len(self.classes.names)} classes, "
+            f"{model.type} on {model.backbone.title}, {len(self.classes.names)} classes, "
             f"{model.head.filters} filters",
             f"{count_parameters(network, norm_affine=True) / 1e6:.2f}M parameters, "
             f"{count_madds(network, (height, width)) / 1e9:.2f}B multiply-adds at {height}x{width}",

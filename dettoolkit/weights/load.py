@@ -10,7 +10,7 @@ from typing import NamedTuple, cast
 from torch import nn
 
 from dettoolkit.backbones.mobilenet import MobileNet
-from dettoolkit.config.sections import Model
+from dettoolkit.config.model import Model
 from dettoolkit.finite import require_finite
 from dettoolkit.network import Network
 from dettoolkit.weights.read import read_weights

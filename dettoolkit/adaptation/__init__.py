@@ -1,0 +1,1 @@
+"""NetAdapt: a trained network made narrower, space by space, until it meets a latency."""
