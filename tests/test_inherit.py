@@ -1,12 +1,15 @@
 """Weights of a trained network in one with other blocks: what stays the same to the last bit, what is cut."""
 
+import copy
 from dataclasses import replace
 
 import pytest
 import torch
+import torch_pruning
 from random_weights import randomize
 from torch import nn
 
+from dettoolkit.adaptation.proposals import Space, with_channels
 from dettoolkit.backbones.own_blocks import recipe_with, table_of
 from dettoolkit.backbones.tables import make_divisible
 from dettoolkit.complexity import count_parameters
@@ -251,3 +254,27 @@ def test_a_squeeze_follows_its_expansion():
     table = narrowed(network_of(recipe_of("mobilenet_v3_large", "ssdlite")).backbone.table)
     network = network_of(recipe_of("mobilenet_v3_large", "ssdlite"), table)
     assert network.backbone.blocks[3].squeeze.fc1.out_channels == make_divisible(table.rows[3].expansion // 4)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "head"),
+    [("mobilenet_v3_small", "ssdlite"), ("mobilenet_v3_large", "lraspp"), ("mobilenet_v2", "classifier")],
+)
+def test_the_same_channels_go_as_by_torch_pruning(backbone, head):
+    recipe = recipe_of(backbone, head)
+    start = randomize(network_of(recipe), seed=1)
+    table, images = start.backbone.table, torch.rand(1, 3, 64, 96)
+    for space in (Space("expansion", 2), Space("outputs", 2), Space("last")):
+        cut = with_channels(table, space, space.channels(table) - 4)
+        ours, theirs = network_of(recipe, cut), copy.deepcopy(start)
+        inherit(ours, start)
+        rows = zip(theirs.backbone.blocks, table.groups[1:], strict=True)
+        writers = [block.project for block, group in rows if group == 2]
+        layers = {"expansion": [theirs.backbone.blocks[1].expand], "outputs": writers}
+        layers = [layer[0] for layer in layers.get(space.kind, [theirs.backbone.last])]
+        squares = sum(layer.weight.detach().flatten(1).square().sum(1) for layer in layers)
+        graph = torch_pruning.DependencyGraph().build_dependency(theirs, example_inputs=images)
+        prune, out = squares.argsort()[:4].tolist(), torch_pruning.prune_conv_out_channels
+        graph.get_pruning_group(layers[0], out, idxs=prune).prune()
+        for one, other in zip(outputs_of(ours), outputs_of(theirs), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)

@@ -53,13 +53,13 @@ class Adaptation:
         """Score and measure the start, and refuse a target that no network reaches, before any fine-tune."""
         found = self.journal.find("start")
         if found is None:
-            logger.info("measuring the start and its blocks: %s", self.latency.about)
-            milliseconds = self.start.measure()
             logger.info("scoring the start, %s", self.start.checkpoint)
             first, out = self.start.checkpoint, self.weights(0, 0)
             monitor, score = finetune(self.start.trial(first, self.start.table, steps=0, step=0, out=out))
             if score is None:
                 raise ValueError(f"{self.start.checkpoint} has no finite score: train it first")
+            logger.info("measuring the start and its blocks: %s", self.latency.about)
+            milliseconds = self.start.measure()
             factor = self.latency.factor
             found = self.journal.add(
                 "start", milliseconds=milliseconds, factor=factor, score=score, monitor=monitor
