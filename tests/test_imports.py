@@ -29,7 +29,7 @@ LAYERS = (
     ("export", "ray"),
     ("demo", "paper"),
     ("latency", "publishing"),
-    ("adaptation",),
+    ("adaptation", "search"),
     ("cli",),
     ("",),  # the package itself, which gives `load` to users
 )

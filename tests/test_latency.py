@@ -31,6 +31,12 @@ SMALL = (
     "imagenet_mnv3_small.yaml",
     "joint_mnv3_small.yaml",
 )
+RUNTIMES = {
+    "onnx": ("onnxruntime", "ONNX Runtime"),
+    "openvino": ("openvino", "OpenVINO"),
+    "executorch": ("executorch", "ExecuTorch"),
+    "litert": ("ai_edge_litert", "LiteRT"),
+}
 PYTORCH = Runtime(name="pytorch", threads=1)
 
 
@@ -239,10 +245,12 @@ def test_a_checkpoint_is_a_subject_too(tiny_run: Path) -> None:
         subject_of(Path("model.onnx"))
 
 
-def test_measured_in_onnx_runtime(subject: Subject) -> None:
-    pytest.importorskip("onnxruntime")
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_measured_in_the_runtime_itself(runtime: str, subject: Subject) -> None:
+    library, title = RUNTIMES[runtime]
+    pytest.importorskip(library, reason=f"{title} is not installed: make test-exports")
     some = dict(blocks_of(subject.network(), (64, 64))[:3])
-    (found,) = measure_blocks(some, Runtime(name="onnx", threads=1))
+    (found,) = measure_blocks(some, Runtime(name=runtime, threads=1))
     assert found.keys() == some.keys()
     assert all(timing.low <= timing.median <= timing.high for timing in found.values())
 

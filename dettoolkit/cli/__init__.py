@@ -21,6 +21,7 @@ from dettoolkit.cli.paper import paper_tables
 from dettoolkit.cli.predicting import predict
 from dettoolkit.cli.publishing import publish
 from dettoolkit.cli.reporting import report
+from dettoolkit.cli.searching import search
 from dettoolkit.cli.training import evaluate, train
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "predict",
     "publish",
     "report",
+    "search",
     "train",
 ]
 
@@ -61,6 +63,7 @@ COMMANDS = {
     "benchmark": (benchmark, "measure how long models take for an image, step by step"),
     "latency": (latency, "measure and predict how long a network takes in a runtime, block by block"),
     "adapt": (adapt, "make a trained network narrower until it meets a latency"),
+    "search": (search, "search for the best network of a latency"),
     "publish": (publish, "write a model to a folder that travels, with a card; push it to the hub"),
     "models": (models, "list the models that are ready to be used by name"),
     "paper-tables": (

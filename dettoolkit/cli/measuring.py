@@ -174,7 +174,7 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
         yield f"whole network      {whole['median']:.3f}   ({whole['low']:.3f} to {whole['high']:.3f})"
         off = found["predicted"] / whole["median"] - 1
         yield f"the prediction is {off:+.1%} off"
-    error = f"a block that is estimated from the others is off by {found['interpolation_error']:.1%} (median)"
+    error = f"a block estimated from the others is off by {found['interpolation_error']:.1%} on average"
     yield f"table: {found['table']}; {error}"
 
 

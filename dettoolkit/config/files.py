@@ -83,14 +83,14 @@ def load_recipe(recipe: str, extras: Sequence[str] = ()) -> ResolvedRecipe:
     for number, text in enumerate((recipe, *extras)):
         try:
             if number == 0:
-                layers.append(_read_file(path, 0, problems))
+                layers.append(read_mapping(path, 0, problems))
             elif _OVERRIDE.match(text) or ("=" in text and not text.endswith(_SUFFIXES)):
                 overrides += 1
                 shown = text if len(text) <= 120 else f"{text[:117]}..."
                 origin = Origin(number, 0, f"override {overrides} '{shown}'")
                 layers.append(_read_override(text, origin, problems))
             else:
-                layers.append(_read_file(_find_overlay(text, number), number, problems))
+                layers.append(read_mapping(_find_overlay(text, number), number, problems))
         except RecipeError as error:
             problems += error.problems
     if not layers or layers[0].origin.layer > 0:  # without the recipe itself, nothing can be said of the rest
@@ -165,7 +165,7 @@ def _find(name: str, folder: Path, kind: str, origin: Origin) -> Path:
     raise refusal(origin, text)
 
 
-def _read_file(path: Path, layer: int, problems: list[Problem]) -> Entry:
+def read_mapping(path: Path, layer: int, problems: list[Problem]) -> Entry:
     """Load a recipe or an overlay; its top must be a mapping."""
     # the file's name as people know it
     name = os.path.relpath(path) if path.is_absolute() and path.is_relative_to(Path.cwd()) else str(path)

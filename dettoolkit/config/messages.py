@@ -24,7 +24,7 @@ from dettoolkit.config.errors import (
 )
 from dettoolkit.config.recipe import Recipe, recipe_kinds
 from dettoolkit.config.schema import KeyCheck, members, sections, type_names
-from dettoolkit.config.sections import PATTERNS
+from dettoolkit.config.sections import PATTERNS, Section
 from dettoolkit.config.yaml12 import scalar_value
 
 _WANTED = {
@@ -66,24 +66,37 @@ def validate(root: Entry, keys: KeyCheck, *, complete: bool) -> tuple[Recipe | N
     When the tree is not `complete`, missing keys and contradictions are not reported. Where the task is not
     known, few mistakes in the data can be.
     """
-    recipe, errors = _validate(root, keys, root.plain())
+    section, errors = _validate(root, keys, root.plain())
+    recipe = section if isinstance(section, Recipe) else None
     if keys.recipe not in recipe_kinds():
         known = ("model", "optim", "trainer")
         errors = [error for error in errors if error.path == "data" or error.keys[0] in known]
     if not complete:  # a layer that could not be read may have put these right
         put_right = ("missing", "union_tag_not_found", "value_error")
         errors = [error for error in errors if error.kind not in put_right]
-    told = [error for error in errors if error.kind == "missing" or not error.entry.guessed]
-    problems = [_problem(error, keys) for error in told if not error.union]
-    for union in dict.fromkeys(error.union for error in told if error.union):
-        problems += _union_problems([error for error in told if error.union == union], keys)
+    problems = _told(errors, keys)
     wrong = [error for error in errors if error.kind != "value_error"]
     if complete and wrong:
         problems += _hidden_contradictions(root, keys, wrong)
     return recipe, problems
 
 
-def _validate(root: Entry, keys: KeyCheck, values: object) -> tuple[Recipe | None, list[_Error]]:
+def validate_section(root: Entry, keys: KeyCheck) -> tuple[Section | None, list[Problem]]:
+    """Build the section for which `keys` has cleaned a tree, or return everything that is wrong with it."""
+    section, errors = _validate(root, keys, root.plain())
+    return section, _told(errors, keys)
+
+
+def _told(errors: Sequence[_Error], keys: KeyCheck) -> list[Problem]:
+    """Return errors in plain words, but those of values about which a problem is reported already."""
+    told = [error for error in errors if error.kind == "missing" or not error.entry.guessed]
+    problems = [_problem(error, keys) for error in told if not error.union]
+    for union in dict.fromkeys(error.union for error in told if error.union):
+        problems += _union_problems([error for error in told if error.union == union], keys)
+    return problems
+
+
+def _validate(root: Entry, keys: KeyCheck, values: object) -> tuple[Section | None, list[_Error]]:
     try:
         return keys.recipe.model_validate(values), []
     except ValidationError as error:

@@ -104,7 +104,7 @@ class KeyCheck:
         self.problems: list[Problem] = []  # unknown keys
         self.unset: dict[str, Origin] = {}  # keys to which a later null gave their default back
         self.fields: dict[str, FieldInfo] = {}  # by dotted key, of the sections that are there
-        self.recipe: type[Recipe] = any_recipe()  # the task's, once the model's type has told it
+        self.recipe: type[Section] = any_recipe()  # the task's, once the model's type has told it
 
     def clean(self, root: Entry) -> Entry:
         """Return the recipe without unknown keys, leftovers of another variant and keys that are unset."""
@@ -118,6 +118,12 @@ class KeyCheck:
         self.fields |= self.recipe.model_fields
         others = [kind for kind in kinds if chosen and kind not in chosen]
         return self._section(root, "", chosen or kinds, others, tag.switched if chosen and tag else None)
+
+    def clean_as(self, root: Entry, section: type[Section]) -> Entry:
+        """Return a tree that is to become a section of its own, not a recipe, without unknown keys."""
+        self.recipe = section
+        self.fields |= section.model_fields
+        return self._section(root, "", [section], (), None)
 
     def _section(
         self, entry: Entry, path: str, classes: Sections, others: Sections, switched: int | None

@@ -96,7 +96,7 @@ class Forecast:
         Of more than `most`, as many are measured, spread over sizes and kinds; the others stay interpolated.
         Networks must have weights (any). After every group of blocks the table is saved.
         """
-        self._own_table()
+        self.require_own_table()
         found = {block: module for each in networks for block, module in self._pairs(each)}
         missing = sorted(block for block in found if block not in self.table.times)
         if most is not None and len(missing) > most:
@@ -110,7 +110,7 @@ class Forecast:
         self, networks: Sequence[nn.Module], *, rounds: int = ROUNDS, tell: Tell = say_nothing
     ) -> Measured:
         """Measure whole networks, in turns: from normalized images to raw outputs."""
-        self._own_table()
+        self.require_own_table()
         return measure_networks(networks, self.subject.input_hw, self.runtime, rounds=rounds, tell=tell)
 
     def check(self, network: nn.Module, *, tell: Tell = say_nothing) -> Check:
@@ -148,7 +148,9 @@ class Forecast:
     def _pairs(self, network: nn.Module) -> list[tuple[Block, nn.Module]]:
         return blocks_of(network, self.subject.input_hw)
 
-    def _own_table(self) -> None:
+    def require_own_table(self) -> None:
         """Refuse to measure where the table is another machine's."""
         if self.warning is not None:
-            raise ValueError(f"{self.warning}; nothing can be measured beside it: omit --reuse-table")
+            raise ValueError(
+                f"{self.warning}; measure on the machine that it is of, or with a table of this one"
+            )

@@ -96,7 +96,7 @@ class LatencyTable:
 
     @property
     def interpolation_error(self) -> float:
-        """Return the median relative error of a block that is estimated from the others."""
+        """Return how far blocks are off that are estimated from the others, weighted by time."""
         return self._interpolation.error
 
     def add(self, times: dict[Block, Timing]) -> None:
