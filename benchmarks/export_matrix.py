@@ -29,7 +29,7 @@ from dettoolkit.export.command import export
 from dettoolkit.export.report import GateError
 from dettoolkit.export.request import Request
 from dettoolkit.formats import NAMES, check_threads
-from dettoolkit.paper.counts import processor
+from dettoolkit.machine import processor
 
 RUNTIMES = {
     "onnx": "onnxruntime",

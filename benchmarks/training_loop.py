@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 
 from dettoolkit.config import load_recipe
 from dettoolkit.datasets.coco_annotations import CocoAnnotations
-from dettoolkit.paper.counts import processor
+from dettoolkit.machine import processor
 from dettoolkit.training import commands
 
 EPOCHS = 3

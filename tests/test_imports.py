@@ -12,7 +12,17 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # What stands for itself below dettoolkit, lowest first. Each may import itself and the lines above its own.
 LAYERS = (
-    ("complexity", "destinations", "finite", "manifest", "network", "soft_losses", "transfer", "wording"),
+    (
+        "complexity",
+        "destinations",
+        "finite",
+        "machine",
+        "manifest",
+        "network",
+        "soft_losses",
+        "transfer",
+        "wording",
+    ),
     ("config",),
     ("backbones", "datasets", "download", "teacher"),
     ("converting", "drawing", "evaluation", "heads", "pages", "preprocessing", "weights"),

@@ -73,8 +73,8 @@ def _benchmark(options: argparse.Namespace) -> int:
     from dettoolkit.formats import check_threads
     from dettoolkit.inference.benchmark import measure, use_threads
     from dettoolkit.loading import load
+    from dettoolkit.machine import processor
     from dettoolkit.named_models import is_named
-    from dettoolkit.paper.counts import processor
 
     threads = check_threads(options.threads if options.threads is not None else os.cpu_count() or 1)
     use_threads(threads)

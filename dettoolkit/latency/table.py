@@ -19,7 +19,7 @@ from dettoolkit.latency.correction import Correction
 from dettoolkit.latency.interpolate import Interpolation
 from dettoolkit.latency.network_blocks import Block
 from dettoolkit.latency.runtimes import Runtime
-from dettoolkit.paper.counts import processor
+from dettoolkit.machine import processor
 
 LAYOUT = 1  # of the file; another one is refused
 MAX_BYTES = 64 << 20

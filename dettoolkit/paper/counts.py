@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import csv
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -182,22 +179,3 @@ def _milliseconds(network: Callable[[Tensor], Any], input_hw: tuple[int, int]) -
         network(image)
         times.append((time.perf_counter() - started) * 1e3)
     return times[WARM_UP:]
-
-
-def machine() -> str:
-    """Return what a latency was measured on: processor, cores, system and versions."""
-    capability = torch.backends.cpu.get_cpu_capability()
-    return (
-        f"{processor()} ({platform.machine()}, {capability}, {os.cpu_count()} cores of it) with "
-        f"{platform.system()}, Python {platform.python_version()} and PyTorch {torch.__version__}"
-    )
-
-
-def processor() -> str:
-    """Return the processor's name; Linux tells it in a file only."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names and names[0] else platform.processor() or "an unnamed processor"

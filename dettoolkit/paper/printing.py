@@ -7,7 +7,8 @@ import io
 from collections.abc import Sequence
 from typing import Literal
 
-from dettoolkit.paper.counts import TABLES, Count, machine
+from dettoolkit.machine import machine
+from dettoolkit.paper.counts import TABLES, Count
 
 Format = Literal["text", "markdown", "csv"]
 

@@ -12,7 +12,8 @@ from torch import nn
 from dettoolkit import tasks
 from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.config import load_recipe, shipped_folder
-from dettoolkit.paper.counts import ROUNDS, TABLES, TURNS, Latency, machine, measure, published_rows
+from dettoolkit.machine import machine
+from dettoolkit.paper.counts import ROUNDS, TABLES, TURNS, Latency, measure, published_rows
 
 SCORES = "scores.csv"
 PLUS = "_plus"

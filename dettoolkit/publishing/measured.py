@@ -17,10 +17,11 @@ from dettoolkit.complexity import count_madds, count_parameters
 from dettoolkit.config import Recipe
 from dettoolkit.formats.pytorch import PytorchEngine
 from dettoolkit.hub import MEASURED
+from dettoolkit.machine import machine
 from dettoolkit.manifest import SizeHW
 from dettoolkit.named_models import is_named, is_published, published_of
 from dettoolkit.network import Network
-from dettoolkit.paper.counts import machine, measure
+from dettoolkit.paper.counts import measure
 from dettoolkit.tasks import spec_of
 from dettoolkit.training.run_folder import BEST, LAST, checkpoint_of
 from dettoolkit.weights.safe import sum_of

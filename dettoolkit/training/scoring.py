@@ -21,6 +21,7 @@ import torch
 from lightning.pytorch import Callback
 
 from dettoolkit.drawing.grids import save_figure
+from dettoolkit.machine import processor
 from dettoolkit.run import Run, Score, file_names
 from dettoolkit.tasks import spec_of
 from dettoolkit.training.callbacks import ProgressBar, RecordBadImages
@@ -109,7 +110,6 @@ def score(
 def origin(run: Run, what: str, device: torch.device) -> dict[str, Any]:
     """Describe in plain data what was scored, on what, and where."""
     described = describe(run)
-    processor = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
     command = COMMANDS.get(Path(sys.argv[0]).name)
     return {
         "task": spec_of(run.recipe).name,
@@ -122,7 +122,9 @@ def origin(run: Run, what: str, device: torch.device) -> dict[str, Any]:
         "environment": {
             **described["versions"],
             "system": platform.platform(),
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor,
+            "device": torch.cuda.get_device_name(device)
+            if device.type == "cuda"
+            else f"{processor()}, {os.cpu_count()} cores",
         },
         "command": command and f"{command} {shlex.join(sys.argv[1:])}",
         "recipe": described["recipe"],
