@@ -164,7 +164,7 @@ def test_predictions_are_evaluations(tiny_classification_run: Path) -> None:
         recipe = load_recipe(str(config), ["trainer.accelerator=cpu"]).recipe
     run = validation_run(recipe, predictor.manifest, what="the run")
     report = json.loads((tiny_classification_run / "evaluation.json").read_text())
-    assert score(predictor, run) == ("top-1", report["numbers"]["top-1"])
+    assert score(predictor, run) == ("top-1", {"top-1": report["numbers"]["top-1"]})
 
 
 def test_predict_writes_tables_and_figures(

@@ -163,6 +163,7 @@ def test_without_its_runtime_the_extra_is_named(tiny, ending, package, monkeypat
     monkeypatch.setitem(sys.modules, package, None)
     path = tmp_path / f"model{ending}"
     path.write_bytes(b"model")
+    path.with_suffix(".bin").write_bytes(b"weights")
     if ending != ".xml":
         stamp(path, tiny_model(tiny, tmp_path, format="litert")[1])
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'dettoolkit\["):
