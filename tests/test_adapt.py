@@ -1,5 +1,6 @@
 """NetAdapt: proposals, the loop with a latency that is known, journals of killed adaptations, the page."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 from training_runs import Killed, equal
 
@@ -263,6 +265,9 @@ def test_processes_share_the_trials_and_end_with_a_killed_parent(tiny_learnt_run
 
 def processes_of(session):
     """List the processes of a session that are alive."""
-    command = ["ps", "-s", str(session), "-o", "stat="]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    return [line for line in found.stdout.split() if not line.startswith("Z")]
+    found = []
+    for process in psutil.process_iter(["status"]):
+        with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
+            if os.getsid(process.pid) == session and process.info["status"] != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return found

@@ -7,8 +7,8 @@ import pytest
 
 from dettoolkit.cli import paper_tables
 from dettoolkit.config import shipped_folder
-from dettoolkit.paper import zoo
 from dettoolkit.machine import machine
+from dettoolkit.paper import zoo
 from dettoolkit.paper.counts import Latency
 from dettoolkit.paper.zoo import measured_scores, model_zoo
 
