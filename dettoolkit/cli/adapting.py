@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dettoolkit.cli.arguments import OVERRIDES, adder, command_parser, run
+from dettoolkit.cli.arguments import OVERRIDES, add_runtime, adder, command_parser, run
 from dettoolkit.cli.failures import quiet
+from dettoolkit.cli.progress import tell
 
 if TYPE_CHECKING:
     from dettoolkit.adaptation.adapt import Adaptation
@@ -61,13 +61,7 @@ def _add_settings(add: Callable[..., None]) -> None:
     """Add what is kept in the folder: each has the name of a field of `Settings`."""
     add("--target-ms", "MS", "milliseconds to reach", type=float)
     add("--target-fraction", "F", "the same, as a fraction of the network's latency now", type=float)
-    add(
-        "--runtime",
-        "RUNTIME",
-        "onnx, openvino, litert, executorch or pytorch (default: onnx)",
-        default="onnx",
-    )
-    add("--threads", "N", "threads of the runtime (default: 1)", type=int, default=1)
+    add_runtime(add)
     add(
         "--reduction",
         "F",
@@ -183,7 +177,7 @@ def _latency(options: argparse.Namespace, settings: Settings) -> TableLatency:
     forecast = Forecast(subject, runtime, path=options.table, reuse=options.reuse_table)
     if forecast.warning is not None:
         logger.warning("%s: no network is measured", forecast.warning)
-    return TableLatency(forecast, tell=_tell)
+    return TableLatency(forecast, tell=tell)
 
 
 def _beside(runs: Sequence[Path], adaptation: Adaptation) -> Iterator[Beside]:
@@ -212,8 +206,3 @@ def _outcome(adaptation: Adaptation) -> Iterator[str]:
     yield f"recipe    {adaptation.folder / RECIPE}"
     yield f"weights   {final['run'] or adaptation.state().weights}"
     yield f"page      {adaptation.folder / FILE}"
-
-
-def _tell(what: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r\033[K{what}", end="", file=sys.stderr, flush=True)

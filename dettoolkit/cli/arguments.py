@@ -36,6 +36,13 @@ def adder(group: argparse._ActionsContainer) -> Callable[..., None]:
     return add
 
 
+def add_runtime(add: Callable[..., None]) -> None:
+    """Add in which runtime, and with how many threads, networks are measured."""
+    names = "onnx, openvino, litert, executorch or pytorch (default: onnx)"
+    add("--runtime", "RUNTIME", names, default="onnx")
+    add("--threads", "N", "threads of the runtime (default: 1)", type=int, default=1)
+
+
 def run(
     parser: argparse.ArgumentParser, argv: Sequence[str] | None, command: Callable[[argparse.Namespace], int]
 ) -> int:

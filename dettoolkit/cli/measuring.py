@@ -11,9 +11,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dettoolkit.cli.arguments import OVERRIDES, adder, command_parser, run
+from dettoolkit.cli.arguments import OVERRIDES, add_runtime, adder, command_parser, run
 from dettoolkit.cli.benchmarking import LOAD
 from dettoolkit.cli.failures import quiet
+from dettoolkit.cli.progress import tell
 
 if TYPE_CHECKING:
     from dettoolkit.latency.forecast import Forecast, Validation
@@ -47,13 +48,7 @@ def latency(argv: Sequence[str] | None = None) -> int:
     add = adder(parser)
     add("model", "model", "recipe, run folder or checkpoint; weights do not matter", type=Path)
     add("extras", "extras", OVERRIDES, nargs="*")
-    add(
-        "--runtime",
-        "RUNTIME",
-        "onnx, openvino, litert, executorch or pytorch (default: onnx)",
-        default="onnx",
-    )
-    add("--threads", "N", "threads of the runtime (default: 1)", type=int, default=1)
+    add_runtime(add)
     add("--size", ("H", "W"), "input size (default: the recipe's)", nargs=2, type=int)
     add("--validate", "N", "also predict and measure N random networks, and fit a correction", type=int)
     add("--blocks", "N", "most blocks of these that are measured (default: 200)", type=int, default=200)
@@ -91,15 +86,15 @@ def _latency(options: argparse.Namespace) -> int:
     }
     if forecast.warning is None:
         network = subject.network()
-        found["newly_measured"] = forecast.learn([network], tell=_tell)
-        whole = forecast.measure([network], tell=_tell)
+        found["newly_measured"] = forecast.learn([network], tell=tell)
+        whole = forecast.measure([network], tell=tell)
         found |= {"whole": asdict(whole.timings[0]), "waited": whole.waited}
     prediction = forecast.predict(subject.network(shapes_only=True))
     found |= _described(prediction, forecast)
     if options.validate is not None:
-        validation = forecast.validate(options.validate, most_blocks=options.blocks, tell=_tell)
+        validation = forecast.validate(options.validate, most_blocks=options.blocks, tell=tell)
         found["validation"] = asdict(validation)
-    _tell("")
+    tell("")
     _write(found, options.json, [*_lines(found), *_validated(validation if options.validate else None)])
     for warning in _warnings(found, forecast):
         print(f"warning: {warning}", file=sys.stderr)
@@ -217,8 +212,3 @@ def _warnings(found: dict[str, Any], forecast: Forecast) -> Iterator[str]:
             f"other programs had the core {found['waited']:.0%} of the time. That is not counted, but "
             "caches and memory are shared, so milliseconds may be too high"
         )
-
-
-def _tell(what: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r\033[K{what}", end="", file=sys.stderr, flush=True)

@@ -107,4 +107,4 @@ class Tally:
 def tell(what: str) -> None:
     """Show on a terminal what is being done, on one line; nothing wipes it."""
     if sys.stderr.isatty():
-        print(f"\r{what:<60}" + ("" if what else "\r"), end="", file=sys.stderr, flush=True)
+        print(f"\r\033[K{what}", end="", file=sys.stderr, flush=True)

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dettoolkit.cli.arguments import OVERRIDES, adder, chosen_recipe, command_parser, run
+from dettoolkit.cli.arguments import OVERRIDES, add_runtime, adder, command_parser, run
 from dettoolkit.cli.failures import quiet
+from dettoolkit.cli.progress import tell
 
 if TYPE_CHECKING:
     from dettoolkit.search.finalists import Finalist
@@ -42,8 +43,7 @@ def search(argv: Sequence[str] | None = None) -> int:
     add("--space", "FILE", "YAML file of the space; see docs/adapt.md", type=Path)
     add("--start", "RUN", "trained run or checkpoint of the recipe's network", type=Path)
     add("--target-ms", "MS", "latency of the network that is wanted", type=float)
-    add("--runtime", "RUNTIME", "as of `dettoolkit latency` (default: onnx)", default="onnx")
-    add("--threads", "N", "threads of the runtime (default: 1)", type=int, default=1)
+    add_runtime(add)
     add("--table", "FILE", "the latency table (default: that of `dettoolkit latency`)", type=Path)
     add("--blocks", "N", "most blocks that are measured for it (default: 200)", type=int, default=200)
     add("--sampler", "NAME", "random, tpe or evolution (default: tpe)", default="tpe")
@@ -84,13 +84,14 @@ def _search(options: argparse.Namespace) -> int:
 
 def _begin(options: argparse.Namespace, folder: Path) -> Settings:
     """Begin a new search."""
+    from dettoolkit.config import load_recipe
     from dettoolkit.latency.runtimes import Runtime
     from dettoolkit.search.begin import Request, begin
     from dettoolkit.search.objectives import EXPONENTS, WEIGHT
 
     given = EXPONENTS if options.exponents is None else tuple(options.exponents)
     request = Request(
-        recipe=chosen_recipe(options.recipe, options.extras),
+        recipe=load_recipe(str(options.recipe), options.extras).recipe,
         name=options.recipe.stem,
         space=options.space,
         start=options.start,
@@ -108,7 +109,7 @@ def _begin(options: argparse.Namespace, folder: Path) -> Settings:
         seed=options.seed,
         storage=options.storage,
     )
-    return begin(request, folder, tell=_tell)
+    return begin(request, folder, tell=tell)
 
 
 def _check(options: argparse.Namespace) -> Path:
@@ -176,8 +177,3 @@ def _lines(found: Sequence[Finalist], settings: Settings, folder: Path) -> Itera
     shown = "too few networks" if correlation is None else f"{correlation:.3f}"
     yield f"rank correlation of short and full scores: {shown}"
     yield f"recipes: {folder / 'recipes'}; all numbers and the Pareto front: {folder / RESULTS}"
-
-
-def _tell(what: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r\033[K{what}", end="", file=sys.stderr, flush=True)
