@@ -126,8 +126,9 @@ def resize_image(image: NDArray[np.uint8], input_hw: tuple[int, int]) -> NDArray
 
 
 def nearest_hw(hw: tuple[int, int], multiple: int | None) -> tuple[int, int]:
-    """Return a size (h, w) with each side changed to the nearest multiple, not 0; None: as it is."""
-    height, width = (max(round(side / (multiple or 1)), 1) * (multiple or 1) for side in hw)
+    """Return a size (h, w) of the nearest multiples, not 0, of two the larger; None: as it is."""
+    step = multiple or 1
+    height, width = (max((side + step // 2) // step, 1) * step for side in hw)
     return height, width
 
 

@@ -314,7 +314,7 @@ def test_evaluation_resizes_to_the_nearest_multiples() -> None:
     image, labels = noise(40, 60), blocks(40, 60)
     transform = EvalTransform(eval_hw=None, eval_multiple=16)
     out, out_labels = transform(image, labels, 0)
-    np.testing.assert_array_equal(out, resize_image(image, (32, 64)))  # 2.5 and 3.75 cells
+    np.testing.assert_array_equal(out, resize_image(image, (48, 64)))  # 2.5 and 3.75 cells
     assert out_labels is labels
     whole = noise(48, 64)
     assert transform(whole, blocks(48, 64), 0)[0] is whole

@@ -225,8 +225,9 @@ class SegmentationData(LabeledData, Data):
     """Size that images are resized to for validation; null: their own size."""
     eval_multiple: PositiveInt | None = Field(None, le=1024)
     """Images that keep their own size are resized in validation, predict and export, each side to the nearest
-    multiple, which should be the backbone's output stride; null: not at all. At other sizes the last features
-    are upsampled beside their place, which costs 0.03 mIoU on CamVid's images of 360 rows."""
+    multiple (of two the larger), which should be the backbone's output stride; null: not at all. At other
+    sizes the last features are upsampled beside their place, which costs 0.03 mIoU on CamVid's images of 360
+    rows."""
     eval_batch_size: PositiveInt = Field(1, le=16_384)
     """Images per device in validation; more than one requires images of the same size."""
 
