@@ -19,7 +19,7 @@ RUNTIMES := openvino executorch litert ray supervision cleanlab
 TESTS_openvino := tests/test_export_openvino.py tests/test_classification_inference.py::test_files_pass_the_gate tests/test_joint_exports.py tests/test_latency.py::test_measured_in_the_runtime_itself
 TESTS_executorch := tests/test_export_fixed.py tests/test_export_executorch.py tests/test_classification_inference.py::test_files_pass_the_gate tests/test_joint_exports.py
 TESTS_litert := tests/test_export_fixed.py tests/test_export_litert.py tests/test_classification_inference.py::test_files_pass_the_gate tests/test_joint_exports.py
-TESTS_ray := tests/test_ray.py tests/test_joint_inference.py::test_ray_data_gets_both_kinds tests/test_joint_inference.py::test_a_jobs_parquet_has_both_lists
+TESTS_ray := tests/test_ray.py tests/test_adapt_ray.py tests/test_joint_inference.py::test_ray_data_gets_both_kinds tests/test_joint_inference.py::test_a_jobs_parquet_has_both_lists
 TESTS_supervision := tests/test_results.py tests/test_joint_results.py
 TESTS_cleanlab := tests/test_label_errors.py
 EXPORTS_READY := $(RUNTIMES:%=$(EXPORTS)/%/.ready)

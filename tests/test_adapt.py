@@ -77,7 +77,7 @@ def settings_of(run, **changes):
 
 def begun(folder, settings, latency=None, jobs=1):
     folder.mkdir(exist_ok=True)
-    return Adaptation(folder, settings, latency or FakeLatency(), jobs=jobs)
+    return Adaptation(folder, settings, latency or FakeLatency(), workers=workers.Processes(jobs))
 
 
 @pytest.fixture(scope="module")
@@ -206,9 +206,9 @@ def test_a_target_that_is_none_is_refused_before_any_work(tiny_learnt_run, tmp_p
     ("changes", "told"),
     [
         ({"target_ms": 5.0}, "either --target-ms, or --target-fraction"),
-        ({"target_fraction": 1.5}, "target_fraction must be above 0 and below 1, got 1.5"),
-        ({"decay": 0.1}, "decay must be 0.5 to 1, got 0.1"),
-        ({"steps": 0}, "steps must be 1 to 1,000,000, got 0"),
+        ({"target_fraction": 1.5}, "--target-fraction must be above 0 and below 1, got 1.5"),
+        ({"decay": 0.1}, "--decay must be 0.5 to 1, got 0.1"),
+        ({"steps": 0}, "--steps must be 1 to 1,000,000, got 0"),
     ],
 )
 def test_wrong_settings_are_refused(changes, told):

@@ -47,7 +47,7 @@ def test_the_command_adapts_and_resumes(tiny_learnt_run, tmp_path, capsys):
     ("arguments", "told"),
     [
         (["RUN"], "either --target-ms, or --target-fraction"),
-        (["RUN", "--target-ms", "-1"], "target_ms must be above 0"),
+        (["RUN", "--target-ms", "-1"], "--target-ms must be above 0"),
         (["RUN", "--target-ms", "1", "--runtime", "onyx"], "there is no runtime 'onyx': choose from onnx"),
         (["nowhere", "--target-ms", "1"], "there is no model 'nowhere'. Use a run folder"),
         (["--resume", "DIR"], "is not the folder of an adaptation: it has no settings.json"),

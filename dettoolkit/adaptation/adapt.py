@@ -44,8 +44,8 @@ class State:
 class Adaptation:
     """An adaptation in its folder; one that was interrupted goes on."""
 
-    def __init__(self, folder: Path, settings: Settings, latency: Latency, *, jobs: int) -> None:
-        self.folder, self.settings, self.latency, self.jobs = folder, settings, latency, jobs
+    def __init__(self, folder: Path, settings: Settings, latency: Latency, *, workers: Workers) -> None:
+        self.folder, self.settings, self.latency, self.workers = folder, settings, latency, workers
         self.start = Start(settings, latency)
         self.journal = Journal(folder)
 
@@ -97,9 +97,9 @@ class Adaptation:
     def run(self, *, after_step: Callable[[], None] = lambda: None) -> State:
         """Take steps until the target; `after_step` is called after each."""
         (self.folder / "weights").mkdir(exist_ok=True)
-        start = self.begin()
-        target = self.settings.target(start["milliseconds"])
-        with Workers(self.jobs) as workers:
+        with self.workers as workers:
+            start = self.begin()
+            target = self.settings.target(start["milliseconds"])
             while (state := self.state()).milliseconds > target:
                 if state.step and state.step % CHECK_EVERY == 0:
                     self.check(state)

@@ -55,21 +55,24 @@ class Settings:
         if (self.target_ms is None) == (self.target_fraction is None):
             raise ValueError("set a target: either --target-ms, or --target-fraction of the start's latency")
         for name, value, low, high in (
-            ("target_ms", self.target_ms, 0, 1e6),
-            ("target_fraction", self.target_fraction, 0, 1),
-            ("reduction", self.reduction, 0, 1),
-            ("lr_factor", self.lr_factor, 0, 100),
+            ("--target-ms", self.target_ms, 0, 1e6),
+            ("--target-fraction", self.target_fraction, 0, 1),
+            ("--reduction", self.reduction, 0, 1),
+            ("--lr-factor", self.lr_factor, 0, 100),
         ):
             if value is not None and not low < value < high:
                 raise ValueError(f"{name} must be above {low} and below {high:g}, got {value:g}")
         if not 0.5 <= self.decay <= 1:
-            raise ValueError(f"decay must be 0.5 to 1, got {self.decay:g}")
-        for name, count in (("steps", self.steps), ("divisor", self.divisor), ("threads", self.threads)):
+            raise ValueError(f"--decay must be 0.5 to 1, got {self.decay:g}")
+        for name, count in (
+            ("--steps", self.steps),
+            ("--divisor", self.divisor),
+            ("--threads", self.threads),
+        ):
             if not 1 <= count <= 10**6:
                 raise ValueError(f"{name} must be 1 to 1,000,000, got {count}")
-
         if self.final_steps is not None and not 0 <= self.final_steps <= 10**9:
-            raise ValueError(f"final_steps must be 0 or more, got {self.final_steps}")
+            raise ValueError(f"--final-steps must be 0 or more, got {self.final_steps}")
 
     def target(self, start: float) -> float:
         """Return the milliseconds to reach, from those of the start."""

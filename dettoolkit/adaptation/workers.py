@@ -1,4 +1,4 @@
-"""The trials of a step, one after the other here, or on several processes at once."""
+"""The trials of a step: one after the other here, on several processes at once, or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -12,14 +12,29 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from multiprocessing.process import parent_process
 from multiprocessing.queues import Queue
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import torch
 
 from dettoolkit.training.finetune import Trial, Tried, finetune
 
 
-class Workers:
+class Workers(Protocol):
+    """What runs trials, while it is entered."""
+
+    def __enter__(self) -> Self:
+        """Return itself, ready for trials."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End whatever runs trials."""
+
+    def run(self, trials: Sequence[Trial]) -> Iterator[tuple[int, float | None]]:
+        """Yield the number of each trial with its score, as they end; None is that of one that diverged."""
+
+
+class Processes:
     """Run trials on `jobs` processes, which share the machine's cores, or its GPUs by turns."""
 
     def __init__(self, jobs: int) -> None:
@@ -41,7 +56,7 @@ class Workers:
                 process.terminate()
 
     def run(self, trials: Sequence[Trial]) -> Iterator[tuple[int, float | None]]:
-        """Yield the number of each trial with its score, as they end."""
+        """Yield the number of each trial with its score, as they end; see `Workers`."""
         if self.jobs == 1:
             yield from ((number, finetune(trial).score) for number, trial in enumerate(trials))
             return
@@ -69,12 +84,9 @@ def _pool(jobs: int) -> ProcessPoolExecutor:
 
 def _begin(numbers: Queue[int], threads: int, gpus: Sequence[str]) -> None:
     """Take a process's share of the machine, and let it end with the process that started it."""
-    torch.set_num_threads(threads)
     if gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus[numbers.get() % len(gpus)]  # read at the first use of CUDA
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.simplefilter("ignore")  # what the libraries warn of is the same in each trial
+    take_threads(threads)
     parent = parent_process()
 
     def watch() -> None:
@@ -83,3 +95,11 @@ def _begin(numbers: Queue[int], threads: int, gpus: Sequence[str]) -> None:
             os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def take_threads(threads: int) -> None:
+    """Let a process for trials use so many threads, and repeat none of the libraries' messages."""
+    torch.set_num_threads(threads)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.simplefilter("ignore")  # what the libraries warn of is the same in each trial

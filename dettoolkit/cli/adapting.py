@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from dettoolkit.adaptation.page import Beside
     from dettoolkit.adaptation.settings import Settings
     from dettoolkit.adaptation.table_latency import TableLatency
+    from dettoolkit.adaptation.workers import Workers
 
 USAGE = """%(prog)s RUN [OVERLAY.yaml | key=value ...] --target-ms MS [options]
-       %(prog)s --resume DIR [--jobs N] [--beside RUN ...]"""
+       %(prog)s --resume DIR [--jobs N] [--ray ADDRESS] [--beside RUN ...]"""
 DESCRIPTION = """Make a trained network narrower until it meets a latency, by NetAdapt.
 
 In each step every space of channels (an expansion, the outputs that share a residual, the last convolution)
@@ -43,7 +44,13 @@ def adapt(argv: Sequence[str] | None = None) -> int:
     add("model", "RUN", "folder or checkpoint of a training; omit with --resume", nargs="?")
     add("extras", "extras", OVERRIDES, nargs="*")
     _add_settings(add)
-    add("--jobs", "N", "fine-tunes at once, each a process (default: 1)", type=int, default=1)
+    add("--jobs", "N", "fine-tunes at once, each a process (default: 1, and see --ray)", type=int)
+    add(
+        "--ray",
+        "ADDRESS",
+        "run fine-tunes on this Ray cluster (auto: the one this machine is in; local: a new one), which "
+        "shares the folders; --jobs is then one for each GPU, or without GPUs for each machine",
+    )
     add("--beside", "RUN", "trained runs of other widths, for the page", nargs="+", default=[], type=Path)
     add("--table", "FILE", "table of blocks, as dettoolkit latency keeps it", type=Path)
     add("--reuse-table", None, "predict from a table of another machine or version, measuring nothing")
@@ -105,7 +112,7 @@ def _add_settings(add: Callable[..., None]) -> None:
 def _adapt(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     if (options.model is None) == (options.resume is None):
         parser.error("specify a run, or --resume with the folder of an adaptation")
-    if not 1 <= options.jobs <= MAX_JOBS:
+    if not 1 <= (options.jobs or 1) <= MAX_JOBS:
         parser.error(f"--jobs must be 1 to {MAX_JOBS}, got {options.jobs}")
     from dettoolkit.adaptation.settings import read_settings
 
@@ -125,7 +132,7 @@ def _adapt(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         if options.resume is None:
             settings.write(folder)
         print(f"folder    {folder}")
-        adaptation = Adaptation(folder, settings, latency, jobs=options.jobs)
+        adaptation = Adaptation(folder, settings, latency, workers=_workers(options))
         state = adaptation.run(after_step=lambda: write_page(adaptation))
         finish(adaptation, state)
         write_page(adaptation, list(_beside(options.beside, adaptation)))
@@ -178,6 +185,16 @@ def _latency(options: argparse.Namespace, settings: Settings) -> TableLatency:
     if forecast.warning is not None:
         logger.warning("%s: no network is measured", forecast.warning)
     return TableLatency(forecast, tell=tell)
+
+
+def _workers(options: argparse.Namespace) -> Workers:
+    if options.ray is None:
+        from dettoolkit.adaptation.workers import Processes
+
+        return Processes(options.jobs or 1)
+    from dettoolkit.adaptation.cluster import Cluster
+
+    return Cluster(options.ray, options.jobs)
 
 
 def _beside(runs: Sequence[Path], adaptation: Adaptation) -> Iterator[Beside]:
