@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dettoolkit.datasets.images import nearest_hw
 from dettoolkit.manifest import Manifest, SizeHW
 from dettoolkit.network import Features, Network, Outputs
 
@@ -63,7 +64,7 @@ class Teacher:
     """A frozen network and what is learned from it.
 
     It is given the images that the student is given, as augmentation and mixing have made them, normalized
-    and resized as it was trained.
+    and resized as it was trained. A network for images of any size gets them `scale` times as large.
     """
 
     network: Network  # in evaluation mode, without gradients
@@ -71,7 +72,8 @@ class Teacher:
     description: Mapping[str, str]  # where it is from, its name, and a checksum of its weights
     mean: Sequence[float]  # of the student's images, as `normalize` takes them
     std: Sequence[float]
-    input_hw: SizeHW | None  # that it takes; None takes the student's
+    input_hw: SizeHW | None  # that it takes; None: any
+    scale: float
     compare: Compare
     feature_losses: Mapping[str, FeatureLoss]  # by the features' names
     clock: Stopwatch = field(default_factory=Stopwatch)
@@ -97,9 +99,10 @@ class Teacher:
                 for each in (self.mean, self.std, *own)
             )
             images = (images * std + mean - own_mean) / own_std
-        if self.input_hw is not None and self.input_hw != images.shape[2:]:
-            size = list(self.input_hw)
-            images = F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
+        scaled = (round(self.scale * images.shape[2]), round(self.scale * images.shape[3]))
+        own_hw = self.input_hw or nearest_hw(scaled, self.manifest.multiple if self.scale != 1 else None)
+        if own_hw != images.shape[2:]:
+            images = F.interpolate(images, list(own_hw), mode="bilinear", align_corners=False, antialias=True)
         return self._answer(images)
 
     def losses(

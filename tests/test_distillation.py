@@ -191,6 +191,19 @@ def test_a_detector_learns_from_one_with_a_larger_input(tiny: Any, tiny_run: Pat
     assert all(loss.isfinite() for loss in added.values())
 
 
+def test_a_segmenters_teacher_may_see_larger_images(
+    tiny_segmentation: Any, tiny_segmentation_run: Path, tmp_path: Path
+) -> None:
+    settings = (f"distill.teacher={tiny_segmentation_run}", "distill.scale=1.5", PKD)
+    run = prepare("tiny", tiny_segmentation.load(tmp_path, *settings).recipe)
+    images, seen = torch.rand(2, 3, 32, 41), []
+    answer = run.task.teacher._answer
+    run.task.teacher._answer = lambda given: seen.append(given.shape) or answer(given)
+    run.task.teacher.answer(images)
+    assert seen == [(2, 3, 48, 62)]
+    assert all(loss.isfinite() for loss in losses_of(run).values())
+
+
 def test_copies_of_a_student_share_the_teacher(tiny: Any, tiny_run: Path, tmp_path: Path) -> None:
     task = prepare("tiny", tiny.load(tmp_path, f"distill.teacher={tiny_run}").recipe).task
     assert copy.deepcopy(task).teacher is task.teacher

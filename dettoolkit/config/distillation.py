@@ -74,6 +74,8 @@ class SegmentationDistill(Distill):
 
     outputs: SoftMaps | None = Field(default_factory=SoftMaps)  # type: ignore[arg-type]
     """Learn its label maps. null: none."""
+    scale: float = Field(1.0, ge=0.25, le=4)
+    """How many times as large the teacher's images are. It should have been trained on such."""
 
 
 class SoftScores(Section):

@@ -59,6 +59,7 @@ def attach_teacher(run: Run) -> None:
         mean=run.task.mean,
         std=run.task.std,
         input_hw=spec.teacher_hw(manifest),
+        scale=getattr(settings, "scale", 1.0),
         compare=compare,
         feature_losses=feature_losses(settings),
     )
