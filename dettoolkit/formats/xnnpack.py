@@ -224,7 +224,7 @@ class _Annotator(Quantizer):  # type: ignore[misc]
     def _weight(self, model: fx.GraphModule, node: fx.Node) -> QuantizationSpec:
         smallest, (bias, *_) = SMALLEST_SCALE, (*_args(node)[2:], None)
         if isinstance(bias, fx.Node):  # it is in the steps of the products' sum, and has to fit
-            largest = float(model.get_parameter(bias.target).abs().max())
+            largest = float(model.get_parameter(str(bias.target)).abs().max())
             scale, _ = self._scale(_args(node)[0])
             smallest = max(smallest, largest / (scale * LARGEST_BIAS))
         return QuantizationSpec(
