@@ -119,7 +119,6 @@ def test_a_trained_run_goes_through_the_gate(format, run, request, tmp_path):
         ({"batch": None}, "fixed batch size: set --batch to a number"),
         ({"preprocessing": True}, "fixed input size: omit --preprocessing"),
         ({"postprocessing": True}, "raw outputs: omit --postprocessing"),
-        ({"precision": "int8"}, "only float32, not int8"),
     ],
 )
 def test_what_it_cannot_have_is_refused_before_any_work(tiny, format, wishes, told, tmp_path):
@@ -128,6 +127,13 @@ def test_what_it_cannot_have_is_refused_before_any_work(tiny, format, wishes, to
     with pytest.raises(ValueError, match=f"{RUNTIMES[format]}.*{told}"):
         convert(network, manifest, path)
     assert not path.exists()
+
+
+def test_8_bits_are_refused_where_a_format_has_none(tiny, tmp_path):
+    network, manifest = tiny_model(tiny, tmp_path, format="litert", precision="int8")
+    with pytest.raises(ValueError, match=r"LiteRT.*only float32, not int8"):
+        convert(network, manifest, tmp_path / "model.tflite")
+    assert not list(tmp_path.glob("model*"))
 
 
 @each_format

@@ -77,7 +77,9 @@ FORMATS = {
             int8=True,
             quantizers=("nncf",),
         ),
-        Format(name="executorch", ending=".pte", libraries=("executorch",)),
+        Format(
+            name="executorch", ending=".pte", libraries=("executorch",), int8=True, quantizers=("torchao",)
+        ),
         Format(name="litert", ending=".tflite", libraries=("litert_torch", "ai_edge_litert")),
         Format(name="pt2", ending=".pt2", runs_code=True),
     )

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from dettoolkit.formats import requires
-from dettoolkit.formats.graph import capture, check_shape, refuse_flexible
+from dettoolkit.formats.float_layers import calibration_inputs, distance, for_ranking
+from dettoolkit.formats.graph import capture, check_shape, refuse_flexible, traced
+from dettoolkit.formats.pytorch import as_tuple
 from dettoolkit.formats.trailer import read_text as read_text
 from dettoolkit.formats.trailer import stamp
 from dettoolkit.manifest import Manifest
+from dettoolkit.results import Image
 
 if TYPE_CHECKING:
     from dettoolkit.spec import TaskSpec
@@ -69,8 +74,52 @@ def convert(network: nn.Module, manifest: Manifest, path: Path, spec: TaskSpec) 
     refuse_flexible(manifest, path, spec, runtime="ExecuTorch")
     with requires("executorch"):
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-        from executorch.exir import to_edge_transform_and_lower
-    program = to_edge_transform_and_lower(capture(network, manifest), partitioner=[XnnpackPartitioner()])
-    with path.open("xb") as file:
-        program.to_executorch().write_to_file(file)
+    _write(capture(network, manifest), XnnpackPartitioner(), path)
     stamp(path, manifest)
+
+
+def _write(program: ExportedProgram, partitioner: Any, path: Path) -> None:
+    """Write a program, without a manifest, with what `partitioner` chooses computed by XNNPACK."""
+    from executorch.exir import to_edge_transform_and_lower
+
+    lowered = to_edge_transform_and_lower(program, partitioner=[partitioner])
+    with path.open("xb") as file:
+        lowered.to_executorch().write_to_file(file)
+
+
+class Quantizer:
+    """Write a file for ExecuTorch in 8 bits by PT2E; see `formats`, and `xnnpack` for what is in 8 bits."""
+
+    def __init__(
+        self, network: nn.Module, manifest: Manifest, path: Path, images: Sequence[Image], spec: TaskSpec
+    ) -> None:
+        del path, spec
+        with requires("executorch"):
+            from dettoolkit.formats import xnnpack
+        self.xnnpack = xnnpack
+        self.program = capture(network, manifest)
+        self.inputs = [torch.from_numpy(each) for each in calibration_inputs(images, manifest)]
+        module = self.program.module()
+        self.weights = xnnpack.weights_of(module)
+        self.ranges = xnnpack.find_ranges(module, self.inputs)
+
+    def write(self, path: Path, float_layers: Sequence[str]) -> None:
+        """Write the 8-bit file, without a manifest."""
+        module = self._quantized(self.weights.keys() - set(float_layers))
+        _write(traced(module, self.inputs[0]), self.xnnpack.partitioner(), path)
+
+    def ranked(self) -> list[str]:
+        """Order the layers by how far the network's outputs move when the layer alone is in 8 bits."""
+        inputs = for_ranking(self.inputs)
+        exact = _run(self.program.module(), inputs)
+        errors = {layer: distance(exact, _run(self._quantized({layer}), inputs)) for layer in self.weights}
+        return sorted(self.weights, key=lambda layer: -errors[layer])
+
+    def _quantized(self, layers: Collection[str]) -> nn.Module:
+        return self.xnnpack.in_8_bits(self.program, layers, self.ranges, self.inputs[0])
+
+
+@torch.no_grad()
+def _run(module: nn.Module, inputs: Sequence[Tensor]) -> list[list[NDArray[Any]]]:
+    """Return the outputs of each input, by PyTorch, which rounds as XNNPACK does."""
+    return [[output.numpy() for output in as_tuple(module(each))] for each in inputs]

@@ -6,7 +6,7 @@ N: images, (h, w): `Manifest.input_hw`, (H, W): the size of what is put in.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -80,8 +80,13 @@ def capture(network: nn.Module, manifest: Manifest, final: nn.Module | None = No
         shapes |= {1: Dim("H", min=2), 2: Dim("W", min=2)}
     if preprocess is not None or final is not None:
         module = Whole(module, preprocess, final)
+    return traced(module, example_images(manifest), shapes)
+
+
+def traced(module: nn.Module, example: Tensor, shapes: dict[int, Any] | None = None) -> ExportedProgram:
+    """Trace a module of one input, of which `shapes` names the axes of any size."""
     with torch.no_grad():
-        program = torch.export.export(module, (example_images(manifest),), dynamic_shapes=(shapes,))
+        program = torch.export.export(module, (example,), dynamic_shapes=(shapes or {},))
     for node in program.graph.nodes:  # the traces name files of the machine that exports
         node.meta.pop("stack_trace", None)
     return program
