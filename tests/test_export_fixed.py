@@ -119,7 +119,6 @@ def test_a_trained_run_goes_through_the_gate(format, run, request, tmp_path):
         ({"batch": None}, "fixed batch size: set --batch to a number"),
         ({"preprocessing": True}, "fixed input size: omit --preprocessing"),
         ({"postprocessing": True}, "raw outputs: omit --postprocessing"),
-        ({"precision": "int8"}, "only float32, not int8"),
     ],
 )
 def test_what_it_cannot_have_is_refused_before_any_work(tiny, format, wishes, told, tmp_path):

@@ -15,8 +15,9 @@ from dettoolkit.export.report import GateError  # noqa: E402
 from dettoolkit.export.request import Request, manifest_for  # noqa: E402
 from dettoolkit.formats.float_layers import fewest, layer_of  # noqa: E402
 from dettoolkit.formats.onnx import convert as converter  # noqa: E402
-from dettoolkit.formats.onnx.calibrate import best_range, find_ranges  # noqa: E402
+from dettoolkit.formats.onnx.calibrate import find_ranges  # noqa: E402
 from dettoolkit.formats.onnx.quantize import Quantizer  # noqa: E402
+from dettoolkit.formats.ranges import best_range  # noqa: E402
 from dettoolkit.tasks import spec_for  # noqa: E402
 from dettoolkit.training.trained import open_model  # noqa: E402
 

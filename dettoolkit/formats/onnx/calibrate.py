@@ -1,8 +1,6 @@
 """Which values an ONNX network's activations take on real images, and the range of them that 8 bits hold.
 
-A wide range makes coarse steps, a narrow one cuts values off. For each tensor the range is taken that gives
-the least squared error on the values met. What the next operator cuts off anyway gets no steps: hard-swish
-makes 0 of everything below -3.
+What the next operator cuts off anyway gets no steps: hard-swish makes 0 of everything below -3.
 """
 
 from __future__ import annotations
@@ -15,18 +13,9 @@ import onnx.numpy_helper
 from numpy.typing import NDArray
 
 from dettoolkit.formats.onnx.open import open_session
+from dettoolkit.formats.ranges import VALUES, Range, best_range
 
 Feed = Mapping[str, NDArray[Any]]
-Range = tuple[np.float32, np.float32]
-
-STEPS = 255
-"""Of an unsigned number of 8 bits."""
-
-VALUES = 2048
-"""Drawn at random from a tensor of one image."""
-
-WIDTHS = np.geomspace(0.05, 1.0, 40)
-"""Tried for a range, as fractions of the widest."""
 
 
 def find_ranges(model: bytes, feeds: Iterable[Feed], nodes: Iterable[str]) -> dict[str, Range]:
@@ -79,21 +68,3 @@ def _activations(proto: onnx.ModelProto, nodes: set[str]) -> list[str]:
     chosen = [node for node in proto.graph.node if node.name in nodes]
     names = {name for node in chosen for name in (*node.input, *node.output)}
     return sorted(names - constants - {""})
-
-
-def best_range(values: NDArray[np.float32]) -> Range:
-    """Choose the range, with 0 in it, that loses least of values (any number of them, finite) in 8 bits."""
-    low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
-    tried = [(max(low, -width), min(high, width)) for width in WIDTHS[::-1] * max(-low, high)]
-    best = min(tried, key=lambda limits: _error(values, *limits))
-    return np.float32(best[0]), np.float32(best[1])
-
-
-def _error(values: NDArray[np.float32], low: float, high: float) -> float:
-    """Sum the squared errors of values in steps from `low` to `high`; 0 is a step."""
-    if high <= low:
-        return float(np.square(values).sum())
-    step = (high - low) / STEPS
-    zero = np.rint(-low / step)
-    kept = (np.clip(np.rint(values / step) + zero, 0, STEPS) - zero) * step
-    return float(np.square(kept - values).sum())

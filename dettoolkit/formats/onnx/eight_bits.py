@@ -22,7 +22,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from dettoolkit.formats.onnx.calibrate import STEPS, Range
+from dettoolkit.formats.ranges import STEPS, Range
 
 OPERATORS = (
     "Add",
