@@ -129,13 +129,6 @@ def test_what_it_cannot_have_is_refused_before_any_work(tiny, format, wishes, to
     assert not path.exists()
 
 
-def test_8_bits_are_refused_where_a_format_has_none(tiny, tmp_path):
-    network, manifest = tiny_model(tiny, tmp_path, format="litert", precision="int8")
-    with pytest.raises(ValueError, match=r"LiteRT.*only float32, not int8"):
-        convert(network, manifest, tmp_path / "model.tflite")
-    assert not list(tmp_path.glob("model*"))
-
-
 @each_format
 def test_windows_are_refused_too(tiny_segmentation, format, tmp_path):
     network, manifest = tiny_model(tiny_segmentation, tmp_path, format=format)

@@ -11,6 +11,7 @@ from tiny_exports import assert_close, convert, exporting, handmade, opened
 from torch import nn
 
 from dettoolkit.datasets.images import resize_image
+from dettoolkit.export.request import Request, check
 from dettoolkit.formats import open_engine
 from dettoolkit.formats.pt2 import stamp
 from dettoolkit.loading import read_manifest
@@ -88,6 +89,11 @@ def test_a_detectors_answers_are_refused(tiny_run, tmp_path):
     with pytest.raises(ValueError, match=r"a detector.*omit it.*dettoolkit\.load does it"):
         convert(network, manifest, tmp_path / "run.pt2")
     assert not list(tmp_path.iterdir())
+
+
+def test_8_bits_are_refused_before_any_work(tmp_path):
+    with pytest.raises(ValueError, match=r"int8 is available only for onnx, .*omit --int8 for pt2"):
+        check(tmp_path / "model.pt2", Request(format="pt2", precision="int8"))
 
 
 def test_the_manifest_is_replaced_and_nothing_else(tmp_path):

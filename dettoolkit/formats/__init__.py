@@ -80,7 +80,14 @@ FORMATS = {
         Format(
             name="executorch", ending=".pte", libraries=("executorch",), int8=True, quantizers=("torchao",)
         ),
-        Format(name="litert", ending=".tflite", libraries=("litert_torch", "ai_edge_litert")),
+        Format(
+            name="litert",
+            ending=".tflite",
+            libraries=("litert_torch", "ai_edge_litert"),
+            int8=True,
+            quantizers=("ai_edge_quantizer",),
+            folder=True,
+        ),
         Format(name="pt2", ending=".pt2", runs_code=True),
     )
 }

@@ -1,4 +1,8 @@
-"""The range of values that 8 bits hold: a wide one makes coarse steps, a narrow one cuts values off."""
+"""Which range of a tensor's values 8 bits hold, chosen on values met.
+
+A wide range makes coarse steps, a narrow one cuts values off. That is taken which gives the least squared
+error.
+"""
 
 from __future__ import annotations
 

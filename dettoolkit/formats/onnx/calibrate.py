@@ -1,7 +1,6 @@
 """Which values an ONNX network's activations take on real images, and the range of them that 8 bits hold.
 
-For each tensor the range is taken that gives the least squared error on the values met. What the next
-operator cuts off anyway gets no steps: hard-swish makes 0 of everything below -3.
+What the next operator cuts off anyway gets no steps: hard-swish makes 0 of everything below -3.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""LiteRT, formerly TensorFlow Lite: .tflite files, computed by XNNPACK on the CPU."""
