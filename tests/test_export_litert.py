@@ -167,7 +167,7 @@ def test_a_file_that_sees_nothing_is_refused(tiny_segmentation_run, tmp_path, mo
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("run", ["tiny_run", "tiny_classification_run", "tiny_joint_run"])
+@pytest.mark.parametrize("run", ["tiny_learnt_run", "tiny_classification_run", "tiny_joint_run"])
 def test_other_tasks_pass_the_gate_in_8_bits(run, request, tmp_path):
     loose = {"metric": 1.0}
     done = export(

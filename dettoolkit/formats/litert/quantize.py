@@ -46,7 +46,9 @@ OPERATORS = (
 LARGEST_BIAS = 2**30
 """A bias is a number of 32 bits; half of its range is left to the sum of products."""
 
-TINY = float(np.finfo(np.float32).tiny)
+SMALLEST_FACTOR, LARGEST_FACTOR = 2.0**-30, 2.0**7
+"""From steps of the products' sum to those of the output. Below 2^-32, or from 2^8 on, as that of an output
+which is always 0, XNNPACK ends the process."""
 
 Array = NDArray[np.float32]
 Ranges = dict[str, dict[str, Array]]
@@ -79,7 +81,7 @@ class Quantizer:
             for values in list(each.constants.values())[:1]:
                 self.weights[each.layer] = self.weights.get(each.layer, 0) + values.size
         self.ranges = _ranges(self.model, self.operators, self.inputs)
-        self.ranges |= _weight_ranges(self.operators, self.ranges)
+        _fit_weights(self.operators, self.ranges)
 
     def write(self, path: Path, float_layers: Sequence[str]) -> None:
         """Write the 8-bit file, without a manifest."""
@@ -190,31 +192,35 @@ def _ranges(model: bytes, operators: Sequence[Operator], inputs: Sequence[Array]
         # Hard-swish makes 0 of everything below -3: no steps are spent on it.
         lowest = -3.0 if takers.get(name) == {"HARD_SWISH"} else -np.inf
         low, high = best_range(np.concatenate(parts).clip(lowest, None))
-        found[name] = {"min": np.array([low]), "max": np.array([high])}
+        found[name] = {"min": np.array([low]), "max": np.array([high if high > low else low + 1])}
     return found
 
 
-def _weight_ranges(operators: Sequence[Operator], ranges: Ranges) -> Ranges:
-    """Give each channel's weights a range, in which its bias fits.
+def _fit_weights(operators: Sequence[Operator], ranges: Ranges) -> None:
+    """Add ranges of channels' weights, in which their biases fit; widen those of outputs that are too narrow.
 
     A bias is counted in steps of the input's step times the weights'. Of a channel whose weights are nearly
     0, as weight decay leaves many, it would be cut off at 32 bits, and the quantizer does so in silence.
     """
-    found: Ranges = {}
     for each in operators:
         if not each.constants:
             continue
         (name, weights), *bias = each.constants.items()
         channel = weights.ndim - 1 if each.kind == "DEPTHWISE_CONV_2D" else 0
         others = tuple(axis for axis in range(weights.ndim) if axis != channel)
-        widest = np.abs(weights).max(axis=others, keepdims=True)
+        taken, given = (_step(ranges[tensor]) for tensor in (each.inputs[0], each.output))
+        steps = np.abs(weights).max(axis=others, keepdims=True) / 127
         if bias:
-            taken = ranges[each.inputs[0]]
-            step = (taken["max"] - taken["min"]).item() / STEPS
-            needed = np.abs(bias[0][1]).reshape(widest.shape) / (LARGEST_BIAS * max(step, TINY))
-            widest = np.maximum(widest, needed * 127)
-        found[name] = {"min": -widest, "max": widest}
-    return found
+            steps = np.maximum(steps, np.abs(bias[0][1]).reshape(steps.shape) / (LARGEST_BIAS * taken))
+        if (least := taken * float(steps.max()) / LARGEST_FACTOR) > given:
+            low, high = (ranges[each.output][end] * np.float32(least / given) for end in ("min", "max"))
+            ranges[each.output], given = {"min": low, "max": high}, least
+        steps = np.maximum(steps, SMALLEST_FACTOR * given / taken)
+        ranges[name] = {"min": (-127 * steps).astype(np.float32), "max": (127 * steps).astype(np.float32)}
+
+
+def _step(limits: dict[str, Array]) -> float:
+    return float((limits["max"] - limits["min"]).item()) / STEPS
 
 
 def _interpreter(model: bytes, *, keep: bool = False) -> Any:
