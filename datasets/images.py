@@ -125,13 +125,6 @@ def resize_image(image: NDArray[np.uint8], input_hw: tuple[int, int]) -> NDArray
     return np.asarray(cv2.resize(np.ascontiguousarray(image), input_hw[::-1]))  # bilinear is its default
 
 
-def nearest_hw(hw: tuple[int, int], multiple: int | None) -> tuple[int, int]:
-    """Return a size (h, w) of the nearest multiples, not 0, of two the larger; None: as it is."""
-    step = multiple or 1
-    height, width = (max((side + step // 2) // step, 1) * step for side in hw)
-    return height, width
-
-
 def resize_labels(labels: NDArray[np.uint8], input_hw: tuple[int, int]) -> NDArray[np.uint8]:
     """Resize a label map (H, W) to `input_hw`: the pixels nearest to where `resize_image` samples.
 

@@ -21,8 +21,9 @@ import albumentations as A
 
 from dettoolkit.datasets.augment import photometric_distortion, transformed
 from dettoolkit.datasets.cityscapes_labels import VOID
-from dettoolkit.datasets.images import check_image, nearest_hw, nearest_pixels, resize_image
+from dettoolkit.datasets.images import check_image, nearest_pixels, resize_image
 from dettoolkit.datasets.rare_classes import draw_pixel
+from dettoolkit.manifest import nearest_hw
 
 Image = NDArray[np.uint8]
 Labels = NDArray[np.uint8]

@@ -182,3 +182,10 @@ def from_json(text: str | bytes, *, source: str, sections: Mapping[str, type[Sec
         raise ManifestError(
             f"{source} has no manifest that dettoolkit can read ({error}): {remedy}"
         ) from None
+
+
+def nearest_hw(hw: SizeHW, multiple: int | None) -> SizeHW:
+    """Return a size (h, w) of the nearest multiples, not 0, of two the larger; None: as it is."""
+    step = multiple or 1
+    height, width = (max((side + step // 2) // step, 1) * step for side in hw)
+    return height, width

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from dettoolkit.datasets.images import MAX_ASPECT, crop_center, nearest_hw, resize_image
-from dettoolkit.manifest import Manifest
+from dettoolkit.datasets.images import MAX_ASPECT, crop_center, resize_image
+from dettoolkit.manifest import Manifest, nearest_hw
 
 
 def fit_image(image: NDArray[np.uint8], manifest: Manifest) -> NDArray[np.uint8]:

@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dettoolkit.datasets.images import nearest_hw
-from dettoolkit.manifest import Manifest, SizeHW
+from dettoolkit.manifest import Manifest, SizeHW, nearest_hw
 from dettoolkit.network import Features, Network, Outputs
 
 Compare = Callable[[Any, Any], dict[str, Tensor]]

@@ -78,6 +78,7 @@ def test_layers_are_ranked_by_how_much_they_err(quantizer, monkeypatch):
 
 
 @pytest.mark.learnt
+@pytest.mark.timeout(900)  # each file takes a minute to convert
 def test_a_spoilt_file_is_refused_and_one_with_a_float_layer_still_sees(
     tiny_segmentation_run, tmp_path, monkeypatch
 ):

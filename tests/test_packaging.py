@@ -207,8 +207,9 @@ def test_every_library_that_is_imported_is_required(repository):
         if path.suffix == ".py" and path.parts[0] in ("dettoolkit", "heads", "datasets"):
             for library in imported_libraries(repository / path):
                 name = called.get(library, library.replace("_", "-").lower())
-                # What writes ONNX is imported when that is asked for, after a check of its libraries.
-                optional = onnx if "onnx" in path.with_suffix("").parts else set()
+                # What writes these is imported when that is asked for, after a check of its libraries.
+                formats = {"onnx": onnx, "xnnpack": {"executorch", "torchao"}}
+                optional = set().union(*(formats.get(part, ()) for part in path.with_suffix("").parts))
                 if name not in required | optional:
                     missing[name] = path.as_posix()
     assert not missing, f"imported, and not in [project] dependencies: {missing}"

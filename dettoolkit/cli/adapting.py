@@ -112,7 +112,7 @@ def _add_settings(add: Callable[..., None]) -> None:
 def _adapt(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     if (options.model is None) == (options.resume is None):
         parser.error("specify a run, or --resume with the folder of an adaptation")
-    if not 1 <= (options.jobs or 1) <= MAX_JOBS:
+    if options.jobs is not None and not 1 <= options.jobs <= MAX_JOBS:
         parser.error(f"--jobs must be 1 to {MAX_JOBS}, got {options.jobs}")
     from dettoolkit.adaptation.settings import read_settings
 

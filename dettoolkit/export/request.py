@@ -8,10 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from dettoolkit.datasets.images import nearest_hw
 from dettoolkit.formats import DEFAULT, NAMES, facts, requires
 from dettoolkit.hub import on_hub
-from dettoolkit.manifest import ExportFacts, Manifest, Section, SizeHW, portable
+from dettoolkit.manifest import ExportFacts, Manifest, Section, SizeHW, nearest_hw, portable
 from dettoolkit.named_models import is_named
 from dettoolkit.tasks import spec_for
 

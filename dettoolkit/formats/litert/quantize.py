@@ -8,10 +8,11 @@ Hard-swish stays in float32, because XNNPACK has no 8-bit kernel for it and Lite
 from __future__ import annotations
 
 import io
+import logging
 import re
 import warnings
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,10 +116,15 @@ class Quantizer:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Import and run the quantizer without its progress bars and warnings."""
-    with requires("litert"), redirect_stderr(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """Import and run the quantizer without its progress bars, reports and warnings."""
+    unseen, disabled = io.StringIO(), logging.root.manager.disable
+    logging.disable(logging.INFO)  # it reports to the root's logger
+    try:
+        with requires("litert"), redirect_stdout(unseen), redirect_stderr(unseen), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
 
 
 def _operators(model: bytes, network: nn.Module) -> Iterator[Operator]:
