@@ -99,13 +99,15 @@ def main() -> int:
     parser.add_argument("--variant", choices=("default", "kept"), help="measure one, in this process")
     parser.add_argument("--recipe", default="ssdlite_mnv3_large", help="of a detector or a segmenter")
     parser.add_argument("--overrides", nargs="+", help="compare the recipe with these to the recipe itself")
-    parser.add_argument("--with", nargs="+", dest="extras", default=[], help="overlays and overrides of both")
+    parser.add_argument(
+        "--with", nargs="+", dest="extras", default=[], help="overlays and overrides of all variants"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.variant != "default" and not keep_freed_memory():
         raise SystemExit("this system's malloc has no such settings (glibc on Linux has)")
     if options.variant is not None:
-        print(*steps(options.steps, [build(options.recipe)]))
+        print(*steps(options.steps, [build(options.recipe, *options.extras)]))
         return 0
     if options.overrides:
         both = [build(options.recipe, *options.extras, *more) for more in ((), options.overrides)]
@@ -116,7 +118,7 @@ def main() -> int:
     speeds = {}
     for variant in ("default", "kept"):
         command = [sys.executable, __file__, "--variant", variant, "--steps", str(options.steps)]
-        command += ["--recipe", options.recipe]
+        command += ["--recipe", options.recipe, *(["--with", *options.extras] if options.extras else [])]
         finished = subprocess.run(command, check=True, capture_output=True, text=True)
         speeds[variant] = float(finished.stdout.split()[-1])
         print(f"{variant:8} {speeds[variant]:.2f} images per CPU second", flush=True)

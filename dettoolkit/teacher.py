@@ -99,7 +99,7 @@ class Teacher:
             )
             images = (images * std + mean - own_mean) / own_std
         scaled = (round(self.scale * images.shape[2]), round(self.scale * images.shape[3]))
-        own_hw = self.input_hw or nearest_hw(scaled, self.manifest.multiple if self.scale != 1 else None)
+        own_hw = self.input_hw or nearest_hw(scaled, self.manifest.multiple)
         if own_hw != images.shape[2:]:
             images = F.interpolate(images, list(own_hw), mode="bilinear", align_corners=False, antialias=True)
         return self._answer(images)
