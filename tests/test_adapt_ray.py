@@ -43,12 +43,12 @@ def test_a_local_cluster_ends_as_one_process_does(adaptation):
     assert [state.score for state in states] == pytest.approx([states[0].score] * 2, abs=1e-6)
 
 
-def test_no_cluster_is_told(adaptation):
+@pytest.mark.parametrize("address", ["auto", "127.0.0.1:9", "nowhere.invalid:6379", "host:port"])
+def test_no_cluster_is_told(adaptation, address):
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'dettoolkit[ray]'")
-    with pytest.raises(
-        ValueError, match=r"there is no Ray cluster at 'auto' .*start one with 'ray start --head'"
-    ):
-        adaptation("alone", Cluster("auto", 1)).run()
+    told = rf"there is no Ray cluster at '{address}' .*start one with 'ray start --head'"
+    with pytest.raises(ValueError, match=told):
+        adaptation("alone", Cluster(address, 1)).run()
 
 
 def test_a_checkpoint_on_another_machines_disk_is_told(adaptation, monkeypatch):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from dettoolkit.adaptation.workers import take_threads
 from dettoolkit.formats import requires
@@ -33,8 +35,9 @@ class Cluster:
         with requires("ray"):
             import ray
         try:
+            _reach(self.address)
             ray.init(address=self.address, log_to_driver=False)
-        except (ConnectionError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise ValueError(
                 f"there is no Ray cluster at '{self.address}' ({error}): start one with 'ray start "
                 "--head', or use --ray local"
@@ -79,6 +82,13 @@ class Cluster:
                     "(--out) must be on a disk that all machines of the cluster share"
                 )
             yield number, score
+
+
+def _reach(address: str) -> None:
+    """Connect to a machine that is named, once: Ray would try again for minutes."""
+    place = urlsplit(address if "//" in address else f"//{address}")
+    if place.port is not None:
+        socket.create_connection((place.hostname, place.port), timeout=10).close()
 
 
 def _tried(trial: Trial, threads: int, folder: str) -> float | None:

@@ -14,6 +14,9 @@ Range = tuple[np.float32, np.float32]
 STEPS = 255
 """Of a number of 8 bits."""
 
+LARGEST_BIAS = 2**30
+"""A bias is a number of 32 bits; half of its range is left to the sum of products."""
+
 VALUES = 2048
 """Drawn at random from a tensor of one image."""
 

@@ -33,7 +33,7 @@ from torchao.quantization.pt2e.quantizer import (
 )
 
 from dettoolkit.formats.float_layers import layer_of
-from dettoolkit.formats.ranges import STEPS, VALUES, Range, best_range
+from dettoolkit.formats.ranges import LARGEST_BIAS, STEPS, VALUES, Range, best_range
 
 ATEN = torch.ops.aten
 PRODUCTS = (ATEN.conv2d.default, ATEN.linear.default)
@@ -48,9 +48,6 @@ PASSING = (ATEN.pad.default, ATEN.constant_pad_nd.default)
 ANNOTATION = "quantization_annotation"
 SMALLEST_SCALE = 2.0**-20
 """Of weights; that of products of sums has to be above 2^-32."""
-
-LARGEST_BIAS = 2**30
-"""A bias is a number of 32 bits; half of its range is left to the sum of products."""
 
 
 class HardSwish(HardswishConfig):  # type: ignore[misc]

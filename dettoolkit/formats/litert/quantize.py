@@ -24,7 +24,7 @@ from torch import nn
 from dettoolkit.formats import requires
 from dettoolkit.formats.float_layers import calibration_inputs, distance, for_ranking, layer_of
 from dettoolkit.formats.graph import for_export
-from dettoolkit.formats.ranges import STEPS, VALUES, best_range
+from dettoolkit.formats.ranges import LARGEST_BIAS, STEPS, VALUES, best_range
 from dettoolkit.manifest import INPUT, Manifest
 from dettoolkit.results import Image
 
@@ -43,9 +43,6 @@ OPERATORS = (
     "TRANSPOSE",
 )
 """What XNNPACK computes in 8 bits and what costs time in float32; the rest only moves a few raw outputs."""
-
-LARGEST_BIAS = 2**30
-"""A bias is a number of 32 bits; half of its range is left to the sum of products."""
 
 SMALLEST_FACTOR, LARGEST_FACTOR = 2.0**-30, 2.0**7
 """From steps of the products' sum to those of the output. Below 2^-32, or from 2^8 on, as that of an output

@@ -22,7 +22,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from dettoolkit.formats.ranges import STEPS, Range
+from dettoolkit.formats.ranges import LARGEST_BIAS, STEPS, Range
 
 OPERATORS = (
     "Add",
@@ -36,9 +36,6 @@ OPERATORS = (
     "Relu",
 )
 """What can be in 8 bits, where `can_be_8_bit` says so."""
-
-LARGEST_BIAS = 2**30
-"""A bias is a number of 32 bits; half of its range is left to the sum of products."""
 
 
 def constants_of(proto: onnx.ModelProto) -> dict[str, TensorProto]:
